@@ -1,0 +1,180 @@
+"""The shapes that cross rooms: what an inspection is asked (`InspectionRequest`) and what it gives (`InspectionTrace`).
+
+An `Inspector` is anything that turns the one into the other. The agent of `agents` is one; a user's own is found
+through the entry-point group `sage.inspectors` and measured by `sage-eval --inspector NAME` like ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vlm.errors import InputError
+
+Verdict = Literal["normal", "anomalous"]
+Family = Literal["standard comparison", "defect identification", "defect diagnosis"]
+FAMILIES: tuple[Family, ...] = ("standard comparison", "defect identification", "defect diagnosis")
+INSPECTOR_GROUP = "sage.inspectors"
+
+
+class Shape(BaseModel):
+    """Base of the shapes: unknown keys are refused, so that a misspelt key is an error and not a silent loss."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class InspectionRequest(Shape):
+    """One part to be looked at.
+
+    Attributes:
+        image: file of the test image.
+        references: files of good parts of the same product (none, one or several).
+        questions: questions to answer; empty means the five standard ones of `evaluation.questions`.
+        domain: name of a knowledge pack; None searches all packs.
+        product: name of the product if the user knows it; it is never invented.
+        settings: settings of the inspector at hand (for ours: `AgentSettings` fields), checked by it.
+    """
+
+    image: Path
+    references: list[Path] = Field(default_factory=list)
+    questions: list[str] = Field(default_factory=list)
+    domain: str | None = None
+    product: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class TraceRegion(Shape):
+    """A region of the test image that stands out.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels of the original image, x1 and y1 exclusive.
+        place: the place in words on a 3 x 3 grid ("upper left", "centre", ...).
+        score: the highest evidence inside the box, on the scale of `anomaly_score`.
+    """
+
+    box: tuple[int, int, int, int]
+    place: str
+    score: float
+
+
+class MLEScore(Shape):
+    """Multiscale Logical Evaluation of one answer (Eq. 3): three levels from 1 to 5 and their mean.
+
+    An answer that could not be judged has null levels and says why in `unscored`; it never counts as a number.
+    `localisation` alone is null when nothing can be said of place (no mask, no map); the mean is then over the others.
+    """
+
+    type: int | None = Field(default=None, ge=1, le=5)
+    localisation: int | None = Field(default=None, ge=1, le=5)
+    logic: int | None = Field(default=None, ge=1, le=5)
+    mean: float | None = Field(default=None, ge=1, le=5)
+    deductions: list[str] = Field(default_factory=list)
+    unscored: str | None = None
+
+
+class TraceAnswer(Shape):
+    """The answer to one question; `verdict` is true or false *for the question as asked*, null if it is no yes/no question."""
+
+    question: str
+    family: Family
+    verdict: bool | None
+    text: str
+    facts: list[str] = Field(default_factory=list)
+    mle: MLEScore | None = None
+
+
+class TraceFact(Shape):
+    """A fact that was recalled or written for this inspection; `score` is its retrieval score (higher is nearer)."""
+
+    id: str
+    text: str
+    kind: str
+    source: str
+    status: Literal["approved", "proposed", "rejected"]
+    score: float | None = None
+
+
+class TraceStep(Shape):
+    """One step of the inspection, with its time and what it found in a sentence."""
+
+    name: str
+    seconds: float
+    summary: str
+
+
+class InspectionTrace(Shape):
+    """Everything an inspection found, and how; its JSON is what `sage-inspect --json` prints.
+
+    Attributes:
+        anomaly_score: on the absolute scale of `vlm.evidence` (higher is more anomalous).
+        threshold: the score above which the verdict is "anomalous".
+        threshold_from: "references" (their self-similarity) or "builtin" (no reference); `threshold_reason` says how.
+        confidence: trust in the verdict, 0.5 to 1; null when it cannot be told, `confidence_reason` says why or how.
+        defect: the defect's name in words; null for a normal part, or where no name can be given honestly.
+        warnings: sentences about input that was read but is doubtful (a reference of another product, ...).
+    """
+
+    image: str
+    references: list[str] = Field(default_factory=list)
+    product: str | None = None
+    domain: str | None = None
+    anomaly_score: float
+    threshold: float
+    threshold_from: Literal["references", "builtin"]
+    threshold_reason: str = ""
+    verdict: Verdict
+    confidence: float | None = None
+    confidence_reason: str = ""
+    defect: str | None = None
+    regions: list[TraceRegion] = Field(default_factory=list)
+    answers: list[TraceAnswer] = Field(default_factory=list)
+    facts: list[TraceFact] = Field(default_factory=list)
+    steps: list[TraceStep] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    model: str
+    seconds: float
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """The trace as JSON text; `from_json` gives an equal trace back."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> InspectionTrace:
+        """Reads a trace; raises `InputError` with the first thing that is wrong."""
+        from pydantic import ValidationError
+
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the top level"
+            raise InputError(f"This is no inspection trace: {first['msg']} at {place}; give the JSON of `sage-inspect --json`.") from None
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """Turns requests into traces. `inspect_many` may share work between requests and keeps their order."""
+
+    def inspect(self, request: InspectionRequest) -> InspectionTrace: ...
+
+    def inspect_many(self, requests: Iterable[InspectionRequest]) -> Iterator[InspectionTrace]: ...
+
+
+def load_inspector(name: str = "sage", **settings: Any) -> Inspector:
+    """Makes the inspector that is registered under `name` in the entry-point group `sage.inspectors`.
+
+    Raises:
+        InputError: no such inspector; the message lists those that exist.
+    """
+    found = {point.name: point for point in entry_points(group=INSPECTOR_GROUP)}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise InputError(
+            f"There is no inspector named {name!r} (known: {known}); "
+            f"register it as an entry point of the group {INSPECTOR_GROUP!r} or name a known one."
+        )
+    return found[name].load()(**settings)

@@ -1,0 +1,1 @@
+"""Sees and speaks: images to patch features, test/reference comparison and evidence map, and the language models behind one interface."""

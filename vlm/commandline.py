@@ -1,0 +1,75 @@
+"""What every front door (`sage-inspect`, `sage-kb`, `sage-eval`, ...) does alike: exit statuses, logs, one JSON object.
+
+It knows nothing of inspection; it stands in the lowest room because all the others may import it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from vlm.errors import SageError
+
+EXIT_OK = 0
+EXIT_LISTED_FAILURES = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left half-written.") -> None:
+    """Runs a Typer app (or any callable) and turns its outcome into the exit statuses of the command-line grammar.
+
+    Args:
+        app: the callable; a Typer app is called with `standalone_mode=False`, so that its errors pass through here.
+        on_interrupt: one sentence that says what was saved and how to resume, printed after Ctrl-C.
+
+    Raises:
+        SystemExit: always: 0 done, 1 done with listed failures (`typer.Exit(1)`), 2 bad input, 130 interrupted.
+    """
+    import click
+    import typer
+
+    # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
+    try:
+        status = app(standalone_mode=False) if isinstance(app, typer.Typer) else app()
+    except SageError as error:
+        fail(str(error))
+    except (KeyboardInterrupt, click.Abort, typer.Abort):
+        print(f"Interrupted. {on_interrupt}", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except click.ClickException as error:
+        fail(error.format_message())
+    except typer.Exit as error:
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our pipe (`| head`) went away: that is no failure, and there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_OK) from None
+    raise SystemExit(status if isinstance(status, int) else EXIT_OK)
+
+
+def fail(message: str) -> None:
+    """Prints one line on standard error and ends with status 2 (bad input)."""
+    print("Error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(EXIT_BAD_INPUT)
+
+
+def print_json(value: Any, stream: TextIO | None = None) -> None:
+    """Prints one JSON object and nothing else (NaN and infinities are refused: they are no JSON)."""
+    out = stream or sys.stdout
+    json.dump(value, out, ensure_ascii=False, allow_nan=False, indent=2)
+    out.write("\n")
+    out.flush()
+
+
+def quiet_libraries() -> None:
+    """Keeps progress bars and advice of libraries out of our output; call before a heavy library is imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
