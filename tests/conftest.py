@@ -1,0 +1,58 @@
+"""Fixtures for all rooms: no test touches the user's folders or a network; real models load once per run."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has an empty user data folder of its own; caches (which hold nothing of the user's) are shared."""
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path_factory.mktemp("sage-home")))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real inspection images (`$SAGE_DATA`, else ../shared/data beside the checkout)."""
+    root = Path(os.environ.get("SAGE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (root / "index.csv").is_file():
+        pytest.skip(f"real images are absent: {root / 'index.csv'} does not exist (set SAGE_DATA to their folder)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def elpv() -> dict[str, list[Path]]:
+    """Real solar cells of the package elpv-dataset: {"mono good": [...], "mono bad": [...], "poly good": ..., ...}."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the package elpv-dataset is not installed (pip install elpv-dataset)")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    cells: dict[str, list[Path]] = {}
+    for line in (folder / "labels.csv").read_text().splitlines():
+        path, probability, kind = line.split()
+        if float(probability) in (0.0, 1.0):
+            cells.setdefault(f"{kind} {'bad' if float(probability) else 'good'}", []).append(folder / path)
+    return cells
+
+
+@pytest.fixture(scope="session")
+def index_rows(data_root: Path) -> list[dict[str, str]]:
+    """Rows of the real images' index.csv."""
+    with (data_root / "index.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
