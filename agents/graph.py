@@ -1,0 +1,50 @@
+"""The SFE agent as a LangGraph graph.
+
+    perceive -> recall -> (covered?) -> fuse -> answer -> evaluate -> end
+                             |           ^                   |
+                             v           |                   v (a score below the pass mark, a bounded number of times)
+                          extract -> review               extract
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+
+from agents import nodes
+from agents.state import InspectionState
+from agents.workbench import Workbench
+
+
+def after_recall(state: InspectionState) -> str:
+    """Facts are written only when recall does not cover the object (and facts are wanted at all)."""
+    return "fuse" if state["covered"] or state["settings"]["facts"] == "none" else "extract"
+
+
+def after_evaluate(state: InspectionState) -> str:
+    """A failing score goes back to extraction while rounds are left."""
+    return "extract" if state["retry_reason"] and state["round"] <= state["settings"]["max_rounds"] else END
+
+
+def build_graph(checkpointer: Any = None) -> Any:
+    """Compiles the graph.
+
+    Args:
+        checkpointer: a LangGraph checkpointer; needed for expert review (`AgentSettings.review`), which interrupts.
+
+    Returns:
+        The compiled graph: `graph.stream(state, context=Workbench(...), stream_mode=["updates", "custom"])`.
+    """
+    graph = StateGraph(InspectionState, context_schema=Workbench)
+    for name in ("perceive", "recall", "extract", "review", "fuse", "answer", "evaluate"):
+        graph.add_node(name, getattr(nodes, name))
+    graph.add_edge(START, "perceive")
+    graph.add_edge("perceive", "recall")
+    graph.add_conditional_edges("recall", after_recall, ["fuse", "extract"])
+    graph.add_edge("extract", "review")
+    graph.add_edge("review", "fuse")
+    graph.add_edge("fuse", "answer")
+    graph.add_edge("answer", "evaluate")
+    graph.add_conditional_edges("evaluate", after_evaluate, ["extract", END])
+    return graph.compile(checkpointer=checkpointer, name="sage")

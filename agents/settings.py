@@ -1,0 +1,68 @@
+"""Settings of the SFE agent: typed, with defaults that work, refused when misspelt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vlm.errors import InputError
+
+FactMode = Literal["hard", "soft", "none"]
+
+
+class AgentSettings(BaseModel):
+    """How an inspection is done.
+
+    Attributes:
+        model: language model that words the answers (see `vlm.backends.load_backend`).
+        device: "auto", "cpu" or "cuda".
+        facts: "hard" puts fact sentences into the prompt, "soft" their embeddings through fusion attention (SAGE
+            models only), "none" leaves them out.
+        fact_count: facts recalled at most.
+        fact_tokens: token budget of the facts that reach the prompt.
+        covered_from: facts of the product's own domain from which recall is taken to cover the object.
+        write_count: fact sentences that the model writes itself when recall does not cover the object.
+        learn: keep facts that the model wrote (as proposed) in the user's knowledge base.
+        review: stop after fact writing until an expert has approved or rejected each new fact (graph interrupt).
+        judge: judge of the answers, "local" or an OpenAI-compatible URL.
+        pass_mean: MLE mean that an answer must reach; below it the agent goes back to fact extraction.
+        max_rounds: how often it may go back.
+        max_new_tokens: length limit of one worded explanation.
+        seed: seed of everything random.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "sage-tiny"
+    device: str = "auto"
+    facts: FactMode = "hard"
+    fact_count: int = Field(default=6, ge=0, le=64)
+    fact_tokens: int = Field(default=220, ge=0)
+    covered_from: int = Field(default=3, ge=0)
+    write_count: int = Field(default=4, ge=1, le=32)
+    learn: bool = False
+    review: bool = False
+    judge: str = "local"
+    pass_mean: float = Field(default=3.0, ge=1, le=5)
+    max_rounds: int = Field(default=1, ge=0, le=5)
+    max_new_tokens: int = Field(default=48, ge=8, le=1024)
+    seed: int = 0
+
+    def updated(self, changes: Mapping[str, Any]) -> AgentSettings:
+        """A checked copy with some settings changed; raises `InputError` naming the first setting that is wrong."""
+        return make_settings({**self.model_dump(), **changes})
+
+
+def make_settings(values: Mapping[str, Any]) -> AgentSettings:
+    """Checks settings given by name; raises `InputError` in one sentence for an unknown name or a wrong value."""
+    try:
+        return AgentSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(AgentSettings.model_fields)
+            raise InputError(f"There is no setting named {name!r}; the settings are: {known}.") from None
+        raise InputError(f"The setting {name!r} cannot be {first['input']!r}: {first['msg']}.") from None

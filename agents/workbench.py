@@ -1,0 +1,172 @@
+"""The heavy parts that an inspection works with, loaded once and shared: eyes, knowledge, language model, judge."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.settings import AgentSettings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from evaluation.judging import Judge
+    from knowledge.store import FactStore
+    from vlm.backends import LanguageBackend
+    from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
+
+BANKS_KEPT = 8
+VIEWS_KEPT = 4
+
+
+@dataclass
+class View:
+    """One test part as seen: pictures and evidence (see `vlm.evidence.Evidence`)."""
+
+    image: Image.Image
+    references: list[Image.Image]
+    evidence: Evidence
+
+
+def file_key(path: Path) -> tuple[str, int, int]:
+    """Identity of a file's content for caching: absolute path, size and time of change."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+class Workbench:
+    """Context of the graph. Parts are made when first used, or given by the caller; safe to share between threads.
+
+    Args:
+        settings: which model, device and judge to load.
+        extractor, store, backend, judge: ready parts, used in place of those that the settings name.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        extractor: EvidenceExtractor | None = None,
+        store: FactStore | None = None,
+        backend: LanguageBackend | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        self.settings = settings
+        self._parts: dict[str, Any] = {
+            name: part
+            for name, part in {"extractor": extractor, "store": store, "backend": backend, "judge": judge}.items()
+            if part is not None
+        }
+        self._lock = threading.RLock()
+        self._banks: OrderedDict[tuple[Any, ...], tuple[list[Image.Image], ReferenceBank]] = OrderedDict()
+        self._views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
+        self.load_seconds: dict[str, float] = {}
+
+    def _part(self, name: str, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if name not in self._parts:
+                start = time.perf_counter()
+                self._parts[name] = make()
+                self.load_seconds[name] = time.perf_counter() - start
+            return self._parts[name]
+
+    @property
+    def extractor(self) -> EvidenceExtractor:
+        """Visual evidence."""
+
+        def make() -> EvidenceExtractor:
+            from vlm.encoders import load_encoder
+            from vlm.evidence import EvidenceExtractor
+
+            return EvidenceExtractor(encoder=load_encoder(device=self.settings.device))
+
+        part: EvidenceExtractor = self._part("extractor", make)
+        return part
+
+    @property
+    def store(self) -> FactStore:
+        """The knowledge base: shipped packs with the user's own on top."""
+
+        def make() -> FactStore:
+            from knowledge.store import FactStore
+
+            return FactStore.open()
+
+        part: FactStore = self._part("store", make)
+        return part
+
+    @property
+    def backend(self) -> LanguageBackend:
+        """The language model."""
+
+        def make() -> LanguageBackend:
+            from vlm.backends import load_backend
+
+            return load_backend(self.settings.model, device=self.settings.device)
+
+        part: LanguageBackend = self._part("backend", make)
+        return part
+
+    @property
+    def judge(self) -> Judge:
+        """The MLE judge."""
+
+        def make() -> Judge:
+            from evaluation.judging import load_judge
+
+            return load_judge(self.settings.judge)
+
+        part: Judge = self._part("judge", make)
+        return part
+
+    def load(self) -> None:
+        """Loads every part now, so that the first inspection is as quick as the next."""
+        for name in ("extractor", "store", "backend", "judge"):
+            getattr(self, name)
+
+    def bank(self, references: Sequence[Path]) -> tuple[list[Image.Image], ReferenceBank | None]:
+        """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow."""
+        from vlm.images import load_image
+
+        if not references:
+            return [], None
+        images = None
+        key = tuple(file_key(path) for path in references if path.is_file())
+        with self._lock:
+            if len(key) == len(references) and key in self._banks:
+                self._banks.move_to_end(key)
+                return self._banks[key]
+        images = [load_image(path) for path in references]
+        bank = self.extractor.prepare(images)
+        with self._lock:
+            self._banks[key] = images, bank
+            while len(self._banks) > BANKS_KEPT:
+                self._banks.popitem(last=False)
+        return images, bank
+
+    def view(self, image: Path, references: Sequence[Path]) -> View:
+        """Looks at a part (or remembers having looked at these very files).
+
+        Raises:
+            InputError: a picture cannot be read.
+        """
+        from vlm.images import load_image
+
+        picture = load_image(image)
+        pictures, bank = self.bank(references)
+        key = (file_key(image), *(file_key(path) for path in references))
+        with self._lock:
+            if key in self._views:
+                self._views.move_to_end(key)
+                return self._views[key]
+        view = View(picture, pictures, self.extractor.extract(picture, bank))
+        with self._lock:
+            self._views[key] = view
+            while len(self._views) > VIEWS_KEPT:
+                self._views.popitem(last=False)
+        return view
