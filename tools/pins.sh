@@ -6,7 +6,7 @@ python=${1:-python3}
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 "$python" -m venv "$fresh/venv"
-"$fresh/venv/bin/python" -m pip install --quiet ${2:+--constraint "$2"} ".[dev]"
+"$fresh/venv/bin/python" -m pip install -qq ${2:+--constraint "$2"} ".[dev]"
 {
     echo "# Exact versions that work together, written by tools/pins.sh (make pins); ranges stand in pyproject.toml."
     "$fresh/venv/bin/python" -m pip list --format=freeze |

@@ -1,0 +1,131 @@
+"""Rules of the house that a reviewer should not have to check by eye."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOMS: dict[str, set[str]] = {
+    "vlm": set(),
+    "knowledge": {"vlm"},
+    "evaluation": {"vlm", "knowledge"},
+    "alignment": {"vlm", "knowledge", "evaluation"},
+    "agents": {"vlm", "knowledge", "evaluation"},
+    "demo": {"vlm", "knowledge", "evaluation", "agents"},
+}
+# Importing one of these takes from half a second to twenty; a front door that only prints its help must not.
+HEAVY = ("torch", "transformers", "faiss", "llama_index", "langgraph", "sklearn", "scipy", "skimage", "matplotlib", "numpy")
+
+
+def imported_names(path: Path) -> list[tuple[int, str]]:
+    """Line and name of each absolute import in a file, those inside functions too."""
+    names: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.append((node.lineno, node.module or ""))
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_point_down(repository: Path, room: str) -> None:
+    """A room imports itself and the rooms below it, nothing above."""
+    wrong = [
+        f"{path.relative_to(repository)}:{line} imports {name}"
+        for path in (repository / room).rglob("*.py")
+        for line, name in imported_names(path)
+        if (head := name.split(".")[0]) in ROOMS and head != room and head not in ROOMS[room]
+    ]
+    assert not wrong
+
+
+def front_doors(repository: Path) -> dict[str, str]:
+    """Commands and the modules behind them, as pyproject.toml names them."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {command: target.split(":")[0] for command, target in project["scripts"].items()}
+
+
+def test_help_loads_nothing_heavy(repository: Path) -> None:
+    """`sage-* --help` is instant because no heavy library is imported for it."""
+    for command, module in front_doors(repository).items():
+        script = (
+            f"import sys; sys.argv = [{command!r}, '--help']\n"
+            f"import {module} as door\n"
+            "try:\n    door.main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+            f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
+        )
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        assert "Usage" in ran.stdout
+        assert ran.stdout.strip().endswith("HEAVY []"), f"{command}: {ran.stdout.strip().splitlines()[-1]}"
+
+
+def test_front_doors_refuse_bad_options_in_one_line(repository: Path) -> None:
+    """A misspelt option is one line on standard error and status 2, like every other bad input."""
+    for command, module in front_doors(repository).items():
+        script = f"import sys; sys.argv = [{command!r}, '--no-such-option']\nfrom {module} import main\nmain()"
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 2
+        assert ran.stdout == ""
+        assert len(ran.stderr.strip().splitlines()) == 1, ran.stderr
+        assert "no-such-option" in ran.stderr
+
+
+def test_rooms_say_what_they_are_for(repository: Path) -> None:
+    """Each room has a one-paragraph docstring, and each public name that it exports exists."""
+    for room in ROOMS:
+        if not (repository / room).is_dir():
+            continue
+        module = importlib.import_module(room)
+        assert module.__doc__
+        assert "\n\n" not in module.__doc__.strip()
+        for name in getattr(module, "__all__", []):
+            assert getattr(module, name) is not None, f"{room}.{name}"
+
+
+def test_torchvision_does_not_slip_in() -> None:
+    """The registry's torchvision breaks at import beside CPU torch and takes the image processors down with it."""
+    installed = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}
+    assert not installed & {"torchvision", "timm"}
+
+
+def test_pins_name_versions_and_no_address(repository: Path) -> None:
+    """Pinned requirements are exact and name neither an index nor a hash: they work wherever pip is set up."""
+    for path in repository.glob("requirements*.txt"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), f"{path.name}: {line}"
+
+
+def test_declared_dependencies_are_pinned(repository: Path) -> None:
+    """What pyproject.toml asks for is what requirements.txt installs."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pins = {}
+    for name in ("requirements.txt", "requirements-cpu.txt"):
+        for line in (repository / name).read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith("#"):
+                package, version = line.split("==")
+                pins[canonicalize_name(package)] = version
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["cpu"], *extras["dev"]]:
+        wanted = Requirement(text)
+        version = pins.get(canonicalize_name(wanted.name))
+        assert version is not None, f"{text} is not pinned"
+        assert wanted.specifier.contains(version), f"{text} is pinned to {version}"
+
+
+def test_no_file_has_two_things_in_it(repository: Path) -> None:
+    """A Python file over 500 lines usually holds a second thing that deserves a file of its own."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=repository, capture_output=True, text=True, check=True)
+    long = [name for name in listed.stdout.split() if len((repository / name).read_text(encoding="utf-8").splitlines()) > 500]
+    assert not long
