@@ -1,0 +1,138 @@
+"""Ranked answers: one JSON line is one question with its answers, best first, and what is known to be right.
+
+The same lines go everywhere: `sage-eval judge` measures judges on them, training draws its preference pairs from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evaluation.inspection import Family, Shape
+from evaluation.judging import Gold
+from vlm.errors import InputError
+
+RankSource = Literal["expert", "writer", "llm"]
+
+
+class AnswerScore(BaseModel):
+    """The levels that a judge gave one answer; null levels where it could not say."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: int | None = Field(default=None, ge=1, le=5)
+    localisation: int | None = Field(default=None, ge=1, le=5)
+    logic: int | None = Field(default=None, ge=1, le=5)
+    mean: float | None = Field(default=None, ge=1, le=5)
+
+
+class RankedAnswers(Shape):
+    """One line: a question, its answers best first, and, where known, the truth and the scores of a judge.
+
+    Attributes:
+        id: names the line; its number in the file when absent.
+        image, reference, mask: files; null in a set of texts alone.
+        group: names the image; the questions of one image share it.
+        pair_type: family of the question.
+        facts: texts of facts about the product.
+        answers: best first, at least two.
+        rank_source: who ranked the answers.
+        scores: one score per answer (null: unscored), in the order of `answers`; null before a judge saw them.
+        judge: name of the judge that gave the scores.
+    """
+
+    id: str | None = None
+    image: str | None = None
+    reference: str | None = None
+    mask: str | None = None
+    object: str | None = None
+    domain: str | None = None
+    group: str | None = None
+    pair_type: Family | None = None
+    question: str = Field(min_length=1)
+    gold: Gold | None = None
+    facts: list[str] = Field(default_factory=list)
+    answers: list[str] = Field(min_length=2)
+    rank_source: RankSource | None = None
+    scores: list[AnswerScore | None] | None = None
+    judge: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_facts_are_no_facts(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("facts", ...) is None:
+            return {**value, "facts": []}
+        return value
+
+    @model_validator(mode="after")
+    def _one_score_per_answer(self) -> RankedAnswers:
+        if self.scores is not None and len(self.scores) != len(self.answers):
+            raise ValueError(f"{len(self.scores)} scores stand beside {len(self.answers)} answers")
+        return self
+
+
+def _line_error(path: Path, number: int, what: str) -> InputError:
+    return InputError(f"{path}, line {number}: {what}; mend or remove this line.")
+
+
+def _parse_line(path: Path, number: int, line: str) -> RankedAnswers:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _line_error(path, number, f"this is no JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise _line_error(path, number, "this is no JSON object")
+    try:
+        ranked = RankedAnswers.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise _line_error(path, number, f"{field}: {first['msg']}") from None
+    return ranked if ranked.id is not None else ranked.model_copy(update={"id": str(number)})
+
+
+def iterate_ranked(path: str | Path) -> Iterator[RankedAnswers]:
+    """Yields the lines of a ranked-answers file one by one (empty lines are passed over).
+
+    Raises:
+        InputError: the file cannot be read, or a line is wrong; the message names the line.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield _parse_line(path, number, line)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a file of ranked answers (JSONL).") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no UTF-8 text; give a file of ranked answers (JSONL).") from None
+
+
+def read_ranked(path: str | Path) -> list[RankedAnswers]:
+    """All lines of a ranked-answers file; raises `InputError` as `iterate_ranked` does, and for a file without lines."""
+    lines = list(iterate_ranked(path))
+    if not lines:
+        raise InputError(f"{path} holds no ranked answers; give a file with one JSON object a line.")
+    return lines
+
+
+def write_ranked(path: str | Path, lines: Iterable[RankedAnswers]) -> int:
+    """Writes ranked answers as JSONL and returns how many; the file appears whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as stream:
+            for line in lines:
+                stream.write(json.dumps(line.model_dump(mode="json"), ensure_ascii=False) + "\n")
+                count += 1
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another file.") from None
+    return count
