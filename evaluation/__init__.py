@@ -1,1 +1,22 @@
-"""Measures: requests, traces and inspectors, data set readers, question templates, the MLE rubric and its judges, metrics and reports."""
+"""Measures: the shapes of an inspection, data set readers, questions, the MLE rubric and its judges, metrics, reports.
+
+Whole inspections are measured through the `Inspector` protocol, without knowing the agent that makes them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "inspection": ["InspectionRequest", "InspectionTrace", "Inspector", "MLEScore", "load_inspector"],
+        "questions": [
+            "GoldQuestion",
+            "Question",
+            "build_questions",
+            "family_of",
+            "polarity_of",
+            "questions_for",
+            "standard_questions",
+        ],
+    },
+)
