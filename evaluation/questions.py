@@ -1,7 +1,7 @@
-"""Questions about a part: the five standard ones, reading the questions that users type, and building questions from labels.
+"""Questions about a part: the five standard ones, reading what users type, and building questions from labels.
 
-All wordings are data (`questions.yaml`). A question has a *family* (what it is after) and a *polarity* (what "True" says of
-the part), so that "is it free of defects?" and "is it defective?" are never mixed up.
+All wordings are data (`questions.yaml`). A question has a *family* (what it is after) and a *polarity* (what "True"
+says of the part), so that "is it free of defects?" and "is it defective?" are never mixed up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from evaluation.inspection import FAMILIES, Family, Verdict
 from vlm.errors import InputError
@@ -95,9 +95,7 @@ def read_question(text: str) -> Question:
         InputError: the text is empty.
     """
     if not text.strip():
-        raise InputError(
-            "The question is empty; give a sentence, or leave the question out for the five standard ones."
-        )
+        raise InputError("The question is empty; give a sentence, or leave it out for the five standard questions.")
     return Question(text, family_of(text), polarity_of(text))
 
 
@@ -152,7 +150,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def family_of(text: str) -> Family:
-    """The family that a question of any wording belongs to; a question about the whole state is a standard comparison."""
+    """The family of a question of any wording; a question about the state as a whole is a standard comparison."""
     known = _known().get(_key(text))
     if known:
         return known.family
@@ -191,7 +189,7 @@ def _is_open(clause: str) -> bool:
 
 
 def _from_verb(clause: str) -> str:
-    """The clause from its first auxiliary on: "compared with a good part, is it ..." is decided by what follows "is"."""
+    """The clause after its first auxiliary: what follows "is" decides "compared with a good part, is it ..."."""
     found = _pattern("auxiliary").search(clause)
     # "Isn't it defective?" asks the same as "Is it defective?": the negation of the opening verb is rhetoric.
     return clause[found.end() :] if found else clause
@@ -343,25 +341,14 @@ def _reference_answer(
     )
 
 
-UNCOUNTED = (
-    "crazing",
-    "damage",
-    "contamination",
-    "corrosion",
-    "rust",
-    "copper",
-    "scale",
-    "discolouration",
-    "curling",
-    "breakage or deformation",
-    "stain or rust",
-)
-
-
 def with_article(defect: str) -> str:
     """A defect's name as it stands in a sentence: "a crack", "an open circuit", "scratches", "rust"."""
     head = re.split(r" (?:on|in|at|of|\()", f"{defect} ")[0].strip()
     plural = head.endswith("s") and not head.endswith("ss")
-    if plural or head.endswith(UNCOUNTED) or re.match(r"(?:an?|the|some|several|two|three|four|no) ", defect):
+    if (
+        plural
+        or head.endswith(tuple(wordings()["uncounted"]))
+        or re.match(r"(?:an?|the|some|several|two|three|four|no) ", defect)
+    ):
         return defect
     return f"an {defect}" if defect[0] in "aeiou" else f"a {defect}"

@@ -125,7 +125,7 @@ def test_gold_answers_say_verdict_defect_and_place() -> None:
         assert "a crack" in question.reference_answer
         assert "upper left" in question.reference_answer
         if question.family == "defect diagnosis":
-            assert "current is lost behind it" in question.reference_answer
+            assert consequence in question.reference_answer
     for question in build_questions(product="solar cell", anomalous=False, defect="crack", place="centre", group="a"):
         assert (question.defect, question.place) == (None, None)
         assert "crack" not in question.reference_answer
