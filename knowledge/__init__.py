@@ -1,1 +1,13 @@
-"""Knows: facts with their provenance, sentence embedding, the FAISS fact store behind llama-index, retrieval, ingestion of documents and the domain packs."""
+"""Knows: facts with their provenance, sentence embedding, the FAISS fact store behind llama-index, retrieval,
+ingestion of documents and the domain packs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "embedding": ["SentenceEmbedder", "default_embedder"],
+        "facts": ["KINDS", "STATUSES", "Fact", "FactLocation", "FactSource", "fact_from_record", "fact_id"],
+        "llama_index_embedding": ["SageEmbedding"],
+    },
+)
