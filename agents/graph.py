@@ -1,9 +1,9 @@
 """The SFE agent as a LangGraph graph.
 
-    perceive -> recall -> (covered?) -> fuse -> answer -> evaluate -> end
-                             |           ^                   |
-                             v           |                   v (a score below the pass mark, a bounded number of times)
-                          extract -> review               extract
+perceive -> recall -> (covered?) -> fuse -> answer -> evaluate -> end
+                         |           ^                   |
+                         v           |                   v (a score below the pass mark, a bounded number of times)
+                      extract -> review               extract
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 
 class EvidenceSummary(TypedDict):
-    """What perceive found, without the pixels. `regions` are `TraceRegion` dumps, best first; `size` is width, height."""
+    """What perceive found, without the pixels; `regions` are `TraceRegion` dumps, `size` is [width, height]."""
 
     score: float
     threshold: float

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from agents.settings import AgentSettings
 
 if TYPE_CHECKING:
+    from knowledge.store import FactStore
     from PIL import Image
+    from vlm.backends import LanguageBackend
 
     from evaluation.judging import Judge
-    from knowledge.store import FactStore
-    from vlm.backends import LanguageBackend
     from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
 
 BANKS_KEPT = 8
@@ -80,10 +80,11 @@ class Workbench:
         """Visual evidence."""
 
         def make() -> EvidenceExtractor:
-            from vlm.encoders import load_encoder
-            from vlm.evidence import EvidenceExtractor
+            from vlm.evidence import EvidenceExtractor, EvidenceSettings
 
-            return EvidenceExtractor(encoder=load_encoder(device=self.settings.device))
+            extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device))
+            _ = extractor.encoder  # loaded now: a first inspection should not pay for it
+            return extractor
 
         part: EvidenceExtractor = self._part("extractor", make)
         return part

@@ -1,0 +1,192 @@
+"""`sage-inspect`: inspects one part and says what was found, why, and how far to trust it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm.commandline import print_json, quiet_libraries, run_app
+
+if TYPE_CHECKING:
+    from agents.inspector import SageInspector
+    from evaluation.inspection import InspectionTrace
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def inspect(
+    image: Annotated[Path, typer.Argument(help="Picture of the part to inspect.", show_default=False)],
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Picture of a good part, or a folder of them; may be repeated.")
+    ] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="Question to answer; may be repeated. Default: five standard ones.")
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(help="Knowledge pack to use (see sage-kb stats). Default: found from product and questions."),
+    ] = None,
+    product: Annotated[str | None, typer.Option(help="Name of the product, if you know it.")] = None,
+    model: Annotated[
+        str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
+    ] = "sage-tiny",
+    facts: Annotated[
+        str, typer.Option(help="How facts reach the model: hard (in the prompt), soft (fusion attention), none.")
+    ] = "hard",
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Keep facts that the model writes in your knowledge base, as proposed.")
+    ] = False,
+    judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
+    json: Annotated[bool, typer.Option("--json", help="Print the trace as one JSON object, and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for evidence.png and trace.json.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Inspects a part against good ones and prints the verdict with its evidence, facts and trust."""
+    import time
+
+    quiet_libraries()
+    start = time.perf_counter()
+    from agents.inspector import SageInspector
+    from evaluation.inspection import InspectionRequest
+
+    check_files(image, reference or [], out)
+    import_heavy()
+    imported = time.perf_counter()
+    inspector = SageInspector(model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device)
+    request = InspectionRequest(
+        image=image, references=reference or [], questions=question or [], domain=domain, product=product
+    )
+    inspector.load()
+    loaded = time.perf_counter()
+    trace = watch(inspector, request, quiet=json)
+    timing = {"imports": imported - start, "model load": loaded - imported}
+    trace = with_timing(trace, timing)
+    written = write(inspector, trace, out) if out else []
+    if json:
+        print_json(trace.model_dump(mode="json"))
+    else:
+        show(trace, written, timing)
+
+
+def check_files(image: Path, references: list[Path], out: Path | None) -> None:
+    """Refuses what cannot be read before seconds go into loading models."""
+    from agents.inspector import expand_references
+    from vlm.errors import InputError
+    from vlm.images import load_image
+
+    for path in [image, *expand_references(references)]:
+        load_image(path)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The folder {out} cannot be made ({error.strerror}); name another with --out.") from None
+
+
+def import_heavy() -> None:
+    """Imports what an inspection needs, so that its time is not mistaken for that of the models."""
+    import faiss  # noqa: F401
+    import knowledge.store  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    import agents.graph  # noqa: F401
+
+
+def watch(inspector: SageInspector, request: Any, quiet: bool) -> InspectionTrace:
+    """Runs the inspection; each step is a line on standard error as it ends."""
+    for event in inspector.stream(request):
+        if event["event"] == "step" and not quiet:
+            step = event["step"]
+            print(f"  {step['name']:<9} {step['seconds']:6.2f} s  {step['summary']}", file=sys.stderr)
+        elif event["event"] == "trace":
+            trace: InspectionTrace = event["trace"]
+            return trace
+    raise AssertionError("an inspection without review ends with a trace")
+
+
+def with_timing(trace: InspectionTrace, timing: dict[str, float]) -> InspectionTrace:
+    """The trace with imports and model load as its first steps, so that a cold process says why it is slow."""
+    from evaluation.inspection import TraceStep
+
+    cold = [
+        TraceStep(name=name, seconds=round(seconds, 4), summary="once a process") for name, seconds in timing.items()
+    ]
+    return trace.model_copy(update={"steps": [*cold, *trace.steps]})
+
+
+def write(inspector: SageInspector, trace: InspectionTrace, out: Path) -> list[Path]:
+    """Writes evidence.png and trace.json; returns their paths."""
+    from vlm.errors import InputError
+    from vlm.picture import evidence_picture
+
+    view = inspector.workbench.view(Path(trace.image), [Path(path) for path in trace.references])
+    picture, text = out / "evidence.png", out / "trace.json"
+    try:
+        evidence_picture(view.image, view.references, view.evidence).save(picture)
+        text.write_text(trace.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The results cannot be written to {out} ({error.strerror or error}); name another folder with --out."
+        ) from None
+    return [picture, text]
+
+
+def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float]) -> None:
+    """Prints the trace for a person. Text of facts and models is printed as text: markup in it has no effect."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    colour = "red" if trace.verdict == "anomalous" else "green"
+    part = f"{trace.product or 'part'} {Path(trace.image).name}"
+    console.print(f"\n[bold {colour}]{trace.verdict.upper()}[/]  {escape(part)}")
+    console.print(
+        f"Anomaly score {trace.anomaly_score:.3f}, threshold {trace.threshold:.3f} ({escape(trace.threshold_reason)})"
+    )
+    trust = f"{trace.confidence:.2f}" if trace.confidence is not None else "not known"
+    console.print(f"Confidence {trust} ({escape(trace.confidence_reason)})")
+    for warning in trace.warnings:
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
+    for region in trace.regions:
+        console.print(f"Region {region.place}: box {tuple(region.box)}, score {region.score:.3f}")
+    numbers = {fact.id: number for number, fact in enumerate(trace.facts, start=1)}
+    for item in trace.answers:
+        console.print(f"\n[bold]{escape(item.question)}[/]\n{escape(item.text)}")
+        cited = ", ".join(f"[{numbers[identifier]}]" for identifier in item.facts)
+        if cited:
+            console.print(f"  cites {escape(cited)}", style="dim")
+        if item.mle is not None:
+            console.print("  " + escape(mle_line(item.mle)), style="dim")
+    if trace.facts:
+        console.print("\n[bold]Facts[/]")
+        for fact in trace.facts:
+            console.print(
+                escape(f"[{numbers[fact.id]}] {fact.text} ({fact.kind}, {fact.status}, {fact.source}, id {fact.id})")
+            )
+    console.print(f"\nModel: {escape(trace.model)}")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.items())
+    console.print(f"Time: {spent}, inspection {trace.seconds:.1f} s")
+    for path in written:
+        console.print(f"Wrote {escape(str(path))}")
+    if not written:
+        console.print("Add --out FOLDER for the evidence picture and the trace.", style="dim")
+
+
+def mle_line(score: Any) -> str:
+    """MLE of one answer in a line: levels, mean, and each point taken off with its reason."""
+    if score.unscored:
+        return f"MLE unscored: {score.unscored}"
+    levels = ", ".join(f"{name} {getattr(score, name) or '-'}" for name in ("type", "localisation", "logic"))
+    line = f"MLE {score.mean:.2f} ({levels})"
+    return line + (f"; off: {'; '.join(score.deductions)}" if score.deductions else "")
+
+
+def main() -> None:
+    """Entry point of `sage-inspect`."""
+    run_app(app, on_interrupt="An inspection keeps nothing until it is done; run the same command again.")

@@ -1,0 +1,216 @@
+"""`SageInspector`: the SFE agent as an `Inspector` (request in, trace out), registered under the name "sage"."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agents.settings import AgentSettings, make_settings
+from agents.workbench import Workbench
+from evaluation.inspection import InspectionRequest, InspectionTrace
+from vlm.errors import InputError
+
+# Settings of a single request; the others decide what is loaded and belong to the inspector.
+PER_REQUEST = (
+    "facts",
+    "fact_count",
+    "fact_tokens",
+    "covered_from",
+    "write_count",
+    "learn",
+    "review",
+    "pass_mean",
+    "max_rounds",
+    "max_new_tokens",
+    "seed",
+)
+
+
+def expand_references(paths: Iterable[Path]) -> list[Path]:
+    """Files of the references: a folder stands for the pictures in it.
+
+    Raises:
+        InputError: a path does not exist, or a folder holds no picture.
+    """
+    from vlm.images import list_images
+
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = list_images(path)
+            if not inside:
+                raise InputError(
+                    f"The reference folder {path} holds no picture; name a folder of good parts, or a picture."
+                )
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"The reference {path} does not exist; check the path.")
+    return files
+
+
+class SageInspector:
+    """Inspects parts with the SFE agent. Models load when first used (or with `load()`), and all requests share them.
+
+    Args:
+        workbench: ready parts; by default they are made from the settings.
+        checkpointer: a LangGraph checkpointer; needed when a request asks for expert `review`.
+        **settings: fields of `AgentSettings`.
+
+    Example:
+        >>> inspector = SageInspector(facts="none")  # doctest: +SKIP
+        >>> inspector.inspect(InspectionRequest(image="part.png", references=["good.png"])).verdict  # doctest: +SKIP
+        'anomalous'
+    """
+
+    def __init__(self, *, workbench: Workbench | None = None, checkpointer: Any = None, **settings: Any) -> None:
+        self.settings: AgentSettings = make_settings(settings)
+        self.workbench = workbench or Workbench(self.settings)
+        self._checkpointer = checkpointer
+        self._graph: Any = None
+
+    @property
+    def graph(self) -> Any:
+        """The compiled LangGraph graph."""
+        if self._graph is None:
+            from agents.graph import build_graph
+
+            self._graph = build_graph(self._checkpointer)
+        return self._graph
+
+    def load(self) -> None:
+        """Loads every model now."""
+        self.workbench.load()
+        _ = self.graph
+
+    def inspect(self, request: InspectionRequest) -> InspectionTrace:
+        """Inspects one part.
+
+        Raises:
+            InputError: the request names something that cannot be used, or asks for review (which needs `stream`).
+        """
+        if self._settings_of(request).review:
+            raise InputError(
+                "A review waits for an expert, so it cannot be done in one call; use stream() and resume()."
+            )
+        for event in self.stream(request):
+            if event["event"] == "trace":
+                trace: InspectionTrace = event["trace"]
+                return trace
+        raise InputError(f"The inspection of {request.image} ended without a trace.")
+
+    def inspect_many(self, requests: Iterable[InspectionRequest]) -> Iterator[InspectionTrace]:
+        """Inspects parts in order; models and encoded references are shared."""
+        for request in requests:
+            yield self.inspect(request)
+
+    def stream(self, request: InspectionRequest, thread: str | None = None) -> Iterator[dict[str, Any]]:
+        """Inspects one part and tells what happens as it happens.
+
+        Args:
+            request: the request.
+            thread: name of this inspection for the checkpointer; needed to `resume` a review.
+
+        Yields:
+            {"event": "started", "step"}, {"event": "step", "step": TraceStep values}, {"event": "token", "text"},
+            {"event": "answer", "question", "text"}, then either {"event": "trace", "trace"} or, when an expert is
+            waited for, {"event": "review", "thread", "facts"}.
+        """
+        settings = self._settings_of(request)
+        if settings.review and (self._checkpointer is None or thread is None):
+            raise InputError(
+                "A review needs a checkpointer and a thread: SageInspector(checkpointer=...).stream(..., thread=...)."
+            )
+        request = request.model_copy(update={"references": expand_references(request.references)})
+        self._check_domain(request)
+        state = {
+            "request": request.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json"),
+            "round": 0,
+            "retry_reason": None,
+            "defect": None,
+            "answers": [],
+            "steps": [],
+            "warnings": [],
+        }
+        yield from self._run(state, thread)
+
+    def resume(self, thread: str, decisions: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """Goes on after a review; `decisions` maps fact ids to "approve" or "reject". Yields what `stream` yields."""
+        from langgraph.types import Command
+
+        if self._checkpointer is None:
+            raise InputError("There is nothing to resume: this inspector has no checkpointer.")
+        yield from self._run(Command(resume=decisions), thread)
+
+    def _settings_of(self, request: InspectionRequest) -> AgentSettings:
+        fixed = [name for name in request.settings if name not in PER_REQUEST and name in AgentSettings.model_fields]
+        if fixed:
+            raise InputError(
+                f"The setting {fixed[0]!r} belongs to the inspector, not to a request; give it to SageInspector(...)."
+            )
+        return self.settings.updated(request.settings)
+
+    def _check_domain(self, request: InspectionRequest) -> None:
+        if request.domain is None:
+            return
+        known = sorted(info.name for info in self.workbench.store.domains())
+        if request.domain not in known:
+            raise InputError(f"There is no domain named {request.domain!r}; the domains are: {', '.join(known)}.")
+
+    def _run(self, state: Any, thread: str | None) -> Iterator[dict[str, Any]]:
+        start = time.perf_counter()
+        thread = thread or uuid.uuid4().hex
+        config = {"configurable": {"thread_id": thread}}
+        final: dict[str, Any] = {}
+        for mode, chunk in self.graph.stream(
+            state, config=config, context=self.workbench, stream_mode=["updates", "custom", "values"]
+        ):
+            if mode == "values":
+                final = chunk
+            elif mode == "custom":
+                yield chunk
+            elif "__interrupt__" in chunk:
+                yield {"event": "review", "thread": thread, "facts": chunk["__interrupt__"][0].value["facts"]}
+                return
+            else:
+                for update in chunk.values():
+                    for done in (update or {}).get("steps", []):
+                        yield {"event": "step", "step": done}
+        yield {"event": "trace", "trace": self._trace(final, time.perf_counter() - start)}
+
+    def _trace(self, state: dict[str, Any], seconds: float) -> InspectionTrace:
+        evidence, request = state["evidence"], state["request"]
+        facts = [{key: value for key, value in fact.items() if key != "defects"} for fact in state["facts"]]
+        return InspectionTrace.model_validate(
+            {
+                "image": request["image"],
+                "references": request["references"],
+                "product": state["product"],
+                "domain": state["domain"],
+                "anomaly_score": evidence["score"],
+                **{
+                    key: evidence[key]
+                    for key in (
+                        "threshold",
+                        "threshold_from",
+                        "threshold_reason",
+                        "verdict",
+                        "confidence",
+                        "confidence_reason",
+                        "regions",
+                    )
+                },
+                "defect": state.get("defect"),
+                "answers": state["answers"],
+                "facts": facts,
+                "steps": state["steps"],
+                "warnings": state["warnings"],
+                "model": self.workbench.backend.name,
+                "seconds": round(seconds, 4),
+            }
+        )

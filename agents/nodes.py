@@ -1,0 +1,313 @@
+"""The nodes of the graph: each reads the state, does one thing with the workbench, and returns what it changed.
+
+Every node appends one `TraceStep` with its time and what it found in a sentence, and announces itself on the custom
+stream, so that a viewer sees the steps as they happen.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from agents import wording
+from agents.state import EvidenceSummary, InspectionState
+from agents.workbench import Workbench
+from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
+from knowledge.facts import Fact
+from vlm.errors import InputError
+
+Update = dict[str, Any]
+Node = Callable[[InspectionState, Runtime[Workbench]], tuple[Update, str]]
+
+# Which kinds of fact each family of question rests on.
+KINDS_OF_FAMILY = {
+    "standard comparison": ("normal-variation", "appearance"),
+    "defect identification": ("appearance", "cause"),
+    "defect diagnosis": ("consequence", "inspection"),
+}
+
+
+def step(node: Node) -> Callable[[InspectionState, Runtime[Workbench]], Update]:
+    """Times a node, announces its start, and appends its `TraceStep` to the update."""
+
+    @functools.wraps(node)
+    def timed(state: InspectionState, runtime: Runtime[Workbench]) -> Update:
+        runtime.stream_writer({"event": "started", "step": node.__name__})
+        start = time.perf_counter()
+        update, summary = node(state, runtime)
+        done = {"name": node.__name__, "seconds": round(time.perf_counter() - start, 4), "summary": summary}
+        return {**update, "steps": [done]}
+
+    return timed
+
+
+def request_of(state: InspectionState) -> InspectionRequest:
+    """The request, checked again: state may come from a checkpoint."""
+    return InspectionRequest.model_validate(state["request"])
+
+
+@step
+def perceive(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """Patch features, comparison with the reference, evidence map, regions."""
+    request = request_of(state)
+    view = runtime.context.view(request.image, request.references)
+    seen = view.evidence
+    evidence = EvidenceSummary(
+        score=float(seen.score),
+        threshold=float(seen.threshold),
+        threshold_from=seen.threshold_from,
+        threshold_reason=seen.threshold_reason,
+        verdict=seen.verdict,
+        confidence=None if seen.confidence is None else float(seen.confidence),
+        confidence_reason=seen.confidence_reason,
+        regions=[
+            TraceRegion(
+                box=tuple(int(edge) for edge in region.box), place=region.place, score=float(region.score)
+            ).model_dump(mode="json")
+            for region in seen.regions
+        ],
+        size=list(view.image.size),
+    )
+    warnings = list(seen.warnings)
+    found = (
+        f"{len(evidence['regions'])} region{'s' * (len(evidence['regions']) != 1)}"
+        if evidence["regions"]
+        else "no region"
+    )
+    where = f" ({wording.join(wording.places(evidence))})" if evidence["regions"] else ""
+    scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
+    summary = f"{scored}: {evidence['verdict']}, {found}{where}"
+    return {"evidence": evidence, "warnings": warnings}, summary
+
+
+def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
+    """A fact as the state keeps it: `TraceFact` values and the defects that it is about."""
+    shape = TraceFact(id=fact.id, text=fact.text, kind=fact.kind, source=fact.source, status=fact.status, score=score)
+    return {**shape.model_dump(mode="json"), "defects": list(fact.defects)}
+
+
+@step
+def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """Facts of the domain, ranked for the questions, the product and what was seen."""
+    request, settings, evidence = request_of(state), state["settings"], state["evidence"]
+    store = runtime.context.store
+    # The product's name comes from the user's own words (the request's product or questions), never from the picture.
+    match = store.match_product(request.product or " ".join(request.questions))
+    domain = request.domain or match.domain
+    note = f"domain {domain} as asked" if request.domain else match.how
+    known = match.domain == domain and match.product is not None
+    product = request.product or (match.product if known else None)
+    if settings["facts"] == "none" or settings["fact_count"] == 0:
+        return {
+            "domain": domain,
+            "product": product,
+            "covered": True,
+            "facts": [],
+            "recall_note": note,
+        }, "facts are switched off"
+    kinds = (
+        ["appearance", "consequence", "cause"]
+        if evidence["verdict"] == "anomalous"
+        else ["normal-variation", "appearance", "inspection"]
+    )
+    place = wording.places(evidence)[0] if evidence["regions"] else None
+    query = " ".join(
+        [product or "", *request.questions, "defect" if evidence["verdict"] == "anomalous" else "normal good part"]
+    ).strip()
+    share, extra = divmod(settings["fact_count"], len(kinds))
+    facts: dict[str, dict[str, Any]] = {}
+    for rank, kind in enumerate(kinds):
+        for hit in store.search(query, domain=domain, kind=kind, k=share + (rank < extra), place=place):
+            facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
+    covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
+    update = {
+        "domain": domain,
+        "product": product,
+        "covered": covered,
+        "facts": list(facts.values()),
+        "recall_note": note,
+    }
+    cover = "covers" if covered else "does not cover"
+    return update, f"{len(facts)} facts ({note}); recall {cover} the object"
+
+
+@step
+def extract(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """The model writes fact sentences itself; they are checked, and kept as proposed."""
+    from knowledge.checks import check_facts
+    from knowledge.writing import write_facts
+
+    settings, product, domain = state["settings"], state["product"], state["domain"] or "general"
+    reason = state.get("retry_reason") or state["recall_note"]
+    if settings["facts"] == "none":
+        return {}, "facts are switched off"
+    if product is None:
+        return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
+    workbench = runtime.context
+    written = write_facts(
+        workbench.backend, product=product, domain=domain, defect_hint=state.get("defect"), n=settings["write_count"]
+    )
+    known = {fact["id"] for fact in state["facts"]}
+    checked = check_facts(written, workbench.store)
+    new = [item.fact for item in checked if item.outcome == "new" and item.fact.id not in known]
+    if settings["learn"] and new:
+        workbench.store.add(new)
+    refused = [f"{item.outcome}: {item.reason}" for item in checked if item.outcome != "new"]
+    kept = (
+        "kept in the knowledge base as proposed"
+        if settings["learn"]
+        else "used for this inspection only (--learn keeps them)"
+    )
+    summary = f"because {reason}: {len(written)} facts written, {len(new)} passed the checks" + (
+        f", {kept}" if new else ""
+    )
+    if refused:
+        summary += f"; refused: {'; '.join(refused[:3])}"
+    return {"facts": [*state["facts"], *(trace_fact(fact, None) for fact in new)]}, summary
+
+
+@step
+def review(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """With `review`, waits for an expert: resume with {fact id: "approve" | "reject"} for each proposed fact."""
+    proposed = [fact for fact in state["facts"] if fact["status"] == "proposed"]
+    if not state["settings"]["review"] or not proposed:
+        return {}, "no review asked" if not state["settings"]["review"] else "nothing to review"
+    decisions = interrupt({"facts": proposed})
+    if not isinstance(decisions, dict):
+        raise InputError('A review is resumed with {fact id: "approve" or "reject"}.')
+    unknown = sorted(set(decisions) - {fact["id"] for fact in proposed})
+    if unknown or set(decisions.values()) - {"approve", "reject"}:
+        raise InputError(
+            f"A review decision is wrong ({unknown or sorted(set(decisions.values()))}); "
+            'give each listed fact id "approve" or "reject".'
+        )
+    status = {"approve": "approved", "reject": "rejected"}
+    facts = [
+        {**fact, "status": status[decisions[fact["id"]]]} if fact["id"] in decisions else fact
+        for fact in state["facts"]
+    ]
+    if state["settings"]["learn"]:
+        for identifier, decision in decisions.items():
+            if runtime.context.store.get(identifier) is not None:
+                runtime.context.store.set_status(identifier, status[decision])
+    approved = sum(decision == "approve" for decision in decisions.values())
+    return {"facts": facts}, f"an expert approved {approved} and rejected {len(decisions) - approved} facts"
+
+
+@step
+def fuse(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """Chooses the facts that reach the answer, within the token budget."""
+    settings = state["settings"]
+    if settings["facts"] == "soft" and not runtime.context.backend.capabilities.soft_facts:
+        raise InputError(
+            f"The model {runtime.context.backend.name!r} has no fusion attention for soft facts; "
+            "use --facts hard or a SAGE model."
+        )
+    budget, chosen = settings["fact_tokens"], []
+    for fact in state["facts"]:
+        # About four characters a token in English; the budget is a bound on prompt time, not an exact count.
+        cost = len(fact["text"]) // 4 + 4
+        if fact["status"] != "rejected" and cost <= budget:
+            chosen.append(fact["id"])
+            budget -= cost
+    return {
+        "prompt_facts": chosen
+    }, f"{len(chosen)} of {len(state['facts'])} facts reach the prompt as {settings['facts']} facts"
+
+
+@step
+def answer(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """Verdict from the evidence, words from the model where they hold, facts cited by id."""
+    from evaluation.questions import read_question, standard_questions, verdict_of
+
+    request, evidence, product = request_of(state), state["evidence"], state["product"]
+    facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
+    questions = [read_question(text) for text in request.questions] or standard_questions()
+    worded, note = word_finding(state, runtime, facts)
+    answers = []
+    for question in questions:
+        verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
+        kinds = KINDS_OF_FAMILY[question.family]
+        cited = [fact for kind in kinds for fact in facts if fact["kind"] == kind][:1]
+        text = wording.grounded_answer(question.family, verdict, evidence, product, state.get("defect"), cited, worded)
+        shown = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
+        answers.append(
+            TraceAnswer(
+                question=question.text, family=question.family, verdict=verdict, text=text, facts=shown
+            ).model_dump(mode="json")
+        )
+        runtime.stream_writer({"event": "answer", "question": question.text, "text": text})
+    return {"answers": answers, "round": state.get("round", 0) + 1}, f"{len(answers)} answers; {note}"
+
+
+def word_finding(
+    state: InspectionState, runtime: Runtime[Workbench], facts: list[dict[str, Any]]
+) -> tuple[str | None, str]:
+    """Streams the model's wording of the finding; returns it if it holds, and a note that says what happened.
+
+    After a failed round the grounded sentence is used as it is: a second try of the same model on the same words
+    would only cost time.
+    """
+    settings, evidence, product = state["settings"], state["evidence"], state["product"]
+    if state.get("round", 0):
+        return None, "grounded sentences, after a failed score"
+    backend = runtime.context.backend
+    sentence = wording.finding(evidence, product)
+    messages = wording.wording_messages(sentence, facts, settings["facts"] == "hard")
+    text = ""
+    for piece in backend.stream(
+        messages, max_new_tokens=settings["max_new_tokens"], temperature=0.0, seed=settings["seed"]
+    ):
+        text += piece
+        runtime.stream_writer({"event": "token", "text": piece})
+        if wording.first_sentence(text + " "):
+            break
+    worded = wording.first_sentence(text)
+    fault = wording.wording_fault(worded, evidence, product)
+    if fault:
+        return None, f"the model's wording was dropped ({fault}), grounded sentences used"
+    return worded, f"finding worded by {backend.name}"
+
+
+@step
+def evaluate(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+    """MLE of each answer against evidence and facts; a failing score is the reason for another round."""
+    from evaluation.judging import JudgeRequest
+
+    evidence, settings = state["evidence"], state["settings"]
+    texts = [fact["text"] for fact in state["facts"]]
+    regions = [TraceRegion.model_validate(region) for region in evidence["regions"]]
+    requests = [
+        JudgeRequest(
+            question=item["question"],
+            answer=item["text"],
+            family=item["family"],
+            facts=texts,
+            object=state["product"],
+            regions=regions,
+            evidence_verdict=evidence["verdict"],
+            image_size=tuple(evidence["size"]),
+        )
+        for item in state["answers"]
+    ]
+    scores = runtime.context.judge.judge(requests)
+    answers = [
+        {**item, "mle": score.model_dump(mode="json")} for item, score in zip(state["answers"], scores, strict=True)
+    ]
+    means = [score.mean for score in scores if score.mean is not None]
+    unscored = len(scores) - len(means)
+    failed = [score for score in scores if score.mean is not None and score.mean < settings["pass_mean"]]
+    reason = None
+    if failed:
+        why = failed[0].deductions[0] if failed[0].deductions else "no reason given"
+        reason = f"{len(failed)} of {len(scores)} answers scored below {settings['pass_mean']:g} ({why})"
+    mean = f"mean MLE {sum(means) / len(means):.2f}" if means else "no answer could be scored"
+    summary = mean + (
+        f", {unscored} unscored ({next(s.unscored for s in scores if s.mean is None)})" if unscored else ""
+    )
+    return {"answers": answers, "retry_reason": reason}, summary + (f"; {reason}" if reason else "")
