@@ -21,7 +21,18 @@ ROOMS: dict[str, set[str]] = {
     "demo": {"vlm", "knowledge", "evaluation", "agents"},
 }
 # Importing one of these takes from half a second to twenty; a front door that only prints its help must not.
-HEAVY = ("torch", "transformers", "faiss", "llama_index", "langgraph", "sklearn", "scipy", "skimage", "matplotlib", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "faiss",
+    "llama_index",
+    "langgraph",
+    "sklearn",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "numpy",
+)
 
 
 def imported_names(path: Path) -> list[tuple[int, str]]:
@@ -127,5 +138,9 @@ def test_declared_dependencies_are_pinned(repository: Path) -> None:
 def test_no_file_has_two_things_in_it(repository: Path) -> None:
     """A Python file over 500 lines usually holds a second thing that deserves a file of its own."""
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=repository, capture_output=True, text=True, check=True)
-    long = [name for name in listed.stdout.split() if len((repository / name).read_text(encoding="utf-8").splitlines()) > 500]
+    long = [
+        name
+        for name in listed.stdout.split()
+        if len((repository / name).read_text(encoding="utf-8").splitlines()) > 500
+    ]
     assert not long

@@ -30,19 +30,20 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
     Raises:
         SystemExit: always: 0 done, 1 done with listed failures (`typer.Exit(1)`), 2 bad input, 130 interrupted.
     """
-    import click
     import typer
 
+    # Typer carries its own copy of click's errors; this is their public common base, whichever copy it is.
+    usage_error = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
     try:
         status = app(standalone_mode=False) if isinstance(app, typer.Typer) else app()
     except SageError as error:
         fail(str(error))
-    except (KeyboardInterrupt, click.Abort, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print(f"Interrupted. {on_interrupt}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except click.ClickException as error:
-        fail(error.format_message())
+    except usage_error as error:
+        fail(error.format_message())  # type: ignore[attr-defined]
     except typer.Exit as error:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:

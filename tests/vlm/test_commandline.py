@@ -1,0 +1,73 @@
+"""Exit statuses and output of every front door."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from vlm.commandline import print_json, run_app
+from vlm.errors import BackendError, InputError
+
+
+def raising(error: BaseException):
+    def app() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (InputError("The image a.png\ndoes not exist; check the path."), 2, "Error: The image a.png does not exist"),
+        (BackendError("The server is gone."), 2, "Error: The server is gone."),
+        (KeyboardInterrupt(), 130, "Interrupted. Saved."),
+        (typer.Exit(1), 1, ""),
+    ],
+)
+def test_statuses(error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_app(raising(error), on_interrupt="Saved.")
+    assert ended.value.code == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(said)
+    assert len(captured.err.splitlines()) <= 1
+
+
+def test_a_fault_of_ours_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_app(raising(ZeroDivisionError()))
+
+
+def test_success_is_zero() -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_app(lambda: None)
+    assert ended.value.code == 0
+
+
+def test_json_is_one_object_and_no_nan() -> None:
+    stream = io.StringIO()
+    print_json({"place": "unten links – größer"}, stream)
+    assert json.loads(stream.getvalue()) == {"place": "unten links – größer"}
+    with pytest.raises(ValueError, match="JSON"):
+        print_json({"score": float("nan")}, io.StringIO())
+
+
+def test_a_closed_pipe_is_no_failure() -> None:
+    script = (
+        "from vlm.commandline import run_app\n"
+        "def app():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
+        "run_app(app)"
+    )
+    ran = subprocess.run(
+        f"{sys.executable} -c \"{script}\" | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 0
+    assert ran.stderr == ""
