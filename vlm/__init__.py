@@ -1,1 +1,18 @@
-"""Sees and speaks: images to patch features, test/reference comparison and evidence map, and the language models behind one interface."""
+"""Sees and speaks: images to patch features, test/reference comparison and evidence map, and the language models
+behind one interface."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "comparison": ["distinct_patches", "patch_similarity"],
+        "encoders": ["PatchEncoder", "PatchFeatures", "load_encoder"],
+        "errors": ["BackendError", "InputError", "SageError"],
+        "evidence": ["Evidence", "EvidenceExtractor", "EvidenceSettings", "ReferenceBank"],
+        "images": ["list_images", "load_image"],
+        "picture": ["evidence_picture"],
+        "places": ["PLACES", "place_of_box"],
+        "regions": ["EvidenceRegion"],
+    },
+)
