@@ -8,6 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "datasets": ["InspectionDataset", "Sample", "load_mask", "open_dataset"],
         "inspection": ["InspectionRequest", "InspectionTrace", "Inspector", "MLEScore", "load_inspector"],
         "questions": [
             "GoldQuestion",

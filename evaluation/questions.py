@@ -48,6 +48,10 @@ class GoldQuestion(Question):
         place: one of `vlm.places.PLACES` from mask or boxes; None where they are missing.
         reference_answer: a right answer in words.
         group: the image that the five questions share (Acc-G is per group).
+        options: letter and text of each choice, for multiple-choice sets (MMAD).
+        letter: the right choice.
+        subtask: the set's own name of what is asked (MMAD's seven subtasks).
+        ranked: the set's own answers, best first (AD-PL).
     """
 
     verdict: bool | None = None
@@ -56,6 +60,10 @@ class GoldQuestion(Question):
     place: str | None = None
     reference_answer: str = ""
     group: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    letter: str | None = None
+    subtask: str | None = None
+    ranked: tuple[str, ...] = ()
 
     def gold(self) -> Gold:
         """The same as the `Gold` of `evaluation.judging`."""

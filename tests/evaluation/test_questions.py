@@ -111,14 +111,9 @@ def test_built_questions_are_balanced_and_seeded() -> None:
 
 
 def test_gold_answers_say_verdict_defect_and_place() -> None:
-    for question in build_questions(
-        product="solar cell",
-        anomalous=True,
-        defect="crack",
-        place="upper left",
-        consequence="current is lost behind it",
-        group="a",
-    ):
+    consequence = "current is lost behind it"
+    known = {"defect": "crack", "place": "upper left", "consequence": consequence}
+    for question in build_questions(product="solar cell", anomalous=True, group="a", **known):
         assert question.polarity is not None
         assert question.verdict is (question.polarity == "anomalous")
         assert question.reference_answer.startswith(f"{question.verdict}. ")

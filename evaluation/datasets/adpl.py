@@ -1,0 +1,184 @@
+"""AD-PL: preference data with four ranked answers a question; read into `Sample`s, written from ranked answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.datasets.common import GOOD, Sample
+from evaluation.datasets.manta import family_named, state_from
+from evaluation.datasets.records import RecordDataset, find_image, first_records, text_of, verdict_in
+from evaluation.questions import GoldQuestion, polarity_of, state_of
+from vlm.errors import InputError
+
+GROUPS = frozenset({"train", "test", "validation", "images", "image", "data", "rgb"})
+"""Folder names in an image's path that name no product."""
+
+
+class ADPL(RecordDataset):
+    """Records: `pair_type`, `test_image`, `reference_image`, `question_answer`: 5 x {question, 4 ranked answers}."""
+
+    format = "adpl"
+    layout = "JSON records with test_image, reference_image and question_answer: [{question_en, answer_options: [...]}]"
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        for _, record in first_records(root):
+            answers = record.get("question_answer") if isinstance(record, dict) else None
+            if (
+                isinstance(answers, list)
+                and answers
+                and isinstance(answers[0], dict)
+                and "answer_options" in answers[0]
+            ):
+                return True
+        return False
+
+    def _category(self, key: str, record: dict[str, Any]) -> str:
+        named = text_of(record, "category", "object", "domain")
+        if named:
+            return named
+        # The schema has no product; in the paths of the source sets it is the folder above train or test.
+        parts = text_of(record, "test_image").replace("\\", "/").split("/")[:-1]
+        for number, part in enumerate(parts):
+            if part.lower() in GROUPS and number:
+                return parts[number - 1]
+        return parts[-1] if parts else "unnamed"
+
+    def _records(self, category: str) -> Iterator[Sample]:
+        for path, key, record in self._read():
+            if self._category(key, record) == category:
+                sample = self._sample(path, key, category, record)
+                if sample:
+                    yield sample
+
+    def _sample(self, path: Path, key: str, category: str, record: dict[str, Any]) -> Sample | None:
+        place = f"{path.name} record {key}"
+        name = text_of(record, "test_image")
+        if not name:
+            self.report(place, "the record names no test_image")
+            return None
+        identity = f"{path.stem}/{key}"
+        questions = self._questions(place, identity, record)
+        if not questions:
+            self.report(place, "the record has no question with ranked answers")
+            return None
+        reference = text_of(record, "reference_image")
+        found = find_image(path.parent, reference) if reference else None
+        if found and not found.is_file():
+            self.report(found, "this reference image is missing")
+            found = None
+        anomalous = state_from(questions)
+        return Sample(
+            image=find_image(path.parent, name),
+            category=category,
+            split="test",
+            defect="defect" if anomalous else GOOD,
+            anomalous=anomalous,
+            reference=found,
+            meta={"pair_type": text_of(record, "pair_type")},
+            questions=tuple(questions),
+            id=identity,
+        )
+
+    def _questions(self, place: str, group: str, record: dict[str, Any]) -> list[GoldQuestion]:
+        questions = []
+        entries = record.get("question_answer")
+        for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
+            text = text_of(entry, "question_en", "question_cn") if isinstance(entry, dict) else ""
+            options = entry.get("answer_options") if isinstance(entry, dict) else None
+            answers = [_answer(option) for option in options] if isinstance(options, list) else []
+            answers = [answer for answer in answers if answer]
+            if not text or not answers:
+                self.report(place, f"question {number} has no text or no answer")
+                continue
+            polarity, verdict = polarity_of(text), verdict_in(answers[0])
+            known = polarity is not None and verdict is not None
+            questions.append(
+                GoldQuestion(
+                    text=text,
+                    family=family_named(text_of(record, "pair_type"), text),
+                    polarity=polarity,
+                    verdict=verdict,
+                    anomalous=bool(known and polarity and state_of(polarity, bool(verdict)) == "anomalous"),
+                    reference_answer=answers[0],
+                    group=group,
+                    ranked=tuple(answers),
+                )
+            )
+        return questions
+
+
+def _answer(option: Any) -> str:
+    """An answer's text: the schema has objects, exports of it have plain strings."""
+    if isinstance(option, str):
+        return option.strip()
+    return text_of(option, "answer_en", "answer_cn") if isinstance(option, dict) else ""
+
+
+def ranked_lines(dataset: ADPL) -> Iterator[dict[str, Any]]:
+    """The set as lines of ranked answers (contracts.md): what `sage-eval judge` and `sage-train` read."""
+    for sample in dataset.samples():
+        for number, question in enumerate(sample.questions, start=1):
+            yield {
+                "id": f"{sample.id}/{number}",
+                "image": str(sample.image),
+                "reference": str(sample.reference) if sample.reference else None,
+                "mask": None,
+                "object": sample.category,
+                "domain": None,
+                "group": question.group,
+                "pair_type": question.family,
+                "question": question.text,
+                "gold": None
+                if question.verdict is None
+                else {
+                    "verdict": question.verdict,
+                    "anomalous": question.anomalous,
+                    "defect": None,
+                    "place": None,
+                    "reference_answer": question.reference_answer,
+                },
+                "facts": [],
+                "answers": list(question.ranked),
+                "rank_source": "expert",
+                "scores": None,
+                "judge": None,
+            }
+
+
+def write_adpl(lines: Iterable[dict[str, Any]], path: str | Path) -> int:
+    """Writes lines of ranked answers (contracts.md) as AD-PL: one record a `group`, in the order of first sight.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        InputError: a line lacks its question or answers.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.get("question") or not line.get("answers"):
+            raise InputError(f"Line {number} of the ranked answers has no question or no answers; mend or remove it.")
+        group = str(line.get("group") or line.get("id") or number)
+        record = records.setdefault(
+            group,
+            {
+                "pair_type": line.get("pair_type"),
+                "category": line.get("object"),
+                "test_image": line.get("image"),
+                "reference_image": line.get("reference"),
+                "question_answer": [],
+            },
+        )
+        # One record may mix families (five questions an image); then no single pair_type is true for all of them.
+        if record["pair_type"] != line.get("pair_type"):
+            record["pair_type"] = None
+        options = [{"answer_en": answer, "answer_cn": None} for answer in line["answers"]]
+        record["question_answer"].append(
+            {"question_en": line["question"], "question_cn": None, "answer_options": options}
+        )
+    Path(path).write_text(json.dumps(list(records.values()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return len(records)

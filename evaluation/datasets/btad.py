@@ -1,0 +1,25 @@
+"""BTAD: the folders of MVTec AD under the names `ok` and `ko`, bmp and png mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.datasets.common import child, has_images
+from evaluation.datasets.mvtec import MVTec, find_category_folders
+
+
+class BTAD(MVTec):
+    """`<category>/train/ok`, `test/{ok,ko}`, `ground_truth/ko/<stem>.png`; `ko` does not say what is wrong."""
+
+    format = "btad"
+    layout = "<category>/train/ok/*, <category>/test/ok/*, <category>/test/ko/*, <category>/ground_truth/ko/<stem>.png"
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        if not root.is_dir():
+            return False
+        for folder in find_category_folders(root).values():
+            for part in (child(folder, "train", "ok"), child(folder, "test", "ko"), child(folder, "test", "ok")):
+                if part and has_images(part):
+                    return True
+        return False

@@ -1,0 +1,333 @@
+"""What all readers share: the shape of a record, how problems are named, how pictures and annotations are listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from vlm.errors import InputError
+from vlm.images import ENDINGS
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from evaluation.questions import GoldQuestion
+
+Split = Literal["train", "test"]
+MaskKind = Literal["pixel", "box"]
+GOOD = "good"
+GOOD_NAMES = frozenset({"good", "ok", "normal"})
+_JUNK = frozenset({"thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with everything that its set says about it.
+
+    Attributes:
+        image: its file.
+        category: the product, as the set names it.
+        split: "train" (may serve as reference or for calibration) or "test".
+        defect: the set's name of the defect, "good" for a good part.
+        anomalous: the label; None where a set has questions but no label.
+        masks: files whose union marks the defect.
+        mask_kind: "pixel", "box" (filled boxes: no pixel truth), or None without masks and boxes.
+        reference: its own normal image (an aligned template, the same fabric), to be used instead of a random one.
+        boxes: annotated boxes (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
+        meta: whatever else the set says.
+        questions: the set's own questions with their gold answers, for sets that have them.
+        id: name that stays the same wherever the set lies.
+    """
+
+    image: Path
+    category: str
+    split: Split
+    defect: str = GOOD
+    anomalous: bool | None = False
+    masks: tuple[Path, ...] = ()
+    mask_kind: MaskKind | None = None
+    reference: Path | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict, hash=False)
+    questions: tuple[GoldQuestion, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A record that could not be read, or only in part, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class InspectionDataset(ABC):
+    """A labelled set. Subclasses say how files are laid out; this class filters, checks and counts.
+
+    Attributes:
+        root: the folder or file that was opened.
+        problems: what is broken, found so far (reading more may add more).
+        notes: decisions a reader had to make because the set does not say (for example a split), in sentences.
+    """
+
+    format: ClassVar[str]
+    layout: ClassVar[str]
+
+    def __init__(self, root: Path, categories: Iterable[str] | None = None) -> None:
+        self.root = root
+        self.notes: list[str] = []
+        self._problems: dict[Problem, None] = {}
+        existing = self._find_categories()
+        if not existing:
+            raise InputError(
+                f"{root} holds no category in the layout of {self.format!r}: {self.layout}; check the path."
+            )
+        wanted = list(dict.fromkeys(categories)) if categories is not None else existing
+        if missing := [name for name in wanted if name not in existing]:
+            raise InputError(f"{root} has no category {', '.join(map(repr, missing))}; it has: {', '.join(existing)}.")
+        self.categories: list[str] = [name for name in existing if name in wanted]
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether the folder or file looks like this layout (a quick look; never raises)."""
+
+    @abstractmethod
+    def _find_categories(self) -> list[str]:
+        """Names of all categories, sorted."""
+
+    @abstractmethod
+    def _records(self, category: str) -> Iterator[Sample]:
+        """All records of a category, in a fixed order, one by one; their images need not exist."""
+
+    @property
+    def name(self) -> str:
+        """Name of the set: that of its folder or file."""
+        return self.root.resolve().name
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything found broken so far, each once, in the order of finding."""
+        return list(self._problems)
+
+    def report(self, path: str | Path, reason: str) -> None:
+        """Names a broken record; the same one is counted once however often it is met."""
+        self._problems[Problem(self._short(path), reason)] = None
+
+    def samples(self, category: str | None = None, split: Split | None = None) -> Iterator[Sample]:
+        """Streams the records whose image has a readable header; the others go to `problems`.
+
+        Args:
+            category: one category; None goes through all.
+            split: "train" or "test"; None gives both.
+        """
+        if category is not None and category not in self.categories:
+            raise InputError(f"{self.root} has no category {category!r}; it has: {', '.join(self.categories)}.")
+        for name in self.categories if category is None else [category]:
+            for sample in self._records(name):
+                if split is not None and sample.split != split:
+                    continue
+                reason = broken_header(sample.image)
+                if reason:
+                    self.report(sample.image, reason)
+                else:
+                    yield sample
+
+    def normals(self, category: str) -> list[Sample]:
+        """Good training images: what references and calibration are drawn from."""
+        return [sample for sample in self.samples(category, "train") if sample.anomalous is False]
+
+    def load(self, sample: Sample) -> Image.Image | None:
+        """The sample's picture, or None if it cannot be decoded (it is then named in `problems`)."""
+        return self.load_file(sample.image)
+
+    def load_file(self, path: Path) -> Image.Image | None:
+        """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`)."""
+        from vlm.images import load_image
+
+        try:
+            return load_image(path)
+        except InputError as error:
+            self.report(path, str(error))
+            return None
+
+    def data_hash(self, category: str) -> str:
+        """Short digest of a category's files (names, sizes, times) and labels; it changes when any of them does."""
+        digest = hashlib.sha256()
+        for sample in self._records(category):
+            digest.update(f"{sample.id}|{sample.defect}|{sample.split}|{sample.mask_kind}|{sample.boxes}".encode())
+            for path in (sample.image, *sample.masks, *([sample.reference] if sample.reference else [])):
+                digest.update(_stamp(path).encode())
+            for question in sample.questions:
+                digest.update(f"{question.text}|{question.verdict}|{question.reference_answer}".encode())
+        return digest.hexdigest()[:16]
+
+    def _short(self, path: str | Path) -> str:
+        """A path as the user wrote the set's, without what lies above it."""
+        try:
+            return Path(path).relative_to(self.root).as_posix()
+        except ValueError:
+            return str(path)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path.name}:absent"
+    return f"{path.name}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def broken_header(path: Path) -> str | None:
+    """Why a file cannot be a picture (missing, empty, no picture format), or None; pixels are not decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if not path.is_file():
+            return "the image is missing" if not path.exists() else "this is no file"
+        if path.stat().st_size == 0:
+            return "the image is empty (0 bytes)"
+        with Image.open(path):
+            return None
+    except UnidentifiedImageError:
+        return "this is no picture"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"the image cannot be opened ({' '.join(str(error).split())[:80]})"
+
+
+def name_key(name: str) -> str:
+    """A name as it is compared: letter case and the two Unicode spellings of accents make no difference."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """The sub-folder (or sub-sub-folder) of these names in any case, or None."""
+    current = folder
+    for name in names:
+        exact = current / name
+        if not exact.is_dir():
+            found = [entry for entry in subfolders(current) if name_key(entry.name) == name_key(name)]
+            if not found:
+                return None
+            exact = found[0]
+        current = exact
+    return current
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Visible sub-folders, sorted; none for a path that is no folder or may not be read."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's ending (in any case) is that of a picture."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+
+
+def has_images(folder: Path) -> bool:
+    """Whether pictures lie directly in the folder."""
+    try:
+        return any(is_image_name(entry) for entry in folder.iterdir())
+    except OSError:
+        return False
+
+
+def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[Path]:
+    """Pictures directly in a folder, sorted; other visible files are named in the data set's problems."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if is_image_name(entry):
+            found.append(entry)
+        elif dataset and entry.is_file() and not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
+            dataset.report(entry, "this file has not the ending of a picture")
+    if dataset and not found and not subfolders(folder):
+        dataset.report(folder, "the folder holds no picture")
+    return found
+
+
+def held_out(position: int, every: int) -> Split:
+    """The split of the n-th good image of a set that has none: each `every`-th tests, the rest train."""
+    return "test" if position % every == every - 1 else "train"
+
+
+def json_records(path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, Any]]:
+    """Streams the records of a JSON array, a JSON object or a JSON-lines file as (key or position, value).
+
+    A half-written file gives every record before the break; the break is named in the data set's problems.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        dataset.report(path, f"the file cannot be read as UTF-8 text ({' '.join(str(error).split())[:80]})")
+        return
+    start = len(text) - len(text.lstrip())
+    first = text[start : start + 1]
+    if first == "[":
+        yield from _json_items(text, start + 1, path, dataset, keyed=False)
+    elif first == "{" and not _is_lines(text[start:]):
+        yield from _json_items(text, start + 1, path, dataset, keyed=True)
+    else:
+        yield from _json_lines(text, path, dataset)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line is an object of its own, and so the file is JSON lines."""
+    try:
+        json.loads(text.split("\n", 1)[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _json_lines(text: str, path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield str(number), json.loads(line)
+        except ValueError as error:
+            dataset.report(f"{dataset._short(path)} line {number}", f"this is no JSON ({error})")
+
+
+def _json_items(
+    text: str, position: int, path: Path, dataset: InspectionDataset, *, keyed: bool
+) -> Iterator[tuple[str, Any]]:
+    """Decodes one item of an array (or one pair of an object) after the other, so that a break costs only the rest."""
+    decoder = json.JSONDecoder()
+    count = 0
+    try:
+        while True:
+            position = _skip(text, position, " \t\r\n,")
+            if text[position : position + 1] in ("]", "}"):
+                return
+            key: Any = str(count + 1)
+            if keyed:
+                key, position = decoder.raw_decode(text, position)
+                position = _skip(text, position, " \t\r\n:")
+            value, position = decoder.raw_decode(text, position)
+            count += 1
+            yield str(key), value
+    except ValueError as error:
+        line = text.count("\n", 0, position) + 1
+        dataset.report(
+            f"{dataset._short(path)} line {line}",
+            f"the JSON breaks off after {count} records ({error}); the rest is lost",
+        )
+
+
+def _skip(text: str, position: int, characters: str) -> int:
+    while position < len(text) and text[position] in characters:
+        position += 1
+    return position

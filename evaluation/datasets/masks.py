@@ -1,0 +1,163 @@
+"""Masks of any kind as one boolean array, and where on the part they lie, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluation.datasets.common import Sample
+from vlm.errors import InputError
+from vlm.places import PLACES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+"""Endings of masks whose zeros may have been blurred by compression, so that half of the range is the border."""
+
+
+def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray | None:
+    """The union of a sample's masks, or its boxes filled.
+
+    Any non-zero pixel counts (VisA's masks hold class numbers, not 255). A mask of another size than the image is
+    scaled; a pixel counts if any part of it was marked, so that small defects survive. A mask stored on its side beside
+    an image that EXIF turns upright is turned with it.
+
+    Args:
+        sample: the record.
+        size: width and height of the upright image (`image.size`); None keeps the size of the first mask.
+
+    Returns:
+        Boolean array (H, W), or None when the set marks nothing on this image.
+
+    Raises:
+        InputError: a mask cannot be read, or boxes are to be filled and no size is given.
+    """
+    import numpy as np
+
+    union: np.ndarray | None = None
+    for path in sample.masks:
+        mask, size = _read_mask(path, size, sample.image)
+        union = mask if union is None else union | mask
+    if union is None and sample.boxes:
+        if size is None:
+            raise InputError(f"{sample.image} is annotated with boxes only; give the size of the image to fill them.")
+        union = np.zeros((size[1], size[0]), dtype=bool)
+        for x0, y0, x1, y1 in sample.boxes:
+            left, top = max(0, int(x0)), max(0, int(y0))
+            union[top : max(top + 1, int(np.ceil(y1))), left : max(left + 1, int(np.ceil(x1)))] = True
+    return union
+
+
+def _read_mask(path: Path, size: tuple[int, int] | None, image: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """One mask as a boolean array of `size` (width, height), and that size."""
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as stored:
+            upright = ImageOps.exif_transpose(stored)
+            if upright.mode in ("LA", "RGBA", "PA"):
+                upright = upright.convert("RGB")
+            values = np.asarray(upright)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(f"The mask {path} cannot be read ({reason}); copy it again or remove it.") from None
+    marked: np.ndarray = np.asarray(values > (127 if path.suffix.lower() in LOSSY else 0))
+    if marked.ndim == 3:
+        marked = marked.any(axis=2)
+    if size is None:
+        return marked, (marked.shape[1], marked.shape[0])
+    if marked.shape != (size[1], size[0]):
+        marked = _resize(_turn_like(marked, size, image), size)
+    return marked, size
+
+
+def _turn_like(marked: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:
+    """Turns a mask that was drawn on the stored, unturned image the way that EXIF turns the image."""
+    from PIL import Image, ImageOps
+
+    height, width = marked.shape
+    lies = (width - height) * (size[0] - size[1]) < 0
+    if not lies:
+        return marked
+    with Image.open(image) as picture:
+        orientation = picture.getexif().get(0x0112, 1)
+    if orientation not in (5, 6, 7, 8):
+        return marked
+    import numpy as np
+
+    carrier = Image.fromarray(marked.astype(np.uint8) * 255)
+    exif = carrier.getexif()
+    exif[0x0112] = orientation
+    return np.asarray(ImageOps.exif_transpose(carrier)) > 0
+
+
+def _resize(marked: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scales a mask; a pixel of the result is marked if any pixel that it covers was."""
+    import numpy as np
+    from PIL import Image
+
+    picture = Image.fromarray(marked.astype(np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BOX)) > 0
+
+
+def places_of_mask(mask: np.ndarray, share: float = 0.2) -> list[str]:
+    """Cells of the 3 x 3 grid that hold the defect, the fullest first.
+
+    Args:
+        mask: boolean (H, W).
+        share: a cell belongs to it if it holds at least this share of the marked area; the fullest always does.
+
+    Returns:
+        Words of `vlm.places.PLACES`; empty for an empty mask.
+    """
+    import numpy as np
+
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return []
+    cells = np.minimum(2, 3 * rows // height) * 3 + np.minimum(2, 3 * columns // width)
+    area = np.bincount(cells, minlength=9) / len(rows)
+    order = np.argsort(-area, kind="stable")
+    return [PLACES[i] for i in order if area[i] >= min(share, area[order[0]])]
+
+
+def place_of_mask(mask: np.ndarray) -> str | None:
+    """The cell of the 3 x 3 grid that holds most of the marked area; None for an empty mask."""
+    places = places_of_mask(mask)
+    return places[0] if places else None
+
+
+def places_of_sample(sample: Sample) -> list[str]:
+    """`places_of_mask` of a sample's masks or boxes; empty when it has none."""
+    size = None
+    if sample.boxes and not sample.masks:
+        from PIL import Image
+
+        with Image.open(sample.image) as picture:
+            size = picture.size
+    mask = load_mask(sample, size)
+    return places_of_mask(mask) if mask is not None else []
+
+
+def place_of_sample(sample: Sample) -> str | None:
+    """Where the defect of a sample lies; None when the set does not mark it."""
+    places = places_of_sample(sample)
+    return places[0] if places else None
+
+
+def is_box_like(mask: np.ndarray) -> bool | None:
+    """Whether a mask is made of filled upright boxes, and so no pixel truth; None if it is too small to tell.
+
+    The union of n boxes has at most 2n - 1 different rows and columns; a drawn outline changes with nearly every one.
+    """
+    import numpy as np
+
+    rows = mask[mask.any(axis=1)]
+    columns = mask.T[mask.any(axis=0)]
+    if len(rows) < 12 or len(columns) < 12:
+        return None
+    return bool(len(np.unique(rows, axis=0)) <= len(rows) / 4 and len(np.unique(columns, axis=0)) <= len(columns) / 4)
