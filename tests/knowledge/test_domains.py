@@ -1,4 +1,4 @@
-"""The shipped packs: complete, well formed, without repetition, with a pack for every product that we have images of."""
+"""The shipped packs: complete, well formed, without repetition, and one for every product that we have images of."""
 
 from __future__ import annotations
 
