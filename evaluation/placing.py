@@ -1,0 +1,195 @@
+"""Places in words: which cells of the 3 x 3 grid a text points at, and how they lie to where the defect is.
+
+Words for rows ("top", "lower", "twelve o'clock"), for columns ("left", "eastern side") and for the middle are read in
+phrases; "upper left" is one cell, "left" a column of three. The truth is a set of cells too, from a place in words, a
+mask, or boxes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evaluation.reading import Clause
+from evaluation.stemming import plain
+from vlm.places import COLUMNS, PLACES, ROWS, cell_of_place, place_of_box
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Cell = tuple[int, int]
+ALL_CELLS = frozenset((row, column) for row in range(3) for column in range(3))
+
+_ROW_WORDS = {
+    0: "upper top topmost uppermost north northern above highest upwards overhead",
+    2: "lower bottom bottommost lowermost lowest south southern below underside foot base",
+}
+_COLUMN_WORDS = {0: "left leftmost lefthand left-hand left-side west western", 2: "right rightmost righthand right-hand right-side east eastern"}
+_MIDDLE_WORDS = "centre center middle central centrally mid midway halfway core heart midpoint centred centered"
+_CORNERS = {
+    "northwest": (0, 0), "north-west": (0, 0), "northwestern": (0, 0), "north-western": (0, 0), "northeast": (0, 2), "north-east": (0, 2),
+    "northeastern": (0, 2), "north-eastern": (0, 2), "southwest": (2, 0), "south-west": (2, 0), "southwestern": (2, 0),
+    "south-western": (2, 0), "southeast": (2, 2), "south-east": (2, 2), "southeastern": (2, 2), "south-eastern": (2, 2),
+}  # fmt: skip
+_CLOCK = {12: (0, 1), 1: (0, 2), 2: (0, 2), 3: (1, 2), 4: (2, 2), 5: (2, 2), 6: (2, 1), 7: (2, 0), 8: (2, 0), 9: (1, 0), 10: (0, 0), 11: (0, 0)}
+_NUMBERS = {word: number for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+_CLOCK_PATTERN = re.compile(r"\b(\d{1,2}|[a-z]+)(?:\s*-?\s*o\s*'?\s*clock|\s*uhr)\b")
+_ROW_OF = {word: row for row, words in _ROW_WORDS.items() for word in words.split()}
+_COLUMN_OF = {word: column for column, words in _COLUMN_WORDS.items() for word in words.split()}
+_MIDDLE = frozenset(_MIDDLE_WORDS.split())
+_JOINTS = frozenset("- of the and at in to on side hand corner edge , area part half third quarter quadrant section region end far very".split())
+_NOT_PLACES = (
+    re.compile(r"\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not|the) right(?=[.,;!]|$| (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place|position|number))"),
+    re.compile(r"\bright(?:ly)? (?:away|now|through|across|angles?|answer|verdict|where it should)\b"),
+    re.compile(r"\b(?:is|are|was|were|been|be|has|have|nothing|what|no \w+|anything) left(?= (?:out|over|off|behind|unfilled|empty|open|to)\b|[.,;!]|$)"),
+    re.compile(r"\bleft (?:out|over|off|behind|unfilled|empty|a|an|by|some)\b"),
+    re.compile(r"\bon top of (?:that|this|it all)\b|\bfrom top to bottom\b|\btop (?:quality|grade|notch|condition|shape)\b|\b(?:above|below) (?:standard|average|spec\w*|the (?:limit|standard|threshold|required))\b|\bat (?:the )?(?:bottom|heart) of (?:it|this)\b"),
+    re.compile(r"\b(?:from )?(?:left to right|right to left|side to side|edge to edge)\b"),
+    re.compile(r"\bbase (?:material|metal|line)\b|\bbaseline\b|\bmid-?(?:grey|gray|tone)\b|\bcopyright\b"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that a text points at: the words, and the cells that they cover."""
+
+    words: str
+    cells: frozenset[Cell]
+
+
+def _cells(row: int | None, column: int | None) -> frozenset[Cell]:
+    return frozenset(cell for cell in ALL_CELLS if row in (None, cell[0]) and column in (None, cell[1]))
+
+
+def places_in(text: str) -> list[Place]:
+    """The places that a text names, in order."""
+    text = plain(text)
+    for pattern in _NOT_PLACES:
+        text = pattern.sub(" | ", text)
+    found = [
+        Place(match.group(0), frozenset({_CLOCK[hour]}))
+        for match in _CLOCK_PATTERN.finditer(text)
+        if (hour := _NUMBERS.get(match.group(1)) or (int(match.group(1)) if match.group(1).isdigit() else 0)) in _CLOCK
+    ]
+    tokens = re.findall(r"[a-z]+(?:-[a-z]+)*|\d+|[,.;|()]", _CLOCK_PATTERN.sub(" | ", text))
+    tokens = [part for token in tokens for part in (token.split("-") if token not in _CORNERS and token not in _COLUMN_OF else [token])]
+    return found + _runs(tokens)
+
+
+def _runs(tokens: list[str]) -> list[Place]:
+    """Places from runs of place words ("top left-hand corner", "middle of the right edge")."""
+    places: list[Place] = []
+    row: int | None = None
+    column: int | None = None
+    middle = False
+    said: list[str] = []
+
+    def close() -> None:
+        nonlocal row, column, middle
+        if said:
+            if middle and row is None and column is None:
+                row = column = 1
+            elif middle and row is None:
+                row = 1
+            elif middle and column is None:
+                column = 1
+            places.append(Place(" ".join(said), _cells(row, column)))
+        row, column, middle = None, None, False
+        said.clear()
+
+    gap = 0
+    for token in tokens:
+        corner = _CORNERS.get(token)
+        new_row, new_column = _ROW_OF.get(token), _COLUMN_OF.get(token)
+        if corner or new_row is not None or new_column is not None or token in _MIDDLE:
+            clash = (new_row is not None and row is not None) or (new_column is not None and column is not None)
+            if said and (clash or corner or gap > 4):
+                close()
+            if corner:
+                row, column = corner
+            row = new_row if new_row is not None else row
+            column = new_column if new_column is not None else column
+            middle = middle or token in _MIDDLE
+            said.append(token)
+            gap = 0
+        elif said and token in _JOINTS and token not in {","}:
+            gap += 1
+        elif said:
+            close()
+    close()
+    return places
+
+
+def place_words(cells: frozenset[Cell]) -> str:
+    """A short name of a set of cells, for reasons."""
+    if not cells:
+        return "no place"
+    names = [place for place in PLACES if cell_of_place(place) in cells]
+    for index in range(3):
+        if cells == _cells(index, None):
+            return f"the {'middle' if index == 1 else ROWS[index]} row"
+        if cells == _cells(None, index):
+            return f"the {COLUMNS[index]} side" if index != 1 else "the middle column"
+    return " and ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
+
+
+def cells_of_mask(mask: np.ndarray, share: float = 0.2) -> frozenset[Cell]:
+    """Cells that hold at least `share` of a mask's area (the fullest cell always counts); empty for an empty mask."""
+    import numpy as np
+
+    mask = np.asarray(mask, dtype=bool)
+    total = int(mask.sum())
+    if total == 0:
+        return frozenset()
+    height, width = mask.shape
+    rows = np.minimum(2, 3 * np.arange(height) // height)
+    columns = np.minimum(2, 3 * np.arange(width) // width)
+    counts = np.zeros((3, 3))
+    ys, xs = np.nonzero(mask)
+    np.add.at(counts, (rows[ys], columns[xs]), 1)
+    keep = (counts >= share * total) | (counts == counts.max())
+    return frozenset((int(row), int(column)) for row, column in zip(*np.nonzero(keep), strict=True))
+
+
+def cells_of_regions(regions: Sequence[Any], image_size: tuple[int, int] | None, most: int = 3) -> frozenset[Cell]:
+    """Cells of the middles of the first `most` regions (best first; plain boxes need `image_size`).
+
+    Regions that stand out less than half as much as the first are left out.
+    """
+    cells = set()
+    first = next((score for region in regions if (score := getattr(region, "score", None)) is not None), None)
+    for region in list(regions)[:most]:
+        score = getattr(region, "score", None)
+        if score is not None and first is not None and first > 0 and score < 0.5 * first:
+            continue
+        place = getattr(region, "place", None)
+        if place is None:
+            box = getattr(region, "box", region)
+            if image_size is None:
+                continue
+            place = place_of_box(box, *image_size)
+        if place in PLACES:
+            cells.add(cell_of_place(place))
+    return frozenset(cells)
+
+
+def cells_of_words(place: str | None) -> frozenset[Cell]:
+    """Cells of a place in words; empty when no place word is in it."""
+    if not place:
+        return frozenset()
+    cells: set[Cell] = set()
+    for found in places_in(place):
+        cells |= found.cells
+    return frozenset(cells) if cells != ALL_CELLS else frozenset()
+
+
+def distance(one: frozenset[Cell], other: frozenset[Cell]) -> int:
+    """The fewest king's moves from one set of cells to the other (0: they share a cell)."""
+    return min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a in one for b in other)
+
+
+def clause_places(clause: Clause) -> list[Place]:
+    """The places that a clause names."""
+    return places_in(clause.text)

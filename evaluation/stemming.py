@@ -1,0 +1,123 @@
+"""Words for comparison: lower case, plain apostrophes, contractions opened, one spelling, and a light stem.
+
+The stemmer is deliberately small: it only has to bring the forms of one word together ("scratches", "scratched"), and
+both sides of every comparison go through it, so an odd-looking stem does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "–": " - ", "—": " - ", "“": '"', "”": '"'})
+_CONTRACTIONS = (
+    (re.compile(r"\b(can)(?:'t|not)\b"), r"\1 not"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"\bshan't\b"), "shall not"),
+    (re.compile(r"\bain't\b"), "is not"),
+    (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|would|could|should|must|need|might)n'?t\b"), r"\1 not"),
+    (re.compile(r"\b(\w+)'(?:re)\b"), r"\1 are"),
+    (re.compile(r"\b(i)'m\b"), r"\1 am"),
+    (re.compile(r"\b(\w+)'ll\b"), r"\1 will"),
+    (re.compile(r"\b(\w+)'ve\b"), r"\1 have"),
+    (re.compile(r"\b(i|we|you|they|he|she)'d\b"), r"\1 would"),
+    (re.compile(r"\b(it|that|there|here|what|who|he|she|everything|nothing|something|all)'s\b"), r"\1 is"),
+    (re.compile(r"\b(\w+)'s\b"), r"\1"),
+)
+_WORD = re.compile(r"[a-z0-9]+(?:[-/'][a-z0-9]+)*")
+_IRREGULAR = {
+    "broken": "break", "broke": "break", "tore": "tear", "torn": "tear", "bent": "bend", "worn": "wear", "wore": "wear",
+    "is": "be", "are": "be", "was": "be", "were": "be", "been": "be", "am": "be", "being": "be", "has": "have", "had": "have",
+    "having": "have", "does": "do", "did": "do", "done": "do", "seen": "see", "saw": "see", "found": "find", "shown": "show",
+    "gone": "go", "goes": "go", "went": "go", "lost": "lose", "left": "left", "eaten": "eat", "bitten": "bite", "frayed": "fray",
+    "frays": "fray", "burnt": "burn", "spilt": "spill", "sunk": "sink", "sunken": "sink", "stuck": "stick", "ground": "ground",
+    "made": "make", "kept": "keep", "sent": "send", "met": "meet", "held": "hold", "took": "take", "taken": "take", "put": "put",
+    "better": "good", "worse": "bad", "halves": "half", "leaves": "leaf", "edges": "edge", "axes": "axis", "foreign": "foreign",
+    "twisted": "twist", "shattered": "shatter", "fell": "fall", "fallen": "fall", "grown": "grow", "spoilt": "spoil",
+    "this": "this", "his": "his", "us": "us", "its": "its", "gas": "gas", "glass": "glass", "lens": "lens", "always": "always",
+    "less": "less", "pass": "pass", "passes": "pass", "passed": "pass", "unless": "unless", "across": "across", "miss": "miss",
+    "nothing": "nothing", "something": "something", "anything": "anything", "everything": "everything", "during": "during",
+    "thing": "thing", "things": "thing", "string": "string", "strings": "string", "ring": "ring", "rings": "ring",
+    "spring": "spring", "springs": "spring", "bearing": "bearing", "housing": "housing", "casting": "casting", "red": "red",
+    "need": "need", "needs": "need", "speed": "speed", "feed": "feed", "seed": "seed", "indeed": "indeed", "used": "use",
+    "using": "use", "uses": "use", "shed": "shed", "weld": "weld", "bed": "bed", "coating": "coating", "opening": "opening",
+    "lighting": "lighting", "missing": "missing", "wrong": "wrong", "rotated": "rotate", "evenly": "even", "die": "die", "dies": "die",
+}
+_DOUBLED = re.compile(r"([bdgmnprt])\1$")
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """The light stem of one lower-case word: "scratches" -> "scratch", "chipped" -> "chip", "rusty" -> "rust"."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) < 4 or not word[0].isalpha():
+        return word
+    word = word.replace("colour", "color").replace("grey", "gray").replace("fibre", "fiber").replace("mould", "mold")
+    if word.endswith("ies") and len(word) > 4:
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and re.search("[aeiouy]", word[: -len(ending)]):
+            word = word[: -len(ending)]
+            if _DOUBLED.search(word):
+                word = word[:-1]
+            break
+    if word.endswith("ly") and len(word) > 5:
+        word = word[:-2]
+    if word.endswith("e") and len(word) > 3:
+        word = word[:-1]
+    if word.endswith("y") and len(word) > 3:
+        word = word[:-1]
+    return word
+
+
+def plain(text: str) -> str:
+    """Lower case, plain apostrophes, contractions opened, underscores as spaces."""
+    text = text.translate(_APOSTROPHES).replace("_", " ").lower()
+    for pattern, opened in _CONTRACTIONS:
+        text = pattern.sub(opened, text)
+    return text
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, after `plain`."""
+    return _WORD.findall(plain(text))
+
+
+def stems(text: str) -> tuple[str, ...]:
+    """The stems of the words of a text."""
+    return tuple(stem(word) for word in words(text))
+
+
+class PhraseTable:
+    """Finds phrases in a sequence of stems, the longest first, each word used at most once.
+
+    Args:
+        phrases: name of a class of phrases -> its phrases.
+    """
+
+    def __init__(self, phrases: dict[str, list[str]]) -> None:
+        self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        for name, entries in phrases.items():
+            for entry in entries:
+                key = stems(str(entry))
+                if key:
+                    self._by_first.setdefault(key[0], []).append((key, name))
+        for candidates in self._by_first.values():
+            candidates.sort(key=lambda item: -len(item[0]))
+
+    def find(self, sequence: tuple[str, ...] | list[str]) -> list[tuple[int, int, str]]:
+        """Matches as (start, end, name), in order, without overlap."""
+        found, position = [], 0
+        while position < len(sequence):
+            for key, name in self._by_first.get(sequence[position], ()):
+                if tuple(sequence[position : position + len(key)]) == key:
+                    found.append((position, position + len(key), name))
+                    position += len(key) - 1
+                    break
+            position += 1
+        return found

@@ -1,0 +1,81 @@
+"""The verdict of an answer: what its yes or no says, what its words say, and whether the two agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evaluation.inspection import Verdict
+from evaluation.reading import Claim, Reading
+
+_WEIGHTS = {"state": 1.0, "use": 0.9, "defect": 0.8}
+_DENIED_DEFECT = 0.5
+_WEAK = 0.3
+_HEDGED = 0.6
+STRONG = 0.75
+"""From this weight on, a claim counts as a plain statement."""
+
+
+@dataclass(frozen=True)
+class SpokenVerdict:
+    """What an answer decides.
+
+    Attributes:
+        state: the state that it gives the part; None when it decides nothing.
+        by_polar: the state that its yes or no gives (through the question's polarity); None without one.
+        by_words: the state that its statements give; None when they give none.
+        good, bad: the weightiest words on either side ("" when there are none).
+        good_weight, bad_weight: their weights, 0 to 1.
+        hedges: words of doubt about the verdict.
+    """
+
+    state: Verdict | None
+    by_polar: Verdict | None
+    by_words: Verdict | None
+    good: str
+    bad: str
+    good_weight: float
+    bad_weight: float
+    hedges: tuple[str, ...]
+
+    @property
+    def split(self) -> bool:
+        """Whether yes or no and the words mean opposite things."""
+        return self.by_polar is not None and self.by_words is not None and self.by_polar != self.by_words
+
+
+def _weight(claim: Claim) -> float:
+    if claim.scope != "part" or claim.excused:
+        return 0.0
+    weight = _DENIED_DEFECT if claim.kind == "defect" and claim.stance == "good" else _WEIGHTS[claim.kind]
+    return weight * (_WEAK if claim.weak else 1.0) * (_HEDGED if claim.hedged else 1.0)
+
+
+def _best(claims: list[Claim]) -> tuple[float, str]:
+    weighed = [(_weight(claim), -index, claim.words) for index, claim in enumerate(claims)]
+    best = max(weighed, default=(0.0, 0, ""))
+    return best[0], best[2] if best[0] > 0 else ""
+
+
+def spoken_verdict(reading: Reading, yes_means: Verdict | None) -> SpokenVerdict:
+    """Decides what a reading says of the part.
+
+    Args:
+        reading: the answer, read.
+        yes_means: the state that a yes to the question asserts (None: yes and no tell nothing).
+    """
+    good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"])
+    bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"])
+    by_words: Verdict | None = None
+    if good_weight or bad_weight:
+        if good_weight != bad_weight:
+            by_words = "normal" if good_weight > bad_weight else "anomalous"
+        else:
+            total = sum(_weight(claim) * (1 if claim.stance == "good" else -1) for claim in reading.claims)
+            by_words = "normal" if total > 0 else "anomalous"
+    by_polar: Verdict | None = None
+    if reading.polar is not None and yes_means is not None:
+        by_polar = yes_means if reading.polar else ("normal" if yes_means == "anomalous" else "anomalous")
+    state = by_polar or by_words
+    if reading.undecided and reading.polar is None and max(good_weight, bad_weight) < 1.0:
+        state = None
+    return SpokenVerdict(state, by_polar, by_words, good, bad, good_weight, bad_weight, reading.hedges)
