@@ -1,0 +1,256 @@
+"""Knows: how a text falls into blocks (headings, paragraphs, bullets, table rows) and sentences, each with its span.
+
+Plain Python, no library: a span always counts characters of the text that was given, so that a citation can be checked
+by slicing. What a person would not read as prose (code, front matter, comments, rules) is left out here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+BlockKind = Literal["paragraph", "bullet", "table"]
+
+_FENCE = re.compile(r"\s*(```|~~~)")
+_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+_TITLE_TAG = re.compile(r"\s*<([A-Z][^<>\n]{1,120})>\s*$")  # <Broken Teeth>: how MMAD writes the title of an entry
+_SETEXT = re.compile(r"\s{0,3}(=+|-{3,})\s*$")
+_RULE = re.compile(r"\s*([-*_=~#.]\s*){3,}$")
+_BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
+_TABLE_RULE = re.compile(r"\s*\|?[\s:|-]+\|?\s*$")
+_NUMBERED_HEADING = re.compile(r"\s*\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[A-Z][^.!?]{2,80}$")
+_QUOTE_MARK = re.compile(r"\s*>+\s?")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+
+# A full stop after one of these ends no sentence.
+_ABBREVIATIONS = re.compile(
+    r"e\.g|i\.e|eg|ie|etc|cf|vs|approx|ca|resp|figs?|eqs?|nos?|nr|vol|sec|sect|ch|pp?|dr|mrs?|prof|st|min|max|incl|excl|"
+    r"temp|dia|diam|refs?|tab|al|inc|ltd|co|corp|dept|est|std|specs?|typ"
+)
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of text that belongs together.
+
+    Attributes:
+        start: first character in the text.
+        end: the character after the last.
+        kind: "paragraph", "bullet" or "table" (one row).
+        headings: titles above it, outermost first.
+    """
+
+    start: int
+    end: int
+    kind: BlockKind
+    headings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence and where it stands.
+
+    Attributes:
+        text: the sentence without mark-up, one line.
+        start: first character in the text that was split.
+        end: the character after the last.
+        block: number of its block in the text, so that neighbours can be told from strangers.
+        kind: kind of its block.
+        headings: titles above it, outermost first.
+    """
+
+    text: str
+    start: int
+    end: int
+    block: int
+    kind: BlockKind
+    headings: tuple[str, ...] = ()
+
+
+def split_sentences(text: str, *, markdown: bool = False) -> list[Sentence]:
+    """Splits a text into sentences with spans.
+
+    Args:
+        text: any text; a line feed inside a paragraph is only a line break.
+        markdown: whether "#", "```" and "---" are mark-up (they are for Markdown and for what the readers make of
+            HTML and DOCX) or text.
+    """
+    text = _blank(text, _COMMENT) if markdown else text
+    sentences = []
+    for number, block in enumerate(split_blocks(text, markdown=markdown)):
+        for start, end in _sentence_spans(text, block):
+            plain = plain_text(text[start:end])
+            if plain:
+                sentences.append(Sentence(plain, start, end, number, block.kind, block.headings))
+    return sentences
+
+
+def split_blocks(text: str, *, markdown: bool = False) -> list[Block]:
+    """Splits a text into paragraphs, bullets and table rows; headings become the context of what follows them."""
+    return list(_Blocks(text, markdown))
+
+
+class _Blocks:
+    """Goes through the lines of a text once; an iterator of its blocks."""
+
+    def __init__(self, text: str, markdown: bool) -> None:
+        self.text = text
+        self.markdown = markdown
+        self.headings: dict[int, str] = {}
+        self.open: tuple[int, int, BlockKind] | None = None
+        self.lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]*\n|[^\n]+$", text)]
+
+    def __iter__(self) -> Iterator[Block]:
+        index = self._after_front_matter()
+        fence: str | None = None
+        while index < len(self.lines):
+            start, end = self.lines[index]
+            line = self.text[start:end].rstrip("\r\n")
+            mark = _FENCE.match(line) if self.markdown else None
+            if mark and (fence is None or mark.group(1) == fence):
+                fence = None if fence else mark.group(1)
+                yield from self._close()
+            elif fence is None:
+                yield from self._line(index, line, start)
+            index += 1
+        yield from self._close()
+
+    def _after_front_matter(self) -> int:
+        """Number of the first line after a YAML header ("---" on the first line up to the next "---")."""
+        if not self.markdown or not self.lines or self._stripped(0) != "---":
+            return 0
+        for index in range(1, min(len(self.lines), 200)):
+            if self._stripped(index) in {"---", "..."}:
+                return index + 1
+        return 0
+
+    def _line(self, index: int, line: str, start: int) -> Iterator[Block]:
+        if not line.strip():
+            yield from self._close()
+            return
+        if title := self._heading(index, line):
+            yield from self._close()
+            level, name = title
+            self.headings = {k: v for k, v in self.headings.items() if k < level} | {level: name}
+        elif _RULE.match(line) or (self.markdown and "|" in line and _TABLE_RULE.match(line)):
+            yield from self._close()
+        elif _TABLE_ROW.match(line):
+            yield from self._close()
+            yield self._block(start, start + len(line), "table")
+        elif bullet := _BULLET.match(line):
+            yield from self._close()
+            self.open = (start + bullet.end(), start + len(line), "bullet")
+        elif self.open:
+            self.open = (self.open[0], start + len(line), self.open[2])
+        else:
+            indent = len(line) - len(line.lstrip())
+            self.open = (start + indent, start + len(line), "paragraph")
+
+    def _heading(self, index: int, line: str) -> tuple[int, str] | None:
+        """Level and title, when the line is a heading."""
+        if tag := _TITLE_TAG.match(line):
+            return 1, tag.group(1).strip()
+        if self.markdown:
+            if match := _HEADING.match(line):
+                return len(match.group(1)), plain_text(match.group(2))
+            underline = _SETEXT.match(self._stripped(index + 1)) if not self.open else None
+            if underline and not _BULLET.match(line):
+                return (1 if underline.group(1).startswith("=") else 2), plain_text(line)
+            return None
+        return (2, line.strip()) if self._looks_like_heading(index, line) else None
+
+    def _looks_like_heading(self, index: int, line: str) -> bool:
+        """Plain text has no mark-up: a heading is a short line without a full stop that stands alone or is numbered."""
+        title = line.strip()
+        if len(title) > 80 or title[-1] in ".,;:!?":
+            return False
+        if _BULLET.match(line) and not _NUMBERED_HEADING.match(line):
+            return False
+        if _NUMBERED_HEADING.match(line):
+            return not self.open
+        alone = not self.open and not self._stripped(index + 1)
+        return (alone and title[0].isupper() and len(title.split()) <= 10) or (title.isupper() and len(title) > 4)
+
+    def _stripped(self, index: int) -> str:
+        if index >= len(self.lines):
+            return ""
+        start, end = self.lines[index]
+        return self.text[start:end].strip()
+
+    def _block(self, start: int, end: int, kind: BlockKind) -> Block:
+        return Block(start, end, kind, tuple(self.headings[level] for level in sorted(self.headings)))
+
+    def _close(self) -> Iterator[Block]:
+        if self.open:
+            start, end, kind = self.open
+            self.open = None
+            yield self._block(start, end, kind)
+
+
+def _sentence_spans(text: str, block: Block) -> Iterator[tuple[int, int]]:
+    if block.kind == "table":
+        yield block.start, block.end
+        return
+    start = block.start
+    for match in _SENTENCE_END.finditer(text, block.start, block.end):
+        if match.end() < block.end and not _ends_sentence(text, match, start, block.end):
+            continue
+        yield from _trim(text, start, match.end())
+        start = match.end()
+    yield from _trim(text, start, block.end)
+
+
+def _trim(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if end > start:
+        yield start, end
+
+
+def _ends_sentence(text: str, match: re.Match[str], start: int, end: int) -> bool:
+    """Whether the stop at `match` ends a sentence: not after an abbreviation or initial, nor before a small letter."""
+    # Only the next few and the last few characters are looked at, so that a book without a blank line stays quick.
+    after = text[match.end() : min(end, match.end() + 40)].lstrip()
+    if after and after[0].islower():
+        return False
+    if match.group() == ".":
+        word = re.search(r"([\w.]+)$", text[max(start, match.start() - 20) : match.start()])
+        last = word.group(1).lower() if word else ""
+        if _ABBREVIATIONS.fullmatch(last) and (after[:1].isdigit() or last not in {"no", "etc", "max", "min", "al"}):
+            return False
+        if len(last) == 1 and last.isalpha() and text[match.start() - 1].isupper():
+            return False
+    return True
+
+
+_MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),  # a picture says nothing here
+    (re.compile(r"\[([^\]]+)\]\([^)]*\)"), r"\1"),
+    (re.compile(r"\[\^?\d+\]|\[\^[\w-]+\]"), ""),  # footnote and citation marks
+    (re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1"), r"\2"),
+    (re.compile(r"(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?![\w*])"), r"\2"),
+    (re.compile(r"`([^`]*)`"), r"\1"),
+    (re.compile(r"</?(?:b|i|em|strong|sub|sup|u|span|br|p|a|code)\b[^<>]*>", re.I), " "),
+)
+_BROKEN_WORD = re.compile(r"(?<=[a-z])[-\u00ad\u2010]\s*\n\s*(?=[a-z])")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+
+
+def plain_text(text: str) -> str:
+    """A piece of text as one line: no Markdown, no words broken over two lines, no invisible characters."""
+    text = _BROKEN_WORD.sub("", text)
+    text = "\n".join(_QUOTE_MARK.sub("", line) for line in text.split("\n"))
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return " ".join(_INVISIBLE.sub("", text).split())
+
+
+def _blank(text: str, pattern: re.Pattern[str]) -> str:
+    """Overwrites what matches with spaces, so that the spans of everything else stay what they were."""
+    return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
