@@ -283,12 +283,13 @@ def json_records(path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, 
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line is an object of its own, and so the file is JSON lines."""
+    """Whether the text is JSON lines (each line an object of its own), and not one object of keyed records."""
+    first, _, rest = text.partition("\n")
     try:
-        json.loads(text.split("\n", 1)[0])
+        record = json.loads(first)
     except ValueError:
         return False
-    return True
+    return bool(rest.strip()) or not all(isinstance(value, dict) for value in record.values())
 
 
 def _json_lines(text: str, path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, Any]]:

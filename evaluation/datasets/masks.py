@@ -66,7 +66,7 @@ def _read_mask(path: Path, size: tuple[int, int] | None, image: Path) -> tuple[n
         raise InputError(f"The mask {path} cannot be read ({reason}); copy it again or remove it.") from None
     marked: np.ndarray = np.asarray(values > (127 if path.suffix.lower() in LOSSY else 0))
     if marked.ndim == 3:
-        marked = marked.any(axis=2)
+        marked = np.any(marked, axis=2)
     if size is None:
         return marked, (marked.shape[1], marked.shape[0])
     if marked.shape != (size[1], size[0]):
