@@ -1,0 +1,182 @@
+"""Whole inspections with the real parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from agents.inspector import SageInspector, expand_references
+from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
+from vlm.errors import InputError
+
+
+def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace) -> None:
+    assert trace.verdict == "anomalous"
+    assert trace.anomaly_score > trace.threshold
+    assert trace.threshold_from == "references"
+    # The dark, torn-off piece lies between (170, 160) and (300, 250) of the picture.
+    x0, y0, x1, y1 = trace.regions[0].box
+    assert 120 < (x0 + x1) / 2 < 300
+    assert 120 < (y0 + y1) / 2 < 270
+
+
+def test_each_question_is_answered_as_asked(trace: InspectionTrace) -> None:
+    from evaluation.questions import read_question
+
+    assert len(trace.answers) == 5
+    assert {answer.family for answer in trace.answers} == {
+        "standard comparison",
+        "defect identification",
+        "defect diagnosis",
+    }
+    for answer in trace.answers:
+        asks_for_bad = read_question(answer.question).polarity == "anomalous"
+        assert answer.verdict is asks_for_bad
+        assert answer.text.startswith("Yes." if asks_for_bad else "No.")
+
+
+def test_cited_facts_are_in_the_trace_and_in_the_text(trace: InspectionTrace) -> None:
+    facts = {fact.id: fact for fact in trace.facts}
+    cited = {identifier for answer in trace.answers for identifier in answer.facts}
+    assert cited
+    for answer in trace.answers:
+        for identifier in answer.facts:
+            assert facts[identifier].text.rstrip(".") in answer.text
+    assert all(fact.status == "approved" and "photovoltaics" in fact.source for fact in facts.values())
+
+
+def test_every_answer_is_scored_and_every_point_off_has_a_reason(trace: InspectionTrace) -> None:
+    for answer in trace.answers:
+        assert answer.mle is not None
+        assert answer.mle.unscored is None
+        assert answer.mle.mean is not None
+        if answer.mle.mean < 5:
+            assert answer.mle.deductions
+
+
+def test_steps_come_in_order_with_time_and_summary(trace: InspectionTrace) -> None:
+    assert [step.name for step in trace.steps[:2]] == ["perceive", "recall"]
+    assert [step.name for step in trace.steps[-3:]] == ["fuse", "answer", "evaluate"]
+    assert all(step.seconds >= 0 and step.summary for step in trace.steps)
+
+
+def test_the_trace_survives_json_and_names_the_model(trace: InspectionTrace) -> None:
+    assert InspectionTrace.from_json(trace.to_json()) == trace
+    assert "SmolLM2" in trace.model
+
+
+def test_the_same_request_gives_the_same_trace(
+    inspector: SageInspector, trace: InspectionTrace, cracked: Path, good: Path
+) -> None:
+    again = inspector.inspect(
+        InspectionRequest(image=cracked, references=[good], domain="photovoltaics", product="solar cell")
+    )
+    timed = {"seconds", "steps"}
+    assert again.model_dump(exclude=timed) == trace.model_dump(exclude=timed)
+
+
+def test_a_good_cell_has_no_region_and_no_defect(
+    inspector: SageInspector, elpv: dict[str, list[Path]], good: Path
+) -> None:
+    other = next(path for path in elpv["mono good"] if path.name == "cell0500.png")
+    trace = inspector.inspect(InspectionRequest(image=other, references=[good], questions=["Is this cell defective?"]))
+    assert trace.verdict == "normal"
+    assert trace.regions == []
+    assert trace.defect is None
+    assert trace.answers[0].verdict is False
+
+
+def test_without_a_reference_the_threshold_is_named_as_built_in(inspector: SageInspector, cracked: Path) -> None:
+    trace = inspector.inspect(InspectionRequest(image=cracked, questions=["Is this solar cell free of defects?"]))
+    assert trace.threshold_from == "builtin"
+    assert trace.references == []
+    assert trace.domain == "photovoltaics"  # found from the question's own words
+    assert trace.product is not None
+
+
+def test_nothing_is_invented_when_nothing_is_known(inspector: SageInspector, cracked: Path) -> None:
+    trace = inspector.inspect(InspectionRequest(image=cracked, questions=["Is it fine?"]))
+    assert trace.product is None
+    assert trace.domain == "general"
+
+
+def test_an_open_question_gets_no_verdict(inspector: SageInspector, cracked: Path, good: Path) -> None:
+    trace = inspector.inspect(
+        InspectionRequest(image=cracked, references=[good], questions=["Where is the defect on this solar cell?"])
+    )
+    answer = trace.answers[0]
+    assert answer.verdict is None
+    assert not answer.text.startswith(("Yes", "No."))
+    assert trace.regions[0].place in answer.text
+
+
+def test_facts_can_be_switched_off(inspector: SageInspector, cracked: Path, good: Path) -> None:
+    trace = inspector.inspect(
+        InspectionRequest(image=cracked, references=[good], domain="photovoltaics", settings={"facts": "none"})
+    )
+    assert trace.facts == []
+    assert not any(answer.facts for answer in trace.answers)
+
+
+def test_many_share_the_reference_and_keep_their_order(
+    inspector: SageInspector, elpv: dict[str, list[Path]], cracked: Path, good: Path
+) -> None:
+    images = [cracked, elpv["mono good"][3], cracked]
+    question = ["Is this solar cell defective?"]
+    traces = list(
+        inspector.inspect_many(
+            InspectionRequest(image=image, references=[good], questions=question) for image in images
+        )
+    )
+    assert [trace.image for trace in traces] == [str(image) for image in images]
+    assert traces[0].anomaly_score == traces[2].anomaly_score
+
+
+def test_a_folder_of_references_is_its_pictures(tmp_path: Path, good: Path) -> None:
+    for name in ("b.PNG", "a.png", "note.txt"):
+        (tmp_path / name).write_bytes(good.read_bytes() if name != "note.txt" else b"not a picture")
+    assert [path.name for path in expand_references([tmp_path])] == ["a.png", "b.PNG"]
+
+
+def test_is_an_inspector(inspector: SageInspector) -> None:
+    assert isinstance(inspector, Inspector)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"domain": "phrenology"}, r"no domain named 'phrenology'; the domains are: .*photovoltaics"),
+        ({"references": ["nowhere.png"]}, r"nowhere\.png does not exist"),
+        ({"image": "nowhere.png"}, r"nowhere\.png"),
+        ({"settings": {"fats": "none"}}, r"no setting named 'fats'"),
+        ({"settings": {"facts": "boiled"}}, r"'facts' cannot be 'boiled'"),
+        ({"settings": {"facts": "soft"}}, r"no fusion attention"),
+        ({"settings": {"model": "other"}}, r"belongs to the inspector"),
+        ({"settings": {"review": True}}, r"stream\(\) and resume\(\)"),
+    ],
+)
+def test_bad_requests_are_one_sentence(
+    inspector: SageInspector, cracked: Path, good: Path, change: dict[str, object], said: str
+) -> None:
+    values: dict[str, object] = {"image": cracked, "references": [good], "domain": "photovoltaics", **change}
+    with pytest.raises(InputError, match=said) as caught:
+        inspector.inspect(InspectionRequest.model_validate(values))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_reference_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no picture"):
+        expand_references([tmp_path])
+
+
+def test_a_reference_of_another_product_is_a_warning(inspector: SageInspector, cracked: Path, tmp_path: Path) -> None:
+    stripes = Image.new("RGB", (300, 300), "white")
+    for x in range(0, 300, 20):
+        stripes.paste((200, 30, 30), (x, 0, x + 10, 300))
+    stripes.save(tmp_path / "flag.png")
+    trace = inspector.inspect(
+        InspectionRequest(image=cracked, references=[tmp_path / "flag.png"], questions=["Is it fine?"])
+    )
+    assert any("reference" in warning for warning in trace.warnings)
