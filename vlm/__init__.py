@@ -6,6 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "backends": ["Capabilities", "Choice", "Completion", "LanguageBackend", "Usage", "load_backend"],
         "comparison": ["distinct_patches", "patch_similarity"],
         "encoders": ["PatchEncoder", "PatchFeatures", "load_encoder"],
         "errors": ["BackendError", "InputError", "SageError"],
