@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from knowledge.embedding import SentenceEmbedder
-from knowledge.facts import KINDS, Fact, FactSource, normalise_text
+from knowledge.facts import KINDS, fact_from_record, normalise_text
 
 DOMAINS = Path(__file__).resolve().parents[2] / "knowledge" / "domains"
 PACKS = (
@@ -132,10 +132,7 @@ def test_facts_are_single_sentences_about_known_products_and_defects(
             assert re.fullmatch(r"(?:(?![.!?]\s).)+\.", text), f"not one sentence: {text}"
             assert set(entry.get("products", [])) <= products, text
             assert set(entry.get("defects", [])) <= defects, text
-            source = FactSource(
-                file=f"knowledge/domains/{name}/facts/{kind}.yaml", extractor="written by hand", date="2026-11-22"
-            )
-            Fact(text=text, domain=name, kind=kind, status="approved", sources=[source])
+            fact_from_record({"domain": name, "kind": kind, "status": "approved", **entry}, f"{name}/{kind}.yaml")
             if kind == "appearance":
                 described.update(entry["defects"])
     assert not defects - set(described), "a defect of the vocabulary whose look no fact describes"
