@@ -14,6 +14,7 @@ import yaml
 
 from knowledge.embedding import SentenceEmbedder
 from knowledge.facts import KINDS, fact_from_record, normalise_text
+from knowledge.packs import list_pack_files, read_fact_yaml, read_pack
 
 DOMAINS = Path(__file__).resolve().parents[2] / "knowledge" / "domains"
 PACKS = (
@@ -167,3 +168,26 @@ def test_products_of_mmad_have_packs(data_root: Path, product_names: dict[str, s
             claimed = product_names.get(_name_key(category))
             assert claimed, category
             assert (claimed == {"general"}) == (category in GENERAL_MMAD), f"{category}: {claimed}"
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_the_documentation_lists_every_product(packs: dict[str, dict[str, Any]], repository: Path, name: str) -> None:
+    lines = (repository / "docs" / "domains.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith(f"| `{name}` |"))
+    for product in packs[name]["products"]:
+        assert f"**{product['name']}**" in row
+        assert all(synonym in row for synonym in product["synonyms"][:6])
+
+
+def test_the_product_itself_reads_the_packs_as_they_are_meant(
+    facts: dict[str, dict[str, list[dict[str, Any]]]],
+) -> None:
+    read: dict[str, Counter[str]] = {name: Counter() for name in PACKS}
+    for file in list_pack_files(DOMAINS, shipped=True):
+        if file.path.name == "pack.yaml":
+            assert read_pack(file.path).name == file.domain
+            continue
+        for fact in read_fact_yaml(file):
+            assert (fact.status, fact.sources[0].extractor) == ("approved", "written by hand")
+            read[fact.domain][fact.kind] += 1
+    assert read == {name: Counter({kind: len(facts[name][kind]) for kind in KINDS}) for name in PACKS}
