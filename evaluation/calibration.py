@@ -70,9 +70,10 @@ def conformal_threshold(normal_scores: Sequence[float], rate: float) -> float:
     count = len(normal_scores)
     missing = needed_normals(rate) - count
     if missing > 0:
+        instead = f" or ask for {1 / (count + 1):.2g} or higher" if count else ""
         raise InputError(
             f"A false-alarm rate of {rate:g} needs at least {needed_normals(rate)} good images beside the references "
-            f"and there are {count}: add {missing} more or ask for {1 / (count + 1):.2g} or higher."
+            f"and there are {count}: add {missing} more{instead}."
         )
     rank = math.ceil(round((count + 1) * (1 - rate), 9))
     return float(np.sort(np.asarray(normal_scores, float))[rank - 1])

@@ -1,0 +1,109 @@
+"""`sage-eval`: figures for detection, answers and judges, and runs side by side; heavy parts are imported on use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
+from vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from evaluation.datasets import InspectionDataset
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+Data = Annotated[Path, typer.Argument(help="Folder of a labelled set, or its annotation file.", show_default=False)]
+Format = Annotated[str | None, typer.Option(help="Layout of the set; found by itself if left out.")]
+Categories = Annotated[str | None, typer.Option(help="Only these categories, separated by commas.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for results.json and report.md; finished parts are kept there too.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+ON_INTERRUPT = "What was finished is kept in the folder of --out (if one was given): run the same command to go on."
+
+
+@app.callback()
+def _about() -> None:
+    """Measures detection, answers and judges on labelled inspection sets, and shows runs side by side."""
+
+
+def _open(data: Path, format: str | None, categories: str | None) -> InspectionDataset:
+    quiet_libraries()
+    from evaluation.datasets import open_dataset
+
+    wanted = [name.strip() for name in categories.split(",") if name.strip()] if categories else None
+    return open_dataset(data, format, wanted)
+
+
+def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
+    """Writes what --out asks for, prints the report or the JSON, and ends with 1 if there were problems."""
+    from evaluation.runs import write_results
+
+    if out:
+        write_results(out, result, report)
+    if as_json:
+        print_json(result)
+    else:
+        print(report)
+    if result.get("problems"):
+        raise typer.Exit(EXIT_LISTED_FAILURES)
+
+
+@app.command()
+def detect(
+    data: Data,
+    format: Format = None,
+    shots: Annotated[int, typer.Option(help="Good images to compare with: 0, 1, 2, 4 or 8.")] = 1,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option(help="How many draws of references; figures are their mean.")] = 3,
+    categories: Categories = None,
+    method: Annotated[
+        str, typer.Option(help="sage, baseline (plain nearest-neighbour patches), or both side by side.")
+    ] = "both",
+    false_alarm: Annotated[
+        float | None, typer.Option(help="Calibrate a threshold for this false-alarm rate on good training images.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Visual encoder by name.")] = None,
+    json: Json = False,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Image and pixel figures of the evidence, per category, as the mean over draws of references."""
+    if method not in ("sage", "baseline", "both"):
+        raise InputError(f"There is no detection method {method!r}; use sage, baseline or both.")
+    if draws < 1:
+        raise InputError(f"The number of draws must be at least 1, not {draws}.")
+    dataset = _open(data, format, categories)
+    from evaluation.detect import DetectSettings
+    from evaluation.detect import detect as measure
+    from evaluation.runs import Progress
+
+    settings = DetectSettings(
+        shots=shots,
+        seeds=tuple(range(seed, seed + draws)),
+        methods=("sage", "baseline") if method == "both" else ("sage",) if method == "sage" else ("baseline",),
+        false_alarm=false_alarm,
+        encoder=encoder,
+        device=device,
+    )
+    report = measure(dataset, settings, out=out, progress=Progress())
+    _finish(report.to_json(), report.to_markdown(), out, json)
+
+
+def main() -> None:
+    """Entry point of `sage-eval`."""
+    run_app(app, on_interrupt=ON_INTERRUPT)
+
+
+if __name__ == "__main__":
+    main()

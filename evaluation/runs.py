@@ -1,0 +1,147 @@
+"""Long runs that can be stopped: finished cells are kept on disk and found again; progress goes to standard error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlm.errors import InputError
+
+T = TypeVar("T")
+RESULTS = "results.json"
+REPORT = "report.md"
+
+
+@cache
+def code_hash(*rooms: str) -> str:
+    """Digest of the source of whole rooms, so that a cell measured by older code is measured again."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for room in rooms:
+        for path in sorted((root / room).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cell_key(**settings: Any) -> str:
+    """Name of a cell from everything that its result depends on (settings, digest of the data, digest of the code)."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class CellCache:
+    """Results of finished cells, one JSON file each, written whole or not at all.
+
+    Args:
+        folder: where `--out` points; cells stand in its `cells`. None keeps nothing beyond this run.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._memory: dict[str, Any] = {}
+        self.folder = folder / "cells" if folder else None
+        if folder:
+            output_folder(folder)
+
+    def get(self, key: str) -> Any | None:
+        """A finished cell, or None; a damaged file counts as absent and is measured again."""
+        if key in self._memory:
+            return self._memory[key]
+        if self.folder is None:
+            return None
+        try:
+            return json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def put(self, key: str, value: Any) -> None:
+        """Keeps a finished cell."""
+        if self.folder is None:
+            self._memory[key] = value
+            return
+        self.folder.mkdir(exist_ok=True)
+        write_whole(self.folder / f"{key}.json", json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def output_folder(folder: Path) -> Path:
+    """Makes the folder of `--out`.
+
+    Raises:
+        InputError: it is a file, or may not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else (error.strerror or str(error))
+        raise InputError(f"The folder {folder} cannot be written ({reason}); name another with --out.") from None
+    return folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old or the new content, never half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def write_results(folder: Path, results: dict[str, Any], report: str) -> None:
+    """Writes results.json and report.md into the folder of `--out`."""
+    output_folder(folder)
+    write_whole(folder / RESULTS, json.dumps(results, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    write_whole(folder / REPORT, report)
+
+
+class Progress:
+    """Says on standard error how far a run is: a line that renews itself on a terminal, one now and then elsewhere."""
+
+    EVERY = 15.0
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._last = 0.0
+        self._open = False
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self._close()
+            print(text, file=sys.stderr, flush=True)
+
+    def count(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Passes items on and says how many are done."""
+        start = time.monotonic()
+        # The first line of a quick loop would be noise, so the clock starts now.
+        self._last = start if not self._terminal else 0.0
+        for done, item in enumerate(items, start=1):
+            yield item
+            self._tick(label, done, total, start)
+        self._close()
+
+    def _tick(self, label: str, done: int, total: int | None, start: float) -> None:
+        now = time.monotonic()
+        if self._quiet or now - self._last < (0.2 if self._terminal else self.EVERY):
+            return
+        self._last = now
+        line = f"{label}: {done}" + (
+            f" of {total}, {(now - start) / done * (total - done):.0f} s left" if total else ""
+        )
+        if self._terminal:
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+            self._open = True
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._open:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            self._open = False
