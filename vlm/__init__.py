@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "images": ["list_images", "load_image"],
         "picture": ["evidence_picture"],
         "places": ["PLACES", "place_of_box"],
+        "scripted": ["ScriptedBackend"],
+        "served": ["ServedBackend"],
         "regions": ["EvidenceRegion"],
     },
 )

@@ -229,6 +229,14 @@ def check_sampling(max_new_tokens: int, temperature: float, stop: Sequence[str] 
     return stops
 
 
+def check_choices(choices: Sequence[str]) -> None:
+    """Checks the answers given to `choose`; raises `InputError` unless there are two different ones, none empty."""
+    if len(set(choices)) < 2 or len(set(choices)) != len(choices) or not all(choice.strip() for choice in choices):
+        raise InputError(
+            f"The choices {list(choices)!r} cannot be told apart; give at least two different, none empty."
+        )
+
+
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first stop string in it, and whether there was one."""
     found = [place for place in (text.find(stop) for stop in stops) if place >= 0]
@@ -245,7 +253,7 @@ def safe_length(text: str, stops: Sequence[str]) -> int:
 
 
 def pick_device(device: str) -> str:
-    """Makes "auto" concrete: "cuda" where torch sees one, else "cpu"; raises `InputError` for a device that is absent."""
+    """Makes "auto" concrete: "cuda" where torch sees one, else "cpu"; raises `InputError` where it is missing."""
     import torch
 
     if device == "auto":

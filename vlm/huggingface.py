@@ -17,6 +17,7 @@ from vlm.backends import (
     Completion,
     Message,
     Usage,
+    check_choices,
     check_messages,
     check_sampling,
     cut_at_stop,
@@ -186,8 +187,7 @@ class HuggingFaceBackend:
         choices begin with different tokens, these first tokens alone are compared.
         """
         del seed
-        if len(set(choices)) < 2:
-            raise InputError("Give at least two different choices.")
+        check_choices(choices)
         tokens = [self.tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices]
         if len({ids[0] for ids in tokens}) == len(tokens):
             tokens = [ids[:1] for ids in tokens]
