@@ -1,0 +1,290 @@
+"""Knows: whether two sentences say opposite things of the same subject, by words and numbers alone, no language model.
+
+Two sentences contradict each other when they are about the same thing (the same content words remain) and differ by an odd
+number of flips: a negation on one side, a pair of opposites ("dark" / "bright"), or numbers of one dimension that exclude
+each other. Two flips cancel: "long cracks are rejected" and "short cracks are accepted" agree. What the check cannot see:
+opposites that need knowledge of the world ("caused by hail" / "caused by heat"), and other languages than English.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from knowledge.quantities import Quantity, conflict, find_quantities
+from knowledge.resources import resource
+
+_TOKEN = re.compile(r"[a-z]+(?:-[a-z]+)*|[,;:.()]")
+_NEGATION_REACH = 6
+_PREFIXES = ("un", "in", "im", "ir", "il", "non", "non-", "dis")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A content word of a sentence: its stem, and the number of the negator that reaches it (None when none does)."""
+
+    stem: str
+    negator: int | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What of a sentence counts for the comparison.
+
+    Attributes:
+        words: content words in order, without those that belong to a number ("longer than 5 mm").
+        quantities: numbers with their units.
+        subject: stems before the first verb-like word (at most four), which tell what the sentence is about.
+    """
+
+    words: tuple[Word, ...]
+    quantities: tuple[Quantity, ...]
+    subject: tuple[str, ...]
+
+    @property
+    def stems(self) -> frozenset[str]:
+        """Stems of all content words."""
+        return frozenset(word.stem for word in self.words)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One way in which two sentences are opposed: how ("negation", "opposites", "numbers") and the words that show it."""
+
+    how: str
+    left: str
+    right: str
+
+    def __str__(self) -> str:
+        if self.how == "negation":
+            return f"one denies {self.left!r}"
+        return f"{self.left!r} against {self.right!r}"
+
+
+Synonyms = Callable[[str, str], bool]
+"""Whether two stems mean much the same ("crack", "fractur")."""
+
+
+def contradiction(first: str, second: str, synonyms: Synonyms | None = None) -> str | None:
+    """Why two sentences cannot both hold, in a few words; None when no contradiction is found.
+
+    Args:
+        first: a sentence.
+        second: another one.
+        synonyms: tells which words mean the same; without it only forms of one word do.
+    """
+    left, right = profile(first), profile(second)
+    flips = find_flips(left, right)
+    if not flips or not same_subject(left, right, flips, synonyms):
+        return None
+    if len(flips) % 2 == 0 and not (flips := _clause_flips(first, second)):
+        return None
+    return "; ".join(str(flip) for flip in flips)
+
+
+_CLAUSE = re.compile(r"\s*(?:;|,?\s+and\s+|,?\s+but\s+|,?\s+so\s+)\s*")
+
+
+def _clause_flips(first: str, second: str) -> list[Flip]:
+    """Two flips that stand in two clauses ("is dark and must stay" / "is bright and must not stay") do not cancel."""
+    ours, theirs = _CLAUSE.split(first), _CLAUSE.split(second)
+    if len(ours) < 2 or len(ours) != len(theirs):
+        return []
+    found = [find_flips(profile(a), profile(b)) for a, b in zip(ours, theirs, strict=True)]
+    return [flip for flips in found if len(flips) % 2 for flip in flips]
+
+
+def find_flips(left: Profile, right: Profile) -> list[Flip]:
+    """All flips between two sentences; an even number of them cancels."""
+    flips = list(_opposites(left, right))
+    used = {flip.left for flip in flips} | {flip.right for flip in flips}
+    denials = _negations(left, right, used)
+    # "Must have no pores" and "is rejected for pores" agree: the verdict takes the denial back.
+    verdicts = len((left.stems & _condemning()) - used) + len((right.stems & _condemning()) - used)
+    flips.extend(denials if verdicts % 2 == 0 or (left.stems & right.stems & _condemning()) else denials[1:])
+    flips.extend(_numbers(left, right))
+    return flips
+
+
+def _opposites(left: Profile, right: Profile) -> list[Flip]:
+    """Pairs of opposed words, each word used once; a negation on one side of a pair ("not bright" / "dark") undoes it."""
+    flips, taken = [], set()
+    ours = {word.stem: word for word in left.words if word.stem not in right.stems}
+    theirs = {word.stem: word for word in right.words if word.stem not in left.stems}
+    for a in ours.values():
+        for b in theirs.values():
+            if b.stem in taken or not are_opposites(a.stem, b.stem):
+                continue
+            taken.add(b.stem)
+            if a.negator is None and b.negator is None:
+                flips.append(Flip("opposites", a.stem, b.stem))
+            break
+    return flips
+
+
+def _negations(left: Profile, right: Profile, used: set[str]) -> list[Flip]:
+    """One flip for each negator that denies a word which the other sentence asserts."""
+    flips: dict[tuple[int, int | None], Flip] = {}
+    for side, (one, other) in enumerate(((left, right), (right, left))):
+        asserted = {word.stem for word in other.words if word.negator is None}
+        for word in one.words:
+            if word.negator is not None and word.stem in asserted - used:
+                flips.setdefault((side, word.negator), Flip("negation", word.stem, word.stem))
+    # "no cracks and no chips" against "cracks and chips" is one denial, not two that cancel.
+    sides = {side for side, _ in flips}
+    return [next(flip for (side, _), flip in flips.items() if side == wanted) for wanted in sorted(sides)]
+
+
+def _numbers(left: Profile, right: Profile) -> list[Flip]:
+    clashes = [(a, b) for a in left.quantities for b in right.quantities if conflict(a, b)]
+    same = any(a.same_as(b) for a in left.quantities for b in right.quantities)
+    if not clashes or (same and len(left.quantities) + len(right.quantities) > 2):
+        return []
+    a, b = clashes[0]
+    return [Flip("numbers", a.text, b.text)]
+
+
+def same_subject(left: Profile, right: Profile, flips: list[Flip], synonyms: Synonyms | None = None) -> bool:
+    """Whether two sentences are about the same thing, once the words that oppose them are taken away."""
+    gone = {flip.left for flip in flips if flip.how == "opposites"} | {
+        flip.right for flip in flips if flip.how == "opposites"
+    }
+    left = _without(left, gone)
+    right = _with_synonyms(_without(right, gone), left, synonyms)
+    ours, theirs = left.stems, right.stems
+    shared = ours & theirs
+    if not shared or not _subjects_meet(left, right) or _replaced(left, right):
+        return False
+    smaller, larger = sorted((len(ours), len(theirs)))
+    contained = len(shared) / smaller
+    union = len(shared) / (smaller + larger - len(shared))
+    return contained >= 0.6 and (union >= 0.34 or contained == 1.0)
+
+
+def _without(side: Profile, gone: set[str]) -> Profile:
+    subject = tuple(stem for stem in side.subject if stem not in gone)
+    return Profile(tuple(word for word in side.words if word.stem not in gone), side.quantities, subject)
+
+
+def _with_synonyms(side: Profile, other: Profile, synonyms: Synonyms | None) -> Profile:
+    """The side with each of its own words replaced by a word of the other side that means the same."""
+    if synonyms is None:
+        return side
+    free = [stem for stem in dict.fromkeys(word.stem for word in other.words) if stem not in side.stems]
+    names: dict[str, str] = {}
+    for word in dict.fromkeys(word.stem for word in side.words if word.stem not in other.stems):
+        if match := next((stem for stem in free if stem not in names.values() and synonyms(word, stem)), None):
+            names[word] = match
+    words = tuple(Word(names.get(word.stem, word.stem), word.negator) for word in side.words)
+    return Profile(words, side.quantities, tuple(names.get(stem, stem) for stem in side.subject))
+
+
+def _subjects_meet(left: Profile, right: Profile) -> bool:
+    """A word of the beginning of each sentence must occur in the other one."""
+    if not left.subject or not right.subject:
+        return bool(left.stems & right.stems)
+    return bool(set(left.subject) & right.stems) and bool(set(right.subject) & left.stems)
+
+
+def _replaced(left: Profile, right: Profile) -> bool:
+    """Whether a word stands where the other sentence has another ("sealing face" / "outer face"): then they differ."""
+    ours, theirs = [word.stem for word in left.words], [word.stem for word in right.words]
+    codes = SequenceMatcher(a=ours, b=theirs, autojunk=False).get_opcodes()
+    return any(
+        set(ours[i1:i2]) - right.stems and set(theirs[j1:j2]) - left.stems
+        for tag, i1, i2, j1, j2 in codes
+        if tag == "replace"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+@functools.lru_cache(maxsize=50_000)
+def profile(text: str) -> Profile:
+    """The content words (with negation) and numbers of a sentence."""
+    plain = text.lower().replace("’", "'").replace("n't", " not")
+    quantities, rest = find_quantities(plain)
+    words: list[Word] = []
+    negator: int | None = None
+    reach = count = 0
+    for token in _tokens(rest):
+        if token == "NEG":
+            count += 1
+            negator, reach = count, _NEGATION_REACH
+        elif token in ",;:.()" or token in {"but", "and", "because", "although", "while", "which", "so", "than"}:
+            negator = None
+        elif token not in _stop() and stem(token) not in _stop_stems():
+            words.append(Word(stem(token), negator))
+            reach -= 1
+            negator = negator if reach > 0 else None
+    return Profile(tuple(words), tuple(quantities), tuple(word.stem for word in words[:3]))
+
+
+def _tokens(text: str) -> list[str]:
+    for phrase in _negators():
+        text = re.sub(rf"\b{phrase}\b", " NEG ", text)
+    return re.findall(rf"NEG|{_TOKEN.pattern}", text)
+
+
+@functools.cache
+def _negators() -> tuple[str, ...]:
+    return tuple(sorted(resource("antonyms.yaml")["negators"], key=len, reverse=True))
+
+
+@functools.cache
+def _stop() -> frozenset[str]:
+    return frozenset(resource("antonyms.yaml")["stop"])
+
+
+@functools.cache
+def _stop_stems() -> frozenset[str]:
+    return frozenset(stem(word) for word in _stop() if len(word) > 3)
+
+
+@functools.cache
+def _condemning() -> frozenset[str]:
+    return frozenset(stem(word) for word in resource("antonyms.yaml")["condemning"])
+
+
+@functools.cache
+def _opposed() -> frozenset[frozenset[str]]:
+    pairs = resource("antonyms.yaml")["opposites"]
+    return frozenset(frozenset((stem(a), stem(b))) for first, second in pairs for a in first for b in second)
+
+
+@functools.lru_cache(maxsize=50_000)
+def are_opposites(a: str, b: str) -> bool:
+    """Whether two stems are opposed: by the list, or as a word and its negated form ("regular" / "irregular")."""
+    if frozenset((a, b)) in _opposed():
+        return True
+    shorter, longer = sorted((a, b), key=len)
+    if len(shorter) >= 4 and any(longer == prefix + shorter for prefix in _PREFIXES):
+        return True
+    return longer in {f"{shorter}-free", f"{shorter}less"}
+
+
+@functools.lru_cache(maxsize=50_000)
+def stem(word: str) -> str:
+    """A light stem: plural, -ed, -ing, -ly, -er and -est are taken off, so that forms of one word meet."""
+    if len(word) <= 3:
+        return word
+    for ending, put in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
+        if word.endswith(ending):
+            return stem(word[: -len(ending)] + put) if len(word) > len(ending) + 2 else word
+    if word.endswith("s") and not word.endswith(("ss", "us", "is", "ous")):
+        word = word[:-1]
+    for ending in ("iest", "ier", "ily"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            return word[: -len(ending)] + "y"
+    for ending in ("ing", "ed", "est", "er", "ly"):
+        if word.endswith(ending) and len(word) >= len(ending) + 3 and re.search(r"[aeiouy]", word[: -len(ending)]):
+            base = word[: -len(ending)]
+            if len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz":
+                base = base[:-1]
+            return base.rstrip("e") if len(base) > 3 else base
+    return word.rstrip("e") if len(word) > 4 else word
