@@ -1,16 +1,16 @@
 """Knows: whether two sentences say opposite things of the same subject, by words and numbers alone, no language model.
 
-Two sentences contradict each other when they are about the same thing (the same content words remain) and differ by an odd
-number of flips: a negation on one side, a pair of opposites ("dark" / "bright"), or numbers of one dimension that exclude
-each other. Two flips cancel: "long cracks are rejected" and "short cracks are accepted" agree. What the check cannot see:
-opposites that need knowledge of the world ("caused by hail" / "caused by heat"), and other languages than English.
+Two sentences contradict each other when they are about the same thing (the same content words remain) and differ by an
+odd number of flips: a negation on one side, a pair of opposites ("dark" / "bright"), or numbers of one dimension that
+exclude each other. Two flips cancel: "long cracks are rejected" and "short cracks are accepted" agree. What the check
+cannot see: opposites that need knowledge of the world ("caused by hail" / "caused by heat"), and other languages than
+English. The words are data: `data/antonyms.yaml`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -64,21 +64,11 @@ class Flip:
         return f"{self.left!r} against {self.right!r}"
 
 
-Synonyms = Callable[[str, str], bool]
-"""Whether two stems mean much the same ("crack", "fractur")."""
-
-
-def contradiction(first: str, second: str, synonyms: Synonyms | None = None) -> str | None:
-    """Why two sentences cannot both hold, in a few words; None when no contradiction is found.
-
-    Args:
-        first: a sentence.
-        second: another one.
-        synonyms: tells which words mean the same; without it only forms of one word do.
-    """
+def contradiction(first: str, second: str) -> str | None:
+    """Why two sentences cannot both hold, in a few words; None when no contradiction is found."""
     left, right = profile(first), profile(second)
     flips = find_flips(left, right)
-    if not flips or not same_subject(left, right, flips, synonyms):
+    if not flips or not same_subject(left, right, flips):
         return None
     if len(flips) % 2 == 0 and not (flips := _clause_flips(first, second)):
         return None
@@ -147,13 +137,12 @@ def _numbers(left: Profile, right: Profile) -> list[Flip]:
     return [Flip("numbers", a.text, b.text)]
 
 
-def same_subject(left: Profile, right: Profile, flips: list[Flip], synonyms: Synonyms | None = None) -> bool:
+def same_subject(left: Profile, right: Profile, flips: list[Flip]) -> bool:
     """Whether two sentences are about the same thing, once the words that oppose them are taken away."""
     gone = {flip.left for flip in flips if flip.how == "opposites"} | {
         flip.right for flip in flips if flip.how == "opposites"
     }
-    left = _without(left, gone)
-    right = _with_synonyms(_without(right, gone), left, synonyms)
+    left, right = _without(left, gone), _without(right, gone)
     ours, theirs = left.stems, right.stems
     shared = ours & theirs
     if not shared or not _subjects_meet(left, right) or _replaced(left, right):
@@ -167,19 +156,6 @@ def same_subject(left: Profile, right: Profile, flips: list[Flip], synonyms: Syn
 def _without(side: Profile, gone: set[str]) -> Profile:
     subject = tuple(stem for stem in side.subject if stem not in gone)
     return Profile(tuple(word for word in side.words if word.stem not in gone), side.quantities, subject)
-
-
-def _with_synonyms(side: Profile, other: Profile, synonyms: Synonyms | None) -> Profile:
-    """The side with each of its own words replaced by a word of the other side that means the same."""
-    if synonyms is None:
-        return side
-    free = [stem for stem in dict.fromkeys(word.stem for word in other.words) if stem not in side.stems]
-    names: dict[str, str] = {}
-    for word in dict.fromkeys(word.stem for word in side.words if word.stem not in other.stems):
-        if match := next((stem for stem in free if stem not in names.values() and synonyms(word, stem)), None):
-            names[word] = match
-    words = tuple(Word(names.get(word.stem, word.stem), word.negator) for word in side.words)
-    return Profile(words, side.quantities, tuple(names.get(stem, stem) for stem in side.subject))
 
 
 def _subjects_meet(left: Profile, right: Profile) -> bool:
@@ -219,7 +195,7 @@ def profile(text: str) -> Profile:
         elif token in ",;:.()" or token in {"but", "and", "because", "although", "while", "which", "so", "than"}:
             negator = None
         elif token not in _stop() and stem(token) not in _stop_stems():
-            words.append(Word(stem(token), negator))
+            words.append(Word(meaning(token), negator))
             reach -= 1
             negator = negator if reach > 0 else None
     return Profile(tuple(words), tuple(quantities), tuple(word.stem for word in words[:3]))
@@ -248,13 +224,13 @@ def _stop_stems() -> frozenset[str]:
 
 @functools.cache
 def _condemning() -> frozenset[str]:
-    return frozenset(stem(word) for word in resource("antonyms.yaml")["condemning"])
+    return frozenset(meaning(word) for word in resource("antonyms.yaml")["condemning"])
 
 
 @functools.cache
 def _opposed() -> frozenset[frozenset[str]]:
     pairs = resource("antonyms.yaml")["opposites"]
-    return frozenset(frozenset((stem(a), stem(b))) for first, second in pairs for a in first for b in second)
+    return frozenset(frozenset((meaning(a), meaning(b))) for first, second in pairs for a in first for b in second)
 
 
 @functools.lru_cache(maxsize=50_000)
@@ -266,6 +242,16 @@ def are_opposites(a: str, b: str) -> bool:
     if len(shorter) >= 4 and any(longer == prefix + shorter for prefix in _PREFIXES):
         return True
     return longer in {f"{shorter}-free", f"{shorter}less"}
+
+
+@functools.cache
+def _synonyms() -> dict[str, str]:
+    return {stem(word): stem(words[0]) for words in resource("antonyms.yaml")["synonyms"] for word in words}
+
+
+def meaning(word: str) -> str:
+    """The stem by which a word is compared: that of the first of its synonyms."""
+    return _synonyms().get(stem(word), stem(word))
 
 
 @functools.lru_cache(maxsize=50_000)
