@@ -1,8 +1,8 @@
 """Which defect an answer names, and how that lies to the right one: the same, a near relative, another, or none.
 
 Names are found with the curated lexicon; where the words of the right name stand in the answer that is enough; and
-descriptions without a name ("a line gouged into the finish") are compared with the lexicon's glosses by sentence
-embedding, with rounded similarities and margins, so that the outcome does not hang on the last bits of a float.
+descriptions without a name ("a line gouged into the finish") are compared by sentence embedding with the right name,
+the gold answer and the lexicon's glosses.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from evaluation.reading import Reading, lexicon
-from evaluation.stemming import PhraseTable, stems
-
-if TYPE_CHECKING:
-    import numpy as np
+from evaluation.claims import Claim
+from evaluation.content import essence, particulars
+from evaluation.likeness import Likeness, concept_glosses
+from evaluation.reading import Reading
+from evaluation.stemming import stems
+from evaluation.truth import Truth
+from evaluation.wordlists import concept_table, lexicon
 
 Match = Literal["same", "near", "other", "none"]
 GENERAL = frozenset(
     stems(
-        "defect defective flaw fault faulty anomaly anomalous abnormality damage damaged problem issue irregularity imperfection "
-        "deviation bad ng ko nok mixed and or the a of on in with part type surface error"
+        "defect defective flaw fault faulty anomaly anomalous abnormal abnormality damage damaged problem issue irregularity "
+        "imperfection deviation bad ng ko nok mixed and or the a an of on in with part type surface error unknown other"
     )
 )
-DESCRIBED = 0.46
-MARGIN = 0.04
+SAME = 0.6
+NEAR = 0.42
+GLOSS = 0.5
+GLOSS_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,16 @@ class Naming:
     Attributes:
         match: "same", "near", "other" or "none" (nothing in particular is named).
         named: the words that name it.
-        others: other defects that are named as present beside the right one.
     """
 
     match: Match
     named: str
-    others: tuple[str, ...] = ()
-
-
-@cache
-def _names() -> PhraseTable:
-    return PhraseTable({concept: [concept.replace("-", " "), *entry["terms"], *entry.get("weak", [])] for concept, entry in lexicon().items()})
 
 
 @cache
 def concepts_of(name: str) -> frozenset[str]:
     """The lexicon's concepts that stand in a defect's name ("casting_flaw", "scratched neck"); empty when unknown."""
-    return frozenset(match[2] for match in _names().find(stems(name)))
+    return frozenset(match[2] for match in concept_table().find(stems(name)))
 
 
 def _group(concept: str) -> str:
@@ -64,27 +61,78 @@ def is_named(name: str | None) -> bool:
     return bool(name) and not set(stems(name or "")) <= GENERAL
 
 
-def naming(reading: Reading, truth: str, similarities: dict[str, float] | None = None) -> Naming:
+def telling_clauses(reading: Reading) -> list[int]:
+    """Numbers of the clauses that may name the defect: those with a complaint, else those without any praise."""
+    bad = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.kind != "use"}
+    named = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.concept}
+    if named:
+        return sorted(named)
+    judged = {claim.clause for claim in reading.claims if claim.kind == "use" or not _speaks_against(claim)}
+    silent = set(range(len(reading.clauses))) - judged
+    return sorted(bad | silent)
+
+
+def _speaks_against(claim: Claim) -> bool:
+    return claim.stance == "bad" and claim.scope == "part" and not claim.excused
+
+
+def texts_to_compare(reading: Reading, truth: Truth) -> list[str]:
+    """The texts that `naming` will compare, so that they can be embedded in one batch."""
+    glosses = [gloss for entries in concept_glosses().values() for gloss in entries]
+    return [*(essence(reading.clauses[number]) for number in telling_clauses(reading)), *truth.defect_texts, *glosses]
+
+
+def naming(
+    reading: Reading, truth: Truth, likeness: Likeness, question: str = "", product: str | None = None
+) -> Naming:
     """Compares the defects that a reading asserts with the right one.
 
     Args:
         reading: the answer, read.
-        truth: name of the right defect.
-        similarities: how near each clause comes to the right defect and to each concept (see `description_scores`).
+        truth: the truth; its `defect` must be named.
+        likeness: compares descriptions.
+        question: the question; its own words name nothing.
+        product: the product's name, likewise.
     """
-    wanted = concepts_of(truth)
-    key = set(stems(truth)) - GENERAL
-    spoken = [claim for claim in reading.claims if claim.stance == "bad" and claim.scope == "part" and not claim.excused and claim.concept]
-    bad_clauses = {claim.clause for claim in reading.claims if claim.stance == "bad" and claim.scope == "part" and not claim.excused}
-    literal = any(key and key <= set(reading.clauses[number].stems) for number in bad_clauses)
+    right = truth.defect or ""
+    wanted = concepts_of(right)
+    key = set(stems(right)) - GENERAL
+    spoken = [claim for claim in reading.claims if _speaks_against(claim) and claim.concept]
+    telling = telling_clauses(reading)
+    against = {claim.clause for claim in reading.claims if _speaks_against(claim)}
+    if any(key and key <= set(reading.clauses[number].stems) for number in against | set(telling)):
+        return Naming("same", right)
     same = [claim for claim in spoken if claim.concept in wanted]
-    near = [claim for claim in spoken if not claim.weak and any(_group(claim.concept or "") == _group(concept) for concept in wanted)]
-    others = [claim for claim in spoken if not claim.weak and claim not in same and claim not in near]
-    if literal or same:
-        extra = tuple(dict.fromkeys(claim.term for claim in others if not literal or claim.clause not in bad_clauses))
-        return Naming("same", same[0].term if same else truth, extra)
+    if same:
+        return Naming("same", same[0].term)
+    near = [
+        claim
+        for claim in spoken
+        if not claim.weak and any(_group(claim.concept or "") == _group(concept) for concept in wanted)
+    ]
+    clauses = [reading.clauses[number] for number in telling]
+    clauses = [clause for clause in clauses if particulars(clause, question, product)]
+    by_likeness = _by_likeness([essence(clause) for clause in clauses], truth, wanted, likeness)
+    if by_likeness.match == "same":
+        return by_likeness
     if near:
         return Naming("near", near[0].term)
-    if others:
-        return Naming("other", others[0].term)
-    return Naming("none", "")
+    strong = [claim for claim in spoken if not claim.weak]
+    if by_likeness.match == "near" or not clauses:
+        return by_likeness if not strong or by_likeness.match == "near" else Naming("other", strong[0].term)
+    return Naming("other", strong[0].term if strong else clauses[0].text)
+
+
+def _by_likeness(clauses: Sequence[str], truth: Truth, wanted: frozenset[str], likeness: Likeness) -> Naming:
+    """The likest clause: the same as the right defect, near it, or nothing."""
+    best = Naming("none", "")
+    for clause in clauses:
+        value = max(likeness.between(clause, truth.defect_texts), default=0.0)
+        concepts = likeness.to_concepts(clause)
+        first = max(concepts, key=lambda concept: concepts[concept])
+        known = max((concepts[concept] for concept in wanted), default=0.0)
+        if value >= SAME or (first in wanted and known >= GLOSS):
+            return Naming("same", clause)
+        if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= concepts[first] - GLOSS_MARGIN):
+            best = Naming("near", clause)
+    return best

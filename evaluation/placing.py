@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evaluation.reading import Clause
-from evaluation.stemming import plain
+from evaluation.reading import Reading
+from evaluation.rubric import Fault
+from evaluation.stemming import plain, stem
 from vlm.places import COLUMNS, PLACES, ROWS, cell_of_place, place_of_box
 
 if TYPE_CHECKING:
@@ -26,29 +27,68 @@ _ROW_WORDS = {
     0: "upper top topmost uppermost north northern above highest upwards overhead",
     2: "lower bottom bottommost lowermost lowest south southern below underside foot base",
 }
-_COLUMN_WORDS = {0: "left leftmost lefthand left-hand left-side west western", 2: "right rightmost righthand right-hand right-side east eastern"}
+_COLUMN_WORDS = {
+    0: "left leftmost lefthand left-hand left-side west western",
+    2: "right rightmost righthand right-hand right-side east eastern",
+}
 _MIDDLE_WORDS = "centre center middle central centrally mid midway halfway core heart midpoint centred centered"
 _CORNERS = {
     "northwest": (0, 0), "north-west": (0, 0), "northwestern": (0, 0), "north-western": (0, 0), "northeast": (0, 2), "north-east": (0, 2),
     "northeastern": (0, 2), "north-eastern": (0, 2), "southwest": (2, 0), "south-west": (2, 0), "southwestern": (2, 0),
     "south-western": (2, 0), "southeast": (2, 2), "south-east": (2, 2), "southeastern": (2, 2), "south-eastern": (2, 2),
 }  # fmt: skip
-_CLOCK = {12: (0, 1), 1: (0, 2), 2: (0, 2), 3: (1, 2), 4: (2, 2), 5: (2, 2), 6: (2, 1), 7: (2, 0), 8: (2, 0), 9: (1, 0), 10: (0, 0), 11: (0, 0)}
-_NUMBERS = {word: number for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+_CLOCK = {
+    12: (0, 1),
+    1: (0, 2),
+    2: (0, 2),
+    3: (1, 2),
+    4: (2, 2),
+    5: (2, 2),
+    6: (2, 1),
+    7: (2, 0),
+    8: (2, 0),
+    9: (1, 0),
+    10: (0, 0),
+    11: (0, 0),
+}
+_NUMBERS = {
+    word: number
+    for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])
+}
 _CLOCK_PATTERN = re.compile(r"\b(\d{1,2}|[a-z]+)(?:\s*-?\s*o\s*'?\s*clock|\s*uhr)\b")
 _ROW_OF = {word: row for row, words in _ROW_WORDS.items() for word in words.split()}
 _COLUMN_OF = {word: column for column, words in _COLUMN_WORDS.items() for word in words.split()}
 _MIDDLE = frozenset(_MIDDLE_WORDS.split())
-_JOINTS = frozenset("- of the and at in to on side hand corner edge , area part half third quarter quadrant section region end far very".split())
+_JOINTS = frozenset(
+    ["-", "of", "the", "and", "at", "in", "to", "on", "side", "hand", "corner", "edge", ",", "area", "part", "half", "third", "quarter", "quadrant", "section", "region", "end", "far", "very"]
+)
+_BETWEEN = re.compile(
+    r"\bbetween (?:the )?(?:top|bottom|left|right|upper|lower)(?: \w+)? and (?:the )?(?:top|bottom|left|right|upper|lower)(?: (?:edge|end|side|half))?\b"
+)
 _NOT_PLACES = (
-    re.compile(r"\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not|the) right(?=[.,;!]|$| (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place|position|number))"),
+    re.compile(r"^\s*right\s*,|\bright (?:in|at|on|through|across|next|behind|above|below|under|by|where|beside|along|down|up|into|over|before|after|here|there)\b"),
+    re.compile(r"\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not) right(?=[.,;!]|$)|\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not|the) right(?= (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place|position|number))"),
     re.compile(r"\bright(?:ly)? (?:away|now|through|across|angles?|answer|verdict|where it should)\b"),
     re.compile(r"\b(?:is|are|was|were|been|be|has|have|nothing|what|no \w+|anything) left(?= (?:out|over|off|behind|unfilled|empty|open|to)\b|[.,;!]|$)"),
+    re.compile(r"\bwhat(?: is|'s| was) left\b"),
     re.compile(r"\bleft (?:out|over|off|behind|unfilled|empty|a|an|by|some)\b"),
     re.compile(r"\bon top of (?:that|this|it all)\b|\bfrom top to bottom\b|\btop (?:quality|grade|notch|condition|shape)\b|\b(?:above|below) (?:standard|average|spec\w*|the (?:limit|standard|threshold|required))\b|\bat (?:the )?(?:bottom|heart) of (?:it|this)\b"),
     re.compile(r"\b(?:from )?(?:left to right|right to left|side to side|edge to edge)\b"),
     re.compile(r"\bbase (?:material|metal|line)\b|\bbaseline\b|\bmid-?(?:grey|gray|tone)\b|\bcopyright\b"),
 )  # fmt: skip
+
+
+PLACE_STEMS: frozenset[str] = frozenset(
+    stem(word)
+    for word in (
+        *_ROW_OF,
+        *_COLUMN_OF,
+        *_MIDDLE,
+        *_CORNERS,
+        *["o", "clock", "hand", "side", "corner", "edge", "area", "region", "zone", "half", "third", "quarter", "quadrant"],
+    )
+)
+"""Stems of the words that make up places."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +106,7 @@ def _cells(row: int | None, column: int | None) -> frozenset[Cell]:
 def places_in(text: str) -> list[Place]:
     """The places that a text names, in order."""
     text = plain(text)
+    text = _BETWEEN.sub(" middle ", text)
     for pattern in _NOT_PLACES:
         text = pattern.sub(" | ", text)
     found = [
@@ -74,7 +115,11 @@ def places_in(text: str) -> list[Place]:
         if (hour := _NUMBERS.get(match.group(1)) or (int(match.group(1)) if match.group(1).isdigit() else 0)) in _CLOCK
     ]
     tokens = re.findall(r"[a-z]+(?:-[a-z]+)*|\d+|[,.;|()]", _CLOCK_PATTERN.sub(" | ", text))
-    tokens = [part for token in tokens for part in (token.split("-") if token not in _CORNERS and token not in _COLUMN_OF else [token])]
+    tokens = [
+        part
+        for token in tokens
+        for part in (token.split("-") if token not in _CORNERS and token not in _COLUMN_OF else [token])
+    ]
     return found + _runs(tokens)
 
 
@@ -114,7 +159,7 @@ def _runs(tokens: list[str]) -> list[Place]:
             middle = middle or token in _MIDDLE
             said.append(token)
             gap = 0
-        elif said and token in _JOINTS and token not in {","}:
+        elif said and token in _JOINTS:
             gap += 1
         elif said:
             close()
@@ -190,6 +235,54 @@ def distance(one: frozenset[Cell], other: frozenset[Cell]) -> int:
     return min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a in one for b in other)
 
 
-def clause_places(clause: Clause) -> list[Place]:
-    """The places that a clause names."""
-    return places_in(clause.text)
+def pointed_faults(reading: Reading, right: frozenset[Cell]) -> list[Fault]:
+    """Faults of the places at which an answer points, held against the right cells (none when these are not known).
+
+    What is said to be in order ("the upper left is clean") points at nothing.
+    """
+    if not right:
+        return []
+    truth = place_words(right)
+    bad = {claim.clause for claim in reading.asserted("bad")}
+    bad |= {
+        claim.clause
+        for claim in reading.claims
+        if claim.stance == "bad" and claim.scope == "part" and not claim.excused
+    }
+    clear = {
+        claim.clause for claim in reading.claims if (claim.stance == "good" and not claim.weak) or claim.scope != "part"
+    } - bad
+    pointed = [
+        place
+        for number, clause in enumerate(reading.clauses)
+        if number not in clear
+        for place in places_in(clause.text)
+    ]
+    if not pointed:
+        return [Fault.of("no-place", truth=truth)]
+    hits = [place for place in pointed if place.cells & right]
+    misses = [place for place in pointed if not place.cells & right]
+    if hits and misses:
+        return [Fault.of("mixed-place", named=misses[0].words, truth=truth)]
+    if hits:
+        return (
+            []
+            if any(_is_exact(place, right) for place in hits)
+            else [Fault.of("coarse-place", named=hits[0].words, truth=truth)]
+        )
+    nearest = min(misses, key=lambda place: distance(place.cells, right))
+    name = "beside-place" if distance(nearest.cells, right) <= 1 else "wrong-place"
+    return [Fault.of(name, named=nearest.words, truth=truth), Fault.of("false-place", named=nearest.words)]
+
+
+def _is_exact(place: Place, right: frozenset[Cell]) -> bool:
+    """Whether a place says as much as can be said: "top" is exact for the upper centre, not for the upper left."""
+    if len(place.cells) <= max(1, len(right)):
+        return True
+    row, column = next(iter(right))
+    one_cell = len(right) == 1
+    return (
+        one_cell
+        and len(place.cells) == 3
+        and ((place.cells == _cells(row, None) and column == 1) or (place.cells == _cells(None, column) and row == 1))
+    )

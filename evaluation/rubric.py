@@ -42,7 +42,9 @@ class Rubric:
         """The rubric in plain words, level 5 first."""
         blocks = []
         for name, dimension in self.dimensions.items():
-            levels = "\n".join(f"  {level}: {dimension.levels[level]}" for level in sorted(dimension.levels, reverse=True))
+            levels = "\n".join(
+                f"  {level}: {dimension.levels[level]}" for level in sorted(dimension.levels, reverse=True)
+            )
             blocks.append(f"{name} ({dimension.title}). {dimension.asks}\n{levels}")
         return "\n".join(blocks)
 

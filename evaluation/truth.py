@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from evaluation.content import essence
 from evaluation.inspection import Verdict
 from evaluation.judging import JudgeRequest
 from evaluation.placing import Cell, cells_of_mask, cells_of_regions, cells_of_words
@@ -24,7 +25,7 @@ class Truth:
         cells: where it is, as cells of the 3 x 3 grid; empty when not known.
         place: the place in words, as given.
         source: "gold" or "measured".
-        consequence: what is to be done with the part ("use-good" or "use-bad"), when the gold answer says it.
+        defect_texts: the defect in words and sentences, for comparison by likeness.
     """
 
     state: Verdict | None
@@ -34,6 +35,7 @@ class Truth:
     cells: frozenset[Cell]
     place: str | None
     source: Literal["gold", "measured"]
+    defect_texts: tuple[str, ...] = ()
 
 
 def question_polarity(question: str) -> Verdict | None:
@@ -46,6 +48,12 @@ def question_polarity(question: str) -> Verdict | None:
     if len(stances) == 1 and question.strip().endswith("?"):
         return "normal" if stances == {"good"} else "anomalous"
     return None
+
+
+def asks_for_use(question: str) -> bool:
+    """Whether a question asks what may be done with the part ("Can it be shipped?") rather than what state it is in."""
+    claims = [claim for claim in read(question).claims if not claim.weak]
+    return bool(claims) and claims[0].kind == "use"
 
 
 def _opposite(state: Verdict) -> Verdict:
@@ -73,7 +81,9 @@ def truth_of(request: JudgeRequest) -> Truth:
     gold = request.gold
     if gold is None or gold.model_dump(exclude_none=True) == {}:
         verdict = None if state is None or yes_means is None else yes_means == state
-        return Truth(state, yes_means, verdict, None, measured if state == "anomalous" else frozenset(), None, "measured")
+        return Truth(
+            state, yes_means, verdict, None, measured if state == "anomalous" else frozenset(), None, "measured"
+        )
     if gold.anomalous is not None:
         state = "anomalous" if gold.anomalous else "normal"
     elif gold.verdict is not None and yes_means is not None:
@@ -94,7 +104,21 @@ def truth_of(request: JudgeRequest) -> Truth:
         if not cells and not gold.place:
             cells = cells_of_words(_defect_sentence(gold.reference_answer))
     defect = (gold.defect or "").replace("_", " ").strip() or None
-    return Truth(state, yes_means, verdict, defect if state == "anomalous" else None, cells, gold.place, "gold")
+    if state != "anomalous":
+        return Truth(state, yes_means, verdict, None, cells, None, "gold")
+    return Truth(
+        state, yes_means, verdict, defect, cells, gold.place, "gold", _defect_texts(defect, gold.reference_answer)
+    )
+
+
+def _defect_texts(defect: str | None, reference: str | None) -> tuple[str, ...]:
+    """The defect's name and the reference answer's clauses about it, without their places."""
+    texts = [defect, f"there is a {defect}"] if defect else []
+    if reference:
+        reading = read(reference)
+        wanted = {claim.clause for claim in reading.asserted("bad") if claim.kind != "use"}
+        texts += [essence(clause) for number, clause in enumerate(reading.clauses) if number in wanted]
+    return tuple(text for text in texts if text)
 
 
 def _defect_sentence(reference: str | None) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from evaluation.inspection import Verdict
 from evaluation.reading import Claim, Reading
 
-_WEIGHTS = {"state": 1.0, "use": 0.9, "defect": 0.8}
+_WEIGHTS = {"state": 1.0, "use": 0.75, "defect": 0.8}
+_USE_ASKED = 1.0
 _DENIED_DEFECT = 0.5
 _WEAK = 0.3
 _HEDGED = 0.6
@@ -43,34 +44,37 @@ class SpokenVerdict:
         return self.by_polar is not None and self.by_words is not None and self.by_polar != self.by_words
 
 
-def _weight(claim: Claim) -> float:
+def _weight(claim: Claim, use_asked: bool) -> float:
     if claim.scope != "part" or claim.excused:
         return 0.0
     weight = _DENIED_DEFECT if claim.kind == "defect" and claim.stance == "good" else _WEIGHTS[claim.kind]
+    if claim.kind == "use" and use_asked:
+        weight = _USE_ASKED
     return weight * (_WEAK if claim.weak else 1.0) * (_HEDGED if claim.hedged else 1.0)
 
 
-def _best(claims: list[Claim]) -> tuple[float, str]:
-    weighed = [(_weight(claim), -index, claim.words) for index, claim in enumerate(claims)]
+def _best(claims: list[Claim], use_asked: bool) -> tuple[float, str]:
+    weighed = [(_weight(claim, use_asked), -index, claim.words) for index, claim in enumerate(claims)]
     best = max(weighed, default=(0.0, 0, ""))
     return best[0], best[2] if best[0] > 0 else ""
 
 
-def spoken_verdict(reading: Reading, yes_means: Verdict | None) -> SpokenVerdict:
+def spoken_verdict(reading: Reading, yes_means: Verdict | None, use_asked: bool = False) -> SpokenVerdict:
     """Decides what a reading says of the part.
 
     Args:
         reading: the answer, read.
         yes_means: the state that a yes to the question asserts (None: yes and no tell nothing).
+        use_asked: the question asks what may be done with the part, so that such words are the verdict itself.
     """
-    good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"])
-    bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"])
+    good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"], use_asked)
+    bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"], use_asked)
     by_words: Verdict | None = None
     if good_weight or bad_weight:
         if good_weight != bad_weight:
             by_words = "normal" if good_weight > bad_weight else "anomalous"
         else:
-            total = sum(_weight(claim) * (1 if claim.stance == "good" else -1) for claim in reading.claims)
+            total = sum(_weight(claim, use_asked) * (1 if claim.stance == "good" else -1) for claim in reading.claims)
             by_words = "normal" if total > 0 else "anomalous"
     by_polar: Verdict | None = None
     if reading.polar is not None and yes_means is not None:

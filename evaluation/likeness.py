@@ -1,0 +1,86 @@
+"""Likeness of sentences by embedding (MiniLM): rounded, so that a level never hangs on the last bits of a float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from evaluation.wordlists import exemplars, lexicon
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DECIMALS = 3
+_NEAREST = 3
+_TINT = 0.05
+"""By how much the likeness to one side must exceed the other before it counts."""
+
+
+class Embedder(Protocol):
+    """Anything that turns texts into unit-length rows."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+class Likeness:
+    """Embeds every text once and compares texts by the cosine of their vectors.
+
+    Args:
+        embedder: turns texts into unit vectors; None takes `knowledge.embedding.default_embedder()` when first needed.
+    """
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Embeds texts in one batch (those already known are passed over)."""
+        missing = [text for text in dict.fromkeys(texts) if text and text not in self._vectors]
+        if not missing:
+            return
+        if self._embedder is None:
+            from knowledge.embedding import default_embedder
+
+            self._embedder = default_embedder()
+        self._vectors.update(zip(missing, self._embedder.encode(missing), strict=True))
+
+    def between(self, one: str, others: Sequence[str]) -> list[float]:
+        """Cosine similarities of one text to others, rounded; 0 for empty texts."""
+        self.prepare([one, *others])
+        if not one:
+            return [0.0] * len(others)
+        vector = self._vectors[one]
+        return [round(float(vector @ self._vectors[other]), DECIMALS) if other else 0.0 for other in others]
+
+    def to_concepts(self, text: str) -> dict[str, float]:
+        """How near a text comes to each concept of the lexicon: its best gloss."""
+        glosses = concept_glosses()
+        values = iter(self.between(text, [gloss for entries in glosses.values() for gloss in entries]))
+        return {concept: max(next(values) for _ in entries) for concept, entries in glosses.items()}
+
+    def impression(self, text: str) -> Literal["good", "bad", "none"]:
+        """Whether a clause without any judging word sounds like praise, like a complaint, or like neither."""
+        lists = impression_texts()
+        means = {}
+        for side, texts in lists.items():
+            nearest = sorted(self.between(text, texts), reverse=True)[:_NEAREST]
+            means[side] = round(sum(nearest) / len(nearest), 2)
+        best, second = sorted(means, key=lambda side: -means[side])[:2]
+        if best == "neutral" or means[best] - means[second] < _TINT or means[best] < 0.3:
+            return "none"
+        return "good" if best == "good" else "bad"
+
+
+@cache
+def concept_glosses() -> dict[str, list[str]]:
+    """The glosses of each concept, its name among them."""
+    return {concept: [f"a {concept.replace('-', ' ')}", *entry["glosses"]] for concept, entry in lexicon().items()}
+
+
+@cache
+def impression_texts() -> dict[str, list[str]]:
+    """Exemplars of praise, complaint and neither."""
+    lists = exemplars()
+    glosses = [gloss for entry in lexicon().values() for gloss in entry["glosses"]]
+    return {"good": lists["good"], "bad": lists["bad"] + glosses, "neutral": lists["neutral"]}

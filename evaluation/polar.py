@@ -1,0 +1,115 @@
+"""Yes and no: the word that answers a question, wherever an answer puts it, and answers that echo the question.
+
+"No, ..." is an answer, "No scratch ..." is not; "It isn't." and "We cannot." answer by the verb alone; "There are: ..."
+affirms what was asked.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from evaluation.clauses import TOKEN, split_sentences
+from evaluation.stemming import plain, stem, stem_set, stems
+from evaluation.wordlists import cue_lists
+
+_FOLLOWERS = frozenset(
+    ["it", "the", "this", "there", "that", "they", "i", "we", "you", "a", "an", "its", "these", "those", "because", "since", "as", "but", "and", "so", "all", "both", "everything", "nothing", "here", "in", "on", "at", "to", "one", "some", "with", "due", "unfortunately", "sadly"]
+)
+_CERTAIN = frozenset(["yes", "true", "false", "nope", "yep", "yeah", "affirmative", "yup"])
+_LEAD_IN = frozenset(
+    ["answer", "verdict", "the", "my", "is", ":", "-", "well", "hm", "hmm", "oh", ",", "so", "result", "conclusion", "final", "a", "clear", "overall", "in", "short", "unfortunately", "sadly", "i", "say", "would", "statement", "probably", "most", "likely", "very", "maybe", "perhaps", "definitely", "certainly", "surely", "presumably", "to", "be", "honest", "answering", "question", "your", "(", ")", "rather", "almost", "afraid", "am", "fear", "think", "judgement", "judgment", "assessment", "it's", "finding", "ruling"]
+)
+_AT_END = re.compile(
+    r"(?:\b(?:answer|verdict|conclusion|so|hence|therefore|thus|result|say|says|is|overall|be|reads?|short|word|to|remains?)|[:,\-])\s*"
+    r"(?:it is|a clear|a plain|simply|[\"'(:]|\s)*\b(yes|no|true|false|affirmative|negative)\b[\s\"'.!)*]*$"
+)
+_AUXILIARIES = stem_set("be do have can could will would should may might must need shall")
+_PRONOUNS = stem_set("it this that they these those we i you one there he she")
+_QUANTIFIERS = stem_set("some every no none nothing neither not all both any each everything anything something")
+_NEGATIVE = stem_set("not never hardly none nothing no neither")
+_FILLERS = stem_set(
+    "be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
+    "for with as say call one them i we you would could should can will there such quite just also still certainly clearly "
+    "definitely surely , sadly believe than seem very well no not never hardly none nothing"
+)
+
+
+@cache
+def _entries() -> list[tuple[tuple[str, ...], bool]]:
+    pairs = [(tuple(plain(entry).split()), name == "yes") for name in ("yes", "no") for entry in cue_lists()[name]]
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
+
+
+def _at_start(sentence: str) -> tuple[bool, str] | None:
+    sequence = tuple(token.strip() for token in TOKEN.findall(sentence.strip(" \"'*_#>-")))
+    skip = 0
+    while skip < min(len(sequence), 7) and sequence[skip] in _LEAD_IN:
+        skip += 1
+    for begin in dict.fromkeys((0, *range(skip, 0, -1))):
+        rest = sequence[begin:]
+        found = next(((key, value) for key, value in _entries() if rest[: len(key)] == key), None)
+        if found is None:
+            continue
+        key, value = found
+        after = rest[len(key)] if len(rest) > len(key) else ""
+        if after in {"to", "colour", "color", "copy"} and len(key) == 1:
+            continue
+        closed = after in {"", ",", ":", "-", "("}
+        if (
+            closed
+            or key[0] in _CERTAIN
+            or (len(key) >= 2 and after != "of")
+            or (key[0] == "no" and after in _FOLLOWERS)
+        ):
+            return value, " ".join(rest[: len(key)])
+    return None
+
+
+def read_polar(text: str) -> tuple[bool | None, str]:
+    """The yes or no of an answer, with the words that say it; (None, "") when there is none."""
+    sentences = split_sentences(text)
+    if not sentences:
+        return None, ""
+    if first := _at_start(sentences[0]):
+        return first
+    for sentence in reversed(sentences):
+        if match := _AT_END.search(sentence):
+            return match.group(1) in {"yes", "true", "affirmative"}, match.group(1)
+    for sentence in sentences[1:]:
+        if len(sentence.split()) <= 3 and (found := _at_start(sentence)):
+            return found
+    return None, ""
+
+
+def _is_negated(question: str) -> bool:
+    """Whether a question asks for an absence ("Is there nothing wrong?", "Are there no defects?")."""
+    opening = re.split(r"[.?!;]|, (?:and )?if\b", plain(question))[0]
+    return bool(re.search(r"\b(?:nothing|no|none|never|nowhere)\b", opening))
+
+
+def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None:
+    """The yes or no of a clause that only repeats the question's verb ("It isn't.", "Some area does.", "We cannot say that.").
+
+    Args:
+        question: the question as asked.
+        words: the words of the answer's first clause.
+    """
+    asked = set(stems(question))
+    sequence = [stem(word) for word in words]
+    position = next((index for index, word in enumerate(sequence[:7]) if word in _AUXILIARIES), None)
+    if position is None or position == 0:
+        return None
+    subject = sequence[:position]
+    if not (subject[0] in _PRONOUNS or subject[0] in _QUANTIFIERS or set(subject) <= asked | {"the"}):
+        return None
+    if not set(subject) <= asked | _PRONOUNS | _QUANTIFIERS | {"the", "of", "a", "an"}:
+        return None
+    rest = sequence[position + 1 :]
+    negative = bool(_NEGATIVE & {subject[0], *rest[:3]})
+    if set(rest) - asked - _FILLERS:
+        return None
+    value = not negative
+    if _is_negated(question) and subject[0] == stem("there"):
+        value = not value
+    return value, " ".join(words)
