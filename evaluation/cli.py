@@ -100,6 +100,47 @@ def detect(
     _finish(report.to_json(), report.to_markdown(), out, json)
 
 
+@app.command()
+def answer(
+    data: Data,
+    format: Format = None,
+    shots: Annotated[int, typer.Option(help="0: no reference, 1: one good image.")] = 1,
+    model: Annotated[
+        str | None, typer.Option(help="Model of the inspector: sage-tiny, a Hugging Face name or folder, or a URL.")
+    ] = None,
+    inspector: Annotated[
+        str, typer.Option(help="Registered inspector: sage, evidence-template, or your own.")
+    ] = "sage",
+    facts: Annotated[str | None, typer.Option(help="How facts reach the model: soft, hard or none.")] = None,
+    judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
+    limit: Annotated[int | None, typer.Option(help="At most so many images in all, spread evenly.")] = None,
+    per_class: Annotated[int, typer.Option(help="Good and defective images a category; 0 takes all.")] = 20,
+    categories: Categories = None,
+    seed: Seed = 0,
+    json: Json = False,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Figures for the answers of whole inspections: accuracy, Acc-G, MLE, naming, place, consistency."""
+    given = {"model": model, "facts": facts, "device": None if device == "auto" else device, "seed": seed or None}
+    dataset = _open(data, format, categories)
+    from evaluation.answer import AnswerSettings, measure
+    from evaluation.answer_figures import report_markdown
+    from evaluation.runs import Progress
+
+    settings = AnswerSettings(
+        inspector=inspector,
+        options={name: value for name, value in given.items() if value is not None},
+        shots=shots,
+        judge=judge,
+        per_class=per_class,
+        limit=limit,
+        seed=seed,
+    )
+    result = measure(dataset, settings, out=out, progress=Progress())
+    _finish(result, report_markdown(result), out, json)
+
+
 def main() -> None:
     """Entry point of `sage-eval`."""
     run_app(app, on_interrupt=ON_INTERRUPT)

@@ -1,0 +1,127 @@
+"""The plain inspector that every model has to beat: the evidence decides against its threshold, a template words it.
+
+Registered as `evidence-template`. It knows no language, no facts and no kind of defect; it names the place of the
+strongest region and follows the polarity of the question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceRegion, TraceStep
+from evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
+
+if TYPE_CHECKING:
+    from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
+
+NAME = "evidence-template"
+
+
+class EvidenceTemplateInspector:
+    """Evidence threshold plus template, as an `Inspector`.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        encoder: name of the visual encoder; None takes the default.
+        seed: accepted for symmetry with other inspectors; nothing here is random.
+        extractor: a ready extractor, shared with other parts of a program.
+
+    Raises:
+        InputError: no such encoder or device; an image of a request cannot be read.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        device: str = "auto",
+        encoder: str | None = None,
+        seed: int = 0,
+        extractor: EvidenceExtractor | None = None,
+    ) -> None:
+        del seed
+        self._device = device
+        self._encoder = encoder
+        self._extractor = extractor
+        self._bank: tuple[tuple[Path, ...], ReferenceBank] | None = None
+
+    def inspect(self, request: InspectionRequest) -> InspectionTrace:
+        """Inspects one part."""
+        from vlm.images import load_image
+
+        start = time.perf_counter()
+        evidence = self._evidence(request, load_image(request.image))
+        seen = time.perf_counter()
+        questions = [read_question(text) for text in request.questions] or standard_questions()
+        answers = [_answer(question, evidence, request.product) for question in questions]
+        end = time.perf_counter()
+        return InspectionTrace(
+            image=str(request.image),
+            references=[str(path) for path in request.references],
+            product=request.product,
+            domain=request.domain,
+            anomaly_score=evidence.score,
+            threshold=evidence.threshold,
+            threshold_from=evidence.threshold_from,
+            threshold_reason=evidence.threshold_reason,
+            verdict=evidence.verdict,
+            confidence=evidence.confidence,
+            confidence_reason=evidence.confidence_reason,
+            regions=[TraceRegion(box=r.box, place=r.place, score=r.score) for r in evidence.regions],
+            answers=answers,
+            steps=[
+                TraceStep(name="perceive", seconds=seen - start, summary=evidence.threshold_reason),
+                TraceStep(name="answer", seconds=end - seen, summary=f"{len(answers)} answers from templates."),
+            ],
+            warnings=list(evidence.warnings),
+            model=NAME,
+            seconds=end - start,
+        )
+
+    def inspect_many(self, requests: Iterable[InspectionRequest]) -> Iterator[InspectionTrace]:
+        """Inspects parts in order; a bank of references is made once for neighbours that share it."""
+        for request in requests:
+            yield self.inspect(request)
+
+    def _evidence(self, request: InspectionRequest, image: Any) -> Evidence:
+        from vlm.evidence import EvidenceExtractor, EvidenceSettings
+        from vlm.images import load_image
+
+        if self._extractor is None:
+            chosen: dict[str, Any] = {"encoder": self._encoder} if self._encoder else {}
+            self._extractor = EvidenceExtractor(EvidenceSettings(device=self._device, **chosen))
+        if not request.references:
+            return self._extractor.extract(image)
+        key = tuple(_files(request.references))
+        if self._bank is None or self._bank[0] != key:
+            self._bank = (key, self._extractor.prepare([load_image(path) for path in key]))
+        return self._extractor.extract(image, self._bank[1])
+
+
+def _files(references: Sequence[Path]) -> list[Path]:
+    """Files of the references; a folder stands for the pictures in it."""
+    from vlm.images import list_images
+
+    return [file for path in references for file in (list_images(path) if path.is_dir() else [path])]
+
+
+def _answer(question: Question, evidence: Evidence, product: str | None) -> TraceAnswer:
+    """The first template of the question's family for the measured state; the verdict follows the polarity."""
+    data = wordings()
+    verdict = verdict_of(question.polarity, evidence.verdict) if question.polarity else None
+    place = evidence.regions[0].place if evidence.regions else None
+    text = data["answers"][question.family][evidence.verdict][0].format(
+        product=product or data["product_words"][""],
+        defect=data["unnamed_defect"],
+        place=data["place_phrase"].format(place=place) if place else "",
+        consequence=data["unknown_consequence"],
+    )
+    return TraceAnswer(
+        question=question.text,
+        family=question.family,
+        verdict=verdict,
+        text=text if verdict is None else f"{verdict}. {text}",
+    )
