@@ -32,8 +32,8 @@ def finding(evidence: EvidenceSummary, product: str | None) -> str:
     compared = evidence["threshold_from"] == "references"
     if evidence["verdict"] == "normal":
         if compared:
-            return f"Nothing on {thing} stands out from the good reference."
-        return f"Nothing on {thing} stands out from the rest of its own picture."
+            return f"T{thing[1:]} looks like the good reference; nothing stands out."
+        return f"T{thing[1:]} looks even; nothing stands out from the rest of its own picture."
     where = join([f"the {place}" for place in places(evidence)])
     if compared:
         differs = f"{thing} looks different from the good reference"
@@ -98,7 +98,7 @@ def grounded_answer(
 
 def wording_messages(sentence: str, facts: Sequence[dict[str, Any]], hard_facts: bool) -> list[dict[str, Any]]:
     """The chat that asks a language model to word a finding. Facts are quoted data, not orders."""
-    from knowledge.checks import quote_fact
+    from knowledge.instructions import quote_fact
 
     knowledge = ""
     if hard_facts and facts:
@@ -107,16 +107,8 @@ def wording_messages(sentence: str, facts: Sequence[dict[str, Any]], hard_facts:
             + "\n".join(quote_fact(fact["text"]) for fact in facts)
             + "\n\n"
         )
-    return [
-        {
-            "role": "system",
-            "content": "You reword inspection findings for a quality engineer. Say the same in one short sentence.",
-        },
-        {
-            "role": "user",
-            "content": f"{knowledge}Finding: {sentence}\nSay the same finding in other words, in one sentence.",
-        },
-    ]
+    task = f'Rewrite this sentence in plain English, keeping its meaning: "{sentence}"'
+    return [{"role": "user", "content": knowledge + task}]
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
@@ -130,13 +122,33 @@ def first_sentence(text: str) -> str:
     return sentence if sentence.endswith((".", "!")) else ""
 
 
+# Words that a wording may bring without bringing matter: how reports say "different", "like", "seen".
+REPORTING_WORDS = frozenset(
+    """differ differs different differently deviate deviates depart departs departure distinct unlike unusual match matches
+    matching same similar identical like resemble resembles consistent agree agrees compare compared comparison reference
+    good look looks appear appears seem seems show shows shown see seen find found observe observed note noted visible
+    stand stands out area areas region regions part parts place places whole entire rest picture image surface inspected
+    sample even uniform everything nothing anything something there also both overall no not""".split()  # noqa: SIM905
+)
+_FUNCTION_WORDS = frozenset(
+    """a an the of in on at to and or but by as it its this that these those with from for has have be been than into
+    within across which one is are was were own""".split()  # noqa: SIM905
+)
+
+
+def content_words(text: str) -> set[str]:
+    """Lower-case words of a text that carry meaning."""
+    return set(re.findall(r"[a-z]+", text.lower())) - _FUNCTION_WORDS
+
+
 def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None) -> str | None:
     """Why a model's wording cannot be used, or None when it says what the evidence says.
 
-    It must keep the state (different or not), every place and no other place, bring no number and stay short.
+    It must keep the state (different or not), every place and no other place, bring no number and no new matter, and
+    stay short. A small model reworded "nothing stands out" as "a great example of its own quality": fluent, invented.
     """
-    from evaluation.verdict import state_in_text
-
+    from evaluation.reading import read
+    from evaluation.verdict import spoken_verdict
     from vlm.places import PLACES
 
     if not sentence:
@@ -154,7 +166,10 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return f"a measured place is lost ({join(missing)})"
     if product and product.lower() not in lowered and "part" not in lowered:
         return "the part is not named"
-    state = state_in_text(sentence)
+    given = content_words(finding(evidence, product)) | REPORTING_WORDS
+    if added := sorted(content_words(sentence) - given):
+        return f"words that nobody measured ({join(added[:3])})"
+    state = spoken_verdict(read(sentence), None).state
     if state != evidence["verdict"]:
         return f"it reads as {state or 'undecided'}, the evidence says {evidence['verdict']}"
     return None
