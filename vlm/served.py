@@ -346,14 +346,13 @@ def _without_refused(body: dict[str, Any], refusal: str) -> dict[str, Any] | Non
 
 def _text_of(reply: Any, name: str, *, may_be_empty: bool = False) -> str:
     """The text of the first choice of a reply; raises `BackendError` if it has none."""
-    choices = getattr(reply, "choices", None)
-    message = choices[0].message if choices else None
-    text = getattr(message, "content", None)
-    if isinstance(text, str) and (text or may_be_empty or choices[0].finish_reason == "stop"):
-        return text
-    if may_be_empty and message is not None:
-        return ""
+    choice = next(iter(getattr(reply, "choices", None) or ()), None)
+    message = getattr(choice, "message", None)
+    text = getattr(message, "content", None) or ""
+    ended = getattr(choice, "finish_reason", None) == "stop"
     said = getattr(message, "refusal", None)
+    if not said and isinstance(text, str) and (text or ended or (may_be_empty and message is not None)):
+        return text
     why = f"it declined: {one_line(Exception(said))}" if said else "its reply holds no text"
     raise BackendError(f"{name} gave no answer ({why}); try again, ask for more tokens or choose another model.")
 
