@@ -67,7 +67,19 @@ class _Match:
 # A negator of this list reaches over commas: "no scratches, dents or cracks".
 _LISTING = frozenset(
     " ".join(stems(entry))
-    for entry in ["no", "without", "neither", "none", "free of", "free from", "zero", "nor", "absence of", "never", "nothing"]
+    for entry in [
+        "no",
+        "without",
+        "neither",
+        "none",
+        "free of",
+        "free from",
+        "zero",
+        "nor",
+        "absence of",
+        "never",
+        "nothing",
+    ]
 )
 _FAR = stem_set("nothing none never not nowhere no neither")
 _LINKS = stem_set(", or and nor any a an either other visible sign of the in even kind")

@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from evaluation.stemming import plain, stem
+from evaluation.stemming import plain, stem, word_set
 
 TOKEN = re.compile(r"[a-z0-9]+(?:[-/'][a-z0-9]+)*|[,:()]|\s-\s")
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9)\"'])[.!?]+(?=\s|$|[A-Z\"])|[;\n]+|[.!?]{2,}|\s*(?:=>|->|→)\s*")
 _ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|approx|ca|fig|n\.g|vs|etc)\.(?=\s+[a-z0-9,])")
-_OPENERS = frozenset(
-    ["but", "however", "although", "though", "yet", "whereas", "while", "whilst", "so", "because", "since", "therefore", "hence", "thus", "which", "despite", "still", "nevertheless", "nonetheless", "as", "albeit", "unless", "if", "until", "except", "when", "where", "apart", "besides"]
+_OPENERS = word_set(
+    "but however although though yet whereas while whilst so because since therefore hence thus which despite "
+    "still nevertheless nonetheless as albeit unless if until except when where apart besides"
 )
-CONCESSIONS = frozenset(
-    ["but", "however", "although", "though", "yet", "despite", "nevertheless", "nonetheless", "albeit", "except", "apart", "besides"]
-)
+CONCESSIONS = word_set("but however although though yet despite nevertheless nonetheless albeit except apart besides")
 """Openers after which something is told that stands against the rest."""
-_STARTERS = frozenset(
-    ["a", "an", "the", "it", "its", "this", "that", "these", "those", "there", "they", "we", "i", "you", "he", "she", "all", "every", "each", "is", "are", "was", "has", "have", "can", "could", "should", "must", "may", "might", "will", "would", "do", "does", "did", "need", "needs", "everything", "nothing", "no", "none", "not"]
+_STARTERS = word_set(
+    "a an the it its this that these those there they we i you he she all every each is are was has have can "
+    "could should must may might will would do does did need needs everything nothing no none not"
 )
-_VERBS = frozenset(
-    ["be", "have", "show", "look", "seem", "appear", "can", "could", "should", "must", "may", "might", "will", "would", "do", "need", "match", "meet", "conform", "run", "sit", "lie", "lead", "make", "cause", "allow", "remain", "stay", "find", "see", "detect", "reach", "cross", "go", "reject", "scrap", "replace", "use", "accept", "carry", "cover"]
+_VERBS = word_set(
+    "be have show look seem appear can could should must may might will would do need match meet conform run sit "
+    "lie lead make cause allow remain stay find see detect reach cross go reject scrap replace use accept carry "
+    "cover"
 )
 _LIST_NEGATORS = frozenset({"no", "without", "neither", "free", "nor", "any"})
 _BEFORE_SO = frozenset({"not", "and", "is", "say", "think", "be", "or", "quite", "do"})

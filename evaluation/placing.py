@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.reading import Reading
 from evaluation.rubric import Fault
-from evaluation.stemming import plain, stem
+from evaluation.stemming import plain, stem, word_set
 from vlm.places import COLUMNS, PLACES, ROWS, cell_of_place, place_of_box
 
 if TYPE_CHECKING:
@@ -53,14 +53,16 @@ _CLOCK = {
 }
 _NUMBERS = {
     word: number
-    for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])
+    for number, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
 }
 _CLOCK_PATTERN = re.compile(r"\b(\d{1,2}|[a-z]+)(?:\s*-?\s*o\s*'?\s*clock|\s*uhr)\b")
 _ROW_OF = {word: row for row, words in _ROW_WORDS.items() for word in words.split()}
 _COLUMN_OF = {word: column for column, words in _COLUMN_WORDS.items() for word in words.split()}
 _MIDDLE = frozenset(_MIDDLE_WORDS.split())
-_JOINTS = frozenset(
-    ["-", "of", "the", "and", "at", "in", "to", "on", "side", "hand", "corner", "edge", ",", "area", "part", "half", "third", "quarter", "quadrant", "section", "region", "end", "far", "very"]
+_JOINTS = word_set(
+    "- of the and at in to on side hand corner edge , area part half third quarter quadrant section region end far very"
 )
 _BETWEEN = re.compile(
     r"\bbetween (?:the )?(?:top|bottom|left|right|upper|lower)(?: \w+)? and (?:the )?(?:top|bottom|left|right|upper|lower)(?: (?:edge|end|side|half))?\b"
@@ -85,7 +87,21 @@ PLACE_STEMS: frozenset[str] = frozenset(
         *_COLUMN_OF,
         *_MIDDLE,
         *_CORNERS,
-        *["o", "clock", "hand", "side", "corner", "edge", "area", "region", "zone", "half", "third", "quarter", "quadrant"],
+        *[
+            "o",
+            "clock",
+            "hand",
+            "side",
+            "corner",
+            "edge",
+            "area",
+            "region",
+            "zone",
+            "half",
+            "third",
+            "quarter",
+            "quadrant",
+        ],
     )
 )
 """Stems of the words that make up places."""
@@ -286,3 +302,12 @@ def _is_exact(place: Place, right: frozenset[Cell]) -> bool:
         and len(place.cells) == 3
         and ((place.cells == _cells(row, None) and column == 1) or (place.cells == _cells(None, column) and row == 1))
     )
+
+
+def region_of_words(place: str | None) -> list[tuple[int, int, int, int]] | None:
+    """A box in the middle of the first place that the words name, in a picture of 300 x 300; None without a place."""
+    cells = sorted(cells_of_words(place))
+    if not cells:
+        return None
+    row, column = cells[len(cells) // 2]
+    return [(100 * column + 30, 100 * row + 30, 100 * column + 70, 100 * row + 70)]

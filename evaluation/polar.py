@@ -10,15 +10,19 @@ import re
 from functools import cache
 
 from evaluation.clauses import TOKEN, split_sentences
-from evaluation.stemming import plain, stem, stem_set, stems
+from evaluation.stemming import plain, stem, stem_set, stems, word_set
 from evaluation.wordlists import cue_lists
 
-_FOLLOWERS = frozenset(
-    ["it", "the", "this", "there", "that", "they", "i", "we", "you", "a", "an", "its", "these", "those", "because", "since", "as", "but", "and", "so", "all", "both", "everything", "nothing", "here", "in", "on", "at", "to", "one", "some", "with", "due", "unfortunately", "sadly"]
+_FOLLOWERS = word_set(
+    "it the this there that they i we you a an its these those because since as but and so all both everything "
+    "nothing here in on at to one some with due unfortunately sadly"
 )
-_CERTAIN = frozenset(["yes", "true", "false", "nope", "yep", "yeah", "affirmative", "yup"])
-_LEAD_IN = frozenset(
-    ["answer", "verdict", "the", "my", "is", ":", "-", "well", "hm", "hmm", "oh", ",", "so", "result", "conclusion", "final", "a", "clear", "overall", "in", "short", "unfortunately", "sadly", "i", "say", "would", "statement", "probably", "most", "likely", "very", "maybe", "perhaps", "definitely", "certainly", "surely", "presumably", "to", "be", "honest", "answering", "question", "your", "(", ")", "rather", "almost", "afraid", "am", "fear", "think", "judgement", "judgment", "assessment", "it's", "finding", "ruling"]
+_CERTAIN = word_set("yes true false nope yep yeah affirmative yup")
+_LEAD_IN = word_set(
+    "answer verdict the my is : - well hm hmm oh , so result conclusion final a clear overall in short "
+    "unfortunately sadly i say would statement probably most likely very maybe perhaps definitely certainly "
+    "surely presumably to be honest answering question your ( ) rather almost afraid am fear think judgement "
+    "judgment assessment it's finding ruling"
 )
 _AT_END = re.compile(
     r"(?:\b(?:answer|verdict|conclusion|so|hence|therefore|thus|result|say|says|is|overall|be|reads?|short|word|to|remains?)|[:,\-])\s*"

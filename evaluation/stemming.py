@@ -177,6 +177,11 @@ def stem(word: str) -> str:
     return word
 
 
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as one string."""
+    return frozenset(text.split())
+
+
 def stem_set(text: str) -> frozenset[str]:
     """The stems of the words of a list that is written as one string (punctuation marks stay as they are)."""
     return frozenset(stem(word) for word in text.split())
