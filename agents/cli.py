@@ -91,11 +91,11 @@ def check_files(image: Path, references: list[Path], out: Path | None) -> None:
 def import_heavy() -> None:
     """Imports what an inspection needs, so that its time is not mistaken for that of the models."""
     import faiss  # noqa: F401
-    import knowledge.store  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
     import agents.graph  # noqa: F401
+    import knowledge.store  # noqa: F401
 
 
 def watch(inspector: SageInspector, request: Any, quiet: bool) -> InspectionTrace:

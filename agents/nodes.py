@@ -99,7 +99,7 @@ def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
     match = store.match_product(request.product or " ".join(request.questions))
     domain = request.domain or match.domain
-    note = f"domain {domain} as asked" if request.domain else match.how
+    note = f"domain {domain} as asked" if request.domain else match.note or f"domain {domain}, found by {match.how}"
     known = match.domain == domain and match.product is not None
     product = request.product or (match.product if known else None)
     if settings["facts"] == "none" or settings["fact_count"] == 0:
@@ -193,8 +193,7 @@ def review(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
     ]
     if state["settings"]["learn"]:
         for identifier, decision in decisions.items():
-            if runtime.context.store.get(identifier) is not None:
-                runtime.context.store.set_status(identifier, status[decision])
+            runtime.context.store.set_status(identifier, status[decision])
     approved = sum(decision == "approve" for decision in decisions.values())
     return {"facts": facts}, f"an expert approved {approved} and rejected {len(decisions) - approved} facts"
 

@@ -124,11 +124,12 @@ def first_sentence(text: str) -> str:
 
 # Words that a wording may bring without bringing matter: how reports say "different", "like", "seen".
 REPORTING_WORDS = frozenset(
-    """differ differs different differently deviate deviates depart departs departure distinct unlike unusual match matches
-    matching same similar identical like resemble resembles consistent agree agrees compare compared comparison reference
-    good look looks appear appears seem seems show shows shown see seen find found observe observed note noted visible
-    stand stands out area areas region regions part parts place places whole entire rest picture image surface inspected
-    sample even uniform everything nothing anything something there also both overall no not""".split()  # noqa: SIM905
+    """matching differ differs different differently deviate deviates depart departs departure distinct unlike unusual
+    match matches same similar identical like resemble resembles consistent agree agrees compare compared
+    comparison reference good look looks appear appears seem seems show shows shown see seen find found observe
+    observed note noted visible stand stands out area areas region regions part parts place places whole entire
+    rest picture image surface inspected sample even uniform everything nothing anything something there also
+    both overall no not""".split()  # noqa: SIM905
 )
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to and or but by as it its this that these those with from for has have be been than into

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from agents.settings import AgentSettings
 
 if TYPE_CHECKING:
-    from knowledge.store import FactStore
     from PIL import Image
-    from vlm.backends import LanguageBackend
 
     from evaluation.judging import Judge
+    from knowledge.store import FactStore
+    from vlm.backends import LanguageBackend
     from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
 
 BANKS_KEPT = 8
@@ -171,3 +171,8 @@ class Workbench:
             while len(self._views) > VIEWS_KEPT:
                 self._views.popitem(last=False)
         return view
+
+    def forget_views(self) -> None:
+        """Forgets the parts that were looked at (not the references), so that the next look is a new one."""
+        with self._lock:
+            self._views.clear()

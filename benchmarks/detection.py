@@ -1,0 +1,81 @@
+"""Image AUROC per category with one reference and with none, beside the plain baseline, and the seconds an image.
+
+    .venv/bin/python benchmarks/detection.py ../shared/data/dev --out runs/detection
+    .venv/bin/python benchmarks/detection.py ../shared/data/dev --draws 1 --headline
+
+Cells are kept in --out and not measured twice while data and code stay the same. `--headline` takes only the categories
+that ../shared/data/README.md marks H: enough good and bad images, and no shortcut between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HEADLINE = {
+    "dev": ["solar_cell_mono", "solar_cell_poly", "screw", "pump_impeller", "fabric_02", "fabric_03"],
+    "test": ["magnetic_tile", "bottle", "pavement", "powerline_insulator"],
+}
+
+
+def measure(data: Path, shots: int, draws: int, categories: list[str] | None, out: Path | None) -> dict[str, Any]:
+    """Both methods on one set; the report as `sage-eval detect --json` prints it."""
+    from evaluation.datasets import open_dataset
+    from evaluation.detect import DetectSettings, detect
+    from evaluation.runs import Progress
+
+    settings = DetectSettings(shots=shots, seeds=tuple(range(draws)), methods=("sage", "baseline"))
+    report = detect(open_dataset(data, categories=categories), settings, out=out, progress=Progress())
+    return {method: report.figures(method) for method in ("sage", "baseline")}
+
+
+def table(runs: dict[int, dict[str, Any]]) -> str:
+    """Markdown: a row a category, AUROC of both methods with and without a reference, seconds an image."""
+    shots = sorted(runs, reverse=True)
+    lines = ["| category | " + " | ".join(f"{s} ref: SAGE | baseline | s/image (ratio)" for s in shots) + " |"]
+    lines.append("|" + "---|" * (1 + 3 * len(shots)))
+    sums: dict[tuple[int, str], list[float]] = {}
+    for category in runs[shots[0]]["sage"]:
+        row = [category]
+        for shot in shots:
+            ours, base = (runs[shot][method][category] for method in ("sage", "baseline"))
+            for method, figures in (("sage", ours), ("baseline", base)):
+                value = figures["image_auroc"]
+                row.append("-" if value is None else f"{value:.3f}")
+                if value is not None:
+                    sums.setdefault((shot, method), []).append(value)
+            seconds, plain = ours["seconds_per_image"], base["seconds_per_image"]
+            row.append(f"{seconds:.2f} ({seconds / plain:.1f}x)" if seconds and plain else "-")
+        lines.append("| " + " | ".join(row) + " |")
+    means = ["**mean**"]
+    for shot in shots:
+        for method in ("sage", "baseline"):
+            values = sums.get((shot, method), [])
+            means.append(f"**{sum(values) / len(values):.3f}**" if values else "-")
+        means.append("")
+    return "\n".join([*lines, "| " + " | ".join(means) + " |"])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--headline", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    categories = HEADLINE.get(arguments.data.name) if arguments.headline else None
+    out = arguments.out
+    runs = {
+        shots: measure(arguments.data, shots, arguments.draws, categories, out and out / f"shots-{shots}")
+        for shots in (1, 0)
+    }
+    print(table(runs))
+    if out:
+        (out / "results.json").write_text(json.dumps({str(k): v for k, v in runs.items()}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
