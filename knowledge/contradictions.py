@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from knowledge.quantities import Quantity, conflict, find_quantities
@@ -31,18 +31,41 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Relation:
+    """Two things in an order that matters: cause and effect, earlier and later, more and less ("brighter than").
+
+    Attributes:
+        kind: "cause", "order" or "comparison".
+        first: stems of the cause, of what comes earlier, or of what stands before "than".
+        second: stems of the other one.
+    """
+
+    kind: str
+    first: frozenset[str]
+    second: frozenset[str]
+
+    def swapped(self, other: Relation) -> bool:
+        """Whether the other relation has the two things the other way round."""
+        one, two = self.first - self.second, self.second - self.first
+        our, their = other.first - other.second, other.second - other.first
+        return self.kind == other.kind and bool(one & their and two & our) and not (one & our or two & their)
+
+
+@dataclass(frozen=True)
 class Profile:
     """What of a sentence counts for the comparison.
 
     Attributes:
         words: content words in order, without those that belong to a number ("longer than 5 mm").
         quantities: numbers with their units.
-        subject: stems before the first verb-like word (at most four), which tell what the sentence is about.
+        subject: stems of the first three content words, which tell what the sentence is about.
+        relation: what causes what, precedes what, or exceeds what, where the sentence says so.
     """
 
     words: tuple[Word, ...]
     quantities: tuple[Quantity, ...]
     subject: tuple[str, ...]
+    relation: Relation | None = None
 
     @property
     def stems(self) -> frozenset[str]:
@@ -52,7 +75,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class Flip:
-    """One way in which two sentences are opposed: how ("negation", "opposites", "numbers") and the words that show it."""
+    """One way in which two sentences are opposed, and the words that show it.
+
+    Attributes:
+        how: "negation", "opposites", "numbers" or "direction".
+        left: words of the first sentence.
+        right: words of the second one.
+    """
 
     how: str
     left: str
@@ -96,6 +125,8 @@ def find_flips(left: Profile, right: Profile) -> list[Flip]:
     verdicts = len((left.stems & _condemning()) - used) + len((right.stems & _condemning()) - used)
     flips.extend(denials if verdicts % 2 == 0 or (left.stems & right.stems & _condemning()) else denials[1:])
     flips.extend(_numbers(left, right))
+    if left.relation and right.relation and left.relation.swapped(right.relation):
+        flips.append(Flip("direction", " ".join(sorted(left.relation.first)), " ".join(sorted(right.relation.first))))
     return flips
 
 
@@ -145,7 +176,7 @@ def same_subject(left: Profile, right: Profile, flips: list[Flip]) -> bool:
     left, right = _without(left, gone), _without(right, gone)
     ours, theirs = left.stems, right.stems
     shared = ours & theirs
-    if not shared or not _subjects_meet(left, right) or _replaced(left, right):
+    if not shared or not _subjects_meet(left, right) or replaced_words(left, right):
         return False
     smaller, larger = sorted((len(ours), len(theirs)))
     contained = len(shared) / smaller
@@ -155,7 +186,7 @@ def same_subject(left: Profile, right: Profile, flips: list[Flip]) -> bool:
 
 def _without(side: Profile, gone: set[str]) -> Profile:
     subject = tuple(stem for stem in side.subject if stem not in gone)
-    return Profile(tuple(word for word in side.words if word.stem not in gone), side.quantities, subject)
+    return replace(side, words=tuple(word for word in side.words if word.stem not in gone), subject=subject)
 
 
 def _subjects_meet(left: Profile, right: Profile) -> bool:
@@ -165,7 +196,7 @@ def _subjects_meet(left: Profile, right: Profile) -> bool:
     return bool(set(left.subject) & right.stems) and bool(set(right.subject) & left.stems)
 
 
-def _replaced(left: Profile, right: Profile) -> bool:
+def replaced_words(left: Profile, right: Profile) -> bool:
     """Whether a word stands where the other sentence has another ("sealing face" / "outer face"): then they differ."""
     ours, theirs = [word.stem for word in left.words], [word.stem for word in right.words]
     codes = SequenceMatcher(a=ours, b=theirs, autojunk=False).get_opcodes()
@@ -194,11 +225,41 @@ def profile(text: str) -> Profile:
             negator, reach = count, _NEGATION_REACH
         elif token in ",;:.()" or token in {"but", "and", "because", "although", "while", "which", "so", "than"}:
             negator = None
-        elif token not in _stop() and stem(token) not in _stop_stems():
+        elif not _is_stop(token):
             words.append(Word(meaning(token), negator))
             reach -= 1
             negator = negator if reach > 0 else None
-    return Profile(tuple(words), tuple(quantities), tuple(word.stem for word in words[:3]))
+    return Profile(tuple(words), tuple(quantities), tuple(word.stem for word in words[:3]), _relation(rest))
+
+
+_RELATIONS: tuple[tuple[str, bool, re.Pattern[str]], ...] = (
+    ("cause", False, re.compile(
+        r"\b(?:caused by|due to|results? from|resulting from|arises? from|stems? from|comes? from|originates? from|"
+        r"because of|because|(?:a )?(?:result|consequence|effect) of|traced (?:back )?to)\b")),
+    ("cause", True, re.compile(
+        r"\b(?:causes?|leads? to|results? in|produces?|creates?|gives? rise to|triggers?|brings? about|provokes?)\b")),
+    ("order", True, re.compile(r"\b(?:before|prior to|precedes?)\b")),
+    ("order", False, re.compile(r"\b(?:after|follows?|following)\b")),
+    ("comparison", True, re.compile(r"\bthan\b")),
+)  # fmt: skip
+
+
+def _relation(text: str) -> Relation | None:
+    """The first relation that a sentence states (in lower case, without its numbers)."""
+    for kind, forward, pattern in _RELATIONS:
+        if match := pattern.search(text):
+            before, after = _content(text[: match.start()]), _content(text[match.end() :])
+            if before and after:
+                return Relation(kind, *((before, after) if forward else (after, before)))
+    return None
+
+
+def _content(text: str) -> frozenset[str]:
+    return frozenset(meaning(token) for token in re.findall(r"[a-z]+(?:-[a-z]+)*", text) if not _is_stop(token))
+
+
+def _is_stop(token: str) -> bool:
+    return token in _stop() or stem(token) in _stop_stems()
 
 
 def _tokens(text: str) -> list[str]:
