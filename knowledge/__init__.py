@@ -9,5 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embedding": ["SentenceEmbedder", "default_embedder"],
         "facts": ["KINDS", "STATUSES", "Fact", "FactLocation", "FactSource", "fact_from_record", "fact_id"],
         "llama_index_embedding": ["SageEmbedding"],
+        "retrieval": ["DomainMatch", "ScoredFact"],
+        "store": ["AddReport", "DomainInfo", "FactStore"],
     },
 )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
+DEFAULT_DIMENSIONS = 384
+
 _DEFAULT_TOKENS = 256
 """Longest input of all-MiniLM-L6-v2 in tokens, from its sentence_bert_config.json; the rest is cut off."""
 
