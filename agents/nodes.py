@@ -19,6 +19,7 @@ from agents.state import EvidenceSummary, InspectionState
 from agents.workbench import Workbench
 from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
 from knowledge.facts import Fact
+from vlm.appearance import describe_region
 from vlm.errors import InputError
 
 Update = dict[str, Any]
@@ -73,7 +74,7 @@ def perceive(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Updat
         ],
         size=list(view.image.size),
     )
-    warnings = list(seen.warnings)
+    looks = [describe_region(view.image, seen, region) for region in seen.regions]
     found = (
         f"{len(evidence['regions'])} region{'s' * (len(evidence['regions']) != 1)}"
         if evidence["regions"]
@@ -82,7 +83,7 @@ def perceive(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Updat
     where = f" ({wording.join(wording.places(evidence))})" if evidence["regions"] else ""
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {found}{where}"
-    return {"evidence": evidence, "warnings": warnings}, summary
+    return {"evidence": evidence, "looks": looks, "warnings": list(seen.warnings)}, summary
 
 
 def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
@@ -110,30 +111,49 @@ def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
             "facts": [],
             "recall_note": note,
         }, "facts are switched off"
-    kinds = (
-        ["appearance", "consequence", "cause"]
-        if evidence["verdict"] == "anomalous"
-        else ["normal-variation", "appearance", "inspection"]
-    )
-    place = wording.places(evidence)[0] if evidence["regions"] else None
-    query = " ".join(
-        [product or "", *request.questions, "defect" if evidence["verdict"] == "anomalous" else "normal good part"]
-    ).strip()
-    share, extra = divmod(settings["fact_count"], len(kinds))
-    facts: dict[str, dict[str, Any]] = {}
-    for rank, kind in enumerate(kinds):
-        for hit in store.search(query, domain=domain, kind=kind, k=share + (rank < extra), place=place):
-            facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
+    facts = recall_facts(state, runtime.context, domain, product)
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
     update = {
         "domain": domain,
         "product": product,
         "covered": covered,
-        "facts": list(facts.values()),
+        "facts": facts,
         "recall_note": note,
     }
     cover = "covers" if covered else "does not cover"
     return update, f"{len(facts)} facts ({note}); recall {cover} the object"
+
+
+def recall_facts(
+    state: InspectionState, workbench: Workbench, domain: str | None, product: str | None
+) -> list[dict[str, Any]]:
+    """Facts of each kind that the verdict calls for, best first, each once.
+
+    The fact that fits the looks of the strongest region ("dark elongated line") comes first; what it is a fact *of*
+    then guides the search for causes and consequences, so that the cited facts speak of one and the same defect.
+    """
+    anomalous = state["evidence"]["verdict"] == "anomalous"
+    kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
+    places = wording.places(state["evidence"])
+    questions = " ".join(request_of(state).questions) or "normal or defective"
+    hint = state["looks"][0] if anomalous and state["looks"] else None
+    share, extra = divmod(state["settings"]["fact_count"], len(kinds))
+    facts: dict[str, dict[str, Any]] = {}
+    for rank, kind in enumerate(kinds):
+        hits = workbench.store.search(
+            questions,
+            domain=domain,
+            kind=kind,
+            k=share + (rank < extra),
+            product=product,
+            place=places[0] if places else None,
+            defect=hint,
+        )
+        for hit in hits:
+            facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
+        if rank == 0 and anomalous and hits and hits[0].fact.defects:
+            hint = hits[0].fact.defects[0]
+    return list(facts.values())
 
 
 @step
@@ -233,7 +253,9 @@ def answer(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
         verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
         kinds = KINDS_OF_FAMILY[question.family]
         cited = [fact for kind in kinds for fact in facts if fact["kind"] == kind][:1]
-        text = wording.grounded_answer(question.family, verdict, evidence, product, state.get("defect"), cited, worded)
+        text = wording.grounded_answer(
+            question.family, verdict, evidence, product, state.get("defect"), cited, state["looks"], worded
+        )
         shown = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
         answers.append(
             TraceAnswer(

@@ -63,6 +63,7 @@ def grounded_answer(
     product: str | None,
     defect: str | None,
     facts: Sequence[dict[str, Any]],
+    looks: Sequence[str] = (),
     worded: str | None = None,
 ) -> str:
     """The full answer: the verdict for the question as asked, the finding (or its accepted wording), what follows.
@@ -74,20 +75,21 @@ def grounded_answer(
         product: name of the product, if known.
         defect: name of the defect, if one can be given.
         facts: the facts that this answer cites, most fitting first.
+        looks: the regions in measured words, in the order of the evidence's regions.
         worded: the language model's accepted wording of the finding.
     """
     anomalous = evidence["verdict"] == "anomalous"
     parts = [] if verdict is None else ["Yes." if verdict else "No."]
     parts.append(worded or finding(evidence, product))
     if family == "defect identification" and anomalous:
+        if looks and looks[0]:
+            parts.append(f"Measured there: {with_article(looks[0])} in the {evidence['regions'][0]['place']}.")
         parts.append(
-            f"It is {with_article(defect)}."
-            if defect
-            else "What kind of defect it is cannot be told from the evidence alone."
+            f"It is {with_article(defect)}." if defect else "The evidence alone does not tell which defect it is."
         )
     if family == "defect diagnosis":
         parts.append(
-            "Keep it out of use until an expert has looked at the marked area."
+            "It should not be used before an expert has looked at the marked area."
             if anomalous
             else "Nothing that was measured speaks against its use."
         )
