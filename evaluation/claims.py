@@ -28,7 +28,7 @@ class Claim:
         kind: of its state as a whole ("state"), of a named defect ("defect"), or of its use ("use").
         words: the clause it stands in.
         sentence, clause: where it stands (numbers within the text).
-        concept: the lexicon's concept, for a named defect.
+        concept: the lexicon's concept, for a named defect ("bend|misplacement" where the words fit several).
         term: the words that were matched.
         denied: the stance comes from a negation ("no cracks" is good, denied).
         hedged: said with doubt.
@@ -90,6 +90,7 @@ _SEEN = stem_set(
     "appear occur there show spot make report note"
 )
 _COMPARING = stem_set("unlike than to with from against where versus in of on as")
+_POINTING = stem_set("a an the this that these those it them which one , of for from")
 _RULED_OUT = stem_set("rule exclude dismiss")
 _HARDLY = stem_set("not nowhere never hardly")
 
@@ -112,8 +113,11 @@ def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: 
         if any(n.end - n.start >= cue.end - cue.start for n in clashes):
             continue
         negators = [n for n in negators if n not in clashes]
-        cues.append(cue)
-    return [_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues]
+        if cue.name != "neutral":
+            cues.append(cue)
+    claims = [_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues]
+    exception = _exception(number, clause, cues)
+    return [*claims, exception] if exception else claims
 
 
 def _claim(
@@ -152,6 +156,17 @@ def _claim(
         excused=excused,
         tolerated=tolerated,
     )
+
+
+def _exception(number: int, clause: Clause, cues: list[_Match]) -> Claim | None:
+    """A complaint about what is excepted, whatever it is called: "in order, apart from the wobbly handle"."""
+    found = cue_table("exceptions").find(clause.stems)
+    if not found or any(cue.start >= found[0][1] for cue in cues) or clause.opener in {"other"}:
+        return None
+    words = [word for word in clause.words[found[0][1] :] if stem(word) not in _POINTING]
+    if not words or has_cue("harmless", clause.stems[found[0][1] :]):
+        return None
+    return Claim("bad", "defect", clause.text, clause.sentence, number, term=" ".join(words))
 
 
 # --------------------------------------------------------------------------------------------------------- negation
@@ -208,7 +223,7 @@ def _scope(clause: Clause, cue: _Match, good: bool, negated: bool) -> Scope:
     head, sequence = clause.stems[: cue.start], clause.stems
     if not good and has_cue("looked-for", head):
         return "aside"
-    if clause.opener in {"if", "unless"} or has_cue("conditions", head[:3]):
+    if clause.opener in {"if", "unless"} or (has_cue("conditions", head[:3]) and "even" not in head[:3]):
         return "aside"
     if not cue.name.startswith("use-") and not negated and has_cue("expectations", head):
         return "aside"
@@ -232,12 +247,11 @@ def _is_said_of_others(sequence: tuple[str, ...], cue: _Match) -> bool:
 
 def _excuses(clause: Clause, cue: _Match, around: tuple[str, ...], weak: bool) -> tuple[bool, bool]:
     """Whether an appearance is explained away, and whether it is at least called tolerable."""
-    harmless = _positive("harmless", around)
-    if not harmless:
-        return False, False
     head, tail = clause.stems[: cue.start], clause.stems[cue.end :]
-    seeming = has_cue("seeming", clause.stems[: cue.end]) or has_cue("seeming", head)
     equated = bool(_COPULAS & set(tail)) and bool(_positive("harmless", tail) or _positive("good", tail))
+    if not equated and not _positive("harmless", around):
+        return False, False
+    seeming = has_cue("seeming", clause.stems[: cue.end]) or has_cue("seeming", head)
     turned = bool(_TURNS & set(around))
     tolerated = bool(_positive("tolerance", around))
     return weak or seeming or (turned and not tolerated) or equated, tolerated

@@ -30,6 +30,7 @@ GENERAL = frozenset(
 SAME = 0.6
 NEAR = 0.42
 GLOSS = 0.5
+STRICT_GLOSS = 0.6
 GLOSS_MARGIN = 0.05
 
 
@@ -49,7 +50,12 @@ class Naming:
 @cache
 def concepts_of(name: str) -> frozenset[str]:
     """The lexicon's concepts that stand in a defect's name ("casting_flaw", "scratched neck"); empty when unknown."""
-    return frozenset(match[2] for match in concept_table().find(stems(name)))
+    found = (match[2].partition(":")[2] for match in concept_table().find(stems(name)))
+    return frozenset(concept for names in found for concept in names.split("|"))
+
+
+def _concepts(claim: Claim) -> set[str]:
+    return set(claim.concept.split("|")) if claim.concept else set()
 
 
 def _group(concept: str) -> str:
@@ -102,35 +108,45 @@ def naming(
     against = {claim.clause for claim in reading.claims if _speaks_against(claim)}
     if any(key and key <= set(reading.clauses[number].stems) for number in against | set(telling)):
         return Naming("same", right)
-    same = [claim for claim in spoken if claim.concept in wanted]
+    same = [claim for claim in spoken if _concepts(claim) & wanted]
     if same:
         return Naming("same", same[0].term)
     near = [
         claim
         for claim in spoken
-        if not claim.weak and any(_group(claim.concept or "") == _group(concept) for concept in wanted)
+        if not claim.weak and {_group(name) for name in _concepts(claim)} & {_group(name) for name in wanted}
     ]
     clauses = [reading.clauses[number] for number in telling]
     clauses = [clause for clause in clauses if particulars(clause, question, product)]
-    by_likeness = _by_likeness([essence(clause) for clause in clauses], truth, wanted, likeness)
+    strong = [claim for claim in spoken if not claim.weak and claim.concept]
+    by_likeness = _by_likeness(
+        [essence(clause) for clause in clauses], truth, wanted, likeness, strict=bool(strong and wanted)
+    )
     if by_likeness.match == "same":
         return by_likeness
     if near:
         return Naming("near", near[0].term)
-    strong = [claim for claim in spoken if not claim.weak]
     if by_likeness.match == "near" or not clauses:
         return by_likeness if not strong or by_likeness.match == "near" else Naming("other", strong[0].term)
     return Naming("other", strong[0].term if strong else clauses[0].text)
 
 
-def _by_likeness(clauses: Sequence[str], truth: Truth, wanted: frozenset[str], likeness: Likeness) -> Naming:
-    """The likest clause: the same as the right defect, near it, or nothing."""
+def _by_likeness(
+    clauses: Sequence[str], truth: Truth, wanted: frozenset[str], likeness: Likeness, strict: bool
+) -> Naming:
+    """The likest clause: the same as the right defect, near it, or nothing.
+
+    Against a clause that names a defect of another kind (`strict`), only a gloss of the right one weighs, and heavily.
+    """
     best = Naming("none", "")
     for clause in clauses:
         value = max(likeness.between(clause, truth.defect_texts), default=0.0)
         concepts = likeness.to_concepts(clause)
         first = max(concepts, key=lambda concept: concepts[concept])
         known = max((concepts[concept] for concept in wanted), default=0.0)
+        if strict:
+            best = Naming("near", clause) if first in wanted and known >= STRICT_GLOSS else best
+            continue
         if value >= SAME or (first in wanted and known >= GLOSS):
             return Naming("same", clause)
         if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= concepts[first] - GLOSS_MARGIN):

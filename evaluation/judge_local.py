@@ -14,10 +14,11 @@ from evaluation.inspection import Family, MLEScore
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
 from evaluation.likeness import Embedder, Likeness, impression_texts
 from evaluation.logic import consequence_faults, doubt_faults, reason_faults
-from evaluation.placing import place_words, pointed_faults
+from evaluation.placing import place_words, places_in, pointed_faults
 from evaluation.questions import family_of
 from evaluation.reading import Reading, read, silent_clauses, with_impressions
 from evaluation.rubric import DIMENSIONS, Fault, level_and_reasons
+from evaluation.stemming import stems
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
 
@@ -66,8 +67,20 @@ class LocalJudge:
             return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
         reading = with_impressions(case.reading, likeness)
         verdict = spoken_verdict(reading, case.truth.yes_means, case.use_asked)
+        if verdict.state is None and not reading.undecided and points_at_something(case, likeness):
+            verdict = replace(verdict, state="anomalous", by_words="anomalous", bad=case.request.answer)
         faults = find_faults(replace(case, reading=reading), verdict, likeness)
         return _as_score(faults, placed=case.truth.state == "normal" or bool(case.truth.cells))
+
+
+def points_at_something(case: Case, likeness: Likeness) -> bool:
+    """Whether an answer without a judging word still reports a defect: it gives a place, or describes the right one."""
+    if any(places_in(clause.text) for clause in case.reading.clauses):
+        return True
+    if not is_named(case.truth.defect):
+        return False
+    found = naming(case.reading, case.truth, likeness, case.request.question, case.request.object)
+    return found.match in {"same", "near"}
 
 
 def _texts(cases: Sequence[Case]) -> list[str]:
@@ -162,4 +175,6 @@ def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
         return [Fault.of("near-defect", named=found.named, truth=right)]
     if found.match == "other":
         return [Fault.of("wrong-defect", named=found.named, truth=right), Fault.of("false-reason", named=found.named)]
+    if right and set(stems(right)) <= set(stems(case.request.question)):
+        return []  # "Where is the scratch?" names it already
     return [Fault.of("unnamed-defect", truth=right)]

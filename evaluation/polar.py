@@ -18,6 +18,7 @@ _FOLLOWERS = word_set(
     "nothing here in on at to one some with due unfortunately sadly"
 )
 _CERTAIN = word_set("yes true false nope yep yeah affirmative yup")
+_EMPHATIC = word_set("sure certainly definitely absolutely surely indeed right")
 _LEAD_IN = word_set(
     "answer verdict the my is : - well hm hmm oh , so result conclusion final a clear overall in short "
     "unfortunately sadly i say would statement probably most likely very maybe perhaps definitely certainly "
@@ -89,7 +90,16 @@ def read_polar(text: str) -> tuple[bool | None, str]:
 def _is_negated(question: str) -> bool:
     """Whether a question asks for an absence ("Is there nothing wrong?", "Are there no defects?")."""
     opening = re.split(r"[.?!;]|, (?:and )?if\b", plain(question))[0]
-    return bool(re.search(r"\b(?:nothing|no|none|never|nowhere)\b", opening))
+    # "Isn't it defective?" is rhetoric and asks the same as "Is it defective?"; "Is it not defective?" asks for an absence.
+    return bool(re.search(r"\b(?:nothing|no|none|never|nowhere)\b|\w+ \w+.* not\b", opening))
+
+
+def _elliptic(asked: set[str], sequence: list[str], words: tuple[str, ...]) -> tuple[bool, str] | None:
+    """The yes or no of a clause without a verb that repeats the question's own word ("Not airworthy.", "Airworthy.")."""
+    told = [word for word in sequence if word not in _FILLERS]
+    if not told or not set(told) <= asked or len(sequence) > 5:
+        return None
+    return not _NEGATIVE & set(sequence), " ".join(words)
 
 
 def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None:
@@ -103,7 +113,7 @@ def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None
     sequence = [stem(word) for word in words]
     position = next((index for index, word in enumerate(sequence[:7]) if word in _AUXILIARIES), None)
     if position is None or position == 0:
-        return None
+        return _elliptic(asked, sequence, words)
     subject = sequence[:position]
     if not (subject[0] in _PRONOUNS or subject[0] in _QUANTIFIERS or set(subject) <= asked | {"the"}):
         return None
@@ -114,6 +124,4 @@ def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None
     if set(rest) - asked - _FILLERS:
         return None
     value = not negative
-    if _is_negated(question) and subject[0] == stem("there"):
-        value = not value
-    return value, " ".join(words)
+    return value != _is_negated(question), " ".join(words)

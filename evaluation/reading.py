@@ -76,11 +76,11 @@ _ANY = stem_set("any anything one")
 _PERCEIVING = stem_set("not identify spot detect make out discover notice do recognise recognize report")
 
 
-def _is_nothing_found(clause: Clause) -> bool:
+def _is_nothing_found(clause: Clause, silent_only: bool) -> bool:
     """Whether a clause says that there is nothing: "none that I can see", "I cannot identify any"."""
     rest = set(clause.stems) - _FILLERS
     if rest & _NONE:
-        return not rest - _NONE
+        return not silent_only or not rest - _NONE
     return "not" in rest and bool(rest & _ANY) and not rest - _ANY - _PERCEIVING
 
 
@@ -102,8 +102,9 @@ def read(text: str, question: str = "") -> Reading:
         doubts = _doubts(clause)
         hedges += [" ".join(clause.words[start:end]) for start, end, _ in doubts]
         undecided = undecided or has_cue("undecided", clause.stems)
-        claims += clause_claims(number, clause, _surroundings(clauses, number), bool(doubts))
-        if _is_nothing_found(clause):
+        mine = clause_claims(number, clause, _surroundings(clauses, number), bool(doubts))
+        claims += mine
+        if _is_nothing_found(clause, silent_only=bool(mine)):
             claims.append(
                 Claim("good", "state", clause.text, clause.sentence, number, denied=True, hedged=bool(doubts))
             )

@@ -142,6 +142,9 @@ _IRREGULAR = {
     "likely": "likely",
     "unlikely": "unlikely",
     "early": "early",
+    "mostly": "mostly",
+    "airy": "airy",
+    "hold": "hold",
     "die": "die",
     "dies": "die",
 }
@@ -209,16 +212,21 @@ class PhraseTable:
     """Finds phrases in a sequence of stems, the longest first, each word used at most once.
 
     Args:
-        phrases: name of a class of phrases -> its phrases.
+        phrases: name of a class of phrases -> its phrases. A phrase of two classes "defect:a" and "defect:b" is found as
+            "defect:a|b"; otherwise the first class that lists it has it.
     """
 
     def __init__(self, phrases: dict[str, list[str]]) -> None:
-        self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        names: dict[tuple[str, ...], str] = {}
         for name, entries in phrases.items():
-            for entry in entries:
-                key = stems(str(entry))
-                if key:
-                    self._by_first.setdefault(key[0], []).append((key, name))
+            for key in dict.fromkeys(stems(str(entry)) for entry in entries):
+                if key and key not in names:
+                    names[key] = name
+                elif key and ":" in name and names[key].partition(":")[0] == name.partition(":")[0]:
+                    names[key] += "|" + name.partition(":")[2]
+        self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        for key, name in names.items():
+            self._by_first.setdefault(key[0], []).append((key, name))
         for candidates in self._by_first.values():
             candidates.sort(key=lambda item: -len(item[0]))
 

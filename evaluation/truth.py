@@ -11,6 +11,16 @@ from evaluation.judging import JudgeRequest
 from evaluation.placing import Cell, cells_of_mask, cells_of_regions, cells_of_words
 from evaluation.questions import polarity_of
 from evaluation.reading import read
+from evaluation.stemming import stem_set, stems, word_set, words
+
+_USES = stem_set(
+    "use usable used ship sell deliver release approve accept pass install fit mount operate operation safe unsafe service "
+    "serviceable reject scrap replace repair rework keep stay remain run wear eat drink drive climb leave fail dangerous danger "
+    "harmless risk withdraw discard work reliable function sort hold load action intervene needed"
+)
+_OPEN = word_set(
+    "what which where how why who whose describe name state identify explain tell give list locate point say"
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,15 @@ class Truth:
     defect_texts: tuple[str, ...] = ()
 
 
+def is_open(question: str) -> bool:
+    """Whether a question cannot be answered by yes or no ("Which defect ...?", "Describe ...")."""
+    return words(question)[:1] != [] and words(question)[0] in _OPEN
+
+
 def question_polarity(question: str) -> Verdict | None:
     """The state that a "yes" to the question asserts; None when it is no yes/no question about the part's state."""
+    if is_open(question):
+        return None
     known = polarity_of(question)
     if known is not None:
         return known
@@ -50,10 +67,17 @@ def question_polarity(question: str) -> Verdict | None:
     return None
 
 
+def presupposes_defect(question: str) -> bool:
+    """Whether a question takes for granted that there is a defect ("Where is the scratch?", "Which defect is it?")."""
+    reading = read(question)
+    return question_polarity(question) is None and any(claim.stance == "bad" for claim in reading.claims)
+
+
 def asks_for_use(question: str) -> bool:
     """Whether a question asks what may be done with the part ("Can it be shipped?") rather than what state it is in."""
-    claims = [claim for claim in read(question).claims if not claim.weak]
-    return bool(claims) and claims[0].kind == "use"
+    if is_open(question):
+        return False
+    return bool(_USES & set(stems(question)))
 
 
 def _opposite(state: Verdict) -> Verdict:

@@ -11,7 +11,10 @@ _WEIGHTS = {"state": 1.0, "use": 0.75, "defect": 0.8}
 _USE_ASKED = 1.0
 _DENIED_DEFECT = 0.5
 _WEAK = 0.3
+_MORE = 0.15
 _HEDGED = 0.6
+PLAIN = 0.45
+"""From this weight on, words can stand against a yes or a no."""
 STRONG = 0.75
 """From this weight on, a claim counts as a plain statement."""
 
@@ -41,7 +44,11 @@ class SpokenVerdict:
     @property
     def split(self) -> bool:
         """Whether yes or no and the words mean opposite things."""
-        return self.by_polar is not None and self.by_words is not None and self.by_polar != self.by_words
+        if self.by_polar is None or self.by_words is None or self.by_polar == self.by_words:
+            return False
+        if self.by_words == "normal" and not self.bad_weight:
+            return self.good_weight >= _WEAK
+        return max(self.good_weight, self.bad_weight) >= PLAIN
 
 
 def _weight(claim: Claim, use_asked: bool) -> float:
@@ -56,7 +63,10 @@ def _weight(claim: Claim, use_asked: bool) -> float:
 def _best(claims: list[Claim], use_asked: bool) -> tuple[float, str]:
     weighed = [(_weight(claim, use_asked), -index, claim.words) for index, claim in enumerate(claims)]
     best = max(weighed, default=(0.0, 0, ""))
-    return best[0], best[2] if best[0] > 0 else ""
+    # Several weak words of one kind ("bright, clean and complete") add up, but never to a plain judgement.
+    more = sum(1 for weight, _, _ in weighed if weight > 0) - 1
+    weight = min(best[0] + _MORE * more, STRONG - 0.1) if 0 < best[0] <= _WEAK else best[0]
+    return weight, best[2] if best[0] > 0 else ""
 
 
 def spoken_verdict(reading: Reading, yes_means: Verdict | None, use_asked: bool = False) -> SpokenVerdict:

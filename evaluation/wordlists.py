@@ -41,7 +41,7 @@ def has_cue(name: str, sequence: tuple[str, ...]) -> bool:
 @cache
 def judging_table() -> PhraseTable:
     """Every phrase that carries a stance; defect words come as "defect:<concept>" or "weak:<concept>"."""
-    phrases = {name: cue_lists()[name] for name in ("use-good", "use-bad", "good", "bad")}
+    phrases = {name: cue_lists()[name] for name in ("neutral", "use-good", "use-bad", "good", "bad")}
     for concept, entry in lexicon().items():
         phrases[f"weak:{concept}"] = entry.get("weak", [])
         phrases[f"defect:{concept}"] = entry["terms"]
@@ -59,7 +59,7 @@ def concept_table() -> PhraseTable:
     """Names, terms and weak terms of every concept, under the concept's name."""
     return PhraseTable(
         {
-            concept: [concept.replace("-", " "), *entry["terms"], *entry.get("weak", [])]
+            f"concept:{concept}": [concept.replace("-", " "), *entry["terms"], *entry.get("weak", [])]
             for concept, entry in lexicon().items()
         }
     )
