@@ -95,7 +95,7 @@ def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
 @step
 def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
     """Facts of the domain, ranked for the questions, the product and what was seen."""
-    request, settings, evidence = request_of(state), state["settings"], state["evidence"]
+    request, settings = request_of(state), state["settings"]
     store = runtime.context.store
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
     match = store.match_product(request.product or " ".join(request.questions))
@@ -137,22 +137,25 @@ def recall_facts(
     places = wording.places(state["evidence"])
     questions = " ".join(request_of(state).questions) or "normal or defective"
     hint = state["looks"][0] if anomalous and state["looks"] else None
+    suspect: str | None = None
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
+        wanted = share + (rank < extra)
         hits = workbench.store.search(
             questions,
             domain=domain,
             kind=kind,
-            k=share + (rank < extra),
+            k=4 * wanted,
             product=product,
             place=places[0] if places else None,
             defect=hint,
         )
-        for hit in hits:
+        hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
+        for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
         if rank == 0 and anomalous and hits and hits[0].fact.defects:
-            hint = hits[0].fact.defects[0]
+            hint = suspect = hits[0].fact.defects[0]
     return list(facts.values())
 
 

@@ -80,7 +80,7 @@ def test_the_same_request_gives_the_same_trace(
 def test_a_good_cell_has_no_region_and_no_defect(
     inspector: SageInspector, elpv: dict[str, list[Path]], good: Path
 ) -> None:
-    other = next(path for path in elpv["mono good"] if path.name == "cell0500.png")
+    other = next(path for path in elpv["mono good"] if path.name == "cell0423.png")
     trace = inspector.inspect(InspectionRequest(image=other, references=[good], questions=["Is this cell defective?"]))
     assert trace.verdict == "normal"
     assert trace.regions == []
