@@ -20,6 +20,7 @@ from knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kin
 if TYPE_CHECKING:
     import numpy as np
     from llama_index.core.schema import BaseNode
+
     from vlm.backends import LanguageBackend
 
 OFFLINE_EXTRACTOR = "sentence-classifier"
@@ -105,7 +106,7 @@ def extract_offline(nodes: Sequence[BaseNode], classifier: FactClassifier, embed
         if reason := boilerplate_reason(text, stated=stated):
             out.dropped.append((text, reason))
         else:
-            pending.append((_candidate(node, previous, text, date), stated))
+            pending.append((candidate_of(node, date, previous, text), stated))
         previous = node
     vectors = embedder.encode([candidate.judged for candidate, _ in pending])
     judgements = classifier.judge([candidate.judged for candidate, _ in pending], vectors)
@@ -122,9 +123,15 @@ def classify(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -
     """Gives every candidate a kind: the one its author named, else the heading's, else the classifier's."""
     out = []
     for candidate, judgement in zip(candidates, judgements, strict=True):
-        kind = candidate.kind or _heading_kind(candidate.headings, judgement) or judgement.kind
+        kind = candidate.kind or _heading_kind(candidate.headings, judgement) or _likeliest(candidate, judgement)
         out.append(replace(candidate, kind=kind))
     return out
+
+
+def _likeliest(candidate: Candidate, judgement: Judgement) -> Kind:
+    """The classifier's kind; what stands under the name of a defect does not tell what is normal."""
+    kinds = [kind for kind in KINDS if not (candidate.defects and kind == "normal-variation")]
+    return max(kinds, key=lambda kind: judgement.kinds[kind])
 
 
 def _heading_kind(headings: Sequence[str], judgement: Judgement) -> Kind | None:
@@ -202,14 +209,23 @@ _BARE_SUBJECT = re.compile(
 )
 
 
-def _candidate(node: BaseNode, previous: BaseNode | None, text: str, date: str) -> Candidate:
+def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, text: str | None = None) -> Candidate:
+    """A sentence as a candidate, with its subject in front where it needs one.
+
+    Args:
+        node: the sentence.
+        date: ISO 8601, for the source.
+        previous: the sentence before it; a bare pronoun may lean on it.
+        text: the sentence tidied; None tidies the node's.
+    """
     meta = node.metadata
+    text = tidy(node.get_content()) if text is None else text
     start, end = _span(node)
     products, defects = tuple(meta.get("products") or ()), tuple(meta.get("defects") or ())
     headings = tuple(_NUMBERING.sub("", heading) for heading in meta.get("headings") or ())
     whole = text
     if meta.get("layout") != "statement":
-        subject = ", ".join((*products[:1], *defects[:1])) or (headings[-1] if headings else "")
+        subject = _subject(products, defects, headings)
         if subject and _needs_subject(text, products):
             whole = f"{subject[:1].upper()}{subject[1:]}: {text}"
         elif not subject and previous is not None and _continues(previous, node, text):
@@ -221,6 +237,16 @@ def _candidate(node: BaseNode, previous: BaseNode | None, text: str, date: str) 
     )
     kind = meta.get("kind")
     return Candidate(whole, source, kind if kind in KINDS else None, products, defects, 1.0, text, headings)
+
+
+_VAGUE = {"bad", "defective", "defect", "anomaly", "anomalous", "combined", "ko", "ng", "structural anomalies"}
+
+
+def _subject(products: Sequence[str], defects: Sequence[str], headings: Sequence[str]) -> str:
+    """What a sentence is about: product and defect, where the title says more than a name such as "bad"."""
+    named = [name for name in defects[:1] if name.lower() not in _VAGUE]
+    title = [headings[-1].lower()] if headings and defects and not named else []
+    return ", ".join((*products[:1], *named, *title)) or (headings[-1] if headings else "")
 
 
 def _span(node: BaseNode) -> tuple[int, int]:
@@ -421,7 +447,7 @@ def _ground(
         if reason:
             out.dropped.append((fact.text, reason))
             continue
-        base = _candidate(passage[best], None, sentences[best], date)
+        base = candidate_of(passage[best], date)
         source = base.source.model_copy(update={"model": model, "extractor": f"model {model}"})
         worded = replace(base, text=fact.text, judged=fact.text, kind=fact.kind or base.kind, source=source)
         out.candidates.append(worded)
