@@ -157,7 +157,7 @@ class Catalogue:
             row[0]: row[1:]
             for row in self.db.execute("select path, size, mtime, inode, offset, fingerprint from files")
         }
-        touched: set[str] = set()
+        touched: dict[str, None] = {}  # a dict, because it keeps the order of the files
         for path in known.keys() - {str(file.path) for file in files}:
             touched |= self._forget(path)
         for file in files:
@@ -170,20 +170,20 @@ class Catalogue:
         self.db.execute("update meta set value=? where key='version'", (str(version),))
         self._seen = {}
 
-    def _forget(self, path: str) -> set[str]:
-        touched = {row[0] for row in self.db.execute("select id from records where path=?", (path,))}
+    def _forget(self, path: str) -> dict[str, None]:
+        touched = {row[0]: None for row in self.db.execute("select id from records where path=?", (path,))}
         for table in ("records", "packs", "problems", "files"):
             self.db.execute(f"delete from {table} where path=?", (path,))
         return touched
 
-    def _read(self, file: PackFile, before: Sequence[Any] | None) -> set[str]:
+    def _read(self, file: PackFile, before: Sequence[Any] | None) -> dict[str, None]:
         """Takes one new or changed file over; returns the ids whose state may be another now."""
         path, name = str(file.path), file.path.name
         is_log = name.endswith(".jsonl")
         offset = 0
         if is_log and before and file.size >= before[3] and fingerprint(file.path, before[3]) == before[4]:
             offset = before[3]  # it only grew: the part read before still stands
-        touched = self._forget(path) if not offset else set()
+        touched = self._forget(path) if not offset else {}
         layer = SHIPPED_LAYER if file.shipped else LOG_LAYER if is_log else HAND_LAYER
         end = file.size
         try:
@@ -213,10 +213,10 @@ class Catalogue:
         row = (file.domain, file.shipped, str(file.path), pack.model_dump_json())
         self.db.execute("insert or replace into packs values(?,?,?,?)", row)
 
-    def _keep(self, layer: int, path: str, records: Iterable[dict[str, Any]]) -> set[str]:
+    def _keep(self, layer: int, path: str, records: Iterable[dict[str, Any]]) -> dict[str, None]:
         rows = [(record["id"], layer, path, json.dumps(record, ensure_ascii=False)) for record in records]
         self.db.executemany("insert or replace into records values(?,?,?,?)", rows)
-        return {row[0] for row in rows}
+        return {row[0]: None for row in rows}
 
     def _complain(self, path: str, messages: Iterable[str]) -> None:
         for message in messages:

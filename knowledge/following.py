@@ -100,6 +100,10 @@ class VectorFollower:
             except (UnusableIndex, sqlite3.DatabaseError) as error:
                 raise BackendError(f"The vector index {self.folder} cannot be rebuilt ({error}).") from None
 
+    def verify(self) -> None:
+        """Reads every byte of the index; a damaged one is made anew, with one line on standard error."""
+        self.use(lambda vectors: vectors.verify())
+
     def close(self) -> None:
         """Closes the index."""
         with self._lock:

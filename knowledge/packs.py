@@ -110,9 +110,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _read_yaml(path: Path, label: str) -> Any:
+def _parse_yaml(content: bytes, label: str) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return yaml.load(content.decode(), Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
@@ -128,8 +128,12 @@ def read_pack(path: Path, label: str | None = None) -> Pack:
     Raises:
         InputError: when it is no YAML, lacks its name or has unknown fields.
     """
-    label = label or str(path)
-    content = _read_yaml(path, label)
+    return parse_pack(path.read_bytes(), label or str(path))
+
+
+def parse_pack(data: bytes, label: str) -> Pack:
+    """Makes a pack of the content of a `pack.yaml`; `label` names it in errors, which are those of `read_pack`."""
+    content = _parse_yaml(data, label)
     if not isinstance(content, Mapping):
         raise InputError(f"{label} cannot be read: it must hold fields such as name and products; mend the file.")
     try:
@@ -151,7 +155,7 @@ def read_fact_yaml(file: PackFile) -> list[Fact]:
     Raises:
         InputError: naming file and entry when something cannot be used.
     """
-    entries = _read_yaml(file.path, file.label)
+    entries = _parse_yaml(file.path.read_bytes(), file.label)
     if entries is None:
         return []
     if not isinstance(entries, list):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowledge.catalogue import Catalogue
-from knowledge.facts import KINDS, STATUSES, Fact, check_domain_name, fact_from_record, now
+from knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from knowledge.following import VectorFollower, file_lock
 from knowledge.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_records, create_pack
 from knowledge.retrieval import (
@@ -344,20 +344,19 @@ class FactStore:
         with self._writing() as log:
             incoming = list(facts)
             stored = self.catalogue.by_key([fact.key for fact in incoming])
+            edited = self.catalogue.get([fact.id for fact in incoming])
             for fact in incoming:
-                check_domain_name(fact.domain)
-                old = stored.get(fact.key)
+                # The same text, or the same fact that was edited since, here or where it comes from.
+                old = stored.get(fact.key) or edited.get(fact.id)
                 if old is None:
-                    fresh = fact if fact.added else fact.model_copy(update={"added": now()})
-                    report.added.append(fresh)
-                    log.append(fresh)
-                    stored[fact.key] = fresh
-                    continue
-                merged = _merge(old, fact)
-                (report.known if merged == old else report.merged).append(merged)
+                    merged = fact if fact.added else fact.model_copy(update={"added": now()})
+                    report.added.append(merged)
+                else:
+                    merged = _merge(old, fact)
+                    (report.known if merged == old else report.merged).append(merged)
                 if merged != old:
                     log.append(merged)
-                    stored[fact.key] = merged
+                stored[fact.key] = edited[fact.id] = merged
         return report
 
     def put(self, facts: Iterable[Fact]) -> None:
@@ -401,6 +400,39 @@ class FactStore:
             log.extend({"id": fact.id, "domain": fact.domain, "removed": time} for fact in facts)
         return facts
 
+    def remove_source(self, source: str) -> list[Fact]:
+        """Removes the facts that come from this source alone, and the source from the others.
+
+        Args:
+            source: the file's name as the facts have it, or its SHA-256.
+
+        Raises:
+            InputError: when no fact comes from it.
+        """
+        removed = []
+        with self._writing() as log:
+            facts = list(self.catalogue.facts(source=source))
+            if not facts:
+                raise InputError(f"No fact comes from {source!r}; sage-kb show ID prints the sources of a fact.")
+            for fact in facts:
+                rest = tuple(item for item in fact.sources if source not in (item.file, item.sha256))
+                if rest:
+                    log.append(fact.model_copy(update={"sources": rest}))
+                else:
+                    log.append({"id": fact.id, "domain": fact.domain, "removed": now()})
+                    removed.append(fact)
+        return removed
+
+    def check(self) -> list[str]:
+        """Reads everything there is; one line for each thing that is wrong, none when all is well."""
+        problems = self.problems()
+        problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
+        try:
+            self._follower.verify()
+        except BackendError as error:
+            problems.append(str(error))
+        return problems
+
     def new_domain(self, name: str) -> Path:
         """Makes a pack's folder with an example to fill in; returns the folder."""
         with self._writing():
@@ -426,14 +458,18 @@ class FactStore:
 
 
 def _merge(old: Fact, new: Fact) -> Fact:
-    """The stored fact with the sources of one that says the same."""
+    """The stored fact with the sources of one that says the same, or the later edit of the same fact."""
+    newer = old.id == new.id and (new.edited or "") > (old.edited or "")
     sources = old.sources + tuple(source for source in new.sources if source not in old.sources)
-    status = "approved" if (old.status, new.status) == ("proposed", "approved") else old.status
+    approves = (old.status, new.status) == ("proposed", "approved")
+    status = new.status if newer or approves else old.status
     names = {
         name: tuple(dict.fromkeys((*getattr(old, name), *getattr(new, name))))
         for name in ("products", "defects", "flags")
     }
-    return old.model_copy(update={"sources": sources, "status": status, **names})
+    text, kind = (new.text, new.kind) if newer else (old.text, old.kind)
+    changed = {"text": text, "kind": kind, "sources": sources, "status": status, **names}
+    return old.model_copy(update={**changed, "edited": new.edited if newer else old.edited})
 
 
 def _changed(fact: Fact, fields: Mapping[str, Any]) -> Fact:

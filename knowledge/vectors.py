@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knowledge.segments import UnusableIndex
 from knowledge.sqlite import chunks, connect, marks, transaction
 from vlm.errors import BackendError, InputError, SageError
 
@@ -52,6 +53,9 @@ class Vectors(Protocol):
 
     def note(self, name: str, value: str | None = None) -> str | None:
         """Reads, or writes, a note kept with the index."""
+
+    def verify(self) -> None:
+        """Raises `UnusableIndex` when what is stored is damaged."""
 
     def close(self) -> None:
         """Closes files and connections."""
@@ -90,6 +94,9 @@ class FaissVectors:
 
     def note(self, name: str, value: str | None = None) -> str | None:
         return self.index.note(name, value)
+
+    def verify(self) -> None:
+        self.index.verify()
 
     def close(self) -> None:
         self.index.close()
@@ -187,6 +194,11 @@ class LlamaIndexVectors:
             self.db.execute("insert or replace into notes values(?,?)", (name, value))
         row = self.db.execute("select value from notes where name=?", (name,)).fetchone()
         return row and row[0]
+
+    def verify(self) -> None:
+        damage = self.db.execute("pragma quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise UnusableIndex(f"the ledger is damaged ({damage})")
 
     def close(self) -> None:
         self.db.close()
