@@ -1,7 +1,7 @@
 """The LLM judge: a language model behind an OpenAI-compatible endpoint scores answers by `rubric.yaml`.
 
 The model is told the rubric, the truth (gold, mask or evidence) and the answer, and must reply with a level and a
-reason for each dimension. A failed call, or a reply that is no such thing, leaves the answer *unscored* with the reason.
+reason for each dimension. A failed call, or a reply that is no such thing, leaves the answer *unscored* and says why.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class JudgeCase:
 
     def key(self, model: str) -> str:
         """What the reply is kept under: the model and all that it is told and shown."""
-        picture = None
+        picture = self.image
         if self.image and Path(self.image).is_file():
             picture = hashlib.sha256(Path(self.image).read_bytes()).hexdigest()
         return reply_key(model, self.system, self.user, picture, self.refused)

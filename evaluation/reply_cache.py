@@ -58,10 +58,10 @@ class ReplyCache:
         return row[0] if row else None
 
     def put(self, key: str, model: str, reply: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
-        """Keeps a reply; it is on disk when this returns. The first of two replies under one key stays."""
+        """Keeps a reply; it is on disk when this returns. The later of two replies under one key stays."""
         row = (key, model, reply, prompt_tokens, completion_tokens, time.time())
         with self._open() as database, database:
-            database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?)", row)
+            database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def __len__(self) -> int:
         with self._open() as database:
