@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "stage1_data": ["Stage1Example", "Stage1Settings", "stage1_examples"],
+        "labelled": ["LabelledPart", "Picture", "drawn_parts", "pasted_parts", "real_parts"],
+        "stage1_data": ["FactPool", "Stage1Example", "Stage1Settings", "split_by_category", "stage1_examples"],
         "synthetic": [
             "DEFECTS",
             "PRODUCTS",

@@ -172,7 +172,8 @@ def deformation(canvas: Array, ground: Array, rng: Rng) -> tuple[Array, Array]:
     side, shape = min(ground.shape), ground.shape
     radius = side * float(rng.uniform(0.07, 0.14))
     edges = np.hypot(*np.gradient(blurred(canvas.mean(axis=2), 1.5)))
-    x, y = max((spot(ground, rng, 0.1) for _ in range(12)), key=lambda p: float(_near(edges, *p, radius).mean()))
+    spots = [spot(ground, rng, 0.1) for _ in range(12)]
+    x, y = max(spots, key=lambda place: float(_near(edges, place[0], place[1], radius).mean()))
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     dx, dy = columns - x, rows - y
     weight = np.exp(-(dx**2 + dy**2) / (0.5 * radius**2))

@@ -155,7 +155,10 @@ def screw(design: Rng, piece: Rng, side: int, skip: int | None = None) -> Part:
     shine = shine + np.where((u > -0.25) & (u < 0.84), 0.28 * np.sin(2 * np.pi * (u / pitch + 0.35 * v / thick)), 0)
     metal = lit(plain(side, tuple(colour)), shine.astype(np.float32) + 0.04 * noise(piece, side, 24))
     metal = lit(metal, -0.5 * inside(np.maximum(np.abs(u + 0.825), np.abs(v) - 0.06) - 0.018))
-    canvas = painted(_shadow(_table(design, piece, side, dark=design.random() < 0.4), body), inside(body), metal)
+    # The shadow follows the shank without its thread: a thread's distance is no true distance away from the screw.
+    smooth = np.minimum(np.maximum(np.abs(v) - thick * taper, np.maximum(-u - 0.72, u - 0.86)), cone)
+    table = _shadow(_table(design, piece, side, dark=bool(design.random() < 0.4)), smooth)
+    canvas = painted(table, inside(body), metal)
     return Part(canvas + grain(piece, side, 0.01), inside(body + 0.015))
 
 
