@@ -18,7 +18,7 @@ from evaluation.datasets import InspectionDataset, Sample
 from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, load_inspector
 from evaluation.questions import GoldQuestion, product_words, questions_for
 from evaluation.runs import CellCache, Progress, cell_key, code_hash, write_whole
-from evaluation.scoring import Answers, Task, add_similarity, choose, image_row, judge_requests, rows_of, score
+from evaluation.scoring import Answers, Task, add_similarity, image_row, score_batch
 from vlm.errors import BackendError, InputError, SageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 PER_CLASS = 20
 CHUNK = 8
+"""Requests that go to an inspector together; so many images at most are lost when a run is killed."""
+
+BATCH = 16
+"""Images whose answers go to the judge together."""
+
 TEMPLATE = "evidence-template"
 
 
@@ -227,21 +232,20 @@ def inspect_and_score(
     ones.
     """
     result = Answers(settings.inspector, str(settings.options.get("model") or settings.inspector))
+    seen: list[tuple[Task, InspectionTrace]] = []
     pairs = ask(inspector, tasks, settings, cache)
     for task, trace in progress.count(pairs, f"{settings.inspector}, images", len(tasks)):
         fault = trace if isinstance(trace, str) else _fault(task, trace)
         if fault or isinstance(trace, str):
             result.problems.append(f"{task.sample.id}: {fault}")
             continue
-        rows = rows_of(task, trace)
-        score(rows, judge_requests(task, trace, dataset), judge, cache)
-        choose(task, rows)
-        result.rows += rows
+        seen.append((task, trace))
         result.images.append(image_row(task, trace))
         result.model = trace.model
-    if not result.rows:
+    if not seen:
         raise BackendError(f"Every inspection by {settings.inspector!r} failed; the first: {result.problems[0]}")
-    progress.say("Comparing answers with their references ...")
+    for start in progress.count(range(0, len(seen), BATCH), "Judging, batches", -(-len(seen) // BATCH)):
+        result.rows += score_batch(seen[start : start + BATCH], dataset, judge, cache)
     add_similarity(result.rows)
     return result
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.inspection import FAMILIES, Verdict
-from evaluation.metrics import Figure, balanced_accuracy, bootstrap, bootstrap_mean, image_auroc, macro
+from evaluation.metrics import Figure, bootstrap, bootstrap_mean, macro, rank_auroc
 from evaluation.questions import verdict_of
 from evaluation.scoring import AnswerRow, Answers, ImageRow, state_said
 from evaluation.tables import bullet_list, markdown_table
@@ -41,21 +41,14 @@ def accuracy(rows: Sequence[AnswerRow], right: Sequence[bool | None] | None = No
     """
     decided = list(zip(rows, [row.right for row in rows] if right is None else right, strict=True))
     wanted = both_states(row for row, ok in decided if ok is not None)
-    kept = [(row, bool(ok)) for row, ok in decided if ok is not None and row.category in wanted]
-    hits = np.array([ok for _, ok in kept], float)
-    anomalous = np.array([row.anomalous for row, _ in kept], bool)
-    names = sorted(wanted)
-    category = np.array([names.index(row.category) for row, _ in kept], int)
-
-    def statistic(indices: np.ndarray) -> float | None:
-        return macro(
-            balanced_accuracy(hits[part], anomalous[part])
-            for part in (indices[category[indices] == number] for number in range(len(names)))
-            if len(part)
-        )
-
-    strata = [(row.category, row.anomalous) for row, _ in kept]
-    return bootstrap(statistic, [row.image for row, _ in kept], strata=strata, seed=seed, rounds=ROUNDS)
+    kept = [(row, float(ok)) for row, ok in decided if ok is not None and row.category in wanted]
+    # Two states in each category: the mean over categories of balanced accuracy is the mean over (category, state).
+    return bootstrap_mean(
+        [ok for _, ok in kept],
+        [row.image for row, _ in kept],
+        strata=[(row.category, row.anomalous) for row, _ in kept],
+        seed=seed,
+    )
 
 
 def by_family(rows: Sequence[AnswerRow], right: Sequence[bool | None] | None = None) -> dict[str, dict[str, Any]]:
@@ -87,7 +80,7 @@ def consistency(rows: Sequence[AnswerRow]) -> Figure | None:
         state = state_said(row)
         if state:
             said.setdefault(row.image, set()).add(state)
-    return bootstrap_mean([float(len(states) == 1) for states in said.values()], rounds=ROUNDS)
+    return bootstrap_mean([float(len(states) == 1) for states in said.values()])
 
 
 def _auroc(images: Sequence[ImageRow], score: Callable[[ImageRow], float]) -> Figure | None:
@@ -100,7 +93,7 @@ def _auroc(images: Sequence[ImageRow], score: Callable[[ImageRow], float]) -> Fi
 
     def statistic(indices: np.ndarray) -> float | None:
         parts = (indices[category[indices] == number] for number in range(len(names)))
-        return macro(image_auroc(labels[part], scores[part]) for part in parts)
+        return macro(rank_auroc(labels[part], scores[part]) for part in parts)
 
     strata = [(row.category, row.anomalous) for row in known]
     return bootstrap(statistic, len(known), strata=strata, rounds=ROUNDS)
@@ -135,9 +128,9 @@ def figures_of(answers: Answers) -> dict[str, Any]:
         "accuracy": _json(accuracy(rows)),
         "by_family": by_family(rows),
         "acc_g": _json(acc_g(rows)),
-        "sbert": _json(bootstrap_mean([row.sbert for row in rows], groups, rounds=ROUNDS)),
+        "sbert": _json(bootstrap_mean([row.sbert for row in rows], groups)),
         "mle": {
-            level: _json(bootstrap_mean([row.mle[level] if row.mle else None for row in rows], groups, rounds=ROUNDS))
+            level: _json(bootstrap_mean([row.mle[level] if row.mle else None for row in rows], groups))
             for level in LEVELS
         },
         "naming": _json(_share([row.named for row in rows], groups)),
@@ -158,7 +151,7 @@ def figures_of(answers: Answers) -> dict[str, Any]:
 
 
 def _share(values: Sequence[bool | None], groups: Sequence[str]) -> Figure | None:
-    return bootstrap_mean([None if value is None else float(value) for value in values], groups, rounds=ROUNDS)
+    return bootstrap_mean([None if value is None else float(value) for value in values], groups)
 
 
 def by_subtask(rows: Sequence[AnswerRow]) -> dict[str, dict[str, Any]]:
@@ -207,7 +200,7 @@ def by_category(rows: Sequence[AnswerRow]) -> dict[str, dict[str, Any]]:
             "n": len(set(groups)),
             "accuracy": _json(accuracy(part)),
             "acc_g": _json(acc_g(part)),
-            "mle": _json(bootstrap_mean([r.mle["mean"] if r.mle else None for r in part], groups, rounds=ROUNDS)),
+            "mle": _json(bootstrap_mean([r.mle["mean"] if r.mle else None for r in part], groups)),
             "naming": _json(_share([row.named for row in part], groups)),
             "place": _json(_share([row.placed for row in part], groups)),
         }

@@ -32,7 +32,7 @@ def _by_letter(answer: str, options: Mapping[str, str]) -> str | None:
     patterns = (
         rf"^\W*({letters})(?:\W|$)(?!\s*[a-z])",
         rf"^\W*({letters})\s*[:.)]",
-        rf"\b(?:answer|choice|option)\b(?: is)?\W*({letters})\b",
+        rf"\b(?:[Aa]nswer|[Cc]hoice|[Oo]ption)\b(?: is)?\W*({letters})\b",
         rf"\(({letters})\)",
     )
     for pattern in patterns:

@@ -62,6 +62,17 @@ def image_auroc(labels: Sequence[bool] | np.ndarray, scores: Sequence[float] | n
     return float(roc_auc_score(labels, scores)) if _both(labels) else None
 
 
+def rank_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """The same value as `image_auroc`, from ranks (Mann-Whitney): quick enough for the many draws of a bootstrap."""
+    from scipy.stats import rankdata
+
+    bad = int(np.count_nonzero(labels))
+    good = len(labels) - bad
+    if not bad or not good:
+        return None
+    return float((rankdata(scores)[labels].sum() - bad * (bad + 1) / 2) / (bad * good))
+
+
 def average_precision(labels: Sequence[bool] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float | None:
     """Average precision of image scores with "anomalous" as the positive class; None if a class is missing."""
     from sklearn.metrics import average_precision_score
@@ -262,22 +273,58 @@ def bootstrap(
         sample = statistic(np.concatenate([members[place] for place in chosen]))
         if sample is not None:
             drawn.append(sample)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail]) if drawn else (value, value)
-    # A percentile interval may miss the value itself in tiny samples, which would read as a mistake.
-    return Figure(float(value), min(float(low), float(value)), max(float(high), float(value)), len(members))
+    return _figure(float(value), drawn, len(members))
 
 
 def bootstrap_mean(
-    values: Sequence[float | None], groups: Sequence[Hashable] | None = None, *, seed: int = 0, rounds: int = ROUNDS
+    values: Sequence[float | None],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    strata: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    rounds: int = ROUNDS,
 ) -> Figure | None:
-    """The mean of the values that exist, with its interval; None if there are none."""
+    """The mean of the values that exist, with its interval; with strata, the mean of the strata's means.
+
+    What `bootstrap` would give for such a mean, but all draws at once: a group counts by its sum and its number of
+    rows. A group belongs to the stratum of each of its rows (an image has one category and one state).
+
+    Returns:
+        None if there are no values.
+    """
     known = [place for place, value in enumerate(values) if value is not None]
     if not known:
         return None
-    data = np.asarray([values[place] for place in known], float)
-    own = [groups[place] for place in known] if groups is not None else len(known)
-    return bootstrap(lambda rows: float(data[rows].mean()), own, seed=seed, rounds=rounds)
+    layers: dict[Hashable, dict[Hashable, list[float]]] = {}
+    for place in known:
+        layer = layers.setdefault(strata[place] if strata is not None else None, {})
+        group = layer.setdefault(groups[place] if groups is not None else place, [0.0, 0.0])
+        group[0] += float(values[place])  # type: ignore[arg-type]
+        group[1] += 1
+    generator = np.random.default_rng(seed)
+    value, drawn = 0.0, np.zeros(rounds)
+    for layer in layers.values():
+        sums, counts = np.array(list(layer.values())).T
+        value += float(sums.sum() / counts.sum()) / len(layers)
+        drawn += _drawn_means(sums, counts, generator, rounds) / len(layers)
+    return _figure(value, drawn, sum(map(len, layers.values())))
+
+
+def _drawn_means(sums: np.ndarray, counts: np.ndarray, generator: np.random.Generator, rounds: int) -> np.ndarray:
+    """Means of `rounds` draws of whole groups, in blocks so that a large set needs no large memory."""
+    means = np.empty(rounds)
+    block = max(1, 2_000_000 // len(sums))
+    for start in range(0, rounds, block):
+        chosen = generator.integers(0, len(sums), (min(block, rounds - start), len(sums)))
+        means[start : start + block] = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    return means
+
+
+def _figure(value: float, drawn: Sequence[float] | np.ndarray, n: int) -> Figure:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (value, value)
+    # A percentile interval may miss the value itself in tiny samples, which would read as a mistake.
+    return Figure(value, min(float(low), value), max(float(high), value), n)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ One `AnswerRow` is one answer with everything that is known about it; figures ar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from evaluation.runs import CellCache, cell_key, code_hash
 from vlm.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from evaluation.judging import Judge, JudgeRequest
 
 
@@ -218,23 +221,45 @@ def add_similarity(rows: Sequence[AnswerRow]) -> None:
         row.sbert = round(float(vectors[place[row.text]] @ vectors[place[row.reference_answer]]), 4)
 
 
-def score(rows: Sequence[AnswerRow], requests: Sequence[JudgeRequest], judge: Judge, cache: CellCache) -> None:
-    """Scores the answers of an image, or finds the scores that an earlier run kept; unscored ones are tried again."""
-    key = cell_key(
+def score_batch(
+    seen: Sequence[tuple[Task, InspectionTrace]], dataset: InspectionDataset, judge: Judge, cache: CellCache
+) -> list[AnswerRow]:
+    """Rows of some inspected images with the judge's scores; those that an earlier run kept are not judged again.
+
+    Unscored answers are never kept, so that the next run tries them again.
+    """
+    rows = [rows_of(task, trace) for task, trace in seen]
+    requests = [judge_requests(task, trace, dataset) for task, trace in seen]
+    keys = [_score_key(judge, own, asked) for own, asked in zip(rows, requests, strict=True)]
+    kept = [cache.get(key) for key in keys]
+    todo = [place for place, values in enumerate(kept) if values is None]
+    if todo:
+        add_scores(
+            [row for place in todo for row in rows[place]], [r for place in todo for r in requests[place]], judge
+        )
+    for place, (task, _) in enumerate(seen):
+        for row, values in zip(rows[place], kept[place] or (), strict=False):
+            row.mle, row.placed, row.named = values["mle"], values["placed"], values["named"]
+        if place in todo and all(row.unscored is None for row in rows[place]):
+            values = [{"mle": row.mle, "placed": row.placed, "named": row.named} for row in rows[place]]
+            cache.put(keys[place], values)
+        choose(task, rows[place])
+    return [row for own in rows for row in own]
+
+
+def _score_key(judge: Judge, rows: Sequence[AnswerRow], requests: Sequence[JudgeRequest]) -> str:
+    return cell_key(
         kind="scores",
         judge=judge.name,
         rows=[(row.image, row.question, row.text, row.gold, row.defect, row.reference_answer) for row in rows],
         facts=[list(request.facts) for request in requests],
+        mask=[_mask_digest(request.mask) for request in requests[:1]],
         code=code_hash("evaluation", "knowledge"),
     )
-    kept = cache.get(key)
-    if kept is None:
-        add_scores(rows, requests, judge)
-        if all(row.unscored is None for row in rows):
-            cache.put(key, [{"mle": row.mle, "placed": row.placed, "named": row.named} for row in rows])
-        return
-    for row, values in zip(rows, kept, strict=True):
-        row.mle, row.placed, row.named = values["mle"], values["placed"], values["named"]
+
+
+def _mask_digest(mask: np.ndarray | None) -> str | None:
+    return None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()[:16]
 
 
 def choose(task: Task, rows: Sequence[AnswerRow]) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from plates import PlainExtractor, plate
 
 import evaluation.detect as detection
 from evaluation.cli import app, main
@@ -35,93 +32,21 @@ KEYS = {
 }
 
 
-def part(path: Path, defective: bool, seed: int, side: int = 96) -> None:
-    """A brushed plate with a hole pattern; a defective one has a bright gash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grain = np.random.default_rng(seed).normal(120, 4, (side, 1)).repeat(side, axis=1)
-    image = Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8)).convert("RGB")
-    draw = ImageDraw.Draw(image)
-    for x in (24, 72):
-        draw.ellipse([x - 8, 40, x + 8, 56], fill=(40, 40, 40))
-    if defective:
-        draw.line([10, 10, 40, 30], fill=(250, 250, 240), width=5)
-    image.save(path)
-
-
-def gash(path: Path, side: int = 96) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mask = Image.new("L", (side, side))
-    ImageDraw.Draw(mask).line([10, 10, 40, 30], fill=255, width=5)
-    mask.save(path)
-
-
-@pytest.fixture
-def plates(tmp_path: Path) -> Path:
-    """Three categories: complete with masks, without masks, and without good images."""
-    root = tmp_path / "plates"
-    for name in ("plate", "sheet"):
-        for number in range(6):
-            part(root / name / "train" / "good" / f"{number}.png", False, number)
-        for number in range(3):
-            part(root / name / "test" / "good" / f"{number}.png", False, 50 + number)
-            part(root / name / "test" / "gash" / f"{number}.png", True, 80 + number)
-            if name == "plate":
-                gash(root / name / "ground_truth" / "gash" / f"{number}_mask.png")
-    part(root / "scrap" / "test" / "gash" / "0.png", True, 9)
-    return root
-
-
-@dataclass
-class PlainEvidence:
-    score: float
-    map: np.ndarray
-    threshold: float = 0.05
-    confidence: float | None = 0.8
-    verdict: str = ""
-    regions: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.verdict = "anomalous" if self.score > self.threshold else "normal"
-
-
-class PlainExtractor:
-    """Difference to the mean reference, pixel by pixel: quick, and right on our plates."""
-
-    def __init__(self) -> None:
-        self.banks: list[int] = []
-
-    def prepare(self, references: Sequence[Image.Image]) -> np.ndarray:
-        self.banks.append(len(references))
-        return np.mean([np.asarray(image.convert("L"), np.float32) for image in references], axis=0)
-
-    def extract(self, image: Image.Image, bank: np.ndarray | None = None) -> PlainEvidence:
-        values = np.asarray(image.convert("L"), np.float32)
-        difference = np.abs(values - (values.mean() if bank is None else bank)) / 255
-        return PlainEvidence(float(np.sort(difference.ravel())[-60:].mean()) - 0.05, difference)
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> PlainExtractor:
-    extractor = PlainExtractor()
-    monkeypatch.setattr(detection, "_extractor", lambda *_: extractor)
-    return extractor
-
-
 def test_json_has_the_promised_shape(plates: Path, plain: PlainExtractor) -> None:
     report = detect(open_dataset(plates), DetectSettings(seeds=(0, 1)))
     result = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert result["dataset"] == "plates"
     assert (result["shots"], result["seeds"]) == (1, [0, 1])
-    assert set(result["categories"]) == {"plate", "sheet", "scrap"}
+    assert set(result["categories"]) == {"plate", "sheet", "washer"}
     assert all(set(figures) == KEYS for figures in [*result["categories"].values(), result["mean"]])
-    plate, sheet, scrap = (result["categories"][name] for name in ("plate", "sheet", "scrap"))
+    plate, sheet, washer = (result["categories"][name] for name in ("plate", "sheet", "washer"))
     assert plate["image_auroc"] == sheet["image_auroc"] == 1.0
     assert plate["pixel_auroc"] > 0.95
     assert plate["aupro"] > 0.8
     assert sheet["pixel_auroc"] is None  # no masks
     assert sheet["aupro"] is None
-    assert (scrap["normal"], scrap["anomalous"], scrap["image_auroc"], scrap["miss"]) == (0, 1, None, None)
-    assert any("scrap has no good image" in note for note in result["notes"])
+    assert (washer["normal"], washer["anomalous"], washer["image_auroc"], washer["miss"]) == (0, 1, None, None)
+    assert any("washer has no good image" in note for note in result["notes"])
     assert result["mean"]["image_auroc"] == 1.0
     assert set(result["methods"]) == {"baseline"}  # printed in the same run
     assert "against baseline" in report.to_markdown()
@@ -132,7 +57,7 @@ def test_zero_shot_draws_nothing(plates: Path, plain: PlainExtractor) -> None:
     report = detect(open_dataset(plates), DetectSettings(shots=0, seeds=(0, 1, 2), methods=("sage",)))
     assert plain.banks == []
     assert len(report.cells) == 3  # one draw a category, because there is nothing to draw
-    assert report.to_json()["categories"]["scrap"]["miss"] is not None
+    assert report.to_json()["categories"]["washer"]["miss"] is not None
 
 
 def test_draws_are_seeded_and_never_tested(plates: Path) -> None:
@@ -151,7 +76,7 @@ def test_draws_are_seeded_and_never_tested(plates: Path) -> None:
 
 def test_without_training_images_references_leave_the_test(tmp_path: Path) -> None:
     for number in range(3):
-        part(tmp_path / "c" / "test" / "good" / f"{number}.png", False, number)
+        plate(tmp_path / "c" / "test" / "good" / f"{number}.png", False, number)
     todo = plan(open_dataset(tmp_path), "c", 1, 0)
     assert len(todo.references) == 1
     assert len(todo.tests) == 2
@@ -236,7 +161,7 @@ def test_finished_cells_survive_an_interruption(
             cell.seconds_per_image = None
     assert resumed.cells == fresh.cells
     # Changed data or settings are measured again.
-    part(plates / "plate" / "test" / "good" / "new.png", False, 5)
+    plate(plates / "plate" / "test" / "good" / "new.png", False, 5)
     before = count
     detect(open_dataset(plates, categories=["plate", "sheet"]), settings, out=out)
     assert count == before + 2

@@ -20,6 +20,7 @@ from evaluation.metrics import (
     image_auroc,
     kendall_tau,
     macro,
+    rank_auroc,
     reliability,
 )
 from vlm.errors import InputError
@@ -148,6 +149,10 @@ def test_image_figures() -> None:
     labels, scores = [False, False, True, True], [0.1, 0.4, 0.35, 0.8]
     assert image_auroc(labels, scores) == 0.75
     assert average_precision(labels, scores) == pytest.approx(0.8333, abs=1e-4)
+    tied = np.round(np.random.default_rng(0).normal(size=200), 1)
+    labels_of_tied = np.random.default_rng(1).random(200) < 0.3
+    assert rank_auroc(labels_of_tied, tied) == pytest.approx(image_auroc(labels_of_tied, tied))
+    assert rank_auroc(np.array([True]), np.array([0.1])) is None
     assert image_auroc([True, True], [0.1, 0.2]) is None
     assert average_precision([False], [0.1]) is None
 
@@ -204,6 +209,27 @@ def test_bootstrap_draws_whole_images() -> None:
     assert answers is not None
     assert answers.n == alone.n == 60
     assert answers.high - answers.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_the_quick_mean_agrees_with_the_general_bootstrap() -> None:
+    generator = np.random.default_rng(5)
+    right = generator.random(120) < 0.7
+    images = np.repeat(np.arange(40), 3)
+    anomalous, category = images % 2 == 0, images % 4 // 2
+    strata = list(zip(category.tolist(), anomalous.tolist(), strict=True))
+
+    def statistic(rows: np.ndarray) -> float | None:
+        return macro(
+            balanced_accuracy(right[part], anomalous[part]) for part in (rows[category[rows] == c] for c in (0, 1))
+        )
+
+    slow = bootstrap(statistic, images.tolist(), strata=strata)
+    quick = bootstrap_mean([float(value) for value in right], images.tolist(), strata=strata)
+    assert slow is not None
+    assert quick is not None
+    assert quick.value == pytest.approx(slow.value)
+    assert quick.n == slow.n
+    assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high), abs=0.02)
 
 
 def test_bootstrap_keeps_strata() -> None:
