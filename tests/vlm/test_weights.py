@@ -14,6 +14,8 @@ import pytest
 from vlm import weights
 from vlm.errors import BackendError, InputError
 
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MODEL_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 ASK = """
 import sys
 from vlm.weights import smollm2_folder
@@ -88,6 +90,13 @@ def test_two_processes_unpack_once(two_processes: tuple[Path, list[tuple[str, st
     left = {path.name for path in (cache / "models").iterdir()}
     name = Path(folders.pop()).name
     assert left <= {name, f"{name}.lock"}
+
+
+def test_the_weights_are_those_that_transformers_reads(copy: tuple[Path, list[str]]) -> None:
+    """The file is the one, byte for byte, that transformers' own slower GGUF reader gives (saved in bfloat16)."""
+    if weights.file_sha256(weights.smollm2_gguf()) != GGUF_SHA256:
+        return  # another release of the package: nothing is known about its weights
+    assert weights.file_sha256(copy[0] / "model.safetensors") == MODEL_SHA256
 
 
 def test_the_manifest_names_source_and_files(copy: tuple[Path, list[str]]) -> None:
