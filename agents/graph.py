@@ -14,7 +14,7 @@ from langgraph.graph import END, START, StateGraph
 
 from agents import nodes
 from agents.state import InspectionState
-from agents.workbench import Workbench
+from agents.workbench import AgentContext
 
 
 def after_recall(state: InspectionState) -> str:
@@ -34,9 +34,9 @@ def build_graph(checkpointer: Any = None) -> Any:
         checkpointer: a LangGraph checkpointer; needed for expert review (`AgentSettings.review`), which interrupts.
 
     Returns:
-        The compiled graph: `graph.stream(state, context=Workbench(...), stream_mode=["updates", "custom"])`.
+        The compiled graph: `graph.stream(state, context=AgentContext(workbench), stream_mode=["updates", "custom"])`.
     """
-    graph = StateGraph(InspectionState, context_schema=Workbench)
+    graph = StateGraph(InspectionState, context_schema=AgentContext)
     for name in ("perceive", "recall", "extract", "review", "fuse", "answer", "evaluate"):
         graph.add_node(name, getattr(nodes, name))
     graph.add_edge(START, "perceive")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.settings import AgentSettings, make_settings
-from agents.workbench import Workbench
+from agents.workbench import AgentContext, Workbench
 from evaluation.inspection import InspectionRequest, InspectionTrace
 from vlm.errors import InputError
 
@@ -168,7 +168,7 @@ class SageInspector:
         config = {"configurable": {"thread_id": thread}}
         final: dict[str, Any] = {}
         for mode, chunk in self.graph.stream(
-            state, config=config, context=self.workbench, stream_mode=["updates", "custom", "values"]
+            state, config=config, context=AgentContext(self.workbench), stream_mode=["updates", "custom", "values"]
         ):
             if mode == "values":
                 final = chunk

@@ -16,14 +16,14 @@ from langgraph.types import interrupt
 
 from agents import wording
 from agents.state import EvidenceSummary, InspectionState
-from agents.workbench import Workbench
+from agents.workbench import AgentContext, Workbench
 from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
 from knowledge.facts import Fact
 from vlm.appearance import describe_region
 from vlm.errors import InputError
 
 Update = dict[str, Any]
-Node = Callable[[InspectionState, Runtime[Workbench]], tuple[Update, str]]
+Node = Callable[[InspectionState, Runtime[AgentContext]], tuple[Update, str]]
 
 # Which kinds of fact each family of question rests on.
 KINDS_OF_FAMILY = {
@@ -33,11 +33,11 @@ KINDS_OF_FAMILY = {
 }
 
 
-def step(node: Node) -> Callable[[InspectionState, Runtime[Workbench]], Update]:
+def step(node: Node) -> Callable[[InspectionState, Runtime[AgentContext]], Update]:
     """Times a node, announces its start, and appends its `TraceStep` to the update."""
 
     @functools.wraps(node)
-    def timed(state: InspectionState, runtime: Runtime[Workbench]) -> Update:
+    def timed(state: InspectionState, runtime: Runtime[AgentContext]) -> Update:
         runtime.stream_writer({"event": "started", "step": node.__name__})
         start = time.perf_counter()
         update, summary = node(state, runtime)
@@ -53,10 +53,10 @@ def request_of(state: InspectionState) -> InspectionRequest:
 
 
 @step
-def perceive(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Patch features, comparison with the reference, evidence map, regions."""
     request = request_of(state)
-    view = runtime.context.view(request.image, request.references)
+    view = runtime.context.workbench.view(request.image, request.references)
     seen = view.evidence
     evidence = EvidenceSummary(
         score=float(seen.score),
@@ -67,9 +67,7 @@ def perceive(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Updat
         confidence=None if seen.confidence is None else float(seen.confidence),
         confidence_reason=seen.confidence_reason,
         regions=[
-            TraceRegion(
-                box=tuple(int(edge) for edge in region.box), place=region.place, score=float(region.score)
-            ).model_dump(mode="json")
+            TraceRegion(box=region.box, place=region.place, score=float(region.score)).model_dump(mode="json")
             for region in seen.regions
         ],
         size=list(view.image.size),
@@ -93,10 +91,10 @@ def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
 
 
 @step
-def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Facts of the domain, ranked for the questions, the product and what was seen."""
     request, settings = request_of(state), state["settings"]
-    store = runtime.context.store
+    store = runtime.context.workbench.store
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
     match = store.match_product(request.product or " ".join(request.questions))
     domain = request.domain or match.domain
@@ -111,7 +109,7 @@ def recall(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
             "facts": [],
             "recall_note": note,
         }, "facts are switched off"
-    facts = recall_facts(state, runtime.context, domain, product)
+    facts = recall_facts(state, runtime.context.workbench, domain, product)
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
     update = {
         "domain": domain,
@@ -160,7 +158,7 @@ def recall_facts(
 
 
 @step
-def extract(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """The model writes fact sentences itself; they are checked, and kept as proposed."""
     from knowledge.checks import check_facts
     from knowledge.writing import write_facts
@@ -171,7 +169,7 @@ def extract(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update
         return {}, "facts are switched off"
     if product is None:
         return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
-    workbench = runtime.context
+    workbench = runtime.context.workbench
     written = write_facts(
         workbench.backend, product=product, domain=domain, defect_hint=state.get("defect"), n=settings["write_count"]
     )
@@ -195,7 +193,7 @@ def extract(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update
 
 
 @step
-def review(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def review(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """With `review`, waits for an expert: resume with {fact id: "approve" | "reject"} for each proposed fact."""
     proposed = [fact for fact in state["facts"] if fact["status"] == "proposed"]
     if not state["settings"]["review"] or not proposed:
@@ -216,18 +214,18 @@ def review(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
     ]
     if state["settings"]["learn"]:
         for identifier, decision in decisions.items():
-            runtime.context.store.set_status(identifier, status[decision])
+            runtime.context.workbench.store.set_status(identifier, status[decision])
     approved = sum(decision == "approve" for decision in decisions.values())
     return {"facts": facts}, f"an expert approved {approved} and rejected {len(decisions) - approved} facts"
 
 
 @step
-def fuse(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Chooses the facts that reach the answer, within the token budget."""
     settings = state["settings"]
-    if settings["facts"] == "soft" and not runtime.context.backend.capabilities.soft_facts:
+    if settings["facts"] == "soft" and not runtime.context.workbench.backend.capabilities.soft_facts:
         raise InputError(
-            f"The model {runtime.context.backend.name!r} has no fusion attention for soft facts; "
+            f"The model {runtime.context.workbench.backend.name!r} has no fusion attention for soft facts; "
             "use --facts hard or a SAGE model."
         )
     budget, chosen = settings["fact_tokens"], []
@@ -243,7 +241,7 @@ def fuse(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, s
 
 
 @step
-def answer(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Verdict from the evidence, words from the model where they hold, facts cited by id."""
     from evaluation.questions import read_question, standard_questions, verdict_of
 
@@ -270,7 +268,7 @@ def answer(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update,
 
 
 def word_finding(
-    state: InspectionState, runtime: Runtime[Workbench], facts: list[dict[str, Any]]
+    state: InspectionState, runtime: Runtime[AgentContext], facts: list[dict[str, Any]]
 ) -> tuple[str | None, str]:
     """Streams the model's wording of the finding; returns it if it holds, and a note that says what happened.
 
@@ -280,7 +278,7 @@ def word_finding(
     settings, evidence, product = state["settings"], state["evidence"], state["product"]
     if state.get("round", 0):
         return None, "grounded sentences, after a failed score"
-    backend = runtime.context.backend
+    backend = runtime.context.workbench.backend
     sentence = wording.finding(evidence, product)
     messages = wording.wording_messages(sentence, facts, settings["facts"] == "hard")
     text = ""
@@ -299,7 +297,7 @@ def word_finding(
 
 
 @step
-def evaluate(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Update, str]:
+def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """MLE of each answer against evidence and facts; a failing score is the reason for another round."""
     from evaluation.judging import JudgeRequest
 
@@ -315,11 +313,11 @@ def evaluate(state: InspectionState, runtime: Runtime[Workbench]) -> tuple[Updat
             object=state["product"],
             regions=regions,
             evidence_verdict=evidence["verdict"],
-            image_size=tuple(evidence["size"]),
+            image_size=(evidence["size"][0], evidence["size"][1]),
         )
         for item in state["answers"]
     ]
-    scores = runtime.context.judge.judge(requests)
+    scores = runtime.context.workbench.judge.judge(requests)
     answers = [
         {**item, "mle": score.model_dump(mode="json")} for item, score in zip(state["answers"], scores, strict=True)
     ]

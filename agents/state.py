@@ -8,6 +8,8 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, TypedDict
 
+from evaluation.inspection import Verdict
+
 
 class EvidenceSummary(TypedDict):
     """What perceive found, without the pixels; `regions` are `TraceRegion` dumps, `size` is [width, height]."""
@@ -16,7 +18,7 @@ class EvidenceSummary(TypedDict):
     threshold: float
     threshold_from: str
     threshold_reason: str
-    verdict: str
+    verdict: Verdict
     confidence: float | None
     confidence_reason: str
     regions: list[dict[str, Any]]

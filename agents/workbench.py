@@ -176,3 +176,10 @@ class Workbench:
         """Forgets the parts that were looked at (not the references), so that the next look is a new one."""
         with self._lock:
             self._views.clear()
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """What LangGraph hands to every node beside the state (its context schema must be a dataclass)."""
+
+    workbench: Workbench

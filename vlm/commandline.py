@@ -33,7 +33,7 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
     import typer
 
     # Typer carries its own copy of click's errors; this is their public common base, whichever copy it is.
-    usage_error = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+    usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
     try:
         status = app(standalone_mode=False) if isinstance(app, typer.Typer) else app()
@@ -43,7 +43,7 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         print(f"Interrupted. {on_interrupt}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except usage_error as error:
-        fail(error.format_message())  # type: ignore[attr-defined]
+        fail(error.format_message())
     except typer.Exit as error:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
