@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "facts": ["KINDS", "STATUSES", "Fact", "FactLocation", "FactSource", "fact_from_record", "fact_id"],
         "llama_index_embedding": ["SageEmbedding"],
         "retrieval": ["DomainMatch", "ScoredFact"],
+        "vector_store": ["SegmentedVectorStore"],
         "store": ["AddReport", "DomainInfo", "FactStore"],
     },
 )

@@ -260,14 +260,22 @@ def _in_editor(text: str) -> str:
 @app.command()
 def remove(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of facts.", show_default=False)] = None,
-    source: Annotated[str | None, typer.Option(help="Remove all facts that come from this source alone.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Remove this file as a source, and all facts that have no other one.")
+    ] = None,
+    domain: Domain = None,
     json: Json = False,
 ) -> None:
     """Removes facts; one of a shipped pack is hidden."""
     if bool(ids) == bool(source):
         raise InputError("Name the facts to remove by their ids, or a source with --source, not both.")
     with _store() as store:
-        facts = store.remove_source(source) if source else store.remove(ids or [])
+        if source:
+            from knowledge.sources import remove_source
+
+            facts = remove_source(store, source, domain).removed
+        else:
+            facts = store.remove(ids or [])
     _report(facts, "removed", json)
 
 

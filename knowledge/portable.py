@@ -89,8 +89,8 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
 def import_pack(store: FactStore, path: Path) -> ImportReport:
     """Takes a domain over from a file that `export_pack` wrote.
 
-    Facts that are here already get the file's sources; a fact edited on both sides keeps the later edit. Facts that read
-    like orders to a model are refused.
+    Facts that are here already get the file's sources; a fact edited on both sides keeps the later edit. Facts that
+    read like orders to a model are refused.
 
     Raises:
         InputError: when the file is absent, damaged or no such file.

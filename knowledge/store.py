@@ -400,29 +400,6 @@ class FactStore:
             log.extend({"id": fact.id, "domain": fact.domain, "removed": time} for fact in facts)
         return facts
 
-    def remove_source(self, source: str) -> list[Fact]:
-        """Removes the facts that come from this source alone, and the source from the others.
-
-        Args:
-            source: the file's name as the facts have it, or its SHA-256.
-
-        Raises:
-            InputError: when no fact comes from it.
-        """
-        removed = []
-        with self._writing() as log:
-            facts = list(self.catalogue.facts(source=source))
-            if not facts:
-                raise InputError(f"No fact comes from {source!r}; sage-kb show ID prints the sources of a fact.")
-            for fact in facts:
-                rest = tuple(item for item in fact.sources if source not in (item.file, item.sha256))
-                if rest:
-                    log.append(fact.model_copy(update={"sources": rest}))
-                else:
-                    log.append({"id": fact.id, "domain": fact.domain, "removed": now()})
-                    removed.append(fact)
-        return removed
-
     def check(self) -> list[str]:
         """Reads everything there is; one line for each thing that is wrong, none when all is well."""
         problems = self.problems()
