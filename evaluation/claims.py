@@ -36,6 +36,7 @@ class Claim:
         scope: said of the part; of the rest of it; or aside (of the reference, as a condition, as an expectation).
         excused: in the same breath it is called something else than it seems, or a weak appearance is called harmless.
         tolerated: in the same breath it is called harmless or within tolerance.
+        by_likeness: no word of it is known; it only sounds like praise or like a complaint.
     """
 
     stance: Stance
@@ -51,6 +52,7 @@ class Claim:
     scope: Scope = "part"
     excused: bool = False
     tolerated: bool = False
+    by_likeness: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,18 @@ _LISTING = frozenset(
 )
 _FAR = stem_set("nothing none never not nowhere no neither")
 _LINKS = stem_set(", or and nor any a an either other visible sign of the in even kind")
-_TURNS = stem_set("only just merely actually really simply nothing purely but rather instead")
-_COPULAS = stem_set("be come stem result belong originate due from count caused remain qualify mean")
+_TURNS = stem_set("only just merely actually really simply purely")
+_COPULAS = stem_set("be come stem result belong originate remain qualify mean")
 _SEEN = stem_set(
     "see find visible present detect observe exist evident apparent identify discern noticeable recognise recognisable "
     "appear occur there show spot make report note"
 )
 _COMPARING = stem_set("unlike than to with from against where versus in of on as")
+_BETWEEN_MODAL = stem_set("still safely not never well easily only simply also again now without worry")
+_NO_USE = stem_set(
+    "say call rule exclude tell make repair mend fix replace clean wipe brush remove a an the due cause explain felt feel"
+)
+_FORESEEING = stem_set("would could may might will can")
 _POINTING = stem_set("a an the this that these those it them which one , of for from")
 _RULED_OUT = stem_set("rule exclude dismiss")
 _HARDLY = stem_set("not nowhere never hardly")
@@ -115,8 +122,10 @@ def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: 
         negators = [n for n in negators if n not in clashes]
         if cue.name != "neutral":
             cues.append(cue)
-    claims = [_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues]
+    read = (_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues)
+    claims = [claim for claim in read if claim]
     exception = _exception(number, clause, cues)
+    claims += _permissions(number, clause, claims)
     return [*claims, exception] if exception else claims
 
 
@@ -128,7 +137,7 @@ def _claim(
     cue: _Match,
     cues: list[_Match],
     negators: list[_Match],
-) -> Claim:
+) -> Claim | None:
     concept = cue.name.partition(":")[2] or None
     flips = _flips(clause, cue, cues, negators)
     denied = flips % 2 == 1
@@ -137,7 +146,9 @@ def _claim(
         cue.good and not denied and clause.stems[cue.start : cue.end] in weak_good()
     )
     excused = tolerated = False
-    if not good and cue.name not in {"use-bad", "use-good"}:
+    if weak and denied and concept:
+        return None
+    if not good and concept:
         excused, tolerated = _excuses(clause, cue, around, weak)
         if weak and not excused and clause.opener in CONCESSIONS:
             weak = False
@@ -167,6 +178,33 @@ def _exception(number: int, clause: Clause, cues: list[_Match]) -> Claim | None:
     if not words or has_cue("harmless", clause.stems[found[0][1] :]):
         return None
     return Claim("bad", "defect", clause.text, clause.sentence, number, term=" ".join(words))
+
+
+def _permissions(number: int, clause: Clause, claims: list[Claim]) -> list[Claim]:
+    """What may be done with the part, whatever it is: "can be driven on", "may not be opened"."""
+    if any(claim.kind == "use" for claim in claims):
+        return []
+    for index, word in enumerate(clause.stems[:-2]):
+        if word not in {"can", "may", "could"}:
+            continue
+        after = [stem for stem in clause.stems[index + 1 : index + 6] if stem not in _BETWEEN_MODAL]
+        if len(after) < 2 or after[0] != "be" or after[1] in _SEEN or after[1] in _NO_USE:
+            return []
+        if any(name != "neutral" for _, _, name in judging_table().find(tuple(after[1:2]))):
+            return []
+        denied = "not" in clause.stems[index + 1 : index + 4] or "no" in clause.stems[:index]
+        return [
+            Claim(
+                "bad" if denied else "good",
+                "use",
+                clause.text,
+                clause.sentence,
+                number,
+                term=clause.text,
+                denied=denied,
+            )
+        ]
+    return []
 
 
 # --------------------------------------------------------------------------------------------------------- negation
@@ -223,9 +261,13 @@ def _scope(clause: Clause, cue: _Match, good: bool, negated: bool) -> Scope:
     head, sequence = clause.stems[: cue.start], clause.stems
     if not good and has_cue("looked-for", head):
         return "aside"
+    if has_cue("exceptions", head):
+        return "part"
     if clause.opener in {"if", "unless"} or (has_cue("conditions", head[:3]) and "even" not in head[:3]):
         return "aside"
     if not cue.name.startswith("use-") and not negated and has_cue("expectations", head):
+        return "aside"
+    if not cue.name.startswith("use-") and _FORESEEING & set(head[-2:]) and "be" not in head[-1:]:
         return "aside"
     if _is_said_of_others(sequence, cue):
         return "aside"
@@ -248,7 +290,9 @@ def _is_said_of_others(sequence: tuple[str, ...], cue: _Match) -> bool:
 def _excuses(clause: Clause, cue: _Match, around: tuple[str, ...], weak: bool) -> tuple[bool, bool]:
     """Whether an appearance is explained away, and whether it is at least called tolerable."""
     head, tail = clause.stems[: cue.start], clause.stems[cue.end :]
-    equated = bool(_COPULAS & set(tail)) and bool(_positive("harmless", tail) or _positive("good", tail))
+    copula = bool(_COPULAS & set(tail[:3])) and bool(_positive("harmless", tail) or _positive("good", tail))
+    attributed = bool(head) and bool(_positive("harmless", head[-2:]))
+    equated = copula or attributed
     if not equated and not _positive("harmless", around):
         return False, False
     seeming = has_cue("seeming", clause.stems[: cue.end]) or has_cue("seeming", head)

@@ -16,6 +16,8 @@ _OPENERS = word_set(
 )
 CONCESSIONS = word_set("but however although though yet despite nevertheless nonetheless albeit except apart besides")
 """Openers after which something is told that stands against the rest."""
+CONTRASTS = word_set("however except apart besides")
+"""Openers that end what the clauses before them are about."""
 _STARTERS = word_set(
     "a an the it its this that these those there they we i you he she all every each is are was has have can "
     "could should must may might will would do does did need needs everything nothing no none not"

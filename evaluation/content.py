@@ -14,7 +14,7 @@ from evaluation.wordlists import cue_lists
 def _general() -> frozenset[str]:
     """Stems that tell nothing in particular."""
     lists = cue_lists()
-    tellings = {stem for entry in lists["good-weak"] for stem in stems(entry)}
+    tellings = {stem for entry in lists["good-weak"] if " " not in entry for stem in stems(entry)}
     names = (
         "generic",
         "function",

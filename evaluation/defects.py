@@ -28,9 +28,10 @@ GENERAL = frozenset(
     )
 )
 SAME = 0.6
-NEAR = 0.42
+NEAR = 0.4
 GLOSS = 0.5
 STRICT_GLOSS = 0.6
+FAR = 0.2
 GLOSS_MARGIN = 0.05
 
 
@@ -117,7 +118,14 @@ def naming(
         if not claim.weak and {_group(name) for name in _concepts(claim)} & {_group(name) for name in wanted}
     ]
     clauses = [reading.clauses[number] for number in telling]
-    clauses = [clause for clause in clauses if particulars(clause, question, product)]
+    vague = {
+        claim.clause for claim in reading.claims if claim.kind == "state" and claim.stance == "bad" and not claim.weak
+    }
+    clauses = [
+        clause
+        for number, clause in zip(telling, clauses, strict=True)
+        if len(particulars(clause, question, product)) > (1 if number in vague else 0)
+    ]
     strong = [claim for claim in spoken if not claim.weak and claim.concept]
     by_likeness = _by_likeness(
         [essence(clause) for clause in clauses], truth, wanted, likeness, strict=bool(strong and wanted)
@@ -145,7 +153,9 @@ def _by_likeness(
         first = max(concepts, key=lambda concept: concepts[concept])
         known = max((concepts[concept] for concept in wanted), default=0.0)
         if strict:
-            best = Naming("near", clause) if first in wanted and known >= STRICT_GLOSS else best
+            best = Naming("near", clause) if value >= SAME or (first in wanted and known >= STRICT_GLOSS) else best
+            continue
+        if value < SAME and concepts[first] >= STRICT_GLOSS and concepts[first] - known > FAR:
             continue
         if value >= SAME or (first in wanted and known >= GLOSS):
             return Naming("same", clause)

@@ -63,6 +63,7 @@ def _at_start(sentence: str) -> tuple[bool, str] | None:
         closed = after in {"", ",", ":", "-", "("}
         if (
             closed
+            or (key[0] in _EMPHATIC and after in _FOLLOWERS)
             or key[0] in _CERTAIN
             or (len(key) >= 2 and after != "of")
             or (key[0] == "no" and after in _FOLLOWERS)

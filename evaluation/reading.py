@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from evaluation.claims import Claim, Kind, Stance, clause_claims
-from evaluation.clauses import CONCESSIONS, Clause, split_clauses
+from evaluation.clauses import CONCESSIONS, CONTRASTS, Clause, split_clauses
 from evaluation.likeness import Likeness
 from evaluation.polar import echo_polar, read_polar
 from evaluation.stemming import plain, stem_set
@@ -60,9 +60,22 @@ def _without_polar(text: str, polar_words: str) -> str:
 def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
     """Stems of a clause's sentence, and of the next one if that comments on it ("It is only dust.")."""
     sentence = clauses[number].sentence
-    mine = [stem for clause in clauses if clause.sentence == sentence for stem in (*clause.stems, "|")]
+    first, last = number, number
+    while first > 0 and clauses[first - 1].sentence == sentence and clauses[first].opener not in CONCESSIONS:
+        first -= 1
+    while (
+        last + 1 < len(clauses) and clauses[last + 1].sentence == sentence and clauses[last + 1].opener not in CONTRASTS
+    ):
+        last += 1
+    mine = [stem for clause in clauses[first : last + 1] for stem in (*clause.stems, "|")]
     following = [clause for clause in clauses if clause.sentence == sentence + 1]
-    if following and following[0].stems[0] in {"it", "this", "that", "they", "these", "those"}:
+    if (
+        following
+        and last + 1 < len(clauses)
+        and clauses[last + 1] is following[0]
+        and following
+        and following[0].stems[0] in {"it", "this", "that", "they", "these", "those"}
+    ):
         mine += [stem for clause in following for stem in (*clause.stems, "|")]
     return tuple(mine)
 

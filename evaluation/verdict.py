@@ -80,6 +80,11 @@ def spoken_verdict(reading: Reading, yes_means: Verdict | None, use_asked: bool 
     good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"], use_asked)
     bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"], use_asked)
     by_words: Verdict | None = None
+    if reading.polar is not None:
+        # Likeness alone is too weak a witness against a plain yes or no.
+        known = [claim for claim in reading.claims if not claim.by_likeness]
+        good_weight, good = _best([claim for claim in known if claim.stance == "good"], use_asked)
+        bad_weight, bad = _best([claim for claim in known if claim.stance == "bad"], use_asked)
     if good_weight or bad_weight:
         if good_weight != bad_weight:
             by_words = "normal" if good_weight > bad_weight else "anomalous"
