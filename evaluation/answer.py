@@ -6,10 +6,9 @@ inspected image is kept as soon as it is done; figures are computed from the kep
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from evaluation.answer_figures import CONSTANTS, constant_baseline, figures_of, 
 from evaluation.datasets import InspectionDataset, Sample
 from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, load_inspector
 from evaluation.questions import GoldQuestion, product_words, questions_for
-from evaluation.runs import CellCache, Progress, cell_key, code_hash, write_whole
+from evaluation.runs import ANSWERS, IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
 from evaluation.scoring import Answers, Task, add_similarity, image_row, score_batch
 from vlm.errors import BackendError, InputError, SageError
 
@@ -282,8 +281,8 @@ def measure(
     judge = load_judge(settings.judge)
     answers = inspect_and_score(dataset, tasks, settings, make_inspector(settings), judge, cache, progress)
     if out:
-        _write_rows(out / "answers.jsonl", answers.rows)
-        _write_rows(out / "images.jsonl", answers.images)
+        write_rows(out / ANSWERS, answers.rows)
+        write_rows(out / IMAGES, answers.images)
     baselines = {name: constant_baseline(answers.rows, state) for name, state in CONSTANTS.items()}
     problems = list(answers.problems)
     if settings.inspector != TEMPLATE:
@@ -308,7 +307,3 @@ def _template_baseline(
     options = {"device": settings.options["device"]} if "device" in settings.options else {}
     plain = replace(settings, inspector=TEMPLATE, options=options)
     return inspect_and_score(dataset, tasks, plain, EvidenceTemplateInspector(**options), judge, cache, progress)
-
-
-def _write_rows(path: Path, rows: Sequence[Any]) -> None:
-    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))

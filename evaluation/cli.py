@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluation.rank import judge_command
 from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
 from vlm.errors import InputError
 
@@ -139,6 +140,24 @@ def answer(
     )
     result = measure(dataset, settings, out=out, progress=Progress())
     _finish(result, report_markdown(result), out, json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders that sage-eval wrote with --out.", metavar="RUN...", show_default=False),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md, compare.html and the pictures.")] = None,
+) -> None:
+    """Runs side by side in one table; with --out also as a page with plots and the best and worst cases."""
+    quiet_libraries()
+    from evaluation.compare import compare as side_by_side
+
+    print(side_by_side(runs, out))
+
+
+app.command("judge")(judge_command)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from evaluation.calibration import check_rate
 from evaluation.datasets import InspectionDataset, Sample, load_mask
 from evaluation.detect_report import DetectReport
 from evaluation.metrics import PixelTally, average_precision, decisions, image_auroc
-from evaluation.runs import CellCache, Progress, cell_key, code_hash
+from evaluation.runs import IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
 from evaluation.tables import number
 from vlm.errors import InputError
 
@@ -72,7 +72,8 @@ class Cell:
     """One category under one draw and one method.
 
     Attributes:
-        images: per test image {"id", "image", "defect", "anomalous", "score", "threshold", "verdict", "confidence"}.
+        images: per test image {"id", "image", "references", "defect", "anomalous", "score", "threshold", "verdict",
+            "confidence"}.
         normals: scores of good images for calibration.
         held_out: ids of the test images on which a calibrated threshold is measured.
         references: ids of the references that were drawn.
@@ -219,7 +220,7 @@ def measure_cell(
         if evidence is None:
             continue
         seconds.append(spent)
-        cell.images.append(_row(sample, evidence))
+        cell.images.append(_row(sample, evidence, paths))
         if marked:
             _tally(dataset, tally, sample, evidence.map)
     cell.pixel_auroc, cell.aupro = tally.auroc(), tally.aupro()
@@ -245,10 +246,11 @@ def _look(
     return evidence, time.perf_counter() - start
 
 
-def _row(sample: Sample, evidence: Any) -> dict[str, Any]:
+def _row(sample: Sample, evidence: Any, references: Sequence[Path]) -> dict[str, Any]:
     return {
         "id": sample.id,
-        "image": str(sample.image),
+        "image": str(sample.image.resolve()),
+        "references": [str(path.resolve()) for path in references],
         "defect": sample.defect,
         "anomalous": sample.anomalous,
         "score": round(float(evidence.score), 6),
@@ -313,7 +315,7 @@ def detect(
     Args:
         dataset: the set, opened with `open_dataset`.
         settings: what is measured.
-        out: folder in which finished cells are kept and found again; None keeps nothing.
+        out: folder for images.jsonl (all scores), in which finished cells are kept and found again; None keeps nothing.
         progress: where progress is said; None says nothing.
 
     Raises:
@@ -348,6 +350,9 @@ def detect(
                         dataset.report(path, reason)
                 cells.append(cell)
                 progress.say(_summary(cell))
+    if out:
+        rows = ({"category": c.category, "seed": c.seed, "method": c.method, **row} for c in cells for row in c.images)
+        write_rows(out / IMAGES, rows)
     notes = list(dict.fromkeys([*dataset.notes, *(note for cell in cells for note in cell.notes)]))
     return DetectReport(
         dataset.name, settings, dataset.categories, cells, notes, [str(problem) for problem in dataset.problems]

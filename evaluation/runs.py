@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,10 @@ from vlm.errors import InputError
 T = TypeVar("T")
 RESULTS = "results.json"
 REPORT = "report.md"
+IMAGES = "images.jsonl"
+"""One line an image (and draw and method): scores, verdicts, references."""
+ANSWERS = "answers.jsonl"
+"""One line an answer, with everything it was held against."""
 
 
 @cache
@@ -91,6 +96,12 @@ def write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Writes dictionaries or dataclasses as JSON lines."""
+    lines = (asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows)
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def write_results(folder: Path, results: dict[str, Any], report: str) -> None:

@@ -118,7 +118,7 @@ def rows_of(task: Task, trace: InspectionTrace) -> list[AnswerRow]:
         rows.append(
             AnswerRow(
                 image=task.sample.id,
-                file=str(task.sample.image),
+                file=str(task.sample.image.resolve()),
                 category=task.sample.category,
                 defect=task.sample.defect,
                 anomalous=anomalous,
@@ -141,8 +141,8 @@ def image_row(task: Task, trace: InspectionTrace) -> ImageRow:
     """What was measured on the image as a whole."""
     return ImageRow(
         image=task.sample.id,
-        file=str(task.sample.image),
-        references=[str(path) for path in task.request.references],
+        file=str(task.sample.image.resolve()),
+        references=[str(path.resolve()) for path in task.request.references],
         category=task.sample.category,
         anomalous=task.sample.anomalous,
         score=trace.anomaly_score,
