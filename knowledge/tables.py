@@ -104,7 +104,8 @@ def row_statements(row: Mapping[str, Any], columns: Columns) -> list[Statement]:
 
 def _led(text: str, subject: str, kind: Kind) -> str:
     """A cell of a catalogue ("hail impact") with the subject that only its row tells."""
-    if not subject or all(word in text.lower() for word in re.findall(r"\w{4,}", subject.lower())):
+    words = re.findall(r"\w{3,}", subject.lower())
+    if not subject or (words and all(word in text.lower() for word in words)):
         return text
     return f"{subject[:1].upper()}{subject[1:]}, {_LEAD[kind]}: {text}"
 
