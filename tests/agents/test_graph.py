@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knowledge.store import FactStore
 from langgraph.checkpoint.memory import InMemorySaver
-from vlm.scripted import ScriptedBackend
 
 from agents.graph import build_graph
 from agents.inspector import SageInspector
 from agents.workbench import Workbench
 from evaluation.inspection import InspectionRequest, MLEScore
+from knowledge.store import FactStore
 from vlm.backends import load_backend
 from vlm.errors import InputError
+from vlm.scripted import ScriptedBackend
 
 WRITTEN = (
     "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.\n"
