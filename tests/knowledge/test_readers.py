@@ -41,7 +41,10 @@ class TestSentences:
         assert {s.headings for s in found} == {("Cells",)}
 
     def test_words_broken_at_the_line_end_are_joined(self):
-        assert split_sentences("The solder-\ning joint has a micro-\ncrack.")[0].text == "The soldering joint has a microcrack."
+        assert (
+            split_sentences("The solder-\ning joint has a micro-\ncrack.")[0].text
+            == "The soldering joint has a microcrack."
+        )
 
     @pytest.mark.parametrize(
         ("text", "count"),
@@ -104,7 +107,9 @@ class TestFormats:
 
     def test_csv_catalogue_and_sentences(self, tmp_path: Path):
         path = tmp_path / "fmea.csv"
-        path.write_text("Product;Failure mode;Cause;Detection\npump;porosity;gas in the melt;leak test\n", encoding="utf-8")
+        path.write_text(
+            "Product;Failure mode;Cause;Detection\npump;porosity;gas in the melt;leak test\n", encoding="utf-8"
+        )
         documents = reader_for(path).load_data(path)
         assert [(d.text, d.metadata["kind"]) for d in documents] == [
             ("Pump, porosity, cause: gas in the melt", "cause"),
