@@ -125,6 +125,8 @@ def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: 
     read = (_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues)
     claims = [claim for claim in read if claim]
     exception = _exception(number, clause, cues)
+    if clause.opener in CONCESSIONS or clause.stems[:1] in (("only",), ("just",), ("mer",)):
+        claims += _lacks(number, clause, claims)
     claims += _permissions(number, clause, claims)
     return [*claims, exception] if exception else claims
 
@@ -178,6 +180,16 @@ def _exception(number: int, clause: Clause, cues: list[_Match]) -> Claim | None:
     if not words or has_cue("harmless", clause.stems[found[0][1] :]):
         return None
     return Claim("bad", "defect", clause.text, clause.sentence, number, term=" ".join(words))
+
+
+def _lacks(number: int, clause: Clause, claims: list[Claim]) -> list[Claim]:
+    """A part that is said to be missing by "no" alone: "fine, but no wick on it"."""
+    if claims or "no" not in clause.stems or clause.stems[-1] == "no":
+        return []
+    thing = clause.words[clause.stems.index("no") + 1]
+    if has_cue("generic", (stem(thing),)) or has_cue("harmless", clause.stems):
+        return []
+    return [Claim("bad", "defect", clause.text, clause.sentence, number, "missing-part", f"no {thing}")]
 
 
 def _permissions(number: int, clause: Clause, claims: list[Claim]) -> list[Claim]:
@@ -290,7 +302,7 @@ def _is_said_of_others(sequence: tuple[str, ...], cue: _Match) -> bool:
 def _excuses(clause: Clause, cue: _Match, around: tuple[str, ...], weak: bool) -> tuple[bool, bool]:
     """Whether an appearance is explained away, and whether it is at least called tolerable."""
     head, tail = clause.stems[: cue.start], clause.stems[cue.end :]
-    copula = bool(_COPULAS & set(tail[:3])) and bool(_positive("harmless", tail) or _positive("good", tail))
+    copula = bool(_COPULAS & set(tail[:6])) and bool(_positive("harmless", tail) or _positive("good", tail))
     attributed = bool(head) and bool(_positive("harmless", head[-2:]))
     equated = copula or attributed
     if not equated and not _positive("harmless", around):

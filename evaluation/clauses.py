@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from evaluation.stemming import plain, stem, word_set
+from evaluation.stemming import plain, stem, stem_set, word_set
 
 TOKEN = re.compile(r"[a-z0-9]+(?:[-/'][a-z0-9]+)*|[,:()]|\s-\s")
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9)\"'])[.!?]+(?=\s|$|[A-Z\"])|[;\n]+|[.!?]{2,}|\s*(?:=>|->|→)\s*")
@@ -16,6 +16,12 @@ _OPENERS = word_set(
 )
 CONCESSIONS = word_set("but however although though yet despite nevertheless nonetheless albeit except apart besides")
 """Openers after which something is told that stands against the rest."""
+LABEL = "label"
+"""Opener of what stands behind a heading such as "Defect:"."""
+_LABELS = stem_set(
+    "defect defects finding findings location place position area verdict result status recommendation action issue problem fault "
+    "flaw anomaly type kind cause consequence conclusion reason comment remark note severity damage observation disposition answer"
+)
 CONTRASTS = word_set("however except apart besides")
 """Openers that end what the clauses before them are about."""
 _STARTERS = word_set(
@@ -66,6 +72,9 @@ def _clauses_of_sentence(number: int, tokens: list[str]) -> list[Clause]:
     opener = ""
     for index, token in enumerate(tokens):
         if token in {":", "(", ")", "-"}:
+            if token == ":" and len(current) <= 2 and current and stem(current[-1]) in _LABELS:
+                current, opener = [], LABEL
+                continue
             if current:
                 clauses.append(Clause(tuple(current), (), number, opener))
             current, opener = [], token

@@ -36,7 +36,7 @@ _NEGATIVE = stem_set("not never hardly none nothing no neither")
 _FILLERS = stem_set(
     "be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
     "for with as say call one them i we you would could should can will there such quite just also still certainly clearly "
-    "definitely surely , sadly believe than seem very well no not never hardly none nothing"
+    "definitely surely , sadly believe than seem rather prefer honest personal happy gladly presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing"
 )
 
 
@@ -92,7 +92,9 @@ def _is_negated(question: str) -> bool:
     """Whether a question asks for an absence ("Is there nothing wrong?", "Are there no defects?")."""
     opening = re.split(r"[.?!;]|, (?:and )?if\b", plain(question))[0]
     # "Isn't it defective?" is rhetoric and asks the same as "Is it defective?"; "Is it not defective?" asks for an absence.
-    return bool(re.search(r"\b(?:nothing|no|none|never|nowhere)\b|\w+ \w+.* not\b", opening))
+    return bool(
+        re.search(r"\b(?:nothing|no|none|never|nowhere)\b|^\w+ (?:(?!that\b|which\b|who\b)\w+ ){1,5}not\b", opening)
+    )
 
 
 def _elliptic(asked: set[str], sequence: list[str], words: tuple[str, ...]) -> tuple[bool, str] | None:

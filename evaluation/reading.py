@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from evaluation.claims import Claim, Kind, Stance, clause_claims
-from evaluation.clauses import CONCESSIONS, CONTRASTS, Clause, split_clauses
+from evaluation.clauses import CONCESSIONS, CONTRASTS, LABEL, Clause, split_clauses
 from evaluation.likeness import Likeness
 from evaluation.polar import echo_polar, read_polar
 from evaluation.stemming import plain, stem_set
@@ -81,7 +81,7 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
 
 
 _FILLERS = stem_set(
-    "that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so visible in sight "
+    "n/a that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so visible in sight "
     "the part probably really , seem have"
 )
 _NONE = stem_set("none nothing")
@@ -117,7 +117,7 @@ def read(text: str, question: str = "") -> Reading:
         undecided = undecided or has_cue("undecided", clause.stems)
         mine = clause_claims(number, clause, _surroundings(clauses, number), bool(doubts))
         claims += mine
-        if _is_nothing_found(clause, silent_only=bool(mine)):
+        if (clause.sentence == 0 or clause.opener == LABEL) and _is_nothing_found(clause, silent_only=bool(mine)):
             claims.append(
                 Claim("good", "state", clause.text, clause.sentence, number, denied=True, hedged=bool(doubts))
             )
@@ -158,6 +158,7 @@ def with_impressions(reading: Reading, likeness: Likeness) -> Reading:
                     number,
                     term=clause.text,
                     weak=weak or stance == "good",
+                    by_likeness=True,
                 )
             )
     return replace(reading, claims=(*reading.claims, *added)) if added else reading

@@ -142,12 +142,56 @@ _IRREGULAR = {
     "likely": "likely",
     "unlikely": "unlikely",
     "early": "early",
+    "moulded": "moulded",
+    "molded": "moulded",
+    "moulding": "moulding",
+    "molding": "moulding",
+    "fine": "fine",
+    "fines": "fine",
+    "thinned": "thinned",
+    "bare": "bare",
+    "note": "note",
+    "notes": "note",
+    "noted": "note",
+    "noting": "note",
+    "bite": "bite",
+    "bites": "bite",
+    "bit": "bit",
+    "bits": "bit",
+    "ripe": "ripe",
+    "safely": "safely",
+    "came": "come",
+    "comes": "come",
+    "coming": "come",
+    "gave": "give",
+    "given": "give",
+    "gives": "give",
+    "sold": "sell",
+    "ran": "run",
+    "lain": "lie",
+    "lies": "lie",
+    "lying": "lie",
+    "stood": "stand",
+    "got": "get",
+    "told": "tell",
+    "said": "say",
+    "chose": "choose",
+    "ended": "end",
+    "planed": "planed",
+    "scaled": "scaled",
+    "pined": "pined",
+    "cared": "care",
+    "spotted": "spotted",
+    "peeled": "peeled",
+    "peeling": "peeling",
+    "peels": "peeling",
     "mostly": "mostly",
     "airy": "airy",
     "hold": "hold",
     "die": "die",
     "dies": "die",
 }
+_BASES = frozenset(_IRREGULAR.values())
 _DOUBLED = re.compile(r"([bdgmnprt])\1$")
 
 
@@ -156,6 +200,8 @@ def stem(word: str) -> str:
     """The light stem of one lower-case word: "scratches" -> "scratch", "chipped" -> "chip", "rusty" -> "rust"."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
+    if word in _BASES:
+        return word
     if len(word) < 4 or not word[0].isalpha():
         return word
     word = word.replace("colour", "color").replace("grey", "gray").replace("fibre", "fiber").replace("mould", "mold")

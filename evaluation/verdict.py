@@ -57,7 +57,7 @@ def _weight(claim: Claim, use_asked: bool) -> float:
     weight = _DENIED_DEFECT if claim.kind == "defect" and claim.stance == "good" else _WEIGHTS[claim.kind]
     if claim.kind == "use" and use_asked:
         weight = _USE_ASKED
-    return weight * (_WEAK if claim.weak else 1.0) * (_HEDGED if claim.hedged else 1.0)
+    return weight * (_WEAK if claim.weak or claim.tolerated else 1.0) * (_HEDGED if claim.hedged else 1.0)
 
 
 def _best(claims: list[Claim], use_asked: bool) -> tuple[float, str]:
