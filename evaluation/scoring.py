@@ -198,10 +198,9 @@ def add_scores(rows: Sequence[AnswerRow], requests: Sequence[JudgeRequest], judg
         if not row.anomalous or row.family != "defect identification":
             continue
         if request.mask is not None and request.mask.any():
-            pointed = places_in(row.text)
-            right = cells_of_mask(request.mask)
+            pointed = frozenset().union(*(place.cells for place in places_in(row.text)))
             # "Everywhere" touches every defect, so at most three cells (a row or a column) may be pointed at.
-            row.placed = any(place.cells & right for place in pointed if len(place.cells) <= 3)
+            row.placed = len(pointed) <= 3 and bool(pointed & cells_of_mask(request.mask))
         if request.gold is not None and request.gold.defect and score.type is not None:
             row.named = score.type == 5
 
