@@ -19,6 +19,22 @@ BASE_FOLDER = "base_processor"
 FactMode = Literal["soft", "hard", "none"]
 
 
+def measured_sentence(score: float, threshold: float, place: str | None = None) -> str:
+    """What the evidence says, in the words that the model is trained with.
+
+    Args:
+        score: anomaly score.
+        threshold: score from which a part is anomalous.
+        place: where the evidence is strongest, in the words of `vlm.places`.
+
+    Returns:
+        A sentence such as "Measured: difference 31, ratio 14, place upper left."; a ratio of 10 is at the threshold.
+    """
+    ratio = round(10 * score / threshold) if threshold > 0 else 0
+    where = f", place {place}" if place else ""
+    return f"Measured: difference {round(100 * score)}, ratio {min(99, max(0, ratio))}{where}."
+
+
 class SageProcessor(ProcessorMixin):
     """Makes the inputs of `SageForConditionalGeneration`, and the labels where answers are given.
 

@@ -17,6 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vlm.configuration_sage import SageConfig
 from vlm.errors import InputError
 from vlm.modeling_sage import SageForConditionalGeneration
+from vlm.processing_sage import SageProcessor
+
+EFFICIENTNET_LITE2_CHANNELS = 168
+"""Channels of a patch of `vlm.encoders.EfficientNetLite2`: 48 of stride 8 and 120 of stride 16."""
 
 
 def from_base(
@@ -66,6 +70,32 @@ def from_base(
     kept_silent = {config.fact_token_id, config.image_token_id} | set(sage.generation_config.suppress_tokens or ())
     sage.generation_config.suppress_tokens = sorted(kept_silent)
     return sage.eval()
+
+
+def embedded(**settings: Any) -> tuple[SageForConditionalGeneration, SageProcessor]:
+    """The composition that runs without network and GPU: SmolLM2-135M and patch features of EfficientNet-Lite2.
+
+    Args:
+        **settings: fields of `SageConfig`, arguments of `SageProcessor`, and `base_kwargs` of `from_base`.
+
+    Returns:
+        The model with untrained SAGE parts, and its processor.
+
+    Raises:
+        InputError: the weight packages are not installed.
+    """
+    from transformers import AutoTokenizer
+
+    from vlm.weights import smollm2_folder
+
+    folder = smollm2_folder()
+    for_processor = {k: settings.pop(k) for k in inspect.signature(SageProcessor).parameters if k in settings}
+    # Two of the tokenizer's own code tokens, which no inspection uses: the vocabulary keeps its size and its weights.
+    placeholders = {"image_token": "<empty_output>", "fact_token": "<jupyter_output>"}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    processor = SageProcessor.from_base(tokenizer, **{**placeholders, **for_processor})
+    settings.setdefault("patch_channels", EFFICIENTNET_LITE2_CHANNELS)
+    return from_base(folder, processor=processor, **settings), processor
 
 
 def _around(model: PreTrainedModel, config: SageConfig) -> SageForConditionalGeneration:

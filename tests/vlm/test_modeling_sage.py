@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor 
 
 from vlm.errors import InputError  # noqa: E402
 from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
-from vlm.processing_sage import ASSIST_PROMPT, SageProcessor  # noqa: E402
+from vlm.processing_sage import ASSIST_PROMPT, SageProcessor, measured_sentence  # noqa: E402
 
 CHANNELS, GRID = 12, 6
 FACTS = [["a scratch is a crack in the area", "there is a hole"], ["no hole in the centre", "a scratch"]]
@@ -459,6 +459,48 @@ class TestProcessor:
         inputs = processor(text=["Write a fact."])
         assert "patch_features" not in inputs
         assert torch.isfinite(model(**inputs).logits).all()
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    from vlm import wrapping
+
+    return wrapping.embedded(
+        image_side=3, encoder_size=96, encoder_side=6, distinct=4, base_kwargs={"dtype": torch.float32}
+    )
+
+
+class TestEmbeddedComposition:
+    """SmolLM2-135M and EfficientNet-Lite2 with untrained SAGE parts: drawn pictures in, words out."""
+
+    def test_pictures_and_words_to_a_verdict_that_rests_on_the_evidence(self, embedded):
+        from alignment.synthetic import generate
+
+        model, processor = embedded
+        pair = generate(3, product="gear", defect="crack", size=96)
+        for odds, word in ((3.0, "anomalous"), (-3.0, "normal")):
+            inputs = processor(
+                images=[pair.image], text=["Is this gear normal?"], references=[[pair.reference]],
+                facts=[["A crack grows with every load cycle."]], evidence=[odds],
+                measured=[measured_sentence(0.31, 0.22, "upper left")],
+            )  # fmt: skip
+            assert inputs["patch_features"].shape == (1, 6, 6, 168)
+            said = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+            assert processor.decode(said).startswith(word)
+            assert model.state_log_odds(**inputs).tolist() == pytest.approx([odds], abs=1e-4)
+
+    def test_base_weights_and_vocabulary_are_untouched(self, embedded):
+        model, processor = embedded
+        assert model.config.vocab_size == len(processor.tokenizer) == 49152
+        assert max(model.config.fact_token_id, model.config.image_token_id) < 49152
+        assert sum(p.numel() for p in model.fusion.parameters()) < 5e6
+
+    def test_what_was_measured_stands_in_the_prompt(self, embedded):
+        _, processor = embedded
+        inputs = processor(
+            text=["Is it normal?"], patch_features=torch.zeros(1, 6, 6, 168), measured=[measured_sentence(0.31, 0.22)]
+        )
+        assert "Measured: difference 31, ratio 14.\nIs it normal?" in processor.tokenizer.decode(inputs["input_ids"][0])
 
 
 def _settings(config):
