@@ -85,20 +85,22 @@ def roc_picture(runs: Sequence[Run]) -> Picture | None:
         axes.plot(false, true, label=f"{name} ({area:.3f})", **_style(number))
     axes.set(xlabel="share of good parts flagged", ylabel="share of defective parts found", xlim=(0, 1), ylim=(0, 1.01))
     axes.set_aspect("equal")
-    _legend(axes, "lower right")
+    _legend(axes)
     caption = (
         "ROC of the image score, averaged over categories and draws; the area under each averaged curve in brackets."
     )
     return Picture("roc", "Receiver operating characteristic", caption, _png(plot))
 
 
-def reliability_picture(runs: Sequence[Run], bins: int = 10) -> Picture | None:
+def reliability_picture(runs: Sequence[Run]) -> Picture | None:
     """How often verdicts of a stated confidence were right."""
     curves = []
     for run in runs:
         rows = [row for row in _labelled(run) if row.get("confidence") is not None]
         if rows:
             right = [(row["verdict"] == "anomalous") == row["anomalous"] for row in rows]
+            # Few images in many bins would draw noise.
+            bins = 10 if len(rows) >= 400 else 5
             curves.append((run.name, reliability([row["confidence"] for row in rows], right, bins)))
     if not curves:
         return None
@@ -113,7 +115,7 @@ def reliability_picture(runs: Sequence[Run], bins: int = 10) -> Picture | None:
     lowest = min(entry.accuracy for _, entries in curves for entry in entries)
     axes.set(xlabel="stated confidence", ylabel="share of verdicts that were right", xlim=(0.49, 1.01))
     axes.set_ylim(min(0.45, lowest - 0.05), 1.02)
-    _legend(axes, "lower right")
+    _legend(axes)
     caption = (
         "Reliability of the confidence: on the grey line it means what it says; larger dots stand for more images."
     )
@@ -143,7 +145,7 @@ def mle_picture(runs: Sequence[Run]) -> Picture | None:
     axes.set_xticks(range(len(DIMENSIONS)), DIMENSIONS)
     axes.set(ylabel="level (1 to 5)", ylim=(1, 5.05))
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, labelcolor=INK)
+    _legend(axes)
     caption = "MLE by dimension, the mean over answers with its bootstrap 95 % interval."
     return Picture("mle", "MLE by dimension", caption, _png(plot))
 
@@ -178,8 +180,10 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)], "linewidth": 2}
 
 
-def _legend(axes: Axes, place: str) -> None:
-    axes.legend(loc=place, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=INK, handlelength=3)
+def _legend(axes: Axes) -> None:
+    """The legend below the plot, where it hides nothing."""
+    options: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 2, "frameon": False}
+    axes.legend(labelcolor=INK, handlelength=3, **options)
 
 
 def _png(plot: Plot) -> bytes:
