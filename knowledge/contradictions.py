@@ -48,7 +48,8 @@ class Relation:
         """Whether the other relation has the two things the other way round."""
         one, two = self.first - self.second, self.second - self.first
         our, their = other.first - other.second, other.second - other.first
-        return self.kind == other.kind and bool(one & their and two & our) and not (one & our or two & their)
+        crossed, stayed = len(one & their) + len(two & our), len(one & our) + len(two & their)
+        return self.kind == other.kind and bool(one & their and two & our) and stayed < crossed
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def find_flips(left: Profile, right: Profile) -> list[Flip]:
 
 
 def _opposites(left: Profile, right: Profile) -> list[Flip]:
-    """Pairs of opposed words, each word used once; a negation on one side of a pair ("not bright" / "dark") undoes it."""
+    """Pairs of opposed words, each used once; a negation on one side of a pair ("not bright" / "dark") undoes it."""
     flips, taken = [], set()
     ours = {word.stem: word for word in left.words if word.stem not in right.stems}
     theirs = {word.stem: word for word in right.words if word.stem not in left.stems}

@@ -1,4 +1,4 @@
-"""From sentences to candidates: what is kept, of which kind, with which words in front; and a model's replies, however odd."""
+"""From sentences to candidates: what is kept, of which kind, with which words in front; a model's odd replies."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from knowledge.extraction import (
 from knowledge.facts import KINDS
 from knowledge.packs import SHIPPED
 from knowledge.readers import SentenceParser, reader_for
+from tests.knowledge.light_embedder import LightEmbedder
 from vlm.errors import BackendError
 from vlm.scripted import ScriptedBackend
 
@@ -66,12 +67,12 @@ class TestClassifier:
 
     def test_is_deterministic_and_a_damaged_cache_is_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SAGE_CACHE", str(tmp_path))
-        first = FactClassifier.fitted(default_embedder())
+        first = FactClassifier.fitted(LightEmbedder())
         (saved,) = (tmp_path / "knowledge").glob("classifier-*.npz")
         saved.write_bytes(b"not a cache")
-        again = FactClassifier.fitted(default_embedder())
+        again = FactClassifier.fitted(LightEmbedder())
         assert np.array_equal(first.weights, again.weights)
-        assert first.weights.shape == (384 + len(CLASSES), len(CLASSES))
+        assert first.weights.shape == (64 + len(CLASSES), len(CLASSES))
 
 
 class TestBoilerplate:
@@ -103,7 +104,8 @@ class TestOffline:
     def test_subjects_are_put_in_front_only_where_needed(self, tmp_path: Path, classifier: FactClassifier):
         text = (
             "# Cold shuts\n\nThey appear as fine seams with rounded edges.\n\n"
-            "A cold shut arises when the melt is too cold.\n\nDescription: The defect weakens the wall of the casting.\n"
+            "A cold shut arises when the melt is too cold.\n\n"
+            "Description: The defect weakens the wall of the casting.\n"
         )
         extraction = extract_offline(nodes_of(tmp_path / "a.md", text), classifier, default_embedder(), DATE)
         assert [candidate.text for candidate in extraction.candidates] == [
@@ -156,7 +158,7 @@ class TestReplies:
             '[{"fact": "Hail cracks solar cells.", "kind": "cause"}]',
             '```json\n[{"fact": "Hail cracks solar cells.", "kind": "Cause"}]\n```\nHope this helps!',
             'Sure! Here it is: {"facts": [{"text": "Hail cracks solar cells.", "type": "causes"}]}',
-            '{"fact": "Hail cracks solar cells.", "kind": "cause"}\n{"fact": "Hail cracks solar cells.", "kind": "cause"}',
+            '{"fact": "Hail cracks solar cells.", "kind": "cause"}\n' * 2,
             '[{"fact": "Hail cracks solar cells.", "kind": "cause"}, {"fact": "The light is cut o',
             "- [cause] Hail cracks solar cells.",
             "1. Cause: Hail cracks solar cells.",
