@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "configuration_sage": ["SageConfig"],
         "encoders": ["PatchEncoder", "PatchFeatures", "load_encoder"],
         "errors": ["BackendError", "InputError", "SageError"],
-        "evidence": ["Evidence", "EvidenceExtractor", "EvidenceSettings", "ReferenceBank"],
+        "evidence": ["Evidence", "EvidenceExtractor", "EvidenceSettings"],
         "images": ["list_images", "load_image"],
         "modeling_sage": ["SageForConditionalGeneration"],
         "picture": ["evidence_picture"],
@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "processing_sage": ["SageProcessor"],
         "scripted": ["ScriptedBackend"],
         "served": ["ServedBackend"],
+        "references": ["ReferenceBank"],
         "regions": ["EvidenceRegion"],
     },
 )

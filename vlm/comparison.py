@@ -46,6 +46,95 @@ def patch_similarity(
     return torch.cat(found) if found else test.new_zeros(0)
 
 
+def window_similarity(test: torch.Tensor, reference: torch.Tensor, radius: int) -> torch.Tensor:
+    """Best match of every patch among the reference patches near the same place.
+
+    For parts that always lie the same way this is stricter than a match anywhere: what is normal at one place may be a
+    defect at another.
+
+    Args:
+        test: (h, w, C) unit-length vectors.
+        reference: (h, w, C) unit-length vectors.
+        radius: how many rows and columns away a match may lie.
+
+    Returns:
+        (h, w) cosine similarities.
+
+    Raises:
+        ValueError: the grids differ.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    if test.shape != reference.shape:
+        raise ValueError(f"the grids differ: {tuple(test.shape)} and {tuple(reference.shape)}")
+    height, width = test.shape[:2]
+    padded = F.pad(reference, (0, 0, radius, radius, radius, radius))
+    best = test.new_full((height, width), -1.0)
+    side = 2 * radius + 1
+    for row in range(side):
+        # One batched product a row of offsets: (h, w, 1, C) x (h, w, C, side) would copy the reference side^2 times.
+        band = padded[row : row + height]
+        for column in range(side):
+            similarity = (test * band[:, column : column + width]).sum(-1)
+            inside = _inside(height, width, row - radius, column - radius, test.device)
+            best = torch.maximum(best, similarity.masked_fill(~inside, -1.0))
+    return best
+
+
+def _inside(height: int, width: int, down: int, right: int, device: torch.device) -> torch.Tensor:
+    """Which patches of a grid still lie on it when moved down and right, (h, w) bool."""
+    import torch
+
+    rows = torch.arange(height, device=device) + down
+    columns = torch.arange(width, device=device) + right
+    return ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+
+
+def mirror_similarity(features: torch.Tensor, radius: int) -> torch.Tensor:
+    """Best match of every patch near its mirrored places in the same picture: left-right, top-bottom and turned by 180 degrees.
+
+    A part that is symmetric explains itself this way without any reference. A patch near a mirror axis would be compared
+    with itself, so matches nearer than `radius` + 1 do not count.
+
+    Args:
+        features: (h, w, C) unit-length vectors.
+        radius: how far from the exactly mirrored place a match may lie.
+
+    Returns:
+        (h, w) cosine similarities, the best of the three mirrors.
+    """
+    import torch
+
+    flips = [window_similarity(features, features.flip(axes), radius) for axes in ((0,), (1,), (0, 1))]
+    return torch.stack(flips).amax(dim=0)
+
+
+def within_similarity(features: torch.Tensor, radius: int, chunk: int = 512) -> torch.Tensor:
+    """Best match of every patch anywhere else in the same picture: low where a patch is rare.
+
+    Args:
+        features: (h, w, C) unit-length vectors.
+        radius: patches at most this many rows and columns away overlap the patch and do not count.
+        chunk: patches at a time, which bounds the memory.
+
+    Returns:
+        (h, w) cosine similarities; -1 where the picture is too small to hold another patch.
+    """
+    import torch
+
+    height, width = features.shape[:2]
+    tokens = features.flatten(0, 1)
+    index = torch.arange(height * width, device=features.device)
+    rows, columns = index // width, index % width
+    found = []
+    for part in index.split(chunk):
+        near = (rows[part, None] - rows).abs() <= radius
+        near &= (columns[part, None] - columns).abs() <= radius
+        found.append((tokens[part] @ tokens.T).masked_fill_(near, -1.0).amax(dim=1))
+    return torch.cat(found).reshape(height, width)
+
+
 def distinct_patches(similarity: torch.Tensor, k: int) -> torch.Tensor:
     """Indices of the K patches with the lowest similarity to the reference (Eq. 1), lowest first.
 

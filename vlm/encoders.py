@@ -30,9 +30,12 @@ class PatchFeatures:
     Attributes:
         maps: for each picture a float32 tensor (h, w, C) of unit-length vectors; pictures of unlike shape have
             unlike grids.
+        context: for each picture a float32 tensor (h, w, D) of raw features of all depths, for the defect head; None
+            if it was not asked for or the encoder has none.
     """
 
     maps: list[torch.Tensor]
+    context: list[torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -60,12 +63,22 @@ class PatchFeatures:
 
 @runtime_checkable
 class PatchEncoder(Protocol):
-    """Anything that turns pictures into patch features."""
+    """Anything that turns pictures into patch features.
+
+    Attributes:
+        name: name that `load_encoder` knows it by.
+        device: where it runs.
+        emphasis: (C,) weights of the channels under which unit-length vectors keep their length, finer scales first;
+            None to take all scales alike.
+    """
 
     name: str
     device: str
+    emphasis: torch.Tensor | None
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures: ...
+    def encode(
+        self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False
+    ) -> PatchFeatures: ...
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -121,7 +134,8 @@ class EfficientNetLite2:
     """EfficientNet-Lite2 with ImageNet weights, cut off after stride 16.
 
     A patch is one cell of the stride-8 grid: its stride-8 vector beside the stride-16 vector at the same place, both of
-    unit length before they are joined, so that fine texture and wider context weigh the same.
+    unit length before they are joined, so that fine texture and wider context weigh the same. `emphasis` weighs the
+    finer scale three to one, which finds small flaws better (docs/detection.md).
     """
 
     name = DEFAULT_ENCODER
@@ -138,56 +152,87 @@ class EfficientNetLite2:
         model.load_state_dict(state)
         model.eval().requires_grad_(False)
         self._stem = torch.nn.Sequential(model._conv_stem, model._bn0, torch.nn.ReLU6())
-        taps = _last_block_of_stride(model, wanted=(8, 16))
-        self._blocks = model._blocks[: taps[-1] + 1]
-        self._taps = set(taps)
+        self._taps = _last_blocks(model, (4, 8, 16))
+        self._blocks = model._blocks[: max(self._taps) + 1]
         parts: list[Any] = [self._stem, self._blocks]
         for part in parts:
             # On CPUs the convolutions run nearly twice as fast with channels last.
             part.to(device=device, memory_format=torch.channels_last)
+        shares = torch.cat([torch.full((48,), 0.75), torch.full((120,), 0.25)])
+        self.emphasis: torch.Tensor | None = (2 * shares).sqrt().to(device)
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:
+    def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
         """Patch features, one grid of (h, w, 168) for each picture; `size` is the side in pixels of a square one."""
         import torch
-        import torch.nn.functional as F
 
-        maps = []
+        maps, contexts = [], []
         # One by one: on CPUs a batch is no faster, and pictures may have unlike shapes.
         for image in images:
             width, height = working_size(*image.size, size or DEFAULT_SIZE, multiple=16)
             with torch.inference_mode():
                 levels = self.levels(to_tensor(image, width, height))
-                grid = levels[0].shape[-2:]
-                levels = [F.normalize(level, dim=1) for level in levels]
-                levels = [
-                    F.normalize(F.interpolate(level, size=grid, mode="bilinear", align_corners=False), dim=1)
-                    for level in levels
-                ]
-                joined = torch.cat(levels, dim=1) / len(levels) ** 0.5
-                maps.append(joined[0].permute(1, 2, 0).contiguous())
-        return PatchFeatures(maps)
+                maps.append(_joined([levels["8"], levels["16"]]))
+                if context:
+                    contexts.append(_context(levels))
+        return PatchFeatures(maps, contexts or None)
 
-    def levels(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Raw features of pixels (n, 3, H, W) at strides 8 and 16: (n, 48, H/8, W/8) and (n, 120, H/16, W/16)."""
+    def levels(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Raw features of normalised pixels (1, 3, H, W) at the end of each stage.
+
+        Returns:
+            "4": (1, 24, H/4, W/4), "8": (1, 48, H/8, W/8), "16 early": (1, 88, H/16, W/16), "16": (1, 120, H/16, W/16).
+        """
         import torch
 
         x = self._stem(pixels.to(self.device, memory_format=torch.channels_last))
-        found = []
+        found = {}
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self._taps:
-                found.append(x)
+                found[self._taps[index]] = x
         return found
 
 
-def _last_block_of_stride(model: Any, wanted: Sequence[int]) -> list[int]:
-    """Index of the last block that works at each of the wanted strides (the stem already halves the picture)."""
-    stride, last = 2, {}
+def _joined(levels: list[torch.Tensor]) -> torch.Tensor:
+    """Unit-length vectors of several scales side by side on the finest grid, (h, w, C), again of unit length."""
+    import torch
+    import torch.nn.functional as F
+
+    unit = [F.normalize(level, dim=1) for level in levels]
+    grid = unit[0].shape[-2:]
+    unit = [unit[0]] + [F.normalize(_resized(level, grid), dim=1) for level in unit[1:]]
+    return (torch.cat(unit, dim=1) / len(unit) ** 0.5)[0].permute(1, 2, 0).contiguous()
+
+
+def _context(levels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Raw features of all depths on the stride-8 grid, (h, w, 304): stride 4 by its mean and its maximum."""
+    import torch
+    import torch.nn.functional as F
+
+    fine, grid = levels["4"], (int(levels["8"].shape[-2]), int(levels["8"].shape[-1]))
+    parts = [F.adaptive_avg_pool2d(fine, grid), F.adaptive_max_pool2d(fine, grid), levels["8"]]
+    parts += [_resized(levels[key], grid) for key in ("16 early", "16")]
+    return torch.cat(parts, dim=1)[0].permute(1, 2, 0).contiguous()
+
+
+def _resized(level: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    import torch.nn.functional as F
+
+    return F.interpolate(level, size=tuple(grid), mode="bilinear", align_corners=False)
+
+
+def _last_blocks(model: Any, wanted: Sequence[int]) -> dict[int, str]:
+    """Index and name of the last block of each stage at the wanted strides (the stem already halves the picture)."""
+    stride, stages = 2, {}
     for index, block in enumerate(model._blocks):
         step = block._block_args.stride
         stride *= step[0] if isinstance(step, list | tuple) else step
-        last[stride] = index
-    return [last[s] for s in wanted]
+        stages[stride, block._block_args.output_filters] = index
+    found: dict[int, str] = {}
+    for s in wanted:
+        ends = [index for (at, _), index in stages.items() if at == s]
+        found |= dict.fromkeys(ends[:-1], f"{s} early") | {ends[-1]: f"{s}"}
+    return found
 
 
 class HuggingFaceEncoder:
@@ -198,6 +243,7 @@ class HuggingFaceEncoder:
 
         self.name = name
         self.device = device
+        self.emphasis: torch.Tensor | None = None
         try:
             model = AutoModel.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
@@ -214,8 +260,11 @@ class HuggingFaceEncoder:
         self._patch, self._image_size = _patch_and_size(self._model.config)
         self._mean, self._std = _normalisation(name)
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:
-        """Patch features, one grid of (h, w, C) for each picture; models with fixed positions ignore `size`."""
+    def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
+        """Patch features, one grid of (h, w, C) for each picture; models with fixed positions ignore `size`.
+
+        `context` is accepted and not served: the defect head knows the embedded encoder only.
+        """
         import torch
         import torch.nn.functional as F
 

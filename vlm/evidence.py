@@ -1,7 +1,7 @@
 """Measured visual evidence: how far, where, and by what standard a picture departs from its references.
 
-Scores and maps are cosine distances between patch features, so they mean the same for every picture: a part that looks
-like its reference is near 0 everywhere, and no map is stretched until something lights up.
+With references, scores and maps are cosine distances between patch features; without, they are shares between 0 and 1.
+Both mean the same for every picture: no map is stretched until something lights up.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vlm.comparison import Matching, distinct_patches, patch_similarity, top_mean
+from vlm.comparison import Matching, distinct_patches, top_mean, within_similarity
 from vlm.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, require_same_encoder
 from vlm.errors import InputError
+from vlm.explanations import WINDOW, evidence_without_reference
+from vlm.references import BankSettings, ReferenceBank, bank_distances, build_bank, weighted
 from vlm.regions import EvidenceRegion, find_regions
 
 if TYPE_CHECKING:
@@ -22,6 +24,25 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Method = Literal["sage", "nearest-neighbour"]
+
+BUILTIN_LOG_ODDS = 6.25
+"""Built-in threshold without a reference: best balance of overkill and miss on the *dev* group (docs/detection.md)."""
+
+BUILTIN_SPREAD = 1.2
+"""Standard deviation of the log-odds among good pictures of unlike products of the *dev* group."""
+
+BUILTIN_REASON = "Built-in threshold, the same for every product, because there was no reference to learn one from."
+
+RARITY_THRESHOLD, RARITY_SPREAD = 0.40, 0.05
+"""Built-in threshold and spread of the plain baseline without a reference."""
+
+FOREIGN_RATIO, FOREIGN_DISTANCE = 2.5, 0.25
+"""A typical patch distance above both, the first times the references' own, speaks of another product."""
+
+_CONFIDENCE = {
+    "references": "From the distance between score and threshold, in units of the scatter that the references suggest.",
+    "builtin": "From the distance between score and built-in threshold, in units of the scatter among good pictures.",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class EvidenceSettings:
         matching: inner operator of Eq. 1: "nearest" (best match) or "paper" (worst match, as printed).
         size: side in pixels at which a square picture is encoded; None takes the method's own.
         distinct: K of Eq. 1, how many distinct patches are kept.
-        top_share: share of the most distant patches whose mean is the image score.
+        top_share: share of the most distant patches whose mean is the image score; None takes the method's own.
         max_regions: how many regions at most.
     """
 
@@ -46,7 +67,7 @@ class EvidenceSettings:
     matching: Matching = "nearest"
     size: int | None = None
     distinct: int = 64
-    top_share: float = 0.01
+    top_share: float | None = None
     max_regions: int = 5
 
     def __post_init__(self) -> None:
@@ -54,33 +75,10 @@ class EvidenceSettings:
             raise InputError(f"There is no evidence method {self.method!r}; use 'sage' or 'nearest-neighbour'.")
         if self.matching not in ("nearest", "paper"):
             raise InputError(f"There is no matching {self.matching!r}; use 'nearest' or 'paper'.")
-        if not 0 < self.top_share <= 1:
+        if self.top_share is not None and not 0 < self.top_share <= 1:
             raise InputError(f"The share of patches that make the score must lie in (0, 1], not {self.top_share}.")
         if self.distinct < 1 or self.max_regions < 1:
             raise InputError("The number of distinct patches and of regions must be at least 1.")
-
-
-@dataclass
-class ReferenceBank:
-    """References made ready once, to be compared with many pictures.
-
-    Attributes:
-        encoder: name of the encoder that made the features.
-        patches: (m, C) unit-length vectors of all references and of their turned and mirrored copies.
-        features: the features of the references as given, (h, w, C) each.
-        threshold: image score above which a picture is anomalous.
-        threshold_reason: one sentence that says how the threshold was found.
-        spread: how far scores of good pictures may scatter, in the units of the score.
-        typical: the score that a good picture is expected to have.
-    """
-
-    encoder: str
-    patches: torch.Tensor
-    features: list[torch.Tensor]
-    threshold: float
-    threshold_reason: str
-    spread: float
-    typical: float
 
 
 @dataclass
@@ -88,7 +86,7 @@ class Evidence:
     """What was measured on one picture.
 
     Attributes:
-        score: image score, a cosine distance between 0 (as the reference) and 2.
+        score: image score: with references a cosine distance (0: as the reference, at most 2), else between 0 and 1.
         threshold: score above which the verdict is "anomalous".
         threshold_from: "references" (their self-similarity) or "builtin" (there was no reference).
         threshold_reason: one sentence that says how the threshold was found.
@@ -149,43 +147,11 @@ class EvidenceExtractor:
         Raises:
             InputError: there is no reference.
         """
-        import torch
-        from PIL import Image
-
         if not references:
             raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
-        turns = [None] if self.settings.method == "nearest-neighbour" else [None, *Image.Transpose]
-        features, copies = [], []
-        for reference in references:
-            turned = [reference if turn is None else reference.transpose(turn) for turn in turns]
-            maps = self.encoder.encode(turned, self.settings.size).maps
-            features.append(maps[0])
-            copies.append(torch.cat([m.flatten(0, 1) for m in maps]))
-        typical, reason = self._self_similarity(references, copies)
-        spread = 0.15 * typical
-        return ReferenceBank(
-            self.encoder.name, torch.cat(copies), features, typical + 2 * spread, reason, spread, typical
-        )
-
-    def _self_similarity(self, references: Sequence[Image.Image], copies: list[torch.Tensor]) -> tuple[float, str]:
-        """The score that a good picture is expected to have, judged by the references alone, and how it was judged."""
-        import torch
-
-        if len(references) > 1:
-            scores = []
-            for index, own in enumerate(copies):
-                others = torch.cat([copy for place, copy in enumerate(copies) if place != index])
-                part = len(own) // (1 if self.settings.method == "nearest-neighbour" else 8)
-                scores.append(self._score(1 - patch_similarity(own[:part], others, matching=self.settings.matching)))
-            reason = f"each of the {len(references)} references was compared with the others"
-            return float(np.mean(scores)), f"Threshold from the references: {reason}."
-        shifted = _shifted(references[0])
-        patches = self.encoder.encode([shifted], self.settings.size).tokens()
-        score = self._score(1 - patch_similarity(patches, copies[0], matching=self.settings.matching))
-        return 0.85 * score, "Threshold from the reference: it was compared with itself after a small turn and shift."
-
-    def _score(self, distances: torch.Tensor) -> float:
-        return float(top_mean(distances, self.settings.top_share))
+        settings = self.settings
+        chosen = BankSettings(settings.method, settings.matching, settings.size, self._share(with_reference=True))
+        return build_bank(self.encoder, references, chosen)
 
     def extract(self, image: Image.Image, bank: ReferenceBank | None = None) -> Evidence:
         """Measures one picture, against references if a bank is given, else against itself.
@@ -193,65 +159,95 @@ class EvidenceExtractor:
         Raises:
             BackendError: the bank was made with another encoder.
         """
-        features = self.encoder.encode([image], self.settings.size)[0]
-        tokens = features.flatten(0, 1)
         if bank is None:
-            similarity = _within(features)
-            spread = 0.05
-            threshold, source, reason = 0.25, "builtin", "Built-in threshold: there was no reference to learn one from."
+            return self._without_reference(image)
+        require_same_encoder(bank.encoder, self.encoder.name)
+        features = self.encoder.encode([image], self.settings.size)[0]
+        tokens = features if bank.method == "nearest-neighbour" else weighted(features, self.encoder.emphasis)
+        distances = bank_distances(tokens, bank, self.settings.matching)
+        score = float(top_mean(distances, self._share(with_reference=True)))
+        margin = (score - bank.threshold) / max(bank.spread, 1e-6)
+        standard = _Standard(bank.threshold, margin, "references", bank.threshold_reason)
+        return self._report(image, features, distances, score, standard, bank, _doubts(distances, bank))
+
+    def _share(self, with_reference: bool) -> float:
+        """Share of patches that make the score: flaws may be small, but asymmetry and looks alone are noisier."""
+        if self.settings.top_share is not None:
+            return self.settings.top_share
+        return 0.003 if with_reference and self.settings.method == "sage" else 0.01
+
+    def _without_reference(self, image: Image.Image) -> Evidence:
+        """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
+        import torch
+
+        encoded = self.encoder.encode([image], self.settings.size, context=self.settings.method == "sage")
+        features, share = encoded[0], self._share(with_reference=False)
+        if self.settings.method == "nearest-neighbour":
+            distances = 1 - within_similarity(features, WINDOW)
+            score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
+            margin = (score - threshold) / spread
         else:
-            require_same_encoder(bank.encoder, self.encoder.name)
-            similarity = patch_similarity(tokens, bank.patches, matching=self.settings.matching)
-            threshold, source, reason = bank.threshold, "references", bank.threshold_reason
-            spread = bank.spread
-        distances = 1 - similarity
-        score = self._score(distances)
-        grid = distances.reshape(features.shape[:2])
-        evidence_map = _enlarge(grid, image.width, image.height)
-        anomalous = score > threshold
-        margin = (score - threshold) / max(spread, 1e-6)
+            context = encoded.context[0] if encoded.context else None
+            tokens = weighted(features, self.encoder.emphasis)
+            log_odds, grid = evidence_without_reference(tokens, context, share)
+            distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
+            score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
+            margin = (log_odds - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD
+        standard = _Standard(threshold, margin, "builtin", BUILTIN_REASON)
+        return self._report(image, features, distances, score, standard)
+
+    def _report(
+        self,
+        image: Image.Image,
+        features: torch.Tensor,
+        distances: torch.Tensor,
+        score: float,
+        standard: _Standard,
+        bank: ReferenceBank | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Evidence:
+        """Everything that follows from the distances of the patches and the standard they are held to."""
+        evidence_map = _enlarge(distances, image.width, image.height)
+        anomalous = score > standard.threshold
+        regions = find_regions(evidence_map, standard.threshold, limit=self.settings.max_regions) if anomalous else []
         return Evidence(
             score=score,
-            threshold=threshold,
-            threshold_from="builtin" if source == "builtin" else "references",
-            threshold_reason=reason,
+            threshold=standard.threshold,
+            threshold_from=standard.source,
+            threshold_reason=standard.reason,
             verdict="anomalous" if anomalous else "normal",
-            confidence=round(float(1 / (1 + np.exp(-abs(margin)))), 4),
-            confidence_reason="From the distance between score and threshold in units of the references' own spread.",
+            confidence=round(float(1 / (1 + np.exp(-abs(standard.margin)))), 4),
+            confidence_reason=_CONFIDENCE[standard.source],
             map=evidence_map,
-            regions=find_regions(evidence_map, threshold, limit=self.settings.max_regions) if anomalous else [],
-            distinct=distinct_patches(similarity, self.settings.distinct),
+            regions=regions,
+            distinct=distinct_patches(-distances.flatten(), self.settings.distinct),
             features=features,
-            distances=grid,
+            distances=distances,
             reference_features=bank.features[0] if bank else None,
-            warnings=[],
-            margin=margin,
+            warnings=list(warnings),
+            margin=standard.margin,
         )
 
 
-def _shifted(image: Image.Image) -> Image.Image:
-    """The picture turned by 3 degrees and moved by a few pixels, cut so that no empty corner shows."""
-    from PIL import Image
+@dataclass(frozen=True)
+class _Standard:
+    """The threshold a score is held to, and by how many spreads of good pictures the score passes it."""
 
-    turned = image.rotate(3, resample=Image.Resampling.BICUBIC, translate=(3, -5))
-    margin = (int(image.width * 0.06), int(image.height * 0.06))
-    return turned.crop((*margin, image.width - margin[0], image.height - margin[1])).resize(image.size)
+    threshold: float
+    margin: float
+    source: Literal["references", "builtin"]
+    reason: str
 
 
-def _within(features: torch.Tensor, radius: int = 2) -> torch.Tensor:
-    """Best match of every patch among the patches of the same picture that do not overlap it, (h * w,)."""
-    import torch
-
-    height, width = features.shape[:2]
-    tokens = features.flatten(0, 1)
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    place = torch.stack([rows.flatten(), columns.flatten()], dim=1).to(tokens.device)
-    found = []
-    for start in range(0, len(tokens), 512):
-        similarity = tokens[start : start + 512] @ tokens.T
-        apart = (place[start : start + 512, None] - place[None]).abs().amax(dim=2)
-        found.append(similarity.masked_fill(apart <= radius, -1).amax(dim=1))
-    return torch.cat(found)
+def _doubts(distances: torch.Tensor, bank: ReferenceBank) -> list[str]:
+    """Sentences about references that hardly explain the picture anywhere: they are probably of another product."""
+    typical = float(distances.median())
+    if typical <= max(FOREIGN_RATIO * bank.self_distance, FOREIGN_DISTANCE):
+        return []
+    return [
+        f"The reference seems to be of another product: half of the image's patches differ from it by {typical:.2f} "
+        f"or more, where {bank.self_distance:.2f} is usual; check it, or inspect without a reference."
+    ]
 
 
 def _enlarge(grid: torch.Tensor, width: int, height: int) -> np.ndarray:

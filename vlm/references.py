@@ -1,0 +1,161 @@
+"""References made ready: their patches, turned copies, and the threshold that they alone suggest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlm.comparison import Matching, patch_similarity, top_mean
+from vlm.explanations import distance_to_references
+from vlm.self_similarity import DISTURBANCES, disturbed, threshold_of_one, threshold_of_several
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from vlm.encoders import PatchEncoder
+
+MAX_PATCHES = 40_000
+"""Reference patches kept at most: more would cost seconds an image and hardly explain anything new."""
+
+MAX_ALIGNED = 8
+"""References compared place by place at most, which bounds the time with many references."""
+
+TURNED_SHARE = 4
+"""One in this many patches of each turned copy is kept: neighbours are nearly alike, and eight full copies are slow."""
+
+
+@dataclass
+class ReferenceBank:
+    """References made ready once, to be compared with many pictures.
+
+    Attributes:
+        encoder: name of the encoder that made the features.
+        method: method that the bank was made for.
+        patches: (m, C) unit-length vectors of all references and of their turned and mirrored copies.
+        grids: (h, w, C) unit-length vectors of the references as given, for comparison place by place.
+        features: (h, w, C) features of the references as given, all scales alike.
+        threshold: image score above which a picture is anomalous.
+        threshold_reason: one sentence that says how the threshold was found.
+        spread: how far scores of good pictures scatter, in the units of the score.
+        count: number of references.
+        self_distance: typical (median) patch distance of a good picture, judged by the references alone.
+    """
+
+    encoder: str
+    method: str
+    patches: torch.Tensor
+    grids: list[torch.Tensor]
+    features: list[torch.Tensor]
+    threshold: float
+    threshold_reason: str
+    spread: float
+    count: int
+    self_distance: float
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """What a bank depends on; see `vlm.evidence.EvidenceSettings` for the fields."""
+
+    method: str
+    matching: Matching
+    size: int | None
+    top_share: float
+
+
+def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> ReferenceBank:
+    """Encodes references (and turned and mirrored copies of them) and finds the threshold that they suggest.
+
+    Args:
+        encoder: the encoder, which must also read the pictures that are compared later.
+        references: pictures of good parts of one product, at least one.
+        settings: method, matching, size and pooling.
+    """
+    plain = settings.method == "nearest-neighbour"
+    views = [_Reference.read(encoder, image, settings.size, plain) for image in references]
+    bank = _joined(encoder, views, settings)
+    scores, bank.self_distance = _self_scores(encoder, views, references, settings)
+    found = threshold_of_several(scores) if len(views) > 1 else threshold_of_one(scores)
+    bank.threshold, bank.spread, bank.threshold_reason = found
+    return bank
+
+
+def _self_scores(
+    encoder: PatchEncoder, views: Sequence[_Reference], references: Sequence[Image.Image], settings: BankSettings
+) -> tuple[list[float], float]:
+    """Scores of good pictures that the references themselves provide, and the typical patch distance among them."""
+    import torch
+
+    if len(views) > 1:
+        pairs = [
+            (view.grid, _joined(encoder, [*views[:index], *views[index + 1 :]], settings))
+            for index, view in enumerate(views)
+        ]
+    else:
+        bank = _joined(encoder, views, settings)
+        copies = encoder.encode([disturbed(references[0], *how) for how in DISTURBANCES], settings.size).maps
+        plain = settings.method == "nearest-neighbour"
+        pairs = [(copy if plain else weighted(copy, encoder.emphasis), bank) for copy in copies]
+    distances = [bank_distances(tokens, bank, settings.matching) for tokens, bank in pairs]
+    scores = [float(top_mean(distance, settings.top_share)) for distance in distances]
+    return scores, float(torch.stack([distance.median() for distance in distances]).mean())
+
+
+@dataclass
+class _Reference:
+    """One reference: its features, its grid under the method's weights, and the patches it gives to the bank."""
+
+    features: torch.Tensor
+    grid: torch.Tensor
+    patches: torch.Tensor
+
+    @classmethod
+    def read(cls, encoder: PatchEncoder, image: Image.Image, size: int | None, plain: bool) -> _Reference:
+        import torch
+        from PIL import Image
+
+        if plain:
+            features = encoder.encode([image], size)[0]
+            return cls(features, features, features.flatten(0, 1))
+        copies = [image, *(image.transpose(turn) for turn in Image.Transpose)]
+        maps = encoder.encode(copies, size).maps
+        grids = [weighted(features, encoder.emphasis) for features in maps]
+        thinned = [grid.flatten(0, 1)[index % TURNED_SHARE :: TURNED_SHARE] for index, grid in enumerate(grids[1:])]
+        return cls(maps[0], grids[0], torch.cat([grids[0].flatten(0, 1), *thinned]))
+
+
+def weighted(features: torch.Tensor, emphasis: torch.Tensor | None) -> torch.Tensor:
+    """Features under the encoder's weights of scales (still of unit length)."""
+    return features if emphasis is None else features * emphasis
+
+
+def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSettings) -> ReferenceBank:
+    """One bank of several references, thinned evenly where it would grow too large."""
+    import torch
+
+    patches = torch.cat([view.patches for view in views])
+    if len(patches) > MAX_PATCHES:
+        keep = torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()
+        patches = patches[keep]
+    return ReferenceBank(
+        encoder=encoder.name,
+        method=settings.method,
+        patches=patches,
+        grids=[view.grid for view in views[:MAX_ALIGNED]],
+        features=[view.features for view in views],
+        threshold=0.0,
+        threshold_reason="",
+        spread=0.0,
+        count=len(views),
+        self_distance=0.0,
+    )
+
+
+def bank_distances(tokens: torch.Tensor, bank: ReferenceBank, matching: Matching) -> torch.Tensor:
+    """Distance of every patch (h, w, C) to a bank, (h, w): three explanations, or the plain match of the baseline."""
+    if bank.method == "nearest-neighbour":
+        similarity = patch_similarity(tokens.flatten(0, 1), bank.patches, matching=matching)
+        return (1 - similarity).reshape(tokens.shape[:2])
+    return distance_to_references(tokens, bank.patches, bank.grids, matching)
