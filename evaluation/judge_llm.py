@@ -154,6 +154,7 @@ class LLMJudge:
                 for one in as_completed(waiting):
                     scores[waiting[one]] = one.result()
             except BaseException:
+                fuse.cancelled.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return scores
@@ -166,7 +167,11 @@ class LLMJudge:
                 return MLEScore(unscored=f"Not asked: the last {_HOPELESS} calls failed ({fuse.blown}).")
             try:
                 done = self.backend.complete(
-                    case.messages(), max_new_tokens=_REPLY_TOKENS, seed=attempt, json_schema=reply_schema(case.place)
+                    case.messages(),
+                    max_new_tokens=_REPLY_TOKENS,
+                    seed=attempt,
+                    json_schema=reply_schema(case.place),
+                    cancelled=fuse.cancelled,
                 )
             except InputError as error:
                 return MLEScore(unscored=f"The call failed: {error}")
@@ -299,12 +304,13 @@ def read_reply(text: str, place: str = "known") -> MLEScore:
 
 
 class _Fuse:
-    """Blows when calls fail so many times on end; shared by the threads that ask."""
+    """Blows when calls fail so many times on end, or when judging is interrupted; shared by the threads that ask."""
 
     def __init__(self, limit: int) -> None:
         self._left = self._limit = limit
         self._lock = threading.Lock()
         self.blown: str | None = None
+        self.cancelled = threading.Event()
 
     def worked(self) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ the libraries of a back end are imported when `load_backend` makes it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -139,13 +139,16 @@ class LanguageBackend(Protocol):
         ...
 
 
-def load_backend(name: str = DEFAULT_BACKEND, *, device: str = "auto") -> LanguageBackend:
+def load_backend(
+    name: str = DEFAULT_BACKEND, *, device: str = "auto", progress: Callable[[str], None] | None = None
+) -> LanguageBackend:
     """Makes the back end that `name` stands for.
 
     Args:
         name: "sage-tiny" (the embedded model), a Hugging Face name or folder, or the URL of an OpenAI-compatible server
             with the model's name behind "#" ("http://host:8000/v1#model"; without it the server's only model is taken).
         device: "auto", "cpu" or "cuda" (or "cuda:1"); of no meaning for a served model.
+        progress: is given a line of text for what takes time once (unpacking the embedded model); None keeps silent.
 
     Raises:
         InputError: no such model or device, with what can be given.
@@ -158,7 +161,7 @@ def load_backend(name: str = DEFAULT_BACKEND, *, device: str = "auto") -> Langua
     if name == DEFAULT_BACKEND:
         from vlm.smollm import load_smollm2
 
-        return load_smollm2(device=device)
+        return load_smollm2(device=device, progress=progress)
     from vlm.huggingface import HuggingFaceBackend
 
     return HuggingFaceBackend.from_pretrained(name, device=device)

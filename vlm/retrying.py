@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,8 +43,8 @@ class Retrying:
         # Not the global generator: waiting must not change anybody's seeded results.
         self._jitter = random.Random()
 
-    def call(self, attempt: Callable[[], T]) -> T:
-        """The attempt's result; raises `BackendError` when it fails for good or too often."""
+    def call(self, attempt: Callable[[], T], cancelled: threading.Event | None = None) -> T:
+        """The attempt's result; raises `BackendError` when it fails for good, too often, or after it was cancelled."""
         for tries in range(1, self.retries + 2):
             try:
                 return attempt()
@@ -53,8 +54,11 @@ class Retrying:
                 asked = retry_after(error)
                 if tries > self.retries or (asked or 0.0) > LONGEST_WAIT:
                     raise self.sentence(error, tries, asked) from error
-                pause = self.backoff * 2 ** (tries - 1) * self._jitter.uniform(0.5, 1.0)
-                self._sleep(max(pause, asked or 0.0))
+                pause = max(asked or 0.0, self.backoff * 2 ** (tries - 1) * self._jitter.uniform(0.5, 1.0))
+                if cancelled is None:
+                    self._sleep(pause)
+                elif cancelled.wait(pause):
+                    raise self.sentence(error, tries) from error
         raise AssertionError("unreachable: the last try returns or raises")
 
     @contextmanager

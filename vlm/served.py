@@ -125,11 +125,13 @@ class ServedBackend:
         stop: Sequence[str] = (),
         seed: int = 0,
         json_schema: Mapping[str, Any] | None = None,
+        cancelled: threading.Event | None = None,
     ) -> Completion:
         """Writes a text, with the server's token counts.
 
         With a JSON schema the server is asked to hold the text to it; if it refuses the schema, the same request is
-        sent without (the schema should stand in the prompt too), and `Completion.structured` is False.
+        sent without (the schema should stand in the prompt too), and `Completion.structured` is False. Once `cancelled`
+        is set, nothing is tried again.
         """
         stops = check_sampling(max_new_tokens, temperature, stop)
         body = self._body(messages, max_new_tokens, temperature, stops, seed)
@@ -139,7 +141,7 @@ class ServedBackend:
                 "json_schema": {"name": "reply", "schema": dict(json_schema), "strict": True},
             }
         with self._slots:
-            reply, sent = self._retrying.call(lambda: self._send(body))
+            reply, sent = self._retrying.call(lambda: self._send(body), cancelled)
         return self._completion(reply, stops, structured="response_format" in sent)
 
     def stream(
@@ -164,12 +166,16 @@ class ServedBackend:
         """Writes a text for each list of messages, several requests at a time; the first failure ends the batch."""
         if not list_of_messages:
             return []
-        pool = ThreadPoolExecutor(max_workers=min(self.concurrency, len(list_of_messages)))
-        try:
-            waiting = [pool.submit(self.generate, messages, **settings) for messages in list_of_messages]
-            return [one.result() for one in waiting]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        cancelled = threading.Event()
+        with ThreadPoolExecutor(max_workers=min(self.concurrency, len(list_of_messages))) as pool:
+            waiting = [pool.submit(self.generate, m, cancelled=cancelled, **settings) for m in list_of_messages]
+            try:
+                return [one.result() for one in waiting]
+            except BaseException:
+                # Also after Ctrl-C: what waits is dropped, what runs is not tried again.
+                cancelled.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], *, seed: int = 0) -> Choice:
         """Probabilities of the choices as the reply's beginning: from `logprobs` where offered, else from 16 draws.

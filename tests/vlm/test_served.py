@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backend_conformance import QUESTION, BackendConformance
+from backend_conformance import OTHERS, QUESTION, BackendConformance
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
@@ -319,6 +319,24 @@ class TestWaiting:
         assert backend.generate(QUESTION) == "ok"
         assert 0.5 <= waits[0] <= 1.0 <= waits[1] <= 2.0
         assert waits[2] == 5.0
+
+    def test_an_interrupted_batch_is_not_waited_for(
+        self, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server.plan(default={"status": 503, "headers": {"Retry-After": "30"}})
+        backend = connect(server, concurrency=2)
+        real = backend.generate
+
+        def generate(messages: Any, **settings: Any) -> str:
+            if messages is OTHERS[0]:
+                raise KeyboardInterrupt
+            return real(messages, **settings)
+
+        monkeypatch.setattr(backend, "generate", generate)
+        started = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            backend.generate_batch([OTHERS[0], QUESTION, QUESTION])
+        assert time.perf_counter() - started < 10
 
     def test_a_server_that_asks_for_too_much_patience_is_reported(self, server: ServerProcess) -> None:
         server.plan([{"status": 429, "headers": {"Retry-After": "7200"}}])
