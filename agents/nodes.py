@@ -171,7 +171,13 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
     workbench = runtime.context.workbench
     written = write_facts(
-        workbench.backend, product=product, domain=domain, defect_hint=state.get("defect"), n=settings["write_count"]
+        workbench.backend,
+        product=product,
+        domain=domain,
+        defect_hint=next(iter(state["looks"]), None),
+        image=request_of(state).image,
+        n=settings["write_count"],
+        seed=settings["seed"],
     )
     known = {fact["id"] for fact in state["facts"]}
     checked = check_facts(written, workbench.store)

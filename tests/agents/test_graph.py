@@ -17,11 +17,12 @@ from vlm.backends import load_backend
 from vlm.errors import InputError
 from vlm.scripted import ScriptedBackend
 
-WRITTEN = (
-    "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.\n"
-    "Heat checks on a brake disc look like a fine net of shallow cracks in the friction ring.\n"
-    "A cracked brake disc can burst under hard braking and must be replaced.\n"
-)
+WRITTEN = [
+    "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.",
+    "Heat cracks in a brake disc come from repeated hard braking that heats the friction ring unevenly.",
+    "A cracked brake disc can burst under hard braking and must be replaced.",
+    "Fine circular grooves on the friction ring of a brake disc are normal wear.",
+]
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def written(inspector: SageInspector) -> SageInspector:
         extractor=inspector.workbench.extractor,
         judge=inspector.workbench.judge,
         store=FactStore.open(),
-        backend=ScriptedBackend([WRITTEN] * 20),
+        backend=ScriptedBackend(WRITTEN * 5),
     )
     return SageInspector(workbench=bench, checkpointer=InMemorySaver())
 
@@ -61,7 +62,7 @@ def test_facts_are_written_for_an_unknown_product_and_stay_proposed(
     assert any("brake disc" in fact.text for fact in proposed)
     assert all("model" in fact.source for fact in proposed)
     # Without --learn nothing is kept, so that the same inspection gives the same result.
-    assert all(written.workbench.store.get(fact.id) is None for fact in proposed)
+    assert not {fact.id for fact in proposed} & {fact.id for fact in FactStore.open().facts()}
 
 
 def test_learn_keeps_them_as_proposed(written: SageInspector, cracked: Path, good: Path) -> None:
