@@ -310,7 +310,7 @@ class Catalogue:
         source: str | None = None,
     ) -> Iterator[Fact]:
         """Facts in the order in which they were stored; an empty condition lets all pass."""
-        where, values = _conditions(domain, kind, status)
+        where, values = _conditions([domain] if domain else (), kind, status)
         if source is not None:
             where += " and id in (select id from sources where file=? or sha256=?)"
             values += [source, source]
@@ -373,14 +373,14 @@ class Catalogue:
         self,
         words: Sequence[tuple[str, float]],
         k: int,
-        domain: str | None,
-        kind: Collection[str],
-        status: Collection[str],
+        domain: Collection[str] = (),
+        kind: Collection[str] = (),
+        status: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The k best facts by BM25, best first, as (id, score); higher is better.
 
         Args:
-            words: texts with the weight of their words in the query; stop words count for little in BM25 anyway.
+            words: texts with the weight of their words in the query; stop words are left out.
             k: how many.
             domain, kind, status: what may be found; empty means everything.
         """
@@ -414,11 +414,9 @@ STOP_WORDS = frozenset(_COMMON.split())
 """Words that say nothing of what is asked."""
 
 
-def _conditions(domain: str | None, kind: Collection[str], status: Collection[str]) -> tuple[str, list[Any]]:
+def _conditions(domain: Collection[str], kind: Collection[str], status: Collection[str]) -> tuple[str, list[Any]]:
     where, values = "", []
-    if domain is not None:
-        where, values = " and domain=?", [domain]
-    for column, allowed in (("kind", kind), ("status", status)):
+    for column, allowed in (("domain", domain), ("kind", kind), ("status", status)):
         if allowed:
             where += f" and {column} in ({marks(list(allowed))})"
             values += list(allowed)

@@ -26,6 +26,7 @@ from knowledge.retrieval import (
     Mode,
     Query,
     ScoredFact,
+    canonical_names,
     diversify,
     fuse,
     match_product,
@@ -259,7 +260,7 @@ class FactStore:
         self,
         text: str,
         *,
-        domain: str | None = None,
+        domain: str | Collection[str] | None = None,
         kind: str | Collection[str] | None = None,
         status: str | Collection[str] | None = ("approved", "proposed"),
         k: int = 8,
@@ -274,7 +275,7 @@ class FactStore:
 
         Args:
             text: the question, or any words.
-            domain, kind, status: what may be found; None lets all pass.
+            domain, kind, status: what may be found, one or several of each; None lets all pass.
             k: how many at most.
             mode: "dense" (embedding), "lexical" (BM25) or "fused" (both).
             product, place, defect: what is known of the part and what the evidence shows; they count in the query.
@@ -289,15 +290,13 @@ class FactStore:
         if k < 1:
             raise InputError(f"{k} facts cannot be found; ask for 1 or more (-k).")
         self.catalogue.sync()
-        self._check_domain(domain)
+        domains = () if domain is None else (domain,) if isinstance(domain, str) else tuple(domain)
+        for name in domains:
+            self._check_domain(name)
         kinds, statuses = _choice(kind, KINDS, "kind"), _choice(status, STATUSES, "status")
         query = Query(text, product, defect, place)
-        pool = pool_size(k)
-        dense = self._dense(query, pool, domain, kinds, statuses) if mode != "lexical" else []
-        lexical = self.catalogue.lexical(query.words(), pool, domain, kinds, statuses) if mode != "dense" else []
-        ranked = fuse(dense, lexical) if mode == "fused" else dense or lexical
-        facts = self.catalogue.get([identity for identity, _ in ranked])
-        found = [ScoredFact(facts[identity], score) for identity, score in ranked if identity in facts]
+        limits = {"domain": domains, "kind": kinds, "status": statuses}
+        found = self._rank(query, mode, pool_size(k), limits)
         if diversity > 0:
             vectors = self._follower.embed([item.fact.text for item in found])
             taken = diversify([item.score for item in found], vectors, k, diversity)
@@ -306,14 +305,25 @@ class FactStore:
             found = within_budget(found, token_budget)
         return found[:k]
 
-    def _dense(
-        self, query: Query, pool: int, domain: str | None, kinds: Collection[str], statuses: Collection[str]
-    ) -> list[tuple[str, float]]:
-        if not query.sentence():
-            return []
+    def _rank(self, query: Query, mode: Mode, pool: int, limits: Mapping[str, Sequence[str]]) -> list[ScoredFact]:
+        """Candidates of both searches (or of one), best first."""
+        lexical: dict[str, float] = {}
+        if mode != "dense":
+            packs = self.catalogue.packs()
+            names = canonical_names(query.sentence(), (packs[name] for name in limits["domain"] or packs))
+            lexical = dict(self.catalogue.lexical(query.words(names), 3 * pool, **limits))
+        if mode == "lexical" or not query.sentence():
+            facts = self.catalogue.get(list(lexical))
+            return [ScoredFact(facts[identity], score) for identity, score in lexical.items() if identity in facts]
         vector = self._follower.embedder().encode([query.sentence()])[0]
-        where = {"domain": [domain] if domain else [], "kind": list(kinds), "status": list(statuses)}
-        return self._follower.use(lambda vectors: vectors.search(vector, pool, where))
+        dense = dict(self._follower.use(lambda vectors: vectors.search(vector, pool, limits)))
+        facts = self.catalogue.get([*dense, *(identity for identity in lexical if identity not in dense)])
+        dense = {identity: score for identity, score in dense.items() if identity in facts}
+        if missing := [fact for identity, fact in facts.items() if identity not in dense]:
+            similarities = self._follower.embed([fact.text for fact in missing]) @ vector
+            dense.update(zip((fact.id for fact in missing), similarities.tolist(), strict=True))
+        ranked = fuse(dense, lexical) if mode == "fused" else list(dense.items())
+        return [ScoredFact(facts[identity], score, dense[identity]) for identity, score in ranked]
 
     def embed(self, facts: Sequence[Fact]) -> np.ndarray:
         """The vectors of facts, (n, dimensions) float32; those embedded before come from the cache."""
