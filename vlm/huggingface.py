@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 
@@ -387,15 +390,34 @@ def _find_config(source: str) -> tuple[Any, bool]:
             ) from error
     if source.count("/") > 1 or source.startswith((".", "~", "/")) or not source.strip():
         raise InputError(f"There is no model {source!r}: no such folder; give {known_backends()}.")
+    reason = "the Hugging Face hub cannot be reached"
     for local in (True, False):
+        if not local and not _hub_answers():
+            break  # the library itself would try for half a minute
         try:
             return AutoConfig.from_pretrained(source, local_files_only=local), local
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = one_line(error)
+            reason = reason if local else one_line(error)
     raise InputError(
         f"There is no model {source!r}: it is no folder, it is not in the local Hugging Face cache, and it could not "
         f"be fetched ({reason}); give {known_backends()}."
     )
+
+
+def _hub_answers() -> bool:
+    """Whether a connection to the hub can be opened; behind a proxy that is for the proxy to say."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _load_processor(source: str, *, vision: bool, local: bool) -> Any:
