@@ -97,6 +97,10 @@ _NO_USE = stem_set(
     "say call rule exclude tell make repair mend fix replace clean wipe brush remove a an the due cause explain felt feel"
 )
 _FORESEEING = stem_set("would could may might will can")
+_AFTER_FINE = stem_set(
+    ", and or to for with as on by overall otherwise condition here apart except in at so too now but it the"
+)
+_NO_ADVICE = stem_set("think know see believe find agree worry mind notice match look appear show have seem meet say")
 _POINTING = stem_set("a an the this that these those it them which one , of for from")
 _RULED_OUT = stem_set("rule exclude dismiss")
 _HARDLY = stem_set("not nowhere never hardly")
@@ -120,7 +124,7 @@ def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: 
         if any(n.end - n.start >= cue.end - cue.start for n in clashes):
             continue
         negators = [n for n in negators if n not in clashes]
-        if cue.name != "neutral":
+        if cue.name != "neutral" and not _is_attribute(clause.stems, cue):
             cues.append(cue)
     read = (_claim(number, clause, around, hedged, cue, cues, negators) for cue in cues)
     claims = [claim for claim in read if claim]
@@ -128,7 +132,20 @@ def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: 
     if clause.opener in CONCESSIONS or clause.stems[:1] in (("only",), ("just",), ("mer",)):
         claims += _lacks(number, clause, claims)
     claims += _permissions(number, clause, claims)
+    if (
+        clause.stems[:2] == ("do", "not")
+        and not set(clause.stems[2:3]) & _NO_ADVICE
+        and not any(claim.kind == "use" for claim in claims)
+    ):
+        claims.append(Claim("bad", "use", clause.text, clause.sentence, number, term=clause.text, denied=True))
     return [*claims, exception] if exception else claims
+
+
+def _is_attribute(sequence: tuple[str, ...], cue: _Match) -> bool:
+    """Whether "fine" stands before a noun and means thin ("a fine line"), which judges nothing."""
+    if sequence[cue.start : cue.end] != ("fine",) or cue.end == len(sequence):
+        return False
+    return sequence[cue.end] not in _AFTER_FINE
 
 
 def _claim(

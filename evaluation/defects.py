@@ -7,7 +7,6 @@ the gold answer and the lexicon's glosses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -69,14 +68,10 @@ def is_named(name: str | None) -> bool:
 
 
 def telling_clauses(reading: Reading) -> list[int]:
-    """Numbers of the clauses that may name the defect: those with a complaint, else those without any praise."""
+    """Numbers of the clauses that may name the defect: those with a complaint, and those without any judgement."""
     bad = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.kind != "use"}
-    named = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.concept}
-    if named:
-        return sorted(named)
     judged = {claim.clause for claim in reading.claims if claim.kind == "use" or not _speaks_against(claim)}
-    silent = set(range(len(reading.clauses))) - judged
-    return sorted(bad | silent)
+    return sorted(bad | (set(range(len(reading.clauses))) - judged))
 
 
 def _speaks_against(claim: Claim) -> bool:
@@ -117,48 +112,54 @@ def naming(
         for claim in spoken
         if not claim.weak and {_group(name) for name in _concepts(claim)} & {_group(name) for name in wanted}
     ]
-    clauses = [reading.clauses[number] for number in telling]
-    vague = {
-        claim.clause for claim in reading.claims if claim.kind == "state" and claim.stance == "bad" and not claim.weak
-    }
-    clauses = [
-        clause
-        for number, clause in zip(telling, clauses, strict=True)
-        if len(particulars(clause, question, product)) > (1 if number in vague else 0)
-    ]
-    strong = [claim for claim in spoken if not claim.weak and claim.concept]
-    by_likeness = _by_likeness(
-        [essence(clause) for clause in clauses], truth, wanted, likeness, strict=bool(strong and wanted)
-    )
-    if by_likeness.match == "same":
-        return by_likeness
+    asked = set(stems(question))
+    strong = [claim for claim in spoken if not claim.weak and not set(stems(claim.term)) <= asked]
+    foreign = {claim.clause for claim in strong} if wanted else set()
+    best = Naming("none", "")
+    described = ""
+    for number in telling:
+        clause = reading.clauses[number]
+        if not _is_particular(reading, number, question, product):
+            continue
+        described = described or clause.text
+        match = _by_likeness(essence(clause), truth, wanted, likeness, strict=number in foreign)
+        if match == "same":
+            return Naming("same", clause.text)
+        if match == "near":
+            best = Naming("near", clause.text)
     if near:
         return Naming("near", near[0].term)
-    if by_likeness.match == "near" or not clauses:
-        return by_likeness if not strong or by_likeness.match == "near" else Naming("other", strong[0].term)
-    return Naming("other", strong[0].term if strong else clauses[0].text)
+    if best.match == "near":
+        return best
+    if strong:
+        return Naming("other", strong[0].term)
+    return Naming("other", described) if described else best
 
 
-def _by_likeness(
-    clauses: Sequence[str], truth: Truth, wanted: frozenset[str], likeness: Likeness, strict: bool
-) -> Naming:
-    """The likest clause: the same as the right defect, near it, or nothing.
+def _is_particular(reading: Reading, number: int, question: str, product: str | None) -> bool:
+    """Whether a clause tells more than that something is wrong ("something is not right with the weave")."""
+    vague = any(
+        claim.clause == number and claim.kind == "state" and claim.stance == "bad" and not claim.weak
+        for claim in reading.claims
+    )
+    return len(particulars(reading.clauses[number], question, product)) > (2 if vague else 0)
 
-    Against a clause that names a defect of another kind (`strict`), only a gloss of the right one weighs, and heavily.
+
+def _by_likeness(clause: str, truth: Truth, wanted: frozenset[str], likeness: Likeness, strict: bool) -> Match:
+    """Whether a clause describes the right defect ("same"), something near it, or neither ("none").
+
+    Against a clause that names a defect of another kind (`strict`), likeness has to be high, and then counts as near.
     """
-    best = Naming("none", "")
-    for clause in clauses:
-        value = max(likeness.between(clause, truth.defect_texts), default=0.0)
-        concepts = likeness.to_concepts(clause)
-        first = max(concepts, key=lambda concept: concepts[concept])
-        known = max((concepts[concept] for concept in wanted), default=0.0)
-        if strict:
-            best = Naming("near", clause) if value >= SAME or (first in wanted and known >= STRICT_GLOSS) else best
-            continue
-        if value < SAME and concepts[first] >= STRICT_GLOSS and concepts[first] - known > FAR:
-            continue
-        if value >= SAME or (first in wanted and known >= GLOSS):
-            return Naming("same", clause)
-        if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= concepts[first] - GLOSS_MARGIN):
-            best = Naming("near", clause)
-    return best
+    value = max(likeness.between(clause, truth.defect_texts), default=0.0)
+    concepts = likeness.to_concepts(clause)
+    first = max(concepts, key=lambda concept: concepts[concept])
+    known = max((concepts[concept] for concept in wanted), default=0.0)
+    if strict:
+        return "near" if value >= SAME or (first in wanted and known >= STRICT_GLOSS) else "none"
+    if value < SAME and concepts[first] >= STRICT_GLOSS and concepts[first] - known > FAR:
+        return "none"
+    if value >= SAME or (first in wanted and known >= GLOSS):
+        return "same"
+    if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= concepts[first] - GLOSS_MARGIN):
+        return "near"
+    return "none"

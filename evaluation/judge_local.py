@@ -66,7 +66,7 @@ class LocalJudge:
         if case.truth.state is None:
             return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
         reading = with_impressions(case.reading, likeness)
-        verdict = spoken_verdict(reading, case.truth.yes_means, case.use_asked)
+        verdict = spoken_verdict(reading, case.truth.yes_means, case.use_asked, frozenset(stems(case.request.question)))
         if verdict.state is None and not reading.undecided and points_at_something(case, likeness):
             verdict = replace(verdict, state="anomalous", by_words="anomalous", bad=case.request.answer)
         faults = find_faults(replace(case, reading=reading), verdict, likeness)
@@ -115,7 +115,7 @@ def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[
     faults = [
         *reason_faults(reading, verdict, case.request.question, case.request.object),
         *doubt_faults(verdict),
-        *consequence_faults(reading, verdict.state, case.family, case.use_asked),
+        *consequence_faults(reading, verdict.state, case.family),
     ]
     if verdict.state != truth.state:
         return faults + _faults_of_wrong_state(reading, verdict, truth)
@@ -126,7 +126,7 @@ def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[
     elif min(verdict.good_weight, verdict.bad_weight) >= STRONG:
         faults.append(Fault.of("split-state", good=verdict.good, bad=verdict.bad))
     if truth.state == "normal":
-        return faults + _faults_on_normal(reading)
+        return faults + _faults_on_normal(case)
     return faults + _defect_faults(case, likeness) + pointed_faults(reading, truth.cells)
 
 
@@ -149,8 +149,14 @@ def _faults_of_wrong_state(reading: Reading, verdict: SpokenVerdict, truth: Trut
     return [state, Fault.of("invented-place", named="a defect"), Fault.of("argues-wrong")]
 
 
-def _faults_on_normal(reading: Reading) -> list[Fault]:
+def _faults_on_normal(case: Case) -> list[Fault]:
+    reading = case.reading
     reported = [claim for claim in reading.asserted("bad") if claim.kind == "defect" or not claim.denied]
+    if reading.polar is False and case.truth.yes_means == "anomalous":
+        asked = set(stems(case.request.question))
+        reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
+    known = _known_as_harmless(case)
+    reported = [claim for claim in reported if not (claim.tolerated and set((claim.concept or "?").split("|")) & known)]
     if not reported:
         return []
     worst = min(reported, key=lambda claim: claim.tolerated)
@@ -161,6 +167,19 @@ def _faults_on_normal(reading: Reading) -> list[Fault]:
         Fault.of("invented-anywhere"),
         Fault.of("tolerated-defect", named=worst.term),
     ]
+
+
+def _known_as_harmless(case: Case) -> frozenset[str]:
+    """Concepts that the gold answer of a normal part, or a fact, calls harmless: to mention them is no fault."""
+    gold = case.request.gold
+    texts = [*case.request.facts, (gold.reference_answer or "") if gold else ""]
+    return frozenset(
+        name
+        for text in texts
+        for claim in read(text).claims
+        if claim.concept and (claim.excused or claim.tolerated)
+        for name in claim.concept.split("|")
+    )
 
 
 def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:

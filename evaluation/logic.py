@@ -6,17 +6,18 @@ from evaluation.content import particulars
 from evaluation.inspection import Family, Verdict
 from evaluation.reading import Reading
 from evaluation.rubric import Fault
+from evaluation.stemming import stems
 from evaluation.verdict import STRONG, SpokenVerdict
 
 
-def consequence_faults(reading: Reading, state: Verdict, family: Family, use_asked: bool) -> list[Fault]:
+def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list[Fault]:
     """Faults of what the answer says may be done with the part, held against the verdict `state`."""
     uses = [claim for claim in reading.claims if claim.kind == "use" and claim.scope != "aside"]
     wrong_stance = "good" if state == "anomalous" else "bad"
     wrong = [claim for claim in uses if claim.stance == wrong_stance]
     if wrong:
         return [Fault.of("wrong-consequence", words=wrong[0].words)]
-    if family == "defect diagnosis" and not uses and not (use_asked and reading.polar is not None):
+    if family == "defect diagnosis" and not uses and reading.polar is None:
         return [Fault.of("no-consequence")]
     return []
 
@@ -33,7 +34,7 @@ def reason_faults(
     if not reading.clauses:
         return [Fault.of("no-reason")]
     told = [stem for clause in reading.clauses for stem in particulars(clause, question, product)]
-    named = [claim for claim in reading.claims if claim.concept]
+    named = [claim for claim in reading.claims if claim.concept and not set(stems(claim.term)) <= set(stems(question))]
     if not told and not named:
         return [Fault.of("general-reason")]
     return []

@@ -63,12 +63,13 @@ _COLUMN_OF = {word: column for column, words in _COLUMN_WORDS.items() for word i
 _MIDDLE = frozenset(_MIDDLE_WORDS.split())
 _JOINTS = word_set(
     "- of the its and at in to on side hand corner edge , area part half third quarter quadrant section region end far "
-    "very about roughly just almost near close towards toward extreme somewhat slightly"
+    "very about roughly just almost near close towards toward along line extreme somewhat slightly"
 )
 _BETWEEN = re.compile(
     r"\bbetween (?:the )?(?:top|bottom|left|right|upper|lower)(?: \w+)? and (?:the )?(?:top|bottom|left|right|upper|lower)(?: (?:edge|end|side|half))?\b"
 )
 _NOT_PLACES = (
+    re.compile(r"\b(?:not|quite|all|just) right\b(?!(?: |-)(?:side|hand|edge|corner|half|part|end))"),
     re.compile(r"^\s*right\s*,|(?<!the )\bright (?:in|at|on|through|across|next|behind|above|below|under|by|where|beside|along|down|up|into|over|before|after|here|there)\b"),
     re.compile(r"\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not) right(?=[.,;!]|$)|\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not|the) right(?= (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place|position|number))"),
     re.compile(r"\bright(?:ly)? (?:away|now|through|across|angles?|answer|verdict|where it should)\b"),

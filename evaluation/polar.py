@@ -90,7 +90,7 @@ def read_polar(text: str) -> tuple[bool | None, str]:
 
 def _is_negated(question: str) -> bool:
     """Whether a question asks for an absence ("Is there nothing wrong?", "Are there no defects?")."""
-    opening = re.split(r"[.?!;]|, (?:and )?if\b", plain(question))[0]
+    opening = re.split(r"[.?!;]|, (?:and )?if\b|\bthat\b|\bto (?:say|call|claim|doubt)\b", plain(question))[0]
     # "Isn't it defective?" is rhetoric and asks the same as "Is it defective?"; "Is it not defective?" asks for an absence.
     return bool(
         re.search(r"\b(?:nothing|no|none|never|nowhere)\b|^\w+ (?:(?!that\b|which\b|who\b)\w+ ){1,5}not\b", opening)
@@ -123,7 +123,8 @@ def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None
     if not set(subject) <= asked | _PRONOUNS | _QUANTIFIERS | {"the", "of", "a", "an"}:
         return None
     rest = sequence[position + 1 :]
-    negative = bool(_NEGATIVE & {subject[0], *rest[:3]})
+    # "It cannot be said that it doesn't" denies twice and affirms.
+    negative = sum(word in _NEGATIVE for word in sequence) % 2 == 1
     if set(rest) - asked - _FILLERS:
         return None
     value = not negative

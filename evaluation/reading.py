@@ -82,7 +82,7 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
 
 _FILLERS = stem_set(
     "n/a that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so visible in sight "
-    "the part probably really , seem have"
+    "the part probably really , seem have do can will be so far as judge tell"
 )
 _NONE = stem_set("none nothing")
 _ANY = stem_set("any anything one")

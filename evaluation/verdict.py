@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evaluation.claims import Claim
 from evaluation.inspection import Verdict
-from evaluation.reading import Claim, Reading
+from evaluation.reading import Reading
+from evaluation.stemming import stems
 
 _WEIGHTS = {"state": 1.0, "use": 0.75, "defect": 0.8}
 _USE_ASKED = 1.0
@@ -69,20 +71,29 @@ def _best(claims: list[Claim], use_asked: bool) -> tuple[float, str]:
     return weight, best[2] if best[0] > 0 else ""
 
 
-def spoken_verdict(reading: Reading, yes_means: Verdict | None, use_asked: bool = False) -> SpokenVerdict:
+def _only_repeats(claim: Claim, asked: frozenset[str]) -> bool:
+    """Whether a claim only takes up a defect word of the question, which the answer's "no" has dealt with."""
+    return bool(claim.concept) and claim.stance == "bad" and set(stems(claim.term)) <= asked
+
+
+def spoken_verdict(
+    reading: Reading, yes_means: Verdict | None, use_asked: bool = False, asked: frozenset[str] = frozenset()
+) -> SpokenVerdict:
     """Decides what a reading says of the part.
 
     Args:
         reading: the answer, read.
         yes_means: the state that a yes to the question asserts (None: yes and no tell nothing).
         use_asked: the question asks what may be done with the part, so that such words are the verdict itself.
+        asked: stems of the question's words.
     """
     good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"], use_asked)
     bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"], use_asked)
     by_words: Verdict | None = None
+    topic = asked if yes_means == "anomalous" and reading.polar is False else frozenset()
     if reading.polar is not None:
-        # Likeness alone is too weak a witness against a plain yes or no.
-        known = [claim for claim in reading.claims if not claim.by_likeness]
+        # Likeness, or a defect word taken up from the question, is too weak a witness against a plain yes or no.
+        known = [claim for claim in reading.claims if not claim.by_likeness and not _only_repeats(claim, topic)]
         good_weight, good = _best([claim for claim in known if claim.stance == "good"], use_asked)
         bad_weight, bad = _best([claim for claim in known if claim.stance == "bad"], use_asked)
     if good_weight or bad_weight:
