@@ -35,6 +35,9 @@ SAME_WORDS = (0.80, 0.45)
 UNRELATED = 0.30
 """Similarity to a domain below which a sentence is refused; no fact of a pack falls below it (left out in turn)."""
 
+IN_CONTEXT = (0.45, 0.20)
+"""In a file with a sentence this close to the domain, the others are refused only below the second."""
+
 UNRELATED_TO_ALL = 0.25
 """The same against all packs together, for a young domain that has too little to compare with."""
 
@@ -227,10 +230,11 @@ class DomainChecker:
         names = [name for name in affinities if name != "general"]
         others = np.stack([affinities[name] for name in names]) if names else np.zeros((1, len(facts)))
         at_home = _at_home(facts, own - others.max(axis=0))
+        floors = _floors(facts, own)
         reasons: list[str | None] = []
         for row, value in enumerate(own):
             rival = float(others[:, row].max())
-            if value < UNRELATED:
+            if value < floors[row]:
                 reasons.append(f"Has nothing to do with {self.domain!r} (similarity {value:.2f}).")
             elif not at_home[row] and value < FOREIGN[0] and rival - value > FOREIGN[1]:
                 name = names[int(others[:, row].argmax())]
@@ -335,6 +339,18 @@ def _at_home(facts: Sequence[Fact], margins: np.ndarray) -> list[bool]:
         groups.setdefault(_group(fact), []).append(row)
     home = {name for name, rows in groups.items() if len(rows) >= 3 and float(np.median(margins[rows])) >= 0.0}
     return [_group(fact) in home for fact in facts]
+
+
+def _floors(facts: Sequence[Fact], own: np.ndarray) -> list[float]:
+    """The least similarity asked of each candidate: less in a file that is plainly about the domain."""
+    best: dict[str, float] = {}
+    for fact, value in zip(facts, own, strict=True):
+        best[_group(fact)] = max(best.get(_group(fact), 0.0), float(value))
+    files = [next((source.file for source in fact.sources if source.file), None) for fact in facts]
+    return [
+        IN_CONTEXT[1] if file and best[_group(fact)] >= IN_CONTEXT[0] else UNRELATED
+        for fact, file in zip(facts, files, strict=True)
+    ]
 
 
 def _group(fact: Fact) -> str:

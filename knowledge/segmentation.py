@@ -30,7 +30,8 @@ _ABBREVIATIONS = re.compile(
     r"e\.g|i\.e|eg|ie|etc|cf|vs|approx|ca|resp|figs?|eqs?|nos?|nr|vol|sec|sect|ch|pp?|dr|mrs?|prof|st|min|max|incl|excl|"
     r"temp|dia|diam|refs?|tab|al|inc|ltd|co|corp|dept|est|std|specs?|typ"
 )
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]")
+# A closing tag ("[/NOTE]", "</b>") belongs to the sentence that it closes, not to the next one.
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?:\s*(?:\[/\w{1,20}\]|</\w{1,20}>|<\|\w{1,20}\|>))*(?=\s|$)|[。！？]")
 
 
 @dataclass(frozen=True)
