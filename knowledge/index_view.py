@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from knowledge.gpu import search_copy
 from knowledge.segments import DEAD, Segment, positions_of
 
 Label = Mapping[str, Any]
@@ -129,10 +130,11 @@ def search_part(part: Part, query: np.ndarray, k: int, selector: Any) -> list[tu
 
     if selector is False or not len(part):
         return []
-    parameters = None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-    scores, positions = part.index.search(query, min(k, len(part)), params=parameters)
-    return [
-        (float(score), int(part.rows[position]))
-        for score, position in zip(scores[0], positions[0], strict=True)
-        if position >= 0
-    ]
+    k = min(k, len(part))
+    copy = part.gpu if isinstance(part, Segment) else None
+    found = search_copy(copy, query, k, selector) if copy is not None else None
+    if found is None:
+        parameters = None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        scores, positions = part.index.search(query, k, params=parameters)
+        found = scores[0], positions[0]
+    return [(float(score), int(part.rows[position])) for score, position in zip(*found, strict=True) if position >= 0]

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,13 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @functools.cached_property
+    def gpu(self) -> Any:
+        """A copy of the vectors on the GPU, made at the first search; None where there is none."""
+        from knowledge.gpu import on_gpu
+
+        return on_gpu(self.index.d, len(self), self.blocks(np.ones(len(self), dtype=bool)))
 
     def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where rows stand in this segment: (positions, mask over `rows` of those that are here)."""
