@@ -50,6 +50,9 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         # The reader of our pipe (`| head`) went away: that is no failure, and there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_OK) from None
+    if status == EXIT_INTERRUPTED:
+        # Typer turns Ctrl-C inside a command into this status, without a word.
+        print(f"Interrupted. {on_interrupt}", file=sys.stderr)
     raise SystemExit(status if isinstance(status, int) else EXIT_OK)
 
 

@@ -17,12 +17,14 @@ from evaluation.choices import choice_of
 from evaluation.cli import app
 from evaluation.datasets import open_dataset
 from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, MLEScore, TraceAnswer
+from evaluation.judge_local import LocalJudge
 from evaluation.judging import JudgeRequest
-from evaluation.questions import GoldQuestion, family_of, polarity_of
+from evaluation.questions import GoldQuestion, build_questions, family_of, polarity_of
 from evaluation.scoring import AnswerRow, ImageRow
 from evaluation.template_inspector import EvidenceTemplateInspector
 from vlm.commandline import run_app
 from vlm.errors import InputError
+from vlm.places import PLACES
 
 FIGURES = ("accuracy", "acc_g", "sbert", "verdict_auroc", "consistency", "unscored")
 
@@ -99,10 +101,11 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     return chosen
 
 
+@pytest.mark.usefixtures("quick")
 def test_json_has_the_promised_shape(plates: Path, use: Any, tmp_path: Path) -> None:
     use(Oracle())
     result = json.loads(json.dumps(measure(open_dataset(plates), AnswerSettings(), out=tmp_path), allow_nan=False))
-    assert (result["model"], result["judge"], result["shots"]) == ("oracle", "local", 1)
+    assert (result["model"], result["judge"], result["shots"]) == ("oracle", "quick", 1)
     assert result["n"] == 13
     for name in FIGURES:
         assert {"value", "low", "high"} <= set(result[name]), name
@@ -118,8 +121,12 @@ def test_json_has_the_promised_shape(plates: Path, use: Any, tmp_path: Path) -> 
 
 
 def test_a_liar_gets_nothing(plates: Path, use: Any) -> None:
+    use(Oracle())
+    truthful = measure(open_dataset(plates, categories=["plate"]), AnswerSettings(per_class=1))
+    assert truthful["mle"]["mean"]["value"] > 4
     use(Oracle(lies=True))
-    result = measure(open_dataset(plates), AnswerSettings())
+    result = measure(open_dataset(plates, categories=["plate"]), AnswerSettings())
+    assert result["judge"] == "local"
     assert result["accuracy"]["value"] == result["acc_g"]["value"] == 0.0
     assert result["consistency"]["value"] == 1.0  # it lies without contradicting itself
     assert result["verdict_auroc"]["value"] == 0.0
@@ -179,15 +186,15 @@ def test_kept_images_are_not_inspected_again(plates: Path, use: Any, tmp_path: P
 
     stops = use(Stops())
     with pytest.raises(KeyboardInterrupt):
-        measure(open_dataset(plates), AnswerSettings(), out=tmp_path)
+        measure(open_dataset(plates, categories=["plate"]), AnswerSettings(), out=tmp_path)
     resumed = use(Oracle())
-    result = measure(open_dataset(plates), AnswerSettings(), out=tmp_path)
+    result = measure(open_dataset(plates, categories=["plate"]), AnswerSettings(), out=tmp_path)
     assert len(stops.seen) == 4
-    assert len(resumed.seen) == 13 - 4
+    assert len(resumed.seen) == 6 - 4
     again = use(Oracle())
-    assert measure(open_dataset(plates), AnswerSettings(), out=tmp_path) == result
+    assert measure(open_dataset(plates, categories=["plate"]), AnswerSettings(), out=tmp_path) == result
     assert again.seen == []
-    fresh = measure(open_dataset(plates), AnswerSettings())
+    fresh = measure(open_dataset(plates, categories=["plate"]), AnswerSettings())
     for report in (fresh, result):
         report["baselines"]["evidence-template"].pop("seconds_per_image")  # a measured time never repeats
     assert fresh == result
@@ -223,6 +230,24 @@ def test_a_judge_that_fails_leaves_answers_unscored(plates: Path, use: Any, monk
     assert result["unscored"]["value"] == 30
     assert result["mle"]["mean"]["value"] is None
     assert result["accuracy"]["value"] == 1.0
+
+
+def test_our_reference_answers_please_our_judge() -> None:
+    """Wordings and judge are made apart: what the one calls a right answer must be one for the other."""
+    requests = []
+    for number, defect in enumerate(["crack", "scratch on the head", "open circuit", "stain or rust", None] * 4):
+        questions = build_questions(
+            product=("screw", "steel sheet")[number % 2],
+            anomalous=number % 4 < 2,
+            defect=defect,
+            place=PLACES[number % 9],
+            group=str(number),
+        )
+        requests += [JudgeRequest(q.text, q.reference_answer, q.family, q.gold()) for q in questions]
+    for request, score in zip(requests, LocalJudge().judge(requests), strict=True):
+        assert score.mean is not None
+        # Where the label does not say which defect it is, neither does the answer, which costs it levels.
+        assert score.mean >= 4, (request.question, request.answer, score.deductions)
 
 
 # --- which images ---------------------------------------------------------------------------------------------------
@@ -472,6 +497,6 @@ def test_the_template_inspector_sees_and_says(plates: Path) -> None:
     assert InspectionTrace.from_json(trace.to_json()) == trace
     (good,) = inspector.inspect_many([request.model_copy(update={"image": request.references[0]})])
     assert good.verdict == "normal"
-    assert good.answers[0].text == "True. The plate is free of visible defects."
+    assert good.answers[0].text == "True. The plate is free of visible defects; its whole surface is intact."
     with pytest.raises(InputError):
         inspector.inspect(InspectionRequest(image=plates / "nowhere.png"))

@@ -225,7 +225,24 @@ def test_command_line_statuses(plates: Path, plain: PlainExtractor, capsys: pyte
         error = capsys.readouterr().err
         assert error.startswith("Error: ")
         assert error.count("\n") == 1
-    assert callable(main)
+
+
+def test_ctrl_c_says_what_is_kept(
+    plates: Path,
+    plain: PlainExtractor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stops(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detection, "measure_cell", stops)
+    monkeypatch.setattr("sys.argv", ["sage-eval", "detect", str(plates), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert "run the same command to go on" in capsys.readouterr().err
 
 
 def test_progress_is_silent_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
