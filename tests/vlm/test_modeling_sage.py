@@ -327,7 +327,9 @@ class TestBatches:
 
     def test_two_threads_do_not_mix_their_facts(self, sage):
         model, processor = sage
-        inputs = [batch(processor, rows=(row,)) for row in (0, 1)]
+        # The same question and as many facts: only the thread tells the two calls apart.
+        inputs = [batch(processor, rows=(0,), facts=[facts]) for facts in FACTS]
+        assert inputs[0]["input_ids"].shape == inputs[1]["input_ids"].shape
         expected = [model(**x).logits for x in inputs]
         wrong = []
 
