@@ -54,7 +54,8 @@ def concepts_of(name: str) -> frozenset[str]:
     return frozenset(concept for names in found for concept in names.split("|"))
 
 
-def _concepts(claim: Claim) -> set[str]:
+def concepts(claim: Claim) -> set[str]:
+    """The concepts that a claim names (several where its words fit several)."""
     return set(claim.concept.split("|")) if claim.concept else set()
 
 
@@ -104,13 +105,13 @@ def naming(
     against = {claim.clause for claim in reading.claims if _speaks_against(claim)}
     if any(key and key <= set(reading.clauses[number].stems) for number in against | set(telling)):
         return Naming("same", right)
-    same = [claim for claim in spoken if _concepts(claim) & wanted]
+    same = [claim for claim in spoken if concepts(claim) & wanted]
     if same:
         return Naming("same", same[0].term)
     near = [
         claim
         for claim in spoken
-        if not claim.weak and {_group(name) for name in _concepts(claim)} & {_group(name) for name in wanted}
+        if not claim.weak and {_group(name) for name in concepts(claim)} & {_group(name) for name in wanted}
     ]
     asked = set(stems(question))
     strong = [claim for claim in spoken if not claim.weak and not set(stems(claim.term)) <= asked]
@@ -151,15 +152,15 @@ def _by_likeness(clause: str, truth: Truth, wanted: frozenset[str], likeness: Li
     Against a clause that names a defect of another kind (`strict`), likeness has to be high, and then counts as near.
     """
     value = max(likeness.between(clause, truth.defect_texts), default=0.0)
-    concepts = likeness.to_concepts(clause)
-    first = max(concepts, key=lambda concept: concepts[concept])
-    known = max((concepts[concept] for concept in wanted), default=0.0)
+    values = likeness.to_concepts(clause)
+    first = max(values, key=lambda concept: values[concept])
+    known = max((values[concept] for concept in wanted), default=0.0)
     if strict:
         return "near" if value >= SAME or (first in wanted and known >= STRICT_GLOSS) else "none"
-    if value < SAME and concepts[first] >= STRICT_GLOSS and concepts[first] - known > FAR:
+    if value < SAME and values[first] >= STRICT_GLOSS and values[first] - known > FAR:
         return "none"
     if value >= SAME or (first in wanted and known >= GLOSS):
         return "same"
-    if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= concepts[first] - GLOSS_MARGIN):
+    if value >= NEAR or (known >= GLOSS - GLOSS_MARGIN and known >= values[first] - GLOSS_MARGIN):
         return "near"
     return "none"

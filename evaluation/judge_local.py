@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.defects import is_named, naming, texts_to_compare
+from evaluation.citing import citation_faults, cited_sentences
+from evaluation.defects import concepts, concepts_of, is_named, naming, texts_to_compare
 from evaluation.inspection import Family, MLEScore
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
 from evaluation.likeness import Embedder, Likeness, impression_texts
@@ -17,7 +18,7 @@ from evaluation.logic import consequence_faults, doubt_faults, reason_faults
 from evaluation.placing import place_words, places_in, pointed_faults
 from evaluation.questions import family_of
 from evaluation.reading import Reading, read, silent_clauses, with_impressions
-from evaluation.rubric import DIMENSIONS, Fault, level_and_reasons
+from evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
 from evaluation.stemming import stems
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
@@ -88,13 +89,15 @@ def _texts(cases: Sequence[Case]) -> list[str]:
     texts = [text for entries in impression_texts().values() for text in entries]
     for case in cases:
         texts += silent_clauses(case.reading)
+        if cited := [sentence for _, sentence in cited_sentences(case.request.answer)]:
+            texts += [*cited, *case.request.facts]
         if is_named(case.truth.defect):
             texts += texts_to_compare(case.reading, case.truth)
     return texts
 
 
 def _as_score(faults: list[Fault], placed: bool) -> MLEScore:
-    levels: dict[str, int | None] = {}
+    levels: dict[Dimension, int | None] = {}
     reasons: list[str] = []
     for dimension in DIMENSIONS:
         if dimension == "localisation" and not placed:
@@ -104,7 +107,13 @@ def _as_score(faults: list[Fault], placed: bool) -> MLEScore:
         levels[dimension] = level
         reasons += why
     known = [level for level in levels.values() if level is not None]
-    return MLEScore(mean=round(sum(known) / len(known), 4), deductions=reasons, **levels)
+    return MLEScore(
+        type=levels["type"],
+        localisation=levels["localisation"],
+        logic=levels["logic"],
+        mean=round(sum(known) / len(known), 4),
+        deductions=reasons,
+    )
 
 
 def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[Fault]:
@@ -115,6 +124,7 @@ def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[
     faults = [
         *reason_faults(reading, verdict, case.request.question, case.request.object),
         *doubt_faults(verdict),
+        *citation_faults(case.request.answer, case.request.facts, likeness),
         *consequence_faults(reading, verdict.state, case.family),
     ]
     if verdict.state != truth.state:
@@ -156,7 +166,7 @@ def _faults_on_normal(case: Case) -> list[Fault]:
         asked = set(stems(case.request.question))
         reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
     known = _known_as_harmless(case)
-    reported = [claim for claim in reported if not (claim.tolerated and set((claim.concept or "?").split("|")) & known)]
+    reported = [claim for claim in reported if not (claim.tolerated and concepts(claim) & known)]
     if not reported:
         return []
     worst = min(reported, key=lambda claim: claim.tolerated)
@@ -167,6 +177,17 @@ def _faults_on_normal(case: Case) -> list[Fault]:
         Fault.of("invented-anywhere"),
         Fault.of("tolerated-defect", named=worst.term),
     ]
+
+
+def _unverified_defect(case: Case) -> list[Fault]:
+    """Faults of the name where no gold says which defect it is: there must be a name, and the facts should know it."""
+    named = case.reading.asserted("bad", "defect")
+    if not named:
+        return [Fault.of("unnamed-unknown")]
+    known = {name for fact in case.request.facts for name in concepts_of(fact)}
+    if case.truth.source == "measured" and known and not any(concepts(claim) & known for claim in named):
+        return [Fault.of("unknown-defect", named=named[0].term)]
+    return []
 
 
 def _known_as_harmless(case: Case) -> frozenset[str]:
@@ -185,7 +206,7 @@ def _known_as_harmless(case: Case) -> frozenset[str]:
 def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
     reading, truth = case.reading, case.truth
     if not is_named(truth.defect):
-        return [] if reading.asserted("bad", "defect") else [Fault.of("unnamed-unknown")]
+        return _unverified_defect(case)
     found = naming(reading, truth, likeness, case.request.question, case.request.object)
     right = truth.defect or ""
     if found.match == "same":

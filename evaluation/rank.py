@@ -19,7 +19,7 @@ from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
 from vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.inspection import MLEScore
+    from evaluation.inspection import MLEScore, Verdict
     from evaluation.judging import Judge, JudgeRequest
     from evaluation.ranked import RankedAnswers
 
@@ -130,7 +130,7 @@ def without_gold(requests: Sequence[Sequence[JudgeRequest]]) -> list[list[JudgeR
         if gold is None or gold.anomalous is None:
             continue
         regions = region_of_words(gold.place) if gold.anomalous and entries[0].mask is None else None
-        verdict = "anomalous" if gold.anomalous else "normal"
+        verdict: Verdict = "anomalous" if gold.anomalous else "normal"
         live.append(
             [
                 replace(one, gold=None, evidence_verdict=verdict, regions=regions, image_size=(300, 300))
