@@ -36,8 +36,11 @@ BUILTIN_REASON = "Built-in threshold, the same for every product, because there 
 RARITY_THRESHOLD, RARITY_SPREAD = 0.40, 0.05
 """Built-in threshold and spread of the plain baseline without a reference."""
 
-FOREIGN_RATIO, FOREIGN_DISTANCE = 2.5, 0.25
+FOREIGN_RATIO, FOREIGN_DISTANCE = 1.9, 0.335
 """A typical patch distance above both, the first times the references' own, speaks of another product."""
+
+REGION_EDGE = 0.8
+"""Share of the built-in threshold down to which a region extends."""
 
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the scatter that the references suggest.",
@@ -167,7 +170,7 @@ class EvidenceExtractor:
         distances = bank_distances(tokens, bank, self.settings.matching)
         score = float(top_mean(distances, self._share(with_reference=True)))
         margin = (score - bank.threshold) / max(bank.spread, 1e-6)
-        standard = _Standard(bank.threshold, margin, "references", bank.threshold_reason)
+        standard = _Standard(bank.threshold, margin, "references", bank.threshold_reason, bank.threshold - bank.spread)
         return self._report(image, features, distances, score, standard, bank, _doubts(distances, bank))
 
     def _share(self, with_reference: bool) -> float:
@@ -193,7 +196,7 @@ class EvidenceExtractor:
             distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
             score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
             margin = (log_odds - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD
-        standard = _Standard(threshold, margin, "builtin", BUILTIN_REASON)
+        standard = _Standard(threshold, margin, "builtin", BUILTIN_REASON, REGION_EDGE * threshold)
         return self._report(image, features, distances, score, standard)
 
     def _report(
@@ -209,7 +212,10 @@ class EvidenceExtractor:
         """Everything that follows from the distances of the patches and the standard they are held to."""
         evidence_map = _enlarge(distances, image.width, image.height)
         anomalous = score > standard.threshold
-        regions = find_regions(evidence_map, standard.threshold, limit=self.settings.max_regions) if anomalous else []
+        regions = []
+        if anomalous:
+            limit = self.settings.max_regions
+            regions = find_regions(evidence_map, standard.threshold, down_to=standard.region_edge, limit=limit)
         return Evidence(
             score=score,
             threshold=standard.threshold,
@@ -231,12 +237,13 @@ class EvidenceExtractor:
 
 @dataclass(frozen=True)
 class _Standard:
-    """The threshold a score is held to, and by how many spreads of good pictures the score passes it."""
+    """The threshold a score is held to, by how many spreads of good pictures it passes it, and where regions end."""
 
     threshold: float
     margin: float
     source: Literal["references", "builtin"]
     reason: str
+    region_edge: float
 
 
 def _doubts(distances: torch.Tensor, bank: ReferenceBank) -> list[str]:

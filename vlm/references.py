@@ -77,7 +77,8 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
     views = [_Reference.read(encoder, image, settings.size, plain) for image in references]
     bank = _joined(encoder, views, settings)
     scores, bank.self_distance = _self_scores(encoder, views, references, settings)
-    found = threshold_of_several(scores) if len(views) > 1 else threshold_of_one(scores)
+    tuned = not plain and encoder.emphasis is not None and settings.matching == "nearest"
+    found = threshold_of_several(scores) if len(views) > 1 else threshold_of_one(scores, tuned=tuned)
     bank.threshold, bank.spread, bank.threshold_reason = found
     return bank
 

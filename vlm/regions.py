@@ -25,16 +25,24 @@ class EvidenceRegion:
 
 
 def find_regions(
-    evidence: np.ndarray, threshold: float, *, limit: int = 5, reach: float = 0.5, min_area: float = 2e-4
+    evidence: np.ndarray,
+    threshold: float,
+    *,
+    down_to: float | None = None,
+    limit: int = 5,
+    reach: float = 0.35,
+    min_area: float = 2e-4,
 ) -> list[EvidenceRegion]:
-    """Connected regions in which the evidence exceeds a threshold, the strongest first.
+    """Connected regions whose evidence exceeds a threshold somewhere, the strongest first.
 
     Args:
         evidence: (H, W) map at the resolution of the picture.
-        threshold: evidence that a region must exceed somewhere, on the scale of the map.
+        threshold: evidence that a region must exceed at its peak, on the scale of the map.
+        down_to: evidence down to which a region extends from its peak, at most `threshold` (the default): a defect does
+            not end where it stops being proof.
         limit: how many regions at most.
-        reach: how far down a region extends, as a share of the way from the threshold up to its own peak (0: down to
-            the threshold; a weak halo around a strong defect would otherwise widen its box).
+        reach: how much of the way from `down_to` up to its own peak is cut off from the box: a weak halo around a
+            strong defect would otherwise widen it.
         min_area: smaller regions, as a share of the picture, are taken for noise, unless nothing else is found.
 
     Returns:
@@ -43,18 +51,21 @@ def find_regions(
     from scipy import ndimage
 
     height, width = evidence.shape
-    labels, _ = ndimage.label(evidence > threshold, structure=np.ones((3, 3), int))
+    low = threshold if down_to is None else min(down_to, threshold)
+    labels, _ = ndimage.label(evidence > low, structure=np.ones((3, 3), int))
     found: list[tuple[float, int, EvidenceRegion]] = []
     for index, where in enumerate(ndimage.find_objects(labels), start=1):
         values = np.where(labels[where] == index, evidence[where], -np.inf)
         peak = float(values.max())
-        rows, columns = np.nonzero(values >= threshold + reach * (peak - threshold))
-        y0, x0 = where[0].start, where[1].start
+        if peak <= threshold:
+            continue
+        rows, columns = np.nonzero(values >= low + reach * (peak - low))
+        top, left = where[0].start, where[1].start
         box = (
-            int(x0 + columns.min()),
-            int(y0 + rows.min()),
-            int(x0 + columns.max() + 1),
-            int(y0 + rows.max() + 1),
+            int(left + columns.min()),
+            int(top + rows.min()),
+            int(left + columns.max() + 1),
+            int(top + rows.max() + 1),
         )
         found.append((peak, len(rows), EvidenceRegion(box, place_of_box(box, width, height), round(peak, 6))))
     large = [entry for entry in found if entry[1] >= min_area * height * width] or found

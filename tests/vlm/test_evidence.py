@@ -201,6 +201,14 @@ class TestRegions:
         assert regions[0].box == (70, 70, 76, 78)
         assert regions[0].score == pytest.approx(0.8)
 
+    def test_a_region_extends_below_the_threshold_but_must_pass_it(self) -> None:
+        values = np.zeros((100, 100), np.float32)
+        values[20:40, 20:40], values[28:32, 28:32] = 0.5, 0.6
+        values[70:80, 70:80] = 0.5
+        assert find_regions(values, 0.55)[0].box == (28, 28, 32, 32)
+        wider = find_regions(values, 0.55, down_to=0.4, reach=0.4)
+        assert [region.box for region in wider] == [(20, 20, 40, 40)]
+
     def test_nothing_above_the_threshold_gives_nothing(self) -> None:
         assert find_regions(np.zeros((20, 20), np.float32), 0.1) == []
 
