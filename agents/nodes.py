@@ -122,6 +122,11 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     return update, f"{len(facts)} facts ({note}); recall {cover} the object"
 
 
+def _of_other(fact: Fact, product: str | None) -> bool:
+    """Whether a fact is about special products and this is not known to be one of them."""
+    return bool(fact.products) and (product or "").casefold() not in {name.casefold() for name in fact.products}
+
+
 def recall_facts(
     state: InspectionState, workbench: Workbench, domain: str | None, product: str | None
 ) -> list[dict[str, Any]]:
@@ -149,7 +154,9 @@ def recall_facts(
             place=places[0] if places else None,
             defect=hint,
         )
-        hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
+        hits.sort(
+            key=lambda hit: (suspect is not None and suspect not in hit.fact.defects, _of_other(hit.fact, product))
+        )
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
         if rank == 0 and anomalous and hits and hits[0].fact.defects:

@@ -13,7 +13,8 @@ from typing import Any
 from agents.state import EvidenceSummary
 from evaluation.inspection import Family
 
-MAX_PLACES = 3
+NAMED_REGIONS = 3
+"""So many regions are named in words; the boxes of the others stand in the trace."""
 
 
 def join(words: Sequence[str]) -> str:
@@ -22,8 +23,8 @@ def join(words: Sequence[str]) -> str:
 
 
 def places(evidence: EvidenceSummary) -> list[str]:
-    """The places of the regions, best first, each once, at most `MAX_PLACES`."""
-    return list(dict.fromkeys(region["place"] for region in evidence["regions"]))[:MAX_PLACES]
+    """The places of the strongest regions, best first, each once."""
+    return list(dict.fromkeys(region["place"] for region in evidence["regions"][:NAMED_REGIONS]))
 
 
 def finding(evidence: EvidenceSummary, product: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -108,7 +109,9 @@ class Workbench:
         def make() -> LanguageBackend:
             from vlm.backends import load_backend
 
-            return load_backend(self.settings.model, device=self.settings.device)
+            return load_backend(
+                self.settings.model, device=self.settings.device, progress=lambda line: print(line, file=sys.stderr)
+            )
 
         part: LanguageBackend = self._part("backend", make)
         return part

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlm.regions import EvidenceRegion
 
 TONE_STEP = 12.0
-"""Difference of mean grey levels (0 to 255) from which a region counts as darker or brighter than its surroundings."""
+"""Difference of grey levels (0 to 255) from which a region counts as darker or brighter than its surroundings."""
 LINE_RATIO = 3.0
 """Ratio of the principal axes of the hot pixels from which a region counts as elongated."""
 LARGE_SHARE = 0.04
@@ -46,12 +46,13 @@ def describe_region(image: Image.Image, evidence: Evidence, region: EvidenceRegi
 
 
 def _tone(inside: np.ndarray, around: np.ndarray) -> str:
-    # A thin dark line inside a wide hot area hardly moves the mean, so the tail that differs most decides.
-    low = float(np.percentile(around, 50) - np.percentile(inside, 20))
-    high = float(np.percentile(inside, 80) - np.percentile(around, 50))
-    if max(low, high) < TONE_STEP:
+    # Either the whole region is darker (a patch), or something narrow inside it is (a line in a wider hot area).
+    low, middle, high = (float(value) for value in np.percentile(inside, (10, 50, 90)))
+    step = float(np.median(around)) - middle
+    dark, bright = max(step, middle - low), max(-step, high - middle)
+    if max(dark, bright) < TONE_STEP:
         return ""
-    return "dark" if low >= high else "bright"
+    return "dark" if dark >= bright else "bright"
 
 
 def _shape(hot: np.ndarray, share: float) -> str:
