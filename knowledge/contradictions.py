@@ -151,7 +151,9 @@ def _negations(left: Profile, right: Profile, used: set[str]) -> list[Flip]:
     """One flip for each negator that denies a word which the other sentence asserts."""
     flips: dict[tuple[int, int | None], Flip] = {}
     for side, (one, other) in enumerate(((left, right), (right, left))):
-        asserted = {word.stem for word in other.words if word.negator is None}
+        # What a sentence both names and denies ("a screw ... cannot be screwed") is its subject, not what it denies.
+        named = {word.stem for word in one.words if word.negator is None}
+        asserted = {word.stem for word in other.words if word.negator is None} - named
         for word in one.words:
             if word.negator is not None and word.stem in asserted - used:
                 flips.setdefault((side, word.negator), Flip("negation", word.stem, word.stem))
@@ -182,7 +184,7 @@ def same_subject(left: Profile, right: Profile, flips: list[Flip]) -> bool:
     smaller, larger = sorted((len(ours), len(theirs)))
     contained = len(shared) / smaller
     union = len(shared) / (smaller + larger - len(shared))
-    return contained >= 0.6 and (union >= 0.34 or contained == 1.0)
+    return contained >= 0.6 and (union >= 0.34 or (contained == 1.0 and len(shared) >= 3))
 
 
 def _without(side: Profile, gone: set[str]) -> Profile:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowledge.contradictions import profile
 from knowledge.extraction import parse_written, tidy
-from knowledge.facts import MAX_TEXT, Fact, FactSource, Kind, now
+from knowledge.facts import KINDS, MAX_TEXT, Fact, FactSource, Kind, now
 from knowledge.instructions import quote_fact
 from knowledge.resources import resource
 from knowledge.segmentation import split_sentences
@@ -50,7 +51,8 @@ def write_facts(
         defect_hint: what the evidence suggests ("thin dark line").
         image: a picture of the part, for models that read images; others go by the words.
         caption: what the picture shows, in words.
-        n: number of requests; fewer facts come back when the model repeats itself or writes no sentence.
+        n: number of requests; fewer facts come back when the model repeats itself or the examples it was shown, or
+            writes no sentence.
         seed: for the requests that are sampled (the first of each kind is not).
 
     Returns:
@@ -106,6 +108,8 @@ def _facts(reply: str, kind: Kind, product: str | None, domain: str, model: str)
     """The first sentence of a reply (or the entries of a list, where the model wrote one) as facts."""
     source = FactSource(model=model, extractor=EXTRACTOR, date=now())
     for text, own_kind in list(_sentences(reply))[:2]:
+        if not text or _parrots(text):
+            continue
         yield Fact(
             text=text[:MAX_TEXT],
             domain=domain,
@@ -114,6 +118,17 @@ def _facts(reply: str, kind: Kind, product: str | None, domain: str, model: str)
             products=(product,) if product else (),
             sources=(source,),
         )
+
+
+def _parrots(text: str) -> bool:
+    """Whether a sentence is a worked example with another product's name in it, which small models love to write."""
+    words = profile(text).stems
+    for example in resource("writing.yaml")["examples"]:
+        theme = profile(example["product"]).stems
+        copied = [profile(example[kind]).stems - theme for kind in KINDS]
+        if any(len(words & theirs) >= 0.6 * len(theirs) for theirs in copied):
+            return True
+    return False
 
 
 def _sentences(reply: str) -> Iterator[tuple[str, Kind | None]]:
