@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from vlm.evidence import Evidence
     from vlm.regions import EvidenceRegion
 
-TONE_STEP = 12.0
+TONE_STEP = 16.0
 """Difference of grey levels (0 to 255) from which a region counts as darker or brighter than its surroundings."""
+SIDED = 1.5
+"""How much further one tail of a region's grey levels must reach than the other to be its line."""
+HOT_SHARE = 0.85
+"""Pixels from this share of a region's score on are what is described."""
 LINE_RATIO = 3.0
 """Ratio of the principal axes of the hot pixels from which a region counts as elongated."""
 LARGE_SHARE = 0.04
@@ -28,31 +32,38 @@ def describe_region(image: Image.Image, evidence: Evidence, region: EvidenceRegi
 
     Args:
         image: the test picture.
-        evidence: its evidence; pixels above the threshold are what is described.
+        evidence: its evidence; pixels near the region's own peak are what is described.
         region: one of `evidence.regions`.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float32)
     x0, y0, x1, y1 = region.box
-    hot = evidence.map[y0:y1, x0:x1] > evidence.threshold
+    # A box holds cooler pixels too; those near its own peak are what the region is about.
+    level = HOT_SHARE * region.score
+    hot = evidence.map[y0:y1, x0:x1] >= level
     if not hot.any():
         hot = np.ones((y1 - y0, x1 - x0), dtype=bool)
     inside = grey[y0:y1, x0:x1][hot]
     margin = max(4, (x1 - x0) // 4, (y1 - y0) // 4)
     top, left = max(0, y0 - margin), max(0, x0 - margin)
     around = grey[top : y1 + margin, left : x1 + margin]
-    cold = evidence.map[top : y1 + margin, left : x1 + margin] <= evidence.threshold
-    tone = _tone(inside, around[cold] if cold.any() else grey)
+    cold = evidence.map[top : y1 + margin, left : x1 + margin] < level
+    tone = _tone(inside, around[cold] if cold.any() else grey, grey)
     return f"{tone} {_shape(hot, hot.sum() / grey.size)}".strip()
 
 
-def _tone(inside: np.ndarray, around: np.ndarray) -> str:
-    # Either the whole region is darker (a patch), or something narrow inside it is (a line in a wider hot area).
-    low, middle, high = (float(value) for value in np.percentile(inside, (10, 50, 90)))
-    step = float(np.median(around)) - middle
-    dark, bright = max(step, middle - low), max(-step, high - middle)
-    if max(dark, bright) < TONE_STEP:
+def _tone(inside: np.ndarray, around: np.ndarray, picture: np.ndarray) -> str:
+    # Either the whole region is darker, than its surroundings and than the picture (beside a dark frame everything is
+    # bright, which says nothing), or something narrow inside it is: a line in a wider hot area.
+    low, middle, high = (float(value) for value in np.percentile(inside, (5, 50, 95)))
+    steps = [float(np.median(around)) - middle, float(np.median(picture)) - middle]
+    if min(steps) >= TONE_STEP:
+        return "dark"
+    if max(steps) <= -TONE_STEP:
+        return "bright"
+    below, above = middle - low, high - middle
+    if max(below, above) < TONE_STEP or max(below, above) < SIDED * min(below, above):
         return ""
-    return "dark" if dark >= bright else "bright"
+    return "dark" if below > above else "bright"
 
 
 def _shape(hot: np.ndarray, share: float) -> str:

@@ -19,7 +19,7 @@ def drawn(box: tuple[int, int, int, int], level: int) -> tuple[Image.Image, Simp
     picture[y0:y1, x0:x1] = level
     heat[y0:y1, x0:x1] = 1.0
     evidence = SimpleNamespace(map=heat, threshold=0.5)
-    return Image.fromarray(picture).convert("RGB"), evidence, SimpleNamespace(box=box)
+    return Image.fromarray(picture).convert("RGB"), evidence, SimpleNamespace(box=box, score=1.0)
 
 
 @pytest.mark.parametrize(
