@@ -1,5 +1,4 @@
 """Measures: the shapes of an inspection, data set readers, questions, the MLE rubric and its judges, metrics, reports.
-
 Whole inspections are measured through the `Inspector` protocol, without knowing the agent that makes them.
 """
 
@@ -8,8 +7,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "answer": ["AnswerSettings"],
+        "calibration": ["calibrate", "conformal_threshold", "needed_normals"],
         "datasets": ["InspectionDataset", "Sample", "load_mask", "open_dataset"],
+        "detect": ["DetectSettings"],
         "inspection": ["InspectionRequest", "InspectionTrace", "Inspector", "MLEScore", "load_inspector"],
+        "judging": ["Gold", "Judge", "JudgeRequest", "load_judge"],
+        "metrics": ["Figure", "PixelTally", "bootstrap", "bootstrap_mean"],
         "questions": [
             "GoldQuestion",
             "Question",
@@ -19,5 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "questions_for",
             "standard_questions",
         ],
+        "template_inspector": ["EvidenceTemplateInspector"],
     },
 )

@@ -224,7 +224,8 @@ def measure_cell(
         if marked:
             _tally(dataset, tally, sample, evidence.map)
     cell.pixel_auroc, cell.aupro = tally.auroc(), tally.aupro()
-    # The first image pays for warming up caches, which no later one does.
+    # The median: the first image pays for making shared references ready, which no later one does; where each image has
+    # a reference of its own, each pays.
     cell.seconds_per_image = float(np.median(seconds)) if seconds else None
     if settings.false_alarm is not None:
         _score_normals(dataset, detector, todo, cell, settings, progress)
@@ -235,12 +236,10 @@ def measure_cell(
 def _look(
     dataset: InspectionDataset, detector: Detector, sample: Sample, paths: Sequence[Path]
 ) -> tuple[Any | None, float]:
-    """Evidence of one image and the seconds it took (references are made ready before the clock starts)."""
+    """Evidence of one image and the seconds it took, without reading the file."""
     image = dataset.load(sample)
     if image is None:
         return None, 0.0
-    if paths:
-        detector.bank(paths)
     start = time.perf_counter()
     evidence = detector.extract(image, paths)
     return evidence, time.perf_counter() - start

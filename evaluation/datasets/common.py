@@ -86,6 +86,7 @@ class InspectionDataset(ABC):
         self.root = root
         self.notes: list[str] = []
         self._problems: dict[Problem, None] = {}
+        self._headers: dict[Path, str | None] = {}
         existing = self._find_categories()
         if not existing:
             raise InputError(
@@ -136,7 +137,9 @@ class InspectionDataset(ABC):
             for sample in self._records(name):
                 if split is not None and sample.split != split:
                     continue
-                reason = broken_header(sample.image)
+                if sample.image not in self._headers:
+                    self._headers[sample.image] = broken_header(sample.image)
+                reason = self._headers[sample.image]
                 if reason:
                     self.report(sample.image, reason)
                 else:
