@@ -139,7 +139,8 @@ def recall_facts(
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
     places = wording.places(state["evidence"])
     questions = " ".join(request_of(state).questions) or "normal or defective"
-    hint = state["looks"][0] if anomalous and state["looks"] else None
+    seen = wording.telling(state["looks"])
+    hint = state["looks"][seen] if anomalous and seen is not None else None
     suspect: str | None = None
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
@@ -181,7 +182,7 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         workbench.backend,
         product=product,
         domain=domain,
-        defect_hint=next(iter(state["looks"]), None),
+        defect_hint=None if (seen := wording.telling(state["looks"])) is None else state["looks"][seen],
         image=request_of(state).image,
         n=settings["write_count"],
         seed=settings["seed"],

@@ -43,6 +43,12 @@ def finding(evidence: EvidenceSummary, product: str | None) -> str:
     return f"{differs[0].upper()}{differs[1:]}{f' in {where}' if where else ''}."
 
 
+def telling(looks: Sequence[str]) -> int | None:
+    """Index of the strongest region whose look says something: the first with a tone ("dark patch"), else the first."""
+    toned = (index for index, look in enumerate(looks[:NAMED_REGIONS]) if look.startswith(("dark", "bright")))
+    return next(toned, 0 if looks else None)
+
+
 def with_article(noun: str) -> str:
     """a scratch, an open circuit."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
@@ -83,8 +89,8 @@ def grounded_answer(
     parts = [] if verdict is None else ["Yes." if verdict else "No."]
     parts.append(worded or finding(evidence, product))
     if family == "defect identification" and anomalous:
-        if looks and looks[0]:
-            parts.append(f"Measured there: {with_article(looks[0])} in the {evidence['regions'][0]['place']}.")
+        if (index := telling(looks)) is not None:
+            parts.append(f"Measured there: {with_article(looks[index])} in the {evidence['regions'][index]['place']}.")
         parts.append(
             f"It is {with_article(defect)}." if defect else "The evidence alone does not tell which defect it is."
         )
