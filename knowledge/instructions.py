@@ -1,9 +1,9 @@
 """Knows: text that gives orders to a model, whatever it hides behind, and how a fact is quoted so that it stays data.
 
 Facts come from anybody's documents, and their text reaches prompts. Three things keep it from steering a verdict: text
-that reads like an order is never stored as a fact (`instruction_reason`); every fact in a prompt stands inside quotation
-marks with everything taken out that could end them (`quote_fact`); and the verdict comes from the measured evidence. The
-patterns are a net, not a proof: the other two hold where it has a hole.
+that reads like an order is never stored as a fact (`instruction_reason`); every fact in a prompt stands inside
+quotation marks with everything taken out that could end them (`quote_fact`); and the verdict comes from the measured
+evidence. The patterns are a net, not a proof: the other two hold where it has a hole.
 """
 
 from __future__ import annotations

@@ -7,33 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from knowledge.resources import resource
+
 _UNITS: dict[str, tuple[str, float]] = {
-    "nm": ("length", 1e-9), "µm": ("length", 1e-6), "um": ("length", 1e-6), "micron": ("length", 1e-6),
-    "microns": ("length", 1e-6), "micrometres": ("length", 1e-6), "micrometers": ("length", 1e-6),
-    "mm": ("length", 1e-3), "millimetre": ("length", 1e-3), "millimetres": ("length", 1e-3), "millimeter": ("length", 1e-3),
-    "millimeters": ("length", 1e-3), "cm": ("length", 1e-2), "centimetre": ("length", 1e-2),
-    "centimetres": ("length", 1e-2), "centimeters": ("length", 1e-2), "m": ("length", 1.0), "metres": ("length", 1.0),
-    "metre": ("length", 1.0), "meters": ("length", 1.0), "km": ("length", 1e3), "inch": ("length", 0.0254),
-    "inches": ("length", 0.0254), "in": ("length", 0.0254), "mil": ("length", 2.54e-5), "mils": ("length", 2.54e-5),
-    "mm²": ("area", 1e-6), "mm2": ("area", 1e-6), "cm²": ("area", 1e-4), "cm2": ("area", 1e-4), "m²": ("area", 1.0),
-    "%": ("share", 0.01), "percent": ("share", 0.01), "per cent": ("share", 0.01), "ppm": ("share", 1e-6),
-    "°c": ("temperature", 1.0), "degrees celsius": ("temperature", 1.0), "celsius": ("temperature", 1.0),
-    "k": ("kelvin", 1.0), "°f": ("fahrenheit", 1.0), "°": ("angle", 1.0), "degrees": ("angle", 1.0),
-    "degree": ("angle", 1.0), "ms": ("time", 1e-3), "s": ("time", 1.0), "sec": ("time", 1.0), "second": ("time", 1.0),
-    "seconds": ("time", 1.0), "min": ("time", 60.0), "minute": ("time", 60.0), "minutes": ("time", 60.0),
-    "h": ("time", 3600.0), "hour": ("time", 3600.0), "hours": ("time", 3600.0), "day": ("time", 86400.0),
-    "days": ("time", 86400.0), "week": ("time", 604800.0), "weeks": ("time", 604800.0), "month": ("time", 2629800.0),
-    "months": ("time", 2629800.0), "year": ("time", 31557600.0), "years": ("time", 31557600.0),
-    "mg": ("mass", 1e-6), "g": ("mass", 1e-3), "grams": ("mass", 1e-3), "kg": ("mass", 1.0), "t": ("mass", 1e3),
-    "mv": ("voltage", 1e-3), "v": ("voltage", 1.0), "volt": ("voltage", 1.0), "volts": ("voltage", 1.0),
-    "kv": ("voltage", 1e3), "ma": ("current", 1e-3), "a": ("current", 1.0), "amperes": ("current", 1.0),
-    "w": ("power", 1.0), "watts": ("power", 1.0), "kw": ("power", 1e3), "pa": ("pressure", 1.0), "kpa": ("pressure", 1e3),
-    "mpa": ("pressure", 1e6), "bar": ("pressure", 1e5), "n": ("force", 1.0), "kn": ("force", 1e3), "nm²": ("area", 1e-18),
-    "n·m": ("torque", 1.0), "ohm": ("resistance", 1.0), "ohms": ("resistance", 1.0), "ω": ("resistance", 1.0),
-    "hz": ("frequency", 1.0), "khz": ("frequency", 1e3), "mhz": ("frequency", 1e6), "rpm": ("frequency", 1 / 60),
-    "l": ("volume", 1e-3), "ml": ("volume", 1e-6), "pixels": ("pixels", 1.0), "pixel": ("pixels", 1.0), "px": ("pixels", 1.0),
-    "times": ("factor", 1.0), "fold": ("factor", 1.0), "x": ("factor", 1.0),
-}  # fmt: skip
+    name: (dimension, float(size))
+    for dimension, sizes in resource("units.yaml").items()
+    for size, names in sizes.items()
+    for name in names
+}
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _WORD_VALUES = {word: float(number) for number, word in enumerate(_WORDS)} | {
     "half": 0.5,
@@ -44,12 +25,12 @@ _WORD_VALUES = {word: float(number) for number, word in enumerate(_WORDS)} | {
 _NUMBER = rf"(?:\d+(?:[.,]\d+)?|{'|'.join(sorted(_WORD_VALUES, key=len, reverse=True))})"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _ABOVE = (
-    r"(?:longer|more|greater|larger|wider|deeper|higher|thicker|bigger|heavier|older|hotter|brighter) than|above|over|exceeds?|"
-    r"exceeding|at least|no less than|not less than|from|minimum(?: of)?|>=?|≥|upwards of|beyond|more than"
+    r"(?:longer|more|greater|larger|wider|deeper|higher|thicker|bigger|heavier|older|hotter|brighter) than|above|"
+    r"over|exceeds?|exceeding|at least|no less than|not less than|from|minimum(?: of)?|>=?|≥|upwards of|beyond|more than"
 )
 _BELOW = (
-    r"(?:shorter|less|fewer|smaller|narrower|shallower|lower|thinner|lighter|younger|cooler) than|below|under|at most|up to|"
-    r"no more than|not more than|maximum(?: of)?|max\.?|<=?|≤|within|less than|until"
+    r"(?:shorter|less|fewer|smaller|narrower|shallower|lower|thinner|lighter|younger|cooler) than|below|under|at most|"
+    r"up to|no more than|not more than|maximum(?: of)?|max\.?|<=?|≤|within|less than|until"
 )
 _PATTERN = re.compile(
     rf"(?:(?P<above>\b(?:{_ABOVE})|>=?|≥)|(?P<below>\b(?:{_BELOW})|<=?|≤)|(?P<about>\b(?:about|around|roughly|approximately|"
@@ -97,10 +78,9 @@ def find_quantities(text: str) -> tuple[list[Quantity], str]:
         if quantity is not None:
             found.append((match, quantity))
     rest = text
-    for match, quantity in reversed(found):
+    for match, _ in reversed(found):
         # A counted word stays in the text: it is what the sentence is about.
         rest = rest[: match.start()] + " " + rest[match.end() :]
-        del quantity
     return [quantity for _, quantity in found], rest
 
 
