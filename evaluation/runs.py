@@ -26,13 +26,16 @@ ANSWERS = "answers.jsonl"
 
 @cache
 def code_hash(*rooms: str) -> str:
-    """Digest of the source of whole rooms, so that a cell measured by older code is measured again."""
+    """Digest of the source and weights of whole rooms, so that what older ones measured is measured again."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
     for room in rooms:
         for path in sorted((root / room).rglob("*")):
             if path.suffix in (".py", ".yaml"):
                 digest.update(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                # Shipped weights are too large to read each time; a new training changes their date.
+                digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
