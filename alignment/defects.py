@@ -241,7 +241,7 @@ def painted_defect(
             else _solid((cover > 0.3) & (difference > 0.03))
         )
         size = int(mask.sum())
-        clear = float(difference[mask].mean()) if size >= max(9, mask.size * 2e-4) else 0.0
+        clear = float(difference[mask].mean()) if size >= max(9, mask.size * 7e-4) else 0.0
         if best is None or clear > best[0]:
             best = clear, changed, mask
         if clear >= visible:

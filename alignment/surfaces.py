@@ -69,7 +69,9 @@ def crystals(rng: np.random.Generator, u: Array, v: Array, cells: int) -> tuple[
 
 def grain(rng: np.random.Generator, side: int, strength: float) -> Array:
     """Fine grain, pixel by pixel, (side, side, 1)."""
-    return (rng.standard_normal((side, side), dtype=np.float32) * np.float32(strength))[..., None]
+    values = rng.standard_normal((side, side, 1), dtype=np.float32)
+    values *= np.float32(strength)
+    return values
 
 
 def inside(distance: Array, softness: float = 0.012) -> Array:
@@ -101,7 +103,11 @@ def plain(side: int, colour: Colour) -> Array:
 
 def painted(canvas: Array, cover: Array, colour: Colour | Array) -> Array:
     """A colour (or a picture) laid over the canvas where `cover` is 1."""
-    return canvas + cover[..., None].astype(np.float32) * (np.asarray(colour, np.float32) - canvas)
+    # One new array instead of three: at these sizes, asking for memory costs more than the arithmetic.
+    result = np.subtract(np.asarray(colour, np.float32), canvas, dtype=np.float32)
+    result *= cover[..., None]
+    result += canvas
+    return result
 
 
 def relief(height: Array, strength: float = 1.0, angle: float = -2.2) -> Array:
@@ -112,7 +118,9 @@ def relief(height: Array, strength: float = 1.0, angle: float = -2.2) -> Array:
 
 def lit(canvas: Array, light: Array) -> Array:
     """The canvas brightened and darkened by `light` (0 changes nothing)."""
-    return canvas * (1 + light[..., None].astype(np.float32))
+    result = np.multiply(canvas, light[..., None], dtype=np.float32)
+    result += canvas
+    return result
 
 
 def blurred(values: Array, pixels: float) -> Array:
