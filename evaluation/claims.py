@@ -106,13 +106,15 @@ _RULED_OUT = stem_set("rule exclude dismiss")
 _HARDLY = stem_set("not nowhere never hardly")
 
 
-def clause_claims(number: int, clause: Clause, around: tuple[str, ...], hedged: bool) -> list[Claim]:
+def clause_claims(
+    number: int, clause: Clause, around: tuple[tuple[str, ...], tuple[str, ...]], hedged: bool
+) -> list[Claim]:
     """The claims of one clause.
 
     Args:
         number: the clause's number within the text.
         clause: the clause.
-        around: stems of the sentence that it stands in (with what directly comments on it), for excuses.
+        around: stems before it in its sentence, and from it on (with what comments on it), for excuses.
         hedged: whether the clause is said with doubt.
     """
     negators = [
@@ -151,7 +153,7 @@ def _is_attribute(sequence: tuple[str, ...], cue: _Match) -> bool:
 def _claim(
     number: int,
     clause: Clause,
-    around: tuple[str, ...],
+    around: tuple[tuple[str, ...], tuple[str, ...]],
     hedged: bool,
     cue: _Match,
     cues: list[_Match],
@@ -214,7 +216,7 @@ def _permissions(number: int, clause: Clause, claims: list[Claim]) -> list[Claim
     if any(claim.kind == "use" for claim in claims):
         return []
     for index, word in enumerate(clause.stems[:-2]):
-        if word not in {"can", "may", "could"}:
+        if word not in {"can", "may"}:
             continue
         after = [stem for stem in clause.stems[index + 1 : index + 6] if stem not in _BETWEEN_MODAL]
         if len(after) < 2 or after[0] != "be" or after[1] in _SEEN or after[1] in _NO_USE:
@@ -316,17 +318,22 @@ def _is_said_of_others(sequence: tuple[str, ...], cue: _Match) -> bool:
     return False
 
 
-def _excuses(clause: Clause, cue: _Match, around: tuple[str, ...], weak: bool) -> tuple[bool, bool]:
+def _excuses(
+    clause: Clause, cue: _Match, around: tuple[tuple[str, ...], tuple[str, ...]], weak: bool
+) -> tuple[bool, bool]:
     """Whether an appearance is explained away, and whether it is at least called tolerable."""
     head, tail = clause.stems[: cue.start], clause.stems[cue.end :]
     copula = bool(_COPULAS & set(tail[:6])) and bool(_positive("harmless", tail) or _positive("good", tail))
     attributed = bool(head) and bool(_positive("harmless", head[-2:]))
     equated = copula or attributed
-    if not equated and not _positive("harmless", around):
+    before, after = around
+    if weak and (_positive("harmless", before) or _positive("harmless", after)):
+        return True, False
+    if not equated and not _positive("harmless", after):
         return False, False
     seeming = has_cue("seeming", clause.stems[: cue.end]) or has_cue("seeming", head)
-    turned = bool(_TURNS & set(around))
-    tolerated = bool(_positive("tolerance", around))
+    turned = bool(_TURNS & set(after))
+    tolerated = bool(_positive("tolerance", after))
     return weak or seeming or (turned and not tolerated) or equated, tolerated
 
 

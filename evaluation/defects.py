@@ -41,10 +41,12 @@ class Naming:
     Attributes:
         match: "same", "near", "other" or "none" (nothing in particular is named).
         named: the words that name it.
+        likeness: how near the description comes to the right defect, where no known word names another.
     """
 
     match: Match
     named: str
+    likeness: float = 0.0
 
 
 @cache
@@ -122,7 +124,7 @@ def naming(
         clause = reading.clauses[number]
         if not _is_particular(reading, number, question, product):
             continue
-        described = described or clause.text
+        described = described or essence(clause)
         match = _by_likeness(essence(clause), truth, wanted, likeness, strict=number in foreign)
         if match == "same":
             return Naming("same", clause.text)
@@ -134,7 +136,10 @@ def naming(
         return best
     if strong:
         return Naming("other", strong[0].term)
-    return Naming("other", described) if described else best
+    if not described:
+        return best
+    nearest = max(likeness.between(described, [*truth.defect_texts]), default=0.0)
+    return Naming("other", described, nearest)
 
 
 def _is_particular(reading: Reading, number: int, question: str, product: str | None) -> bool:

@@ -13,15 +13,18 @@ from evaluation.citing import citation_faults, cited_sentences
 from evaluation.defects import concepts, concepts_of, is_named, naming, texts_to_compare
 from evaluation.inspection import Family, MLEScore
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
-from evaluation.likeness import Embedder, Likeness, impression_texts
+from evaluation.likeness import Embedder, Likeness
 from evaluation.logic import consequence_faults, doubt_faults, reason_faults
 from evaluation.placing import place_words, places_in, pointed_faults
 from evaluation.questions import family_of
-from evaluation.reading import Reading, read, silent_clauses, with_impressions
+from evaluation.reading import Reading, read, with_impressions
 from evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
 from evaluation.stemming import stems
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
+
+UNCLEAR = 0.15
+"""Likeness to the right defect from which on a description at the right place gets the benefit of the doubt."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ def points_at_something(case: Case, likeness: Likeness) -> bool:
 
 def _texts(cases: Sequence[Case]) -> list[str]:
     """Everything that will be compared by likeness, so that it is embedded in one batch."""
-    texts = [text for entries in impression_texts().values() for text in entries]
+    texts: list[str] = []
     for case in cases:
-        texts += silent_clauses(case.reading)
+        texts += [clause.text for clause in case.reading.clauses]
         if cited := [sentence for _, sentence in cited_sentences(case.request.answer)]:
             texts += [*cited, *case.request.facts]
         if is_named(case.truth.defect):
@@ -213,6 +216,9 @@ def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
         return []
     if found.match == "near":
         return [Fault.of("near-defect", named=found.named, truth=right)]
+    if found.match == "other" and found.likeness >= UNCLEAR and not pointed_faults(reading, truth.cells):
+        # Strange words for something at the very place of the defect: likely it, though nothing proves it.
+        return [Fault.of("unclear-defect", named=found.named, truth=right)]
     if found.match == "other":
         return [Fault.of("wrong-defect", named=found.named, truth=right), Fault.of("false-reason", named=found.named)]
     if right and set(stems(right)) <= set(stems(case.request.question)):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evaluation.wordlists import exemplars, lexicon
+from evaluation.impression import impression_of
+from evaluation.wordlists import lexicon
 
 if TYPE_CHECKING:
     import numpy as np
 
 DECIMALS = 3
-_NEAREST = 3
-_TINT = 0.05
-"""By how much the likeness to one side must exceed the other before it counts."""
 
 
 class Embedder(Protocol):
@@ -59,28 +57,13 @@ class Likeness:
         values = iter(self.between(text, [gloss for entries in glosses.values() for gloss in entries]))
         return {concept: max(next(values) for _ in entries) for concept, entries in glosses.items()}
 
-    def impression(self, text: str) -> Literal["good", "bad", "none"]:
-        """Whether a clause without any judging word sounds like praise, like a complaint, or like neither."""
-        lists = impression_texts()
-        means = {}
-        for side, texts in lists.items():
-            nearest = sorted(self.between(text, texts), reverse=True)[:_NEAREST]
-            means[side] = round(sum(nearest) / len(nearest), 2)
-        best, second = sorted(means, key=lambda side: -means[side])[:2]
-        if best == "neutral" or means[best] - means[second] < _TINT or means[best] < 0.3:
-            return "none"
-        return "good" if best == "good" else "bad"
+    def impression(self, text: str) -> float:
+        """How much a text sounds like a complaint (towards 1) or like praise (towards -1); see `evaluation.impression`."""
+        self.prepare([text])
+        return round(impression_of(self._vectors[text]), DECIMALS)
 
 
 @cache
 def concept_glosses() -> dict[str, list[str]]:
     """The glosses of each concept, its name among them."""
     return {concept: [f"a {concept.replace('-', ' ')}", *entry["glosses"]] for concept, entry in lexicon().items()}
-
-
-@cache
-def impression_texts() -> dict[str, list[str]]:
-    """Exemplars of praise, complaint and neither."""
-    lists = exemplars()
-    glosses = [gloss for entry in lexicon().values() for gloss in entry["glosses"]]
-    return {"good": lists["good"], "bad": lists["bad"] + glosses, "neutral": lists["neutral"]}

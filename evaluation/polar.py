@@ -31,12 +31,12 @@ _AT_END = re.compile(
 )
 _AUXILIARIES = stem_set("be do have can could will would should may might must need shall")
 _PRONOUNS = stem_set("it this that they these those we i you one there he she")
-_QUANTIFIERS = stem_set("some every no none nothing neither not all both any each everything anything something")
-_NEGATIVE = stem_set("not never hardly none nothing no neither")
+_QUANTIFIERS = stem_set("some every no none nothing nobody neither not all both any each everything anything something")
+_NEGATIVE = stem_set("not never hardly none nothing nobody no neither")
 _FILLERS = stem_set(
     "be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
     "for with as say call one them i we you would could should can will there such quite just also still certainly clearly "
-    "definitely surely , sadly believe than seem rather prefer honest personal happy gladly presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing"
+    "definitely surely , sadly believe than seem rather prefer honest personal happy gladly presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing nobody something anything somewhere anywhere anyone someone"
 )
 
 

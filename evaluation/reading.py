@@ -57,8 +57,11 @@ def _without_polar(text: str, polar_words: str) -> str:
     return text
 
 
-def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
-    """Stems of a clause's sentence, and of the next one if that comments on it ("It is only dust.")."""
+def _surroundings(clauses: list[Clause], number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Stems before a clause in its sentence, and from the clause on; the next sentence counts if it comments on it.
+
+    What stands beyond a contrast ("but", "however") is about something else.
+    """
     sentence = clauses[number].sentence
     first, last = number, number
     while first > 0 and clauses[first - 1].sentence == sentence and clauses[first].opener not in CONCESSIONS:
@@ -67,7 +70,8 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
         last + 1 < len(clauses) and clauses[last + 1].sentence == sentence and clauses[last + 1].opener not in CONTRASTS
     ):
         last += 1
-    mine = [stem for clause in clauses[first : last + 1] for stem in (*clause.stems, "|")]
+    before = tuple(stem for clause in clauses[first:number] for stem in (*clause.stems, "|"))
+    mine = [stem for clause in clauses[number : last + 1] for stem in (*clause.stems, "|")]
     following = [clause for clause in clauses if clause.sentence == sentence + 1]
     if (
         following
@@ -77,7 +81,7 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[str, ...]:
         and following[0].stems[0] in {"it", "this", "that", "they", "these", "those"}
     ):
         mine += [stem for clause in following for stem in (*clause.stems, "|")]
-    return tuple(mine)
+    return before, tuple(mine)
 
 
 _FILLERS = stem_set(
@@ -125,43 +129,44 @@ def read(text: str, question: str = "") -> Reading:
     return _with_echo(reading, question) if polar is None and question and clauses else reading
 
 
-def silent_clauses(reading: Reading) -> list[str]:
-    """Clauses of at least three words that carry no claim: what they mean can only be told by likeness."""
-    judged = {claim.clause for claim in reading.claims}
-    return [
-        clause.text
-        for number, clause in enumerate(reading.clauses)
-        if number not in judged
-        and len(clause.words) >= 3
-        and clause.opener not in {"if", "unless"}
-        and not has_cue("hedges", clause.stems)
-    ]
+SOUNDS = 0.3
+"""From this impression on, a clause without any known word counts as praise or as a complaint."""
+OVERRULES = 0.6
+"""From this impression on, it makes a single word that says the opposite a weak witness."""
 
 
 def with_impressions(reading: Reading, likeness: Likeness) -> Reading:
-    """Adds a claim for every silent clause that sounds like praise or like a complaint.
+    """Hears how each clause sounds as a whole, beside the words that are known.
 
-    Such claims are weak where the words leave no doubt anyway; they carry a verdict only where nothing else does.
+    A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
+    a verdict only where nothing else does. A known word that stands against the sound of its clause becomes weak.
     """
-    silent = set(silent_clauses(reading))
-    added = []
+    sounds = {
+        number: likeness.impression(clause.text) if len(clause.words) >= 3 else 0.0
+        for number, clause in enumerate(reading.clauses)
+    }
+    claims = [
+        replace(claim, weak=True)
+        if not claim.denied and claim.kind != "use" and _sounds_opposite(claim.stance, sounds[claim.clause])
+        else claim
+        for claim in reading.claims
+    ]
+    judged = {claim.clause for claim in claims}
     for number, clause in enumerate(reading.clauses):
-        if clause.text in silent and (side := likeness.impression(clause.text)) != "none":
-            weak = clause.opener not in CONCESSIONS
-            stance: Stance = "good" if side == "good" else "bad"
-            added.append(
-                Claim(
-                    stance,
-                    "state",
-                    clause.text,
-                    clause.sentence,
-                    number,
-                    term=clause.text,
-                    weak=weak or stance == "good",
-                    by_likeness=True,
-                )
-            )
-    return replace(reading, claims=(*reading.claims, *added)) if added else reading
+        if number in judged or abs(sounds[number]) < SOUNDS or clause.opener in {"if", "unless"}:
+            continue
+        if has_cue("hedges", clause.stems):
+            continue
+        stance: Stance = "bad" if sounds[number] > 0 else "good"
+        weak = stance == "good" or clause.opener not in CONCESSIONS
+        claims.append(
+            Claim(stance, "state", clause.text, clause.sentence, number, term=clause.text, weak=weak, by_likeness=True)
+        )
+    return replace(reading, claims=tuple(claims))
+
+
+def _sounds_opposite(stance: Stance, sound: float) -> bool:
+    return sound <= -OVERRULES if stance == "bad" else sound >= OVERRULES
 
 
 def _with_echo(reading: Reading, question: str) -> Reading:
