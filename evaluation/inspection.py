@@ -152,7 +152,9 @@ class InspectionTrace(Shape):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the top level"
-            raise InputError(f"This is no inspection trace: {first['msg']} at {place}; give the JSON of `sage-inspect --json`.") from None
+            raise InputError(
+                f"This is no inspection trace: {first['msg']} at {place}; give the JSON of `sage-inspect --json`."
+            ) from None
 
 
 @runtime_checkable
