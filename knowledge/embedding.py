@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm.errors import InputError
@@ -124,6 +125,10 @@ class _SentenceTransformer:
     """Any other model, read by the package sentence-transformers."""
 
     def __init__(self, name: str, device: str) -> None:
+        if name.startswith(("/", ".", "~")) and not Path(name).expanduser().is_dir():
+            raise InputError(
+                f"Embedding model {name!r} is not there; name the folder of a sentence-transformers model."
+            )
         if importlib.util.find_spec("sentence_transformers") is None:
             raise InputError(
                 f"Embedding model {name!r} needs the package sentence-transformers: install it with "

@@ -136,7 +136,9 @@ def _read(path: Path) -> tuple[Pack, list[Fact]]:
             raise InputError(f"{path} is damaged: its {name} is not what was exported; export it again.")
     pack = parse_pack(head, f"{path}, pack.yaml")
     found = []
-    for number, line in enumerate(facts.decode().splitlines(), start=1):
+    for number, line in enumerate(facts.split(b"\n"), start=1):
+        if not line.strip():
+            continue
         where = f"{path}, facts.jsonl, line {number}"
         try:
             fact = fact_from_record(json.loads(line), where)

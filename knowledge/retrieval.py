@@ -158,8 +158,9 @@ def within_budget(found: Sequence[ScoredFact], tokens: int) -> list[ScoredFact]:
 
 
 def count_tokens(text: str) -> int:
-    """An upper estimate of a text's tokens in any usual tokeniser: 4 letters a token, a mark of its own each."""
-    return sum(-(-len(word) // 4) for word in re.findall(r"\w+", text)) + len(re.findall(r"[^\w\s]", text))
+    """An upper estimate of a text's tokens in any usual tokeniser: one for 4 bytes of a word, one for each mark."""
+    words = sum(-(-len(word.encode()) // 4) for word in re.findall(r"\w+", text))
+    return words + len(re.findall(r"[^\w\s]", text)) + sum(not char.isascii() for char in text)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ class LightEmbedder:
     def __init__(self, name: str = "light", dimensions: int = 64) -> None:
         self.name, self.dimensions = name, dimensions
         self.embedded = 0
+        self._known: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         self.embedded += len(texts)
@@ -26,5 +27,8 @@ class LightEmbedder:
         return np.sum([self._direction(word) for word in words], axis=0)
 
     def _direction(self, word: str) -> np.ndarray:
+        if word in self._known:
+            return self._known[word]
         seed = int.from_bytes(hashlib.sha256(f"{self.name} {word}".encode()).digest()[:8], "big")
-        return np.random.default_rng(seed).standard_normal(self.dimensions)
+        self._known[word] = np.random.default_rng(seed).standard_normal(self.dimensions)
+        return self._known[word]

@@ -1,0 +1,247 @@
+"""Search quality on the labelled queries with the real embedder, and the parts that it is made of."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from knowledge.embedding import SageEmbedding, SentenceEmbedder, batches_by_length, default_embedder
+from knowledge.facts import Fact
+from knowledge.labelled import measure, ndcg, read_queries, recall
+from knowledge.packs import Pack
+from knowledge.retrieval import (
+    Query,
+    ScoredFact,
+    canonical_names,
+    count_tokens,
+    diversify,
+    fuse,
+    match_product,
+    plain_words,
+    within_budget,
+)
+from knowledge.store import FactStore
+from vlm.errors import InputError
+
+QUERIES = Path(__file__).parents[1] / "data" / "retrieval_queries.yaml"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The shipped packs with the real embedder; its vectors are kept in the shared cache between runs."""
+    with FactStore.open(tmp_path_factory.mktemp("home")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def figures(store):
+    """Measured once: figures by mode."""
+    queries = read_queries(QUERIES)
+    return {mode: measure(store, queries, mode) for mode in ("dense", "lexical", "fused")}
+
+
+class TestQuality:
+    @pytest.mark.parametrize("figure", ["recall@5", "ndcg@10"])
+    def test_fused_beats_dense_alone_and_lexical_alone(self, figures, figure):
+        assert figures["fused"]["queries"] >= 60
+        assert figures["fused"][figure] > figures["dense"][figure] + 0.02
+        assert figures["fused"][figure] > figures["lexical"][figure] + 0.02
+
+    def test_fused_is_good_enough_to_lean_on(self, figures):
+        assert figures["fused"]["recall@5"] > 0.75
+        assert figures["fused"]["ndcg@10"] > 0.75
+
+    def test_figures_are_those_of_the_definitions(self):
+        found, relevant = ["a", "x", "b", "y", "z", "c"], frozenset("abc")
+        assert recall(found, relevant, 5) == pytest.approx(2 / 3)
+        assert recall(list("abcde"), frozenset("abcdefg"), 5) == 1
+        gain = 1 + 1 / 2 + 1 / np.log2(7)
+        assert ndcg(found, relevant, 10) == pytest.approx(gain / (1 + 1 / np.log2(3) + 1 / 2))
+
+    def test_an_unusable_set_is_refused(self, tmp_path):
+        (tmp_path / "set.yaml").write_text("- quary: x\n")
+        with pytest.raises(InputError, match="labelled"):
+            read_queries(tmp_path / "set.yaml")
+
+
+class TestSearch:
+    def test_evidence_product_and_place_all_count(self, store):
+        def best(**hints):
+            return [hit.fact.id for hit in store.search("What is wrong here?", domain="photovoltaics", k=5, **hints)]
+
+        plain = best()
+        for hints in ({"defect": "dark line across the cell"}, {"product": "monocrystalline solar cell"}):
+            assert best(**hints) != plain
+        left, right = (
+            store.search("dark area", domain="photovoltaics", place=f"lower {side}") for side in ("left", "right")
+        )
+        assert [(hit.fact.id, hit.score) for hit in left] != [(hit.fact.id, hit.score) for hit in right]
+        hint = store.search("What is wrong here?", domain="photovoltaics", k=3, defect="crack, thin dark line")
+        assert all("crack" in hit.fact.text.lower() for hit in hint)
+
+    def test_the_same_search_gives_the_same_answer(self, store):
+        first = store.search("why does a solder bridge form", k=8)
+        assert first == store.search("why does a solder bridge form", k=8)
+        assert [hit.score for hit in first] == sorted((hit.score for hit in first), reverse=True)
+        assert all(0 <= hit.score <= 1 and hit.similarity is not None for hit in first)
+
+    def test_filters_hold_in_every_mode(self, store):
+        for mode in ("dense", "lexical", "fused"):
+            hits = store.search("crack", domain=["metal", "glass"], kind="cause", mode=mode, k=20)
+            assert hits
+            assert all(hit.fact.domain in ("metal", "glass") and hit.fact.kind == "cause" for hit in hits)
+
+    def test_a_synonym_finds_what_the_pack_calls_by_another_name(self, store):
+        hits = store.search("broken weft", domain="textiles", mode="lexical", k=5)
+        assert any("broken pick" in hit.fact.defects for hit in hits)
+
+    def test_a_budget_holds(self, store):
+        hits = store.search("crack in a cell", k=8, token_budget=80)
+        assert 0 < sum(count_tokens(hit.fact.text) for hit in hits) <= 80
+
+    def test_diversity_spreads_the_answer(self, store):
+        def nearness(diversity):
+            hits = store.search("crack in a solar cell", domain="photovoltaics", k=6, diversity=diversity)
+            vectors = store.embed([hit.fact for hit in hits])
+            return (vectors @ vectors.T)[np.triu_indices(len(hits), 1)].mean()
+
+        assert nearness(0.6) < nearness(0.0)
+
+    def test_words_in_no_fact_still_find_something_by_meaning(self, store):
+        assert store.search("qwxz", mode="lexical") == []
+        assert len(store.search("qwxz", k=3)) == 3
+
+    @pytest.mark.parametrize(
+        "text", ["", "  ", "'\"; drop table facts; --", "NEAR(a b) AND *", "a" * 5000, "裂纹", "\0"]
+    )
+    def test_any_text_is_only_text(self, store, text):
+        store.search(text, k=2)
+        assert store.facts("metal")
+
+    @pytest.mark.parametrize("bad", [{"k": 0}, {"mode": "magic"}, {"domain": "steel"}, {"kind": "rumour"}])
+    def test_what_cannot_be_asked_is_refused(self, store, bad):
+        with pytest.raises(InputError):
+            store.search("crack", **bad)
+
+
+class TestProducts:
+    PACKS: ClassVar = {
+        "glass": Pack(name="glass", products=[{"name": "glass bottle", "synonyms": ["bottle", "flask"]}]),
+        "polymers": Pack(name="polymers", products=[{"name": "bottle cap", "synonyms": ["flask", "stopper"]}]),
+        "general": Pack(name="general", products=[{"name": "part"}]),
+    }
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("glass bottle", ("glass", "glass bottle", "name")),
+            ("Glass_Bottles2", ("glass", "glass bottle", "name")),
+            ("bottle", ("glass", "glass bottle", "synonym")),
+            ("stoppers", ("polymers", "bottle cap", "synonym")),
+            ("glass", ("glass", None, "domain")),
+            ("Is this bottle cap dented?", ("polymers", "bottle cap", "mentioned")),
+            ("kangaroo", ("general", None, "unknown")),
+            ("bottleneck", ("general", None, "unknown")),
+            ("part", ("general", None, "unknown")),
+            ("", ("general", None, "unknown")),
+        ],
+    )
+    def test_only_names_of_the_packs_count(self, text, expected):
+        match = match_product(text, self.PACKS, "general")
+        assert (match.domain, match.product, match.how) == expected
+        assert ("general pack" in match.note) is (match.how == "unknown")
+
+    def test_a_name_of_two_packs_is_said_to_be_so(self):
+        match = match_product("flask", self.PACKS, "general")
+        assert match.domain == "glass"
+        assert "polymers" in match.note
+
+    def test_every_category_of_the_images_has_a_pack(self, store, index_rows):
+        for category in sorted({row["category"] for row in index_rows}):
+            match = store.match_product(category)
+            assert match.how != "unknown", category
+
+    @pytest.mark.parametrize(
+        ("text", "plain"),
+        [("Batteries", "battery"), ("brushes", "brush"), ("glass", "glass"), ("chassis", "chassis"), ("pcb4", "pcb")],
+    )
+    def test_plain_words(self, text, plain):
+        assert plain_words(text) == plain
+
+    def test_canonical_names(self):
+        pack = Pack(name="x", defects=[{"name": "crack", "synonyms": ["hairline", "fissure"]}])
+        assert canonical_names("a hairline near the edge, a Fissure", [pack]) == ["crack"]
+        assert canonical_names("hairlines?", [pack]) == ["crack"]
+        assert canonical_names("hair line", [pack]) == []
+
+
+class TestMaths:
+    def test_the_best_in_both_has_score_one(self):
+        assert fuse({"a": 0.8, "b": 0.4}, {"a": 3.0}) == [("a", pytest.approx(1.0)), ("b", pytest.approx(0.2))]
+
+    def test_without_shared_words_the_embedding_decides(self):
+        assert [name for name, _ in fuse({"a": 0.1, "b": 0.2}, {})] == ["b", "a"]
+        assert fuse({}, {}) == []
+
+    def test_diversity_takes_the_different_one(self):
+        vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+        assert diversify([1.0, 0.9, 0.5], vectors, 2, 0.0) == [0, 1]
+        assert diversify([1.0, 0.9, 0.5], vectors, 2, 0.7) == [0, 2]
+        assert diversify([], np.zeros((0, 2)), 2, 0.5) == []
+
+    def test_a_fact_that_does_not_fit_is_passed_over(self):
+        facts = [Fact(text=text, domain="x", kind="cause") for text in ("word " * 40, "short one")]
+        kept = within_budget([ScoredFact(fact, 1.0) for fact in facts], 10)
+        assert [item.fact.text for item in kept] == ["short one"]
+
+    def test_tokens_are_not_underestimated(self):
+        tokenizer = default_embedder()._encoder.tokenizer
+        for text in ("A crack in the cell.", "electroluminescence, 45 degrees; IPC-A-610", "Größe: 3 µm"):
+            assert count_tokens(text) >= len(tokenizer(text, add_special_tokens=False)["input_ids"]) - 1
+
+    def test_empty_parts_of_a_query_are_left_out(self):
+        assert Query("", defect="crack").sentence() == "crack"
+        assert Query("why?", place="upper left").sentence() == "why?. at the upper left"
+
+
+class TestEmbedding:
+    def test_vectors_are_those_of_sentence_transformers(self):
+        """Known values of all-MiniLM-L6-v2: similar sentences are near, others are not, and lengths are 1."""
+        vectors = default_embedder().encode(["A cat sits on the mat.", "A kitten is on a rug.", "Interest rates rose."])
+        assert vectors.shape == (3, 384)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert vectors[0] @ vectors[1] > 0.5 > 0.2 > vectors[0] @ vectors[2]
+
+    def test_order_and_company_change_nothing(self):
+        embedder = default_embedder()
+        texts = ["short", "a much longer sentence about a solder bridge between two pads " * 4, "", "middle sized one"]
+        together = embedder.encode(texts)
+        np.testing.assert_allclose(together, embedder.encode(texts[::-1])[::-1], atol=1e-5)
+        np.testing.assert_allclose(together[1], embedder.encode([texts[1]])[0], atol=1e-5)
+        assert embedder.encode([]).shape == (0, 384)
+
+    def test_one_string_is_a_mistake(self):
+        with pytest.raises(TypeError):
+            default_embedder().encode("a sentence")
+
+    def test_an_unknown_model_is_one_line(self):
+        with pytest.raises(InputError, match="no-such-model"):
+            SentenceEmbedder("/no-such-model")
+
+    def test_the_embedder_is_loaded_once(self):
+        assert default_embedder() is default_embedder()
+
+    def test_llama_index_gets_the_same_vectors(self):
+        embedding = SageEmbedding()
+        np.testing.assert_allclose(
+            embedding.get_text_embedding("crack"), default_embedder().encode(["crack"])[0], atol=1e-6
+        )
+        assert len(embedding.get_query_embedding("crack")) == 384
+
+    def test_batches_hold_the_budget(self):
+        lengths = [3, 9, 1, 50, 7, 7]
+        batches = list(batches_by_length(lengths, 20))
+        assert sorted(index for batch in batches for index in batch) == list(range(6))
+        assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 20 for batch in batches)
