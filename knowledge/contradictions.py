@@ -68,7 +68,7 @@ class Profile:
     subject: tuple[str, ...]
     relation: Relation | None = None
 
-    @property
+    @functools.cached_property
     def stems(self) -> frozenset[str]:
         """Stems of all content words."""
         return frozenset(word.stem for word in self.words)

@@ -130,10 +130,13 @@ def _undone(plain: str) -> Iterator[tuple[str, str]]:
     for match in _HEX.finditer(plain):
         if decoded := _from_hex(match.group()):
             yield decoded, "in hexadecimal"
-    yield codecs.encode(plain, "rot13"), "in rot13"
-    yield plain[::-1], "backwards"
+    # Every text can be turned round, so these two are tried only where a telling word comes out.
+    for version, how in ((codecs.encode(plain, "rot13"), "in rot13"), (plain[::-1], "backwards")):
+        if any(word in version.lower() for word in _TELLING):
+            yield version, how
 
 
+_TELLING = ("ignore", "instruct", "disregard", "forget", "prompt", "system", "answer", "always", "respond", "verdict")
 _KEYWORDS = ("ignore", "all", "previous", "prior", "instructions", "instruction", "rules", "system", "answer", "always")
 
 

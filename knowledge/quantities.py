@@ -26,7 +26,7 @@ _NUMBER = rf"(?:\d+(?:[.,]\d+)?|{'|'.join(sorted(_WORD_VALUES, key=len, reverse=
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _ABOVE = (
     r"(?:longer|more|greater|larger|wider|deeper|higher|thicker|bigger|heavier|older|hotter|brighter) than|above|"
-    r"over|exceeds?|exceeding|at least|no less than|not less than|from|minimum(?: of)?|>=?|≥|upwards of|beyond|more than"
+    r"over|exceeds?|exceeding|at least|no less than|not less than|from|minimum(?: of)?|>=?|≥|upwards of|beyond"
 )
 _BELOW = (
     r"(?:shorter|less|fewer|smaller|narrower|shallower|lower|thinner|lighter|younger|cooler) than|below|under|at most|"
