@@ -7,6 +7,7 @@ strays from it is dropped in favour of the grounded sentence.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,14 +121,14 @@ def wording_messages(sentence: str, facts: Sequence[dict[str, Any]], hard_facts:
     return [{"role": "user", "content": knowledge + task}]
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s")
+_SENTENCE_END = re.compile(r"""(?<=[.!?])["']?\s""")
 
 
 def first_sentence(text: str) -> str:
     """The first whole sentence of a model's reply, without quotes and labels; empty when none was finished."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = re.sub(r"^(finding|answer|rewording|reworded)\s*:\s*", "", line, flags=re.IGNORECASE).strip("\"'` ")
-    sentence = _SENTENCE_END.split(line)[0].strip()
+    sentence = _SENTENCE_END.split(line)[0].strip("\"'` ")
     return sentence if sentence.endswith((".", "!")) else ""
 
 
@@ -142,13 +143,18 @@ REPORTING_WORDS = frozenset(
 )
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to and or but by as it its this that these those with from for has have be been than into
-    within across which one is are was were own""".split()  # noqa: SIM905
+    within across which one is are was were own do does did""".split()  # noqa: SIM905
 )
+
+
+def counted(text: str) -> Counter[str]:
+    """How often each word that carries meaning occurs."""
+    return Counter(word for word in re.findall(r"[a-z]+", text.lower()) if word not in _FUNCTION_WORDS)
 
 
 def content_words(text: str) -> set[str]:
     """Lower-case words of a text that carry meaning."""
-    return set(re.findall(r"[a-z]+", text.lower())) - _FUNCTION_WORDS
+    return set(counted(text))
 
 
 def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None) -> str | None:
@@ -176,7 +182,12 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return f"a measured place is lost ({join(missing)})"
     if product and product.lower() not in lowered and "part" not in lowered:
         return "the part is not named"
-    given = content_words(finding(evidence, product)) | REPORTING_WORDS
+    source = finding(evidence, product)
+    given = content_words(source) | REPORTING_WORDS
+    if twice := sorted(
+        word for word, count in (counted(sentence) - counted(source)).items() if counted(sentence)[word] > 1
+    ):
+        return f"it says twice what was said once ({join(twice[:3])})"
     if added := sorted(content_words(sentence) - given):
         return f"words that nobody measured ({join(added[:3])})"
     state = spoken_verdict(read(sentence), None).state
