@@ -70,6 +70,7 @@ class Catalogue:
         self._lock = threading.RLock()
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._data_version = -1
+        self._packs: tuple[int, dict[str, Pack]] | None = None
         self.db = self._open()
 
     # -- opening ---------------------------------------------------------------------------------------------------
@@ -340,13 +341,17 @@ class Catalogue:
 
     def packs(self) -> dict[str, Pack]:
         """The packs by name; a user's pack.yaml adds products and defects to the shipped one's and wins otherwise."""
+        version = self.version
+        if self._packs is not None and self._packs[0] == version:
+            return dict(self._packs[1])
         packs: dict[str, Pack] = {}
         for domain, body in self._rows("select domain, body from packs order by shipped desc, domain"):
             pack = Pack.model_validate_json(body)
             packs[domain] = _overlay(packs[domain], pack) if domain in packs else pack
         for (domain,) in self._rows("select distinct domain from facts"):
             packs.setdefault(domain, Pack(name=domain))
-        return dict(sorted(packs.items()))
+        self._packs = version, dict(sorted(packs.items()))
+        return dict(self._packs[1])
 
     def user_domains(self) -> set[str]:
         """Domains of which the user has files of their own."""

@@ -213,17 +213,32 @@ def fingerprint(path: Path, offset: int) -> str:
         return hashlib.sha256(stream.read(min(256, offset))).hexdigest()[:16]
 
 
-def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def append_to_logs(logs: Mapping[Path, Iterable[Mapping[str, Any]]]) -> None:
+    """Appends to several logs, to all of them or to none; see `append_records`."""
+    done: list[tuple[Path, int]] = []
+    try:
+        for path, records in logs.items():
+            done.append((path, append_records(path, records)))
+    except BackendError:
+        for path, length in done:
+            os.truncate(path, length)
+        raise
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
     """Appends lines to a log and returns when they are on the disk: what it returned from survives a crash.
 
     The caller holds the store's lock. A torn last line of an earlier crash is cut off first.
+
+    Returns:
+        The length of the log before, in bytes.
 
     Raises:
         BackendError: when the disk is full or refuses; the log is then as it was.
     """
     lines = b"".join(json.dumps(dict(record), ensure_ascii=False).encode() + b"\n" for record in records)
     if not lines:
-        return
+        return path.stat().st_size if path.exists() else 0
     try:
         make_folder(path.parent)
         fresh = not path.exists()
@@ -235,6 +250,7 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             os.close(descriptor)
         if fresh:
             sync_folder(path.parent)
+        return start
     except OSError as error:
         raise BackendError(
             f"Nothing was stored: {path} cannot be written ({error.strerror}); what was there is whole. "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from knowledge.catalogue import Catalogue
 from knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from knowledge.following import VectorFollower, file_lock
-from knowledge.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_records, create_pack
+from knowledge.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs, create_pack
 from knowledge.retrieval import (
     MODES,
     DomainMatch,
@@ -432,12 +432,11 @@ class FactStore:
             self.catalogue.sync()
             log: list[Fact | dict[str, Any]] = []
             yield log
-            by_domain: dict[str, list[dict[str, Any]]] = {}
+            logs: dict[Path, list[dict[str, Any]]] = {}
             for entry in log:
                 record = entry.record() if isinstance(entry, Fact) else entry
-                by_domain.setdefault(record["domain"], []).append(record)
-            for domain, records in by_domain.items():
-                append_records(self.user / domain / "facts" / LOG, records)
+                logs.setdefault(self.user / record["domain"] / "facts" / LOG, []).append(record)
+            append_to_logs(logs)
         try:
             self.catalogue.sync()
         except BackendError as error:  # it is stored: the cache may follow later

@@ -9,6 +9,7 @@ from knowledge.facts import KINDS
 from knowledge.packs import (
     SHIPPED,
     append_records,
+    append_to_logs,
     create_pack,
     list_pack_files,
     read_fact_yaml,
@@ -167,6 +168,19 @@ class TestLog:
         assert log.read_bytes() == before
         append_records(log, [{"id": "c"}])
         assert json.loads(log.read_text().splitlines()[-1]) == {"id": "c"}
+
+
+def test_several_logs_are_written_together_or_not_at_all(tmp_path):
+    first, second = tmp_path / "a" / "records.jsonl", tmp_path / "b" / "records.jsonl"
+    append_records(first, [{"id": "a"}])
+    before = first.read_bytes()
+    second.mkdir(parents=True)  # a folder where the log should be
+    with pytest.raises(BackendError, match="Nothing was stored"):
+        append_to_logs({first: [{"id": "b"}], second: [{"id": "c"}]})
+    assert first.read_bytes() == before
+    second.rmdir()
+    append_to_logs({first: [{"id": "b"}], second: [{"id": "c"}]})
+    assert [record["id"] for record in read_log(first, "log").records] == ["a", "b"]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
