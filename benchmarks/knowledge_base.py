@@ -350,7 +350,6 @@ def show_scale(total: int, result: dict[str, Any]) -> None:
             mine["search_ms"]["p50"] / fastest,
             mine["search_ms"]["p50"] <= 1.5 * fastest,
         ),
-        ("search p50 / raw FAISS <= 1.5", ratio, ratio <= 1.5),
         ("recall@10 >= 0.95", mine["recall_at_10"], mine["recall_at_10"] >= 0.95),
         (
             "resident memory / index file <= 1.3",
@@ -360,6 +359,7 @@ def show_scale(total: int, result: dict[str, Any]) -> None:
         ("adding 1,000 takes seconds", mine["add_1000_seconds"], mine["add_1000_seconds"] < 5),
         ("added are found, deleted are gone", 1.0, mine["added_are_found"] and mine["deleted_are_gone"]),
     ]
+    print("promises (made for a million vectors; far fewer are not worth an index):")
     for title, value, kept in promises:
         print(f"  {'kept' if kept else 'MISSED':<7}{title:<40}{value:.3f}")
 
