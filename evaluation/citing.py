@@ -14,7 +14,7 @@ from evaluation.rubric import Fault
 
 FITS = 0.25
 """Likeness from which on a sentence can be said to use the fact that it numbers."""
-EXISTS = 0.45
+EXISTS = 0.55
 """Likeness from which on an announced fact counts as one of those given."""
 _NUMBER = re.compile(r"\[(\d{1,2})\]|\bfact (?:no\.? ?|number )?(\d{1,2})\b")
 _ANNOUNCED = re.compile(

@@ -37,6 +37,7 @@ class Claim:
         excused: in the same breath it is called something else than it seems, or a weak appearance is called harmless.
         tolerated: in the same breath it is called harmless or within tolerance.
         by_likeness: no word of it is known; it only sounds like praise or like a complaint.
+        peculiar: it tells what exactly is (not) as it should be ("not straight"), unlike "not in order".
     """
 
     stance: Stance
@@ -53,6 +54,7 @@ class Claim:
     excused: bool = False
     tolerated: bool = False
     by_likeness: bool = False
+    peculiar: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _claim(
         scope=_scope(clause, cue, good, bool(negators)),
         excused=excused,
         tolerated=tolerated,
+        peculiar=clause.stems[cue.start : cue.end] in weak_good(),
     )
 
 

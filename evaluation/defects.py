@@ -145,7 +145,11 @@ def naming(
 def _is_particular(reading: Reading, number: int, question: str, product: str | None) -> bool:
     """Whether a clause tells more than that something is wrong ("something is not right with the weave")."""
     vague = any(
-        claim.clause == number and claim.kind == "state" and claim.stance == "bad" and not claim.weak
+        claim.clause == number
+        and claim.kind == "state"
+        and claim.stance == "bad"
+        and not claim.weak
+        and not claim.peculiar
         for claim in reading.claims
     )
     return len(particulars(reading.clauses[number], question, product)) > (2 if vague else 0)

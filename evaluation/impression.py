@@ -1,13 +1,12 @@
 """How a sentence sounds as a whole: like praise of a part, or like a complaint about it.
 
 A linear reading of the sentence embedding (ridge regression on the sentences of exemplars.yaml; +1 complaint, -1
-praise), for what no word list covers. The fitted weights stand in impression.json; `python -m evaluation.impression`
+praise), for what no word list covers. The fitted weights stand in impression.yaml; `python -m evaluation.impression`
 fits them anew after the exemplars were changed.
 """
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,7 @@ from evaluation.wordlists import exemplars
 if TYPE_CHECKING:
     import numpy as np
 
-WEIGHTS = "impression.json"
+WEIGHTS = "impression.yaml"
 _RIDGE = 1.0
 _DECIMALS = 5
 
@@ -47,8 +46,9 @@ def fit_weights(praise: np.ndarray, complaints: np.ndarray, ridge: float = _RIDG
 @cache
 def _weights() -> np.ndarray:
     import numpy as np
+    import yaml
 
-    return np.asarray(json.loads(files("evaluation").joinpath(WEIGHTS).read_text(encoding="utf-8"))["weights"])
+    return np.asarray(yaml.safe_load(files("evaluation").joinpath(WEIGHTS).read_text(encoding="utf-8"))["weights"])
 
 
 def impression_of(vector: np.ndarray) -> float:
@@ -59,13 +59,16 @@ def impression_of(vector: np.ndarray) -> float:
 
 def main() -> None:
     """Fits the weights on the exemplars and writes them beside this file."""
+    import yaml
+
     from knowledge.embedding import default_embedder
 
     lists = exemplars()
     embedder = default_embedder()
     weights = fit_weights(embedder.encode(lists["good"]), embedder.encode(lists["bad"]))
     content = {"encoder": embedder.name, "ridge": _RIDGE, "weights": [round(float(one), _DECIMALS) for one in weights]}
-    Path(__file__).with_name(WEIGHTS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    text = "# Fitted by `python -m evaluation.impression` on exemplars.yaml; not written by hand.\n" + yaml.safe_dump(content)
+    Path(__file__).with_name(WEIGHTS).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

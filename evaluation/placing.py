@@ -268,7 +268,9 @@ def pointed_faults(reading: Reading, right: frozenset[Cell]) -> list[Fault]:
         if claim.stance == "bad" and claim.scope == "part" and not claim.excused
     }
     clear = {
-        claim.clause for claim in reading.claims if (claim.stance == "good" and not claim.weak) or claim.scope != "part"
+        claim.clause
+        for claim in reading.claims
+        if (claim.stance == "good" and not claim.by_likeness) or claim.scope != "part"
     } - bad
     pointed = [
         place

@@ -18,6 +18,7 @@ _USES = stem_set(
     "serviceable reject scrap replace repair rework keep stay remain run wear eat drink drive climb leave fail dangerous danger "
     "harmless risk withdraw discard work reliable function sort hold load action intervene needed"
 )
+_DENYING = stem_set("deny denies refute dispute exclude rule")
 _OPEN = word_set(
     "what which where how why who whose describe name state identify explain tell give list locate point say"
 )
@@ -59,7 +60,7 @@ def question_polarity(question: str) -> Verdict | None:
         return None
     known = polarity_of(question)
     if known is not None:
-        return known
+        return _opposite(known) if _DENYING & set(stems(question)) else known
     reading = read(question)
     stances = {claim.stance for claim in reading.claims if claim.scope != "rest" and not claim.weak}
     if len(stances) == 1 and question.strip().endswith("?"):

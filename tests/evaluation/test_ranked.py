@@ -1,0 +1,55 @@
+"""Ranked-answers files: read, written, and wrong lines named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evaluation.ranked import read_ranked, write_ranked
+from vlm.errors import InputError
+
+LINE = {"question": "Is it fine?", "answers": ["Yes.", "No."], "gold": {"verdict": True}}
+
+
+def test_absent_fields_are_filled_and_lines_survive_a_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "ranked.jsonl"
+    path.write_text(json.dumps(LINE) + "\n\n" + json.dumps({**LINE, "facts": None, "gold": None, "id": "b"}) + "\n")
+    lines = read_ranked(path)
+    assert [line.id for line in lines] == ["1", "b"]
+    assert write_ranked(tmp_path / "again.jsonl", lines) == 2
+    assert read_ranked(tmp_path / "again.jsonl") == lines
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "no JSON"),
+        ("[]", "no JSON object"),
+        (json.dumps({**LINE, "answers": ["only one"]}), "answers"),
+        (json.dumps({"answers": ["a", "b"]}), "question"),
+        (json.dumps({**LINE, "verdcit": 1}), "verdcit"),
+        (json.dumps({**LINE, "pair_type": "guessing"}), "pair_type"),
+        (json.dumps({**LINE, "scores": [None]}), "1 scores stand beside 2 answers"),
+        (json.dumps({**LINE, "gold": {"verdict": "perhaps"}}), "gold.verdict"),
+    ],
+)
+def test_a_wrong_line_is_named_with_what_is_wrong(tmp_path: Path, line: str, what: str) -> None:
+    path = tmp_path / "ranked.jsonl"
+    path.write_text(json.dumps(LINE) + "\n" + line + "\n")
+    with pytest.raises(InputError, match="line 2") as error:
+        read_ranked(path)
+    assert what in str(error.value)
+
+
+def test_missing_empty_and_binary_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_ranked(tmp_path / "absent.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match="no ranked answers"):
+        read_ranked(tmp_path / "empty.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="no UTF-8"):
+        read_ranked(tmp_path / "binary.jsonl")
