@@ -109,7 +109,7 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             "facts": [],
             "recall_note": note,
         }, "facts are switched off"
-    facts = recall_facts(state, runtime.context.workbench, domain, product)
+    facts = recall_facts(state, runtime.context.workbench, domain, product, match.product if known else product)
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
     update = {
         "domain": domain,
@@ -122,15 +122,16 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     return update, f"{len(facts)} facts ({note}); recall {cover} the object"
 
 
-def _of_other(fact: Fact, product: str | None) -> bool:
-    """Whether a fact is about special products and this is not known to be one of them."""
-    return bool(fact.products) and (product or "").casefold() not in {name.casefold() for name in fact.products}
+def fits(fact: Fact, product: str | None) -> bool:
+    """Whether a fact holds for the product: it names none, or this one, or the kind that this one is a kind of."""
+    name = (product or "").casefold()
+    return not fact.products or any(known.casefold() in name for known in fact.products)
 
 
 def recall_facts(
-    state: InspectionState, workbench: Workbench, domain: str | None, product: str | None
+    state: InspectionState, workbench: Workbench, domain: str | None, product: str | None, known: str | None
 ) -> list[dict[str, Any]]:
-    """Facts of each kind that the verdict calls for, best first, each once.
+    """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
     The fact that fits the looks of the strongest region ("dark elongated line") comes first; what it is a fact *of*
     then guides the search for causes and consequences, so that the cited facts speak of one and the same defect.
@@ -155,9 +156,8 @@ def recall_facts(
             place=places[0] if places else None,
             defect=hint,
         )
-        hits.sort(
-            key=lambda hit: (suspect is not None and suspect not in hit.fact.defects, _of_other(hit.fact, product))
-        )
+        hits = [hit for hit in hits if fits(hit.fact, known)]
+        hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
         if rank == 0 and anomalous and hits and hits[0].fact.defects:

@@ -171,7 +171,8 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return "no finished sentence"
     if len(sentence.split()) > 45:
         return "too long"
-    if re.search(r"\d", sentence):
+    source = finding(evidence, product)
+    if set(re.findall(r"\d+", sentence)) - set(re.findall(r"\d+", source)):
         return "a number that was not measured"
     lowered = sentence.lower()
     named = {place for place in PLACES if place != "centre" and place in lowered}
@@ -182,7 +183,6 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return f"a measured place is lost ({join(missing)})"
     if product and product.lower() not in lowered and "part" not in lowered:
         return "the part is not named"
-    source = finding(evidence, product)
     given = content_words(source) | REPORTING_WORDS
     if twice := sorted(
         word for word, count in (counted(sentence) - counted(source)).items() if counted(sentence)[word] > 1
