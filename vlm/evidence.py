@@ -16,6 +16,7 @@ from vlm.comparison import Matching, distinct_patches, top_mean, within_similari
 from vlm.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, require_same_encoder
 from vlm.errors import InputError
 from vlm.explanations import WINDOW, evidence_without_reference
+from vlm.images import even_exposure
 from vlm.references import BankSettings, ReferenceBank, bank_distances, build_bank, weighted
 from vlm.regions import EvidenceRegion, find_regions
 
@@ -165,8 +166,9 @@ class EvidenceExtractor:
         if bank is None:
             return self._without_reference(image)
         require_same_encoder(bank.encoder, self.encoder.name)
-        features = self.encoder.encode([image], self.settings.size)[0]
-        tokens = features if bank.method == "nearest-neighbour" else weighted(features, self.encoder.emphasis)
+        plain = bank.method == "nearest-neighbour"
+        features = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size)[0]
+        tokens = features if plain else weighted(features, self.encoder.emphasis)
         distances = bank_distances(tokens, bank, self.settings.matching)
         score = float(top_mean(distances, self._share(with_reference=True)))
         margin = (score - bank.threshold) / max(bank.spread, 1e-6)
@@ -183,9 +185,11 @@ class EvidenceExtractor:
         """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
         import torch
 
-        encoded = self.encoder.encode([image], self.settings.size, context=self.settings.method == "sage")
+        plain = self.settings.method == "nearest-neighbour"
+        seen = image if plain else even_exposure(image)
+        encoded = self.encoder.encode([seen], self.settings.size, context=not plain)
         features, share = encoded[0], self._share(with_reference=False)
-        if self.settings.method == "nearest-neighbour":
+        if plain:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin = (score - threshold) / spread

@@ -28,6 +28,11 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "TGA")
 _WARNING_FILTERS = threading.Lock()
 
+EVEN_MEDIAN = 140.0
+"""Median grey value that `even_exposure` gives a picture."""
+
+_DARKEST_MEDIAN = 20.0
+
 
 def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Image.Image:
     """Reads a picture as upright 8-bit RGB.
@@ -87,6 +92,17 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise InputError(f"The folder {name} holds no picture ({', '.join(ENDINGS[:4])}, ...); give another folder.")
     return found
+
+
+def even_exposure(image: Image.Image) -> Image.Image:
+    """The picture made brighter or darker by one factor, so that its median is the same in every picture.
+
+    How long a camera exposed says nothing of a part, and a reference taken on another day would differ everywhere. Pictures
+    whose median is below 20 are taken for parts on a black ground and brightened seven times at most.
+    """
+    values = np.asarray(image.convert("RGB"), np.float32)
+    factor = EVEN_MEDIAN / max(float(np.median(values)), _DARKEST_MEDIAN)
+    return Image.fromarray(np.clip(values * factor, 0, 255).astype(np.uint8))
 
 
 def _check_file(name: Path) -> None:

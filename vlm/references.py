@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlm.comparison import Matching, patch_similarity, top_mean
 from vlm.explanations import distance_to_references
+from vlm.images import even_exposure
 from vlm.self_similarity import DISTURBANCES, disturbed, threshold_of_one, threshold_of_several
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
         settings: method, matching, size and pooling.
     """
     plain = settings.method == "nearest-neighbour"
+    if not plain:
+        references = [even_exposure(image) for image in references]
     views = [_Reference.read(encoder, image, settings.size, plain) for image in references]
     bank = _joined(encoder, views, settings)
     scores, bank.self_distance = _self_scores(encoder, views, references, settings)

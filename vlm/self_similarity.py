@@ -23,7 +23,7 @@ that is hardly like its own disturbed copy is not followed all the way."""
 ONE_REFERENCE_PLAIN = (1.3, 0.0)
 """The same for the baseline and for other encoders, whose distances have another scale."""
 
-SPREADS = 0.6
+SPREADS = 0.75
 """Threshold from several references: how many spreads above the mean score of each against the rest."""
 
 RELATIVE_SPREAD = 0.10
