@@ -32,9 +32,10 @@ _AT_END = re.compile(
 _AUXILIARIES = stem_set("be do have can could will would should may might must need shall")
 _PRONOUNS = stem_set("it this that they these those we i you one there he she")
 _QUANTIFIERS = stem_set("some every no none nothing nobody neither not all both any each everything anything something")
+_WHOLES = stem_set("all both every each")
 _NEGATIVE = stem_set("not never hardly none nothing nobody no neither")
 _FILLERS = stem_set(
-    "be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
+    "me them us be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
     "for with as say call one them i we you would could should can will there such quite just also still certainly clearly "
     "definitely surely , sadly believe than seem rather prefer honest personal happy gladly presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing nobody something anything somewhere anywhere anyone someone"
 )
@@ -100,7 +101,8 @@ def _is_negated(question: str) -> bool:
 def _elliptic(asked: set[str], sequence: list[str], words: tuple[str, ...]) -> tuple[bool, str] | None:
     """The yes or no of a clause without a verb that repeats the question's own word ("Not airworthy.", "Airworthy.")."""
     told = [word for word in sequence if word not in _FILLERS]
-    if not told or not set(told) <= asked or len(sequence) > 5:
+    whole = bool(_WHOLES & set(sequence))
+    if (not told and not whole) or not set(told) <= asked or len(sequence) > 5:
         return None
     return not _NEGATIVE & set(sequence), " ".join(words)
 
@@ -112,7 +114,7 @@ def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None
         question: the question as asked.
         words: the words of the answer's first clause.
     """
-    asked = set(stems(question))
+    asked = set(stems(question.replace("-", " "))) | set(stems(question))
     sequence = [stem(word) for word in words]
     position = next((index for index, word in enumerate(sequence[:7]) if word in _AUXILIARIES), None)
     if position is None or position == 0:

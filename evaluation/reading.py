@@ -86,10 +86,12 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[tuple[str, ...], 
 
 _FILLERS = stem_set(
     "n/a that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so visible in sight "
-    "the part probably really , seem have do can will be so far as judge tell"
+    "the part probably really , seem have do can will be so far as judge tell check criticise criticize "
+    "complain object worry remark about"
 )
 _NONE = stem_set("none nothing")
 _ANY = stem_set("any anything one")
+_PERCEIVED = stem_set("see find identify spot detect make discover notice recognise recognize report")
 _PERCEIVING = stem_set("not identify spot detect make out discover notice do recognise recognize report")
 
 
@@ -98,7 +100,8 @@ def _is_nothing_found(clause: Clause, silent_only: bool) -> bool:
     rest = set(clause.stems) - _FILLERS
     if rest & _NONE:
         return not silent_only or not rest - _NONE
-    return "not" in rest and bool(rest & _ANY) and not rest - _ANY - _PERCEIVING
+    perceived = bool(_PERCEIVED & set(clause.stems))
+    return "not" in rest and perceived and bool(rest & _ANY) and not rest - _ANY - _PERCEIVING
 
 
 def _doubts(clause: Clause) -> list[tuple[int, int, str]]:
@@ -132,23 +135,21 @@ def read(text: str, question: str = "") -> Reading:
 SOUNDS = 0.3
 """From this impression on, a clause without any known word counts as praise or as a complaint."""
 OVERRULES = 0.6
-"""From this impression on, it makes a single word that says the opposite a weak witness."""
+"""From this impression on, praise makes a defect word in it a weak witness."""
 
 
 def with_impressions(reading: Reading, likeness: Likeness) -> Reading:
     """Hears how each clause sounds as a whole, beside the words that are known.
 
     A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
-    a verdict only where nothing else does. A known word that stands against the sound of its clause becomes weak.
+    a verdict only where nothing else does. A defect word in a clause that sounds like praise becomes weak.
     """
     sounds = {
         number: likeness.impression(clause.text) if len(clause.words) >= 3 else 0.0
         for number, clause in enumerate(reading.clauses)
     }
     claims = [
-        replace(claim, weak=True)
-        if not claim.denied and claim.kind != "use" and _sounds_opposite(claim.stance, sounds[claim.clause])
-        else claim
+        replace(claim, weak=True) if _sounds_harmless(claim, reading.clauses[claim.clause], sounds) else claim
         for claim in reading.claims
     ]
     judged = {claim.clause for claim in claims}
@@ -165,8 +166,11 @@ def with_impressions(reading: Reading, likeness: Likeness) -> Reading:
     return replace(reading, claims=tuple(claims))
 
 
-def _sounds_opposite(stance: Stance, sound: float) -> bool:
-    return sound <= -OVERRULES if stance == "bad" else sound >= OVERRULES
+def _sounds_harmless(claim: Claim, clause: Clause, sounds: dict[int, float]) -> bool:
+    """Whether a defect word stands in a longer clause that as a whole sounds like praise ("the holes are what one wants")."""
+    if claim.stance != "bad" or claim.kind != "defect" or claim.concept is None:
+        return False
+    return clause.opener not in CONCESSIONS and len(clause.words) >= 5 and sounds[claim.clause] <= -OVERRULES
 
 
 def _with_echo(reading: Reading, question: str) -> Reading:

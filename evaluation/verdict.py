@@ -105,7 +105,11 @@ def spoken_verdict(
     by_polar: Verdict | None = None
     if reading.polar is not None and yes_means is not None:
         by_polar = yes_means if reading.polar else ("normal" if yes_means == "anomalous" else "anomalous")
-    if by_words == "anomalous" and max(good_weight, bad_weight) <= _WEAK and not any(claim.by_likeness for claim in reading.claims):
+    if (
+        by_words == "anomalous"
+        and max(good_weight, bad_weight) <= _WEAK
+        and not any(claim.by_likeness for claim in reading.claims)
+    ):
         # A single word such as "colour" in a text that neither praises nor complains decides nothing.
         by_words = by_words if by_polar else None
     state = by_polar or by_words
