@@ -103,6 +103,7 @@ _AFTER_FINE = stem_set(
     ", and or to for with as on by overall otherwise condition here apart except in at so too now but it the"
 )
 _NO_ADVICE = stem_set("think know see believe find agree worry mind notice match look appear show have seem meet say")
+_SOFT = stem_set("differ different difference differently irregular irregularity unusual deviation deviate discrepancy")
 _POINTING = stem_set("a an the this that these those it them which one , of for from")
 _RULED_OUT = stem_set("rule exclude dismiss")
 _HARDLY = stem_set("not nowhere never hardly")
@@ -171,8 +172,9 @@ def _claim(
     excused = tolerated = False
     if weak and denied and concept:
         return None
-    if not good and concept:
-        excused, tolerated = _excuses(clause, cue, around, weak)
+    soft = clause.stems[cue.start] in _SOFT
+    if not good and (concept or soft):
+        excused, tolerated = _excuses(clause, cue, around, weak or soft)
         if weak and not excused and clause.opener in CONCESSIONS:
             weak = False
     return Claim(
