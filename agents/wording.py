@@ -141,6 +141,11 @@ REPORTING_WORDS = frozenset(
     rest picture image surface inspected sample even uniform everything nothing anything something there also
     both overall no not""".split()  # noqa: SIM905
 )
+# "The solar cell is a good reference" keeps every word and loses the comparison: one of these must stand in it.
+COMPARING_WORDS = frozenset(
+    """differ differs different differently deviate deviates depart departs departure distinct unlike same similar identical
+    like resemble resembles consistent agree agrees match matches matching""".split()  # noqa: SIM905
+)
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to and or but by as it its this that these those with from for has have be been than into
     within across which one is are was were own do does did""".split()  # noqa: SIM905
@@ -190,6 +195,8 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return f"it says twice what was said once ({join(twice[:3])})"
     if added := sorted(content_words(sentence) - given):
         return f"words that nobody measured ({join(added[:3])})"
+    if evidence["threshold_from"] == "references" and not counted(sentence).keys() & COMPARING_WORDS:
+        return "nothing is compared"
     state = spoken_verdict(read(sentence), None).state
     if state != evidence["verdict"]:
         return f"it reads as {state or 'undecided'}, the evidence says {evidence['verdict']}"

@@ -55,6 +55,12 @@ def test_an_unfaithful_wording_is_dropped_with_a_reason(sentence: str, why: str)
     assert why in fault
 
 
+def test_a_good_part_is_like_its_reference_not_a_reference() -> None:
+    normal = evidence("normal")
+    assert wording.wording_fault("The solar cell is a good reference, nothing stands out.", normal, "solar cell")
+    assert not wording.wording_fault("The solar cell looks like the good reference.", normal, "solar cell")
+
+
 def test_every_grounded_finding_passes_its_own_gate() -> None:
     for product in ("solar cell", None):
         for seen in (
