@@ -93,7 +93,7 @@ def texture(rng: Rng) -> Grid:
     """A texture of a random kind, often turned."""
     values = TEXTURES[rng.integers(len(TEXTURES))](rng)
     if rng.random() < 0.5:
-        values = np.rot90(values, rng.integers(4))
+        values = np.rot90(values, int(rng.integers(4)))
     if rng.random() < 0.35:
         values = ndimage.rotate(values, rng.uniform(-45, 45), reshape=False, mode="reflect", order=1)
     return values

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 Method = Literal["sage", "nearest-neighbour"]
 
-BUILTIN_LOG_ODDS = 6.25
+BUILTIN_LOG_ODDS = 6.0
 """Built-in threshold without a reference: best balance of overkill and miss on the *dev* group (docs/detection.md)."""
 
-BUILTIN_SPREAD = 1.2
+BUILTIN_SPREAD = 1.5
 """Standard deviation of the log-odds among good pictures of unlike products of the *dev* group."""
 
 BUILTIN_REASON = "Built-in threshold, the same for every product, because there was no reference to learn one from."
@@ -37,8 +37,8 @@ BUILTIN_REASON = "Built-in threshold, the same for every product, because there 
 RARITY_THRESHOLD, RARITY_SPREAD = 0.40, 0.05
 """Built-in threshold and spread of the plain baseline without a reference."""
 
-FOREIGN_RATIO, FOREIGN_DISTANCE = 1.9, 0.335
-"""A typical patch distance above both, the first times the references' own, speaks of another product."""
+FOREIGN_DISTANCE = 0.25
+"""Cosine distance between mean patches beyond which a reference is taken for another product (docs/detection.md)."""
 
 REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
@@ -173,7 +173,7 @@ class EvidenceExtractor:
         score = float(top_mean(distances, self._share(with_reference=True)))
         margin = (score - bank.threshold) / max(bank.spread, 1e-6)
         standard = _Standard(bank.threshold, margin, "references", bank.threshold_reason, bank.threshold - bank.spread)
-        return self._report(image, features, distances, score, standard, bank, _doubts(distances, bank))
+        return self._report(image, features, distances, score, standard, bank, _doubts(features, bank))
 
     def _share(self, with_reference: bool) -> float:
         """Share of patches that make the score: flaws may be small, but asymmetry and looks alone are noisier."""
@@ -250,14 +250,24 @@ class _Standard:
     region_edge: float
 
 
-def _doubts(distances: torch.Tensor, bank: ReferenceBank) -> list[str]:
-    """Sentences about references that hardly explain the picture anywhere: they are probably of another product."""
-    typical = float(distances.median())
-    if typical <= max(FOREIGN_RATIO * bank.self_distance, FOREIGN_DISTANCE):
+def _doubts(features: torch.Tensor, bank: ReferenceBank) -> list[str]:
+    """A sentence about references whose mean patch is far from the picture's: they are probably of another product.
+
+    The mean patch tells what a picture is made of; a defect hardly moves it. The limit is known for the embedded encoder
+    only, so that others give no warning.
+    """
+    import torch.nn.functional as F
+
+    if bank.encoder != DEFAULT_ENCODER:
         return []
+    own = F.normalize(features.mean(dim=(0, 1)), dim=0)
+    distance = min(float(1 - own @ F.normalize(known.mean(dim=(0, 1)), dim=0)) for known in bank.features)
+    if distance <= FOREIGN_DISTANCE:
+        return []
+    which = "The reference seems" if bank.count == 1 else f"All {bank.count} references seem"
     return [
-        f"The reference seems to be of another product: half of the image's patches differ from it by {typical:.2f} "
-        f"or more, where {bank.self_distance:.2f} is usual; check it, or inspect without a reference."
+        f"{which} to be of another product (mean patches differ by {distance:.2f}, where up to {FOREIGN_DISTANCE} is "
+        "usual); check it, or inspect without a reference."
     ]
 
 

@@ -41,7 +41,6 @@ class ReferenceBank:
         threshold_reason: one sentence that says how the threshold was found.
         spread: how far scores of good pictures scatter, in the units of the score.
         count: number of references.
-        self_distance: typical (median) patch distance of a good picture, judged by the references alone.
     """
 
     encoder: str
@@ -53,7 +52,6 @@ class ReferenceBank:
     threshold_reason: str
     spread: float
     count: int
-    self_distance: float
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
         references = [even_exposure(image) for image in references]
     views = [_Reference.read(encoder, image, settings.size, plain) for image in references]
     bank = _joined(encoder, views, settings)
-    scores, bank.self_distance = _self_scores(encoder, views, references, settings)
+    scores = _self_scores(encoder, views, references, settings)
     tuned = not plain and encoder.emphasis is not None and settings.matching == "nearest"
     found = threshold_of_several(scores) if len(views) > 1 else threshold_of_one(scores, tuned=tuned)
     bank.threshold, bank.spread, bank.threshold_reason = found
@@ -88,10 +86,8 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
 
 def _self_scores(
     encoder: PatchEncoder, views: Sequence[_Reference], references: Sequence[Image.Image], settings: BankSettings
-) -> tuple[list[float], float]:
-    """Scores of good pictures that the references themselves provide, and the typical patch distance among them."""
-    import torch
-
+) -> list[float]:
+    """Scores of good pictures that the references themselves provide."""
     if len(views) > 1:
         pairs = [
             (view.grid, _joined(encoder, [*views[:index], *views[index + 1 :]], settings))
@@ -103,8 +99,7 @@ def _self_scores(
         plain = settings.method == "nearest-neighbour"
         pairs = [(copy if plain else weighted(copy, encoder.emphasis), bank) for copy in copies]
     distances = [bank_distances(tokens, bank, settings.matching) for tokens, bank in pairs]
-    scores = [float(top_mean(distance, settings.top_share)) for distance in distances]
-    return scores, float(torch.stack([distance.median() for distance in distances]).mean())
+    return [float(top_mean(distance, settings.top_share)) for distance in distances]
 
 
 @dataclass
@@ -153,7 +148,6 @@ def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSe
         threshold_reason="",
         spread=0.0,
         count=len(views),
-        self_distance=0.0,
     )
 
 

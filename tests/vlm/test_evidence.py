@@ -232,3 +232,12 @@ def test_real_cells_in_the_mean(extractor: EvidenceExtractor, elpv: dict[str, li
     for image, evidence in zip(bad, found, strict=True):
         for region in evidence.regions:
             assert region.place == place_of_box(region.box, *image.size)
+
+
+def test_a_cell_is_no_washer_but_cells_are_cells(
+    extractor: EvidenceExtractor, bank: ReferenceBank, elpv: dict[str, list[Path]]
+) -> None:
+    cells = [load_image(path) for path in (*elpv["mono good"][:3], elpv["mono bad"][0])]
+    assert "another product" in extractor.extract(cells[0], bank).warnings[0]
+    own = extractor.prepare(cells[:1])
+    assert [extractor.extract(cell, own).warnings for cell in cells[1:]] == [[], [], []]
