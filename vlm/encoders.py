@@ -5,8 +5,9 @@ An encoder knows nothing of defects. It turns a picture into a grid of unit-leng
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -92,6 +93,23 @@ def resolve_device(device: str = "auto") -> str:
     if device.startswith("cuda"):
         raise InputError(f"The device {device!r} was asked for but no CUDA device is there; use --device cpu or auto.")
     raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs torch on one CPU thread inside the block.
+
+    The embedded encoder's layers are too small to share out: two threads gain a fifth on an idle machine, and wait for each
+    other five times as long on a busy one (docs/detection.md).
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, device: str = "auto") -> PatchEncoder:

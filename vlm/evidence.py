@@ -6,6 +6,7 @@ Both mean the same for every picture: no map is stretched until something lights
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from vlm.comparison import Matching, distinct_patches, top_mean, within_similarity
-from vlm.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, require_same_encoder
+from vlm.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, one_thread, require_same_encoder
 from vlm.errors import InputError
 from vlm.explanations import WINDOW, evidence_without_reference
 from vlm.images import even_exposure
@@ -155,7 +156,8 @@ class EvidenceExtractor:
             raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
         settings = self.settings
         chosen = BankSettings(settings.method, settings.matching, settings.size, self._share(with_reference=True))
-        return build_bank(self.encoder, references, chosen)
+        with self._threads():
+            return build_bank(self.encoder, references, chosen)
 
     def extract(self, image: Image.Image, bank: ReferenceBank | None = None) -> Evidence:
         """Measures one picture, against references if a bank is given, else against itself.
@@ -163,8 +165,14 @@ class EvidenceExtractor:
         Raises:
             BackendError: the bank was made with another encoder.
         """
-        if bank is None:
-            return self._without_reference(image)
+        with self._threads():
+            return self._without_reference(image) if bank is None else self._with_references(image, bank)
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""
+        return one_thread() if self.encoder.name == DEFAULT_ENCODER else contextlib.nullcontext()
+
+    def _with_references(self, image: Image.Image, bank: ReferenceBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
         plain = bank.method == "nearest-neighbour"
         features = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size)[0]
