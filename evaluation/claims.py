@@ -96,7 +96,8 @@ _SEEN = stem_set(
 _COMPARING = stem_set("unlike than to with from against where versus in of on as")
 _BETWEEN_MODAL = stem_set("still safely not never well easily only simply also again now without worry")
 _NO_USE = stem_set(
-    "say call rule exclude tell make repair mend fix replace clean wipe brush remove a an the due cause explain felt feel"
+    "say call rule exclude tell make repair mend fix replace clean wipe brush remove a an the due cause explain "
+    "felt feel"
 )
 _FORESEEING = stem_set("would could may might will can")
 _AFTER_FINE = stem_set(

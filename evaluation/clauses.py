@@ -19,8 +19,9 @@ CONCESSIONS = word_set("but however although though yet despite nevertheless non
 LABEL = "label"
 """Opener of what stands behind a heading such as "Defect:"."""
 _LABELS = stem_set(
-    "defect defects finding findings location place position area verdict result status recommendation action issue problem fault "
-    "flaw anomaly type kind cause consequence conclusion reason comment remark note severity damage observation disposition answer"
+    "defect defects finding findings location place position area verdict result status recommendation action issue "
+    "problem fault flaw anomaly type kind cause consequence conclusion reason comment remark note severity damage "
+    "observation disposition answer"
 )
 CONTRASTS = word_set("however except apart besides")
 """Openers that end what the clauses before them are about."""

@@ -1,4 +1,4 @@
-"""What a text says in particular: the words that are left when general talk, places and the question's own words are gone."""
+"""What a text says in particular: what is left of it without general talk, places and the question's own words."""
 
 from __future__ import annotations
 

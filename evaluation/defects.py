@@ -116,7 +116,11 @@ def naming(
         if not claim.weak and {_group(name) for name in concepts(claim)} & {_group(name) for name in wanted}
     ]
     asked = set(stems(question))
-    strong = [claim for claim in spoken if not claim.weak and not set(stems(claim.term)) <= asked]
+    strong = [
+        claim
+        for claim in spoken
+        if not claim.weak and not set(stems(claim.term)) <= asked and not _is_loose(claim, reading, question, product)
+    ]
     foreign = {claim.clause for claim in strong} if wanted else set()
     best = Naming("none", "")
     described = ""
@@ -140,6 +144,12 @@ def naming(
         return best
     nearest = max(likeness.between(described, [*truth.defect_texts]), default=0.0)
     return Naming("other", described, nearest)
+
+
+def _is_loose(claim: Claim, reading: Reading, question: str, product: str | None) -> bool:
+    """Whether a defect word is only used loosely, as in "it is broken" or "it is worn"."""
+    told = set(particulars(reading.clauses[claim.clause], question, product)) - set(stems(claim.term))
+    return claim.term in {"broken", "worn", "bust", "busted"} and not told
 
 
 def _is_particular(reading: Reading, number: int, question: str, product: str | None) -> bool:

@@ -67,7 +67,9 @@ def main() -> None:
     embedder = default_embedder()
     weights = fit_weights(embedder.encode(lists["good"]), embedder.encode(lists["bad"]))
     content = {"encoder": embedder.name, "ridge": _RIDGE, "weights": [round(float(one), _DECIMALS) for one in weights]}
-    text = "# Fitted by `python -m evaluation.impression` on exemplars.yaml; not written by hand.\n" + yaml.safe_dump(content)
+    text = "# Fitted by `python -m evaluation.impression` on exemplars.yaml; not written by hand.\n" + yaml.safe_dump(
+        content
+    )
     Path(__file__).with_name(WEIGHTS).write_text(text, encoding="utf-8")
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from evaluation.citing import citation_faults, cited_sentences
 from evaluation.defects import concepts, concepts_of, is_named, naming, texts_to_compare
 from evaluation.inspection import Family, MLEScore
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
-from evaluation.likeness import Embedder, Likeness
-from evaluation.logic import consequence_faults, doubt_faults, reason_faults
+from evaluation.likeness import Embedder, Likeness, concept_glosses
+from evaluation.logic import consequence_faults, doubt_faults, played_down, reason_faults
 from evaluation.placing import place_words, places_in, pointed_faults
 from evaluation.questions import family_of
 from evaluation.reading import Reading, read, with_impressions
@@ -23,13 +24,24 @@ from evaluation.stemming import stems
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
 
+if TYPE_CHECKING:
+    import numpy as np
+
 UNCLEAR = 0.15
 """Likeness to the right defect from which on a description at the right place gets the benefit of the doubt."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One answer on the judge's desk: the request, the answer as read, the truth, the question's family, and whether it asks for the use."""
+    """One answer on the judge's desk.
+
+    Attributes:
+        request: what was asked for.
+        reading: the answer, read.
+        truth: what it is held against.
+        family: the question's family.
+        use_asked: whether the question asks what may be done with the part.
+    """
 
     request: JudgeRequest
     reading: Reading
@@ -49,10 +61,11 @@ class LocalJudge:
 
     def __init__(self, embedder: Embedder | None = None) -> None:
         self._embedder = embedder
+        self._glosses: dict[str, np.ndarray] = {}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
-        likeness = Likeness(self._embedder)
+        likeness = Likeness(self._embedder, self._glosses)
         cases = [
             Case(
                 request,
@@ -64,6 +77,10 @@ class LocalJudge:
             for request in requests
         ]
         likeness.prepare(_texts(cases))
+        # Only the lexicon's own sentences are kept from call to call: answers come and go, these never change.
+        self._glosses = self._glosses or likeness.vectors_of(
+            gloss for entry in concept_glosses().values() for gloss in entry
+        )
         return [self._score(case, likeness) for case in cases]
 
     def _score(self, case: Case, likeness: Likeness) -> MLEScore:
@@ -140,6 +157,11 @@ def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[
         faults.append(Fault.of("split-state", good=verdict.good, bad=verdict.bad))
     if truth.state == "normal":
         return faults + _faults_on_normal(case)
+    if mild := played_down(reading):
+        faults.append(Fault.of("played-down", words=mild[0].words))
+        named = tuple(replace(claim, excused=False) if claim in mild else claim for claim in reading.claims)
+        case = replace(case, reading=replace(reading, claims=named))
+        reading = case.reading
     return faults + _defect_faults(case, likeness) + pointed_faults(reading, truth.cells)
 
 

@@ -1,4 +1,4 @@
-"""What a judge is: one answer with everything it may be held against goes in, a Multiscale Logical Evaluation comes out.
+"""What a judge is: an answer with all it may be held against goes in, a Multiscale Logical Evaluation comes out.
 
 Two judges stand behind the protocol `Judge`: the deterministic local one (`evaluation.judge_local`) and a language
 model behind an OpenAI-compatible endpoint (`evaluation.judge_llm`). Both follow `rubric.yaml`. An answer that cannot be

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,11 +26,12 @@ class Likeness:
 
     Args:
         embedder: turns texts into unit vectors; None takes `knowledge.embedding.default_embedder()` when first needed.
+        known: vectors of texts that need not be embedded again.
     """
 
-    def __init__(self, embedder: Embedder | None = None) -> None:
+    def __init__(self, embedder: Embedder | None = None, known: Mapping[str, np.ndarray] | None = None) -> None:
         self._embedder = embedder
-        self._vectors: dict[str, np.ndarray] = {}
+        self._vectors: dict[str, np.ndarray] = dict(known or {})
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Embeds texts in one batch (those already known are passed over)."""
@@ -42,6 +43,10 @@ class Likeness:
 
             self._embedder = default_embedder()
         self._vectors.update(zip(missing, self._embedder.encode(missing), strict=True))
+
+    def vectors_of(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """The vectors of those texts that have been prepared."""
+        return {text: self._vectors[text] for text in texts if text in self._vectors}
 
     def between(self, one: str, others: Sequence[str]) -> list[float]:
         """Cosine similarities of one text to others, rounded; 0 for empty texts."""

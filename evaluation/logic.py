@@ -1,13 +1,20 @@
-"""Logic of an answer: does the verdict follow from true reasons, does it contradict itself, does the consequence agree?"""
+"""Logic of an answer: does the verdict follow from its reasons, is it free of contradiction, does the consequence agree?"""
 
 from __future__ import annotations
 
+from evaluation.claims import Claim
 from evaluation.content import particulars
 from evaluation.inspection import Family, Verdict
 from evaluation.reading import Reading
 from evaluation.rubric import Fault
-from evaluation.stemming import stems
+from evaluation.stemming import stem_set, stems, word_set
 from evaluation.verdict import STRONG, SpokenVerdict
+
+_SO = word_set("so therefore hence thus otherwise")
+_EFFECTS = stem_set(
+    "would could may might will lead cause allow let lose reduce risk danger dangerous unsafe affect impair weaken endanger "
+    "otherwise consequence effect result"
+)
 
 
 def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list[Fault]:
@@ -17,9 +24,25 @@ def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list
     wrong = [claim for claim in uses if claim.stance == wrong_stance]
     if wrong:
         return [Fault.of("wrong-consequence", words=wrong[0].words)]
-    if family == "defect diagnosis" and not uses and reading.polar is None:
+    # A normal part has no consequence to tell of, once the question itself has been answered.
+    wanted = family == "defect diagnosis" and (state == "anomalous" or reading.polar is None)
+    if wanted and not uses and not _tells_effect(reading):
         return [Fault.of("no-consequence")]
     return []
+
+
+def _tells_effect(reading: Reading) -> bool:
+    """Whether a clause tells what may come of it ("it could break under load", "so moisture gets in")."""
+    return any(clause.opener in _SO or _EFFECTS & set(clause.stems) for clause in reading.clauses)
+
+
+def played_down(reading: Reading) -> list[Claim]:
+    """Defects that the answer reports and calls harmless or tolerable in the same breath."""
+    return [
+        claim
+        for claim in reading.claims
+        if claim.stance == "bad" and claim.concept and claim.tolerated and not claim.weak
+    ]
 
 
 def reason_faults(

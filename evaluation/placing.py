@@ -33,10 +33,12 @@ _COLUMN_WORDS = {
 }
 _MIDDLE_WORDS = "centre center middle central centrally mid midway halfway core heart midpoint centred centered"
 _CORNERS = {
-    "northwest": (0, 0), "north-west": (0, 0), "northwestern": (0, 0), "north-western": (0, 0), "northeast": (0, 2), "north-east": (0, 2),
-    "northeastern": (0, 2), "north-eastern": (0, 2), "southwest": (2, 0), "south-west": (2, 0), "southwestern": (2, 0),
-    "south-western": (2, 0), "southeast": (2, 2), "south-east": (2, 2), "southeastern": (2, 2), "south-eastern": (2, 2),
-}  # fmt: skip
+    f"{row}{hyphen}{column}{ending}": (2 * down, 2 * right)
+    for down, row in enumerate(("north", "south"))
+    for right, column in enumerate(("west", "east"))
+    for hyphen in ("", "-")
+    for ending in ("", "ern")
+}
 _CLOCK = {
     12: (0, 1),
     1: (0, 2),
@@ -65,21 +67,36 @@ _JOINTS = word_set(
     "- of the its and at in to on side hand corner edge , area part half third quarter quadrant section region end far "
     "very about roughly just almost near close towards toward along line extreme somewhat slightly"
 )
-_BETWEEN = re.compile(
-    r"\bbetween (?:the )?(?:top|bottom|left|right|upper|lower)(?: \w+)? and (?:the )?(?:top|bottom|left|right|upper|lower)(?: (?:edge|end|side|half))?\b"
+_ENDS = r"(?:the )?(?:top|bottom|left|right|upper|lower)"
+_BETWEEN = re.compile(rf"\bbetween {_ENDS}(?: \w+)? and {_ENDS}(?: (?:edge|end|side|half))?\b")
+_PREPOSITIONS = (
+    "in|at|on|through|across|next|behind|above|below|under|by|where|beside|along|down|up|into|over|before|after|"
+    "here|there"
 )
-_NOT_PLACES = (
-    re.compile(r"\b(?:not|quite|all|just) right\b(?!(?: |-)(?:side|hand|edge|corner|half|part|end))"),
-    re.compile(r"^\s*right\s*,|(?<!the )\bright (?:in|at|on|through|across|next|behind|above|below|under|by|where|beside|along|down|up|into|over|before|after|here|there)\b"),
-    re.compile(r"\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not) right(?=[.,;!]|$)|\b(?:all|just|quite|that is|is|are|be|looks?|seems?|not|the) right(?= (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place|position|number))"),
-    re.compile(r"\bright(?:ly)? (?:away|now|through|across|angles?|answer|verdict|where it should)\b"),
-    re.compile(r"\b(?:is|are|was|were|been|be|has|have|nothing|what|no \w+|anything) left(?= (?:out|over|off|behind|unfilled|empty|open|to)\b|[.,;!]|$)"),
-    re.compile(r"\bwhat(?: is|'s| was) left\b"),
-    re.compile(r"\bleft (?:out|over|off|behind|unfilled|empty|a|an|by|some)\b"),
-    re.compile(r"\bon top of (?:that|this|it all)\b|\bfrom top to bottom\b|\btop (?:quality|grade|notch|condition|shape)\b|\b(?:above|below) (?:standard|average|spec\w*|the (?:limit|standard|threshold|required))\b|\bat (?:the )?(?:bottom|heart) of (?:it|this)\b"),
-    re.compile(r"\b(?:from )?(?:left to right|right to left|side to side|edge to edge)\b"),
-    re.compile(r"\bbase (?:material|metal|line)\b|\bbaseline\b|\bmid-?(?:grey|gray|tone)\b|\bcopyright\b"),
-)  # fmt: skip
+_SIDES = "side|hand|edge|corner|half|part|end"
+_NOT_PLACES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # "right" as a judgement or an emphasis
+        rf"\b(?:not|quite|all|just) right\b(?!(?: |-)(?:{_SIDES}))",
+        rf"^\s*right\s*,|(?<!the )\bright (?:{_PREPOSITIONS})\b",
+        r"\b(?:that is|is|are|be|looks?|seems?) right(?=[.,;!]|$)",
+        r"\b(?:is|are|be|looks?|seems?|the) right(?= (?:size|colou?r|way|part|type|shape|order|one|answer|amount|place))",
+        r"\b(?:is|the) right(?= (?:position|number))",
+        r"\bright(?:ly)? (?:away|now|through|across|angles?|answer|verdict|where it should)\b",
+        # "left" as what remains
+        r"\bwhat(?: is|'s| was) left\b",
+        r"\b(?:is|are|was|were|been|be|has|have) left(?= (?:out|over|off|behind|unfilled|empty|open|to)\b|[.,;!]|$)",
+        r"\b(?:nothing|what|no \w+|anything) left(?= (?:out|over|off|behind|unfilled|empty|open|to)\b|[.,;!]|$)",
+        r"\bleft (?:out|over|off|behind|unfilled|empty|a|an|by|some)\b",
+        # "top", "above", "below", "bottom" in fixed expressions
+        r"\bon top of (?:that|this|it all)\b|\bfrom top to bottom\b|\bat (?:the )?(?:bottom|heart) of (?:it|this)\b",
+        r"\btop (?:quality|grade|notch|condition|shape)\b",
+        r"\b(?:above|below) (?:standard|average|spec\w*|the (?:limit|standard|threshold|required))\b",
+        r"\b(?:from )?(?:left to right|right to left|side to side|edge to edge)\b",
+        r"\bbase (?:material|metal|line)\b|\bbaseline\b|\bmid-?(?:grey|gray|tone)\b|\bcopyright\b",
+    )
+)
 
 
 PLACE_STEMS: frozenset[str] = frozenset(

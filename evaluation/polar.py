@@ -35,9 +35,11 @@ _QUANTIFIERS = stem_set("some every no none nothing nobody neither not all both 
 _WHOLES = stem_set("all both every each")
 _NEGATIVE = stem_set("not never hardly none nothing nobody no neither")
 _FILLERS = stem_set(
-    "me them us be do have the a an so say think that any all more at really indeed either unfortunately afraid it this to of in on and "
-    "for with as say call one them i we you would could should can will there such quite just also still certainly clearly "
-    "definitely surely , sadly believe than seem rather prefer honest personal happy gladly presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing nobody something anything somewhere anywhere anyone someone"
+    "me them us be do have the a an so say think that any all more at really indeed either unfortunately afraid it "
+    "this to of in on and for with as call one i we you would could should can will there such quite just also "
+    "still certainly clearly definitely surely , sadly believe than seem rather prefer honest personal happy gladly "
+    "presumably probably perhaps maybe guess suppose likely very well no not never hardly none nothing nobody "
+    "something anything somewhere anywhere anyone someone"
 )
 
 

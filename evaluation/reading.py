@@ -85,8 +85,8 @@ def _surroundings(clauses: list[Clause], number: int) -> tuple[tuple[str, ...], 
 
 
 _FILLERS = stem_set(
-    "n/a that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so visible in sight "
-    "the part probably really , seem have do can will be so far as judge tell check criticise criticize "
+    "n/a that i we can could be there to see find at all here whatsoever worth mentioning on it of this kind so "
+    "visible in sight the part probably really , seem have do will far as judge tell check criticise criticize "
     "complain object worry remark about"
 )
 _NONE = stem_set("none nothing")

@@ -14,9 +14,10 @@ from evaluation.reading import read
 from evaluation.stemming import stem_set, stems, word_set, words
 
 _USES = stem_set(
-    "use usable used ship sell deliver release approve accept pass install fit mount operate operation safe unsafe service "
-    "serviceable reject scrap replace repair rework keep stay remain run wear eat drink drive climb leave fail dangerous danger "
-    "harmless risk withdraw discard work reliable function sort hold load action intervene needed"
+    "use usable used ship sell deliver release approve accept pass install fit mount operate operation safe unsafe "
+    "service serviceable reject scrap replace repair rework keep stay remain run wear eat drink drive climb leave "
+    "fail dangerous danger harmless risk withdraw discard work reliable function sort hold load action intervene "
+    "needed"
 )
 _DENYING = stem_set("deny denies refute dispute exclude rule")
 _OPEN = word_set(
@@ -66,12 +67,6 @@ def question_polarity(question: str) -> Verdict | None:
     if len(stances) == 1 and question.strip().endswith("?"):
         return "normal" if stances == {"good"} else "anomalous"
     return None
-
-
-def presupposes_defect(question: str) -> bool:
-    """Whether a question takes for granted that there is a defect ("Where is the scratch?", "Which defect is it?")."""
-    reading = read(question)
-    return question_polarity(question) is None and any(claim.stance == "bad" for claim in reading.claims)
 
 
 def asks_for_use(question: str) -> bool:

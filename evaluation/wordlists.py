@@ -67,5 +67,5 @@ def concept_table() -> PhraseTable:
 
 @cache
 def exemplars() -> dict[str, list[str]]:
-    """The exemplar clauses of exemplars.yaml: good, bad, neutral."""
+    """The exemplar clauses of exemplars.yaml: good and bad."""
     return _yaml("exemplars.yaml")
