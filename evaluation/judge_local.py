@@ -136,16 +136,32 @@ def _as_score(faults: list[Fault], placed: bool) -> MLEScore:
     )
 
 
+def without_quotations(reading: Reading, facts: Sequence[str]) -> Reading:
+    """The reading without claims that stand word for word in a given fact.
+
+    A quoted fact is general knowledge, not what the answer says of this part ("a cell that passes less current ..." lets
+    nothing pass). Short claims stay: "is cracked" stands in many facts and is still the answer's own.
+    """
+    known = [" ".join(stems(fact)) for fact in facts]
+    claims = tuple(
+        claim
+        for claim in reading.claims
+        if len(words := stems(claim.words)) < 5 or not any(" ".join(words) in fact for fact in known)
+    )
+    return replace(reading, claims=claims)
+
+
 def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[Fault]:
     """All faults of one answer, in no particular order."""
     reading, truth = case.reading, case.truth
     if verdict.state is None:
         return _faults_without_verdict(reading, truth)
+    own = without_quotations(reading, case.request.facts)
     faults = [
-        *reason_faults(reading, verdict, case.request.question, case.request.object),
+        *reason_faults(own, verdict, case.request.question, case.request.object),
         *doubt_faults(verdict),
         *citation_faults(case.request.answer, case.request.facts, likeness),
-        *consequence_faults(reading, verdict.state, case.family),
+        *consequence_faults(own, verdict.state, case.family),
     ]
     if verdict.state != truth.state:
         return faults + _faults_of_wrong_state(reading, verdict, truth)
