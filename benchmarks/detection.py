@@ -64,9 +64,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--headline", action="store_true")
+    parser.add_argument("--categories", help="names with commas between them")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     categories = HEADLINE.get(arguments.data.name) if arguments.headline else None
+    if arguments.categories:
+        categories = arguments.categories.split(",")
     out = arguments.out
     runs = {
         shots: measure(arguments.data, shots, arguments.draws, categories, out and out / f"shots-{shots}")
