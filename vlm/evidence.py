@@ -45,8 +45,8 @@ REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
 
 _CONFIDENCE = {
-    "references": "From the distance between score and threshold, in units of the scatter that the references suggest.",
-    "builtin": "From the distance between score and built-in threshold, in units of the scatter among good pictures.",
+    "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
+    "builtin": "From the distance to the built-in threshold, in units of the scatter among good pictures; not calibrated.",
 }
 
 
