@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from knowledge.sqlite import write_ahead
 from vlm.errors import BackendError
 
 _TABLE = """CREATE TABLE IF NOT EXISTS replies (
@@ -69,8 +70,7 @@ class ReplyCache:
 
     def _prepare(self) -> None:
         with closing(sqlite3.connect(self.file, timeout=_PATIENCE)) as database:
-            # Readers do not wait for a writer, and a killed writer leaves the file whole.
-            database.execute("PRAGMA journal_mode=WAL")
+            write_ahead(database, _PATIENCE)
             database.execute(_TABLE)
             database.commit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,36 @@ def connect(path: Path, synchronous: str = "normal") -> sqlite3.Connection:
     """
     db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     try:
-        db.execute("pragma journal_mode=wal")
+        write_ahead(db, patience=60)
         db.execute(f"pragma synchronous={synchronous}")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def write_ahead(db: sqlite3.Connection, patience: float) -> None:
+    """Switches a file to write-ahead logging: readers do not wait for a writer, and a killed writer leaves it whole.
+
+    SQLite's own time-out does not cover this switch: two processes that make one file together may meet here, and one
+    of them would fail at once. So this waits for the other.
+
+    Args:
+        db: an open connection.
+        patience: seconds to wait.
+
+    Raises:
+        sqlite3.OperationalError: the file is still locked after `patience`, or cannot be written.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            db.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterator[list[Any]]:
