@@ -1,0 +1,29 @@
+"""`sage-train`: preference data, its scores, and the trainers of both stages; heavy parts are imported on use."""
+
+from __future__ import annotations
+
+import typer
+
+from vlm.commandline import run_app
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+ON_INTERRUPT = "Scores and checkpoints are kept in the folder of --out: run the same command (edpo: with --resume) again."
+
+
+@app.callback()
+def _about() -> None:
+    """Builds and scores ranked answers, and aligns a model with them (stage 2, E-DPO)."""
+
+
+def main() -> None:
+    """Entry point of `sage-train`."""
+    run_app(app, on_interrupt=ON_INTERRUPT)
+
+
+if __name__ == "__main__":
+    main()
