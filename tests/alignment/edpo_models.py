@@ -1,0 +1,64 @@
+"""Tiny models for the tests of E-DPO: a language model, and SAGE around every tested vision-language model."""
+
+from __future__ import annotations
+
+import torch
+from tiny_models import IMAGE_ID, VOCABULARY, WRAPPED, vision_inputs
+
+from vlm.modeling_sage import SageForConditionalGeneration
+
+HEADER, STATES = [30, 31, 32], [[40], [41, 42]]
+FACT_ID = VOCABULARY
+ANSWERS = [[[40, 60, 61, 2], [41, 42, 70, 2]], [[40, 62, 2], [41, 42, 63, 64, 65, 2]]]
+"""Two answers for each of two prompts, of unlike lengths."""
+
+
+def wrapped(kind: str) -> SageForConditionalGeneration:
+    """SAGE around a tiny vision-language model, its own weights large enough to matter."""
+    model = SageForConditionalGeneration.from_base(
+        WRAPPED[kind](), distinct=3, state_words=STATES, answer_header=HEADER, fusion_heads=4
+    )
+    torch.manual_seed(0)
+    for name, linear in model.fusion.named_modules():
+        if isinstance(linear, torch.nn.Linear) and "image_projection" not in name:
+            torch.nn.init.normal_(linear.weight, std=0.3)
+    return model
+
+
+def picture_prompts(kind: str, rows: tuple[int, ...] = (0, 1)) -> dict[str, torch.Tensor]:
+    """Inputs for prompts with a picture, two facts and evidence; the second prompt is longer, so the first is padded."""
+    pictures = [torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(row)) for row in rows]
+    images, tokens = vision_inputs(kind, torch.cat(pictures))
+    prompts = [
+        [1, 20 + row, *[IMAGE_ID] * tokens, FACT_ID, FACT_ID, *([50, 51, 52] if row else [60]), *HEADER] for row in rows
+    ]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    words = torch.randint(50, 120, (2, 2, 5), generator=torch.Generator().manual_seed(7))
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        **images,
+        "fact_ids": words[list(rows)],
+        "evidence_log_odds": torch.tensor([1.5, -2.0])[list(rows)],
+    }
+    if kind == "qwen2_5_vl":
+        inputs["mm_token_type_ids"] = (ids == IMAGE_ID).int()
+    return inputs
+
+
+def text_prompts() -> dict[str, torch.Tensor]:
+    """Two prompts of words alone, the first padded."""
+    ids = torch.tensor([[0, 0, 1, 20, 21], [1, 22, 23, 24, 25]])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+def plain_log_probs(model, prompt: dict[str, torch.Tensor], row: int, answer: list[int], **extra) -> torch.Tensor:
+    """log pi of each token of one answer, by one ordinary forward pass over prompt and answer: what sharing must equal."""
+    keep = prompt["attention_mask"][row].bool()
+    head = prompt["input_ids"][row][keep]
+    ids = torch.cat((head, torch.tensor(answer)))[None]
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].float()
+    told = logits[len(head) - 1 : -1].log_softmax(dim=-1)
+    return told.gather(1, torch.tensor(answer)[:, None])[:, 0]
