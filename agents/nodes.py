@@ -16,6 +16,7 @@ from langgraph.types import interrupt
 
 from agents import wording
 from agents.state import EvidenceSummary, InspectionState
+from agents.vlm_answer import answer_with_pictures
 from agents.workbench import AgentContext, Workbench
 from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
 from knowledge.facts import Fact
@@ -262,6 +263,12 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     request, evidence, product = request_of(state), state["evidence"], state["product"]
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
+    seen = answer_with_pictures(state, runtime.context.workbench, facts, questions)
+    if seen is not None and seen.answers:
+        for said in seen.answers:
+            runtime.stream_writer({"event": "answer", "question": said["question"], "text": said["text"]})
+        update = {"answers": seen.answers, "defect": seen.defect, "warnings": seen.warnings}
+        return {**update, "round": state.get("round", 0) + 1}, f"{len(seen.answers)} answers; {seen.note}"
     worded, note = word_finding(state, runtime, facts)
     answers = []
     for question in questions:
@@ -278,7 +285,8 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             ).model_dump(mode="json")
         )
         runtime.stream_writer({"event": "answer", "question": question.text, "text": text})
-    return {"answers": answers, "round": state.get("round", 0) + 1}, f"{len(answers)} answers; {note}"
+    update = {"answers": answers, "warnings": seen.warnings if seen else []}
+    return {**update, "round": state.get("round", 0) + 1}, f"{len(answers)} answers; {note}"
 
 
 def word_finding(

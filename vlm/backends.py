@@ -75,6 +75,10 @@ class Choice:
     samples: int = 0
 
 
+class UndecidedError(BackendError):
+    """A model's replies begin with none of the answers that it was given to choose from."""
+
+
 @dataclass
 class Usage:
     """Requests and tokens of a back end since it was made; safe to add to from several threads."""
@@ -285,6 +289,7 @@ __all__ = [
     "Completion",
     "LanguageBackend",
     "Message",
+    "UndecidedError",
     "Usage",
     "load_backend",
 ]

@@ -52,9 +52,7 @@ def evidence_picture(test: Image.Image, references: Sequence[Image.Image], evide
     if references:
         more = f" (1 of {len(references)})" if len(references) > 1 else ""
         panels.append((f"Reference{more}", _fit(references[0])))
-    marked = _fit(overlay(test, evidence))
-    _draw_boxes(marked, evidence, marked.width / test.width, marked.height / test.height)
-    panels.append(("Evidence", marked))
+    panels.append(("Evidence", marked_picture(test, evidence, PANEL)))
 
     width = sum(panel.width for _, panel in panels) + _GAP * (len(panels) + 1)
     height = _HEAD + max(panel.height for _, panel in panels) + _FOOT
@@ -69,6 +67,13 @@ def evidence_picture(test: Image.Image, references: Sequence[Image.Image], evide
     return canvas
 
 
+def marked_picture(test: Image.Image, evidence: Evidence, side: int = 768) -> Image.Image:
+    """The picture with its evidence laid over it and its regions in numbered boxes, scaled to `side` pixels."""
+    marked = _fit(overlay(test, evidence), side)
+    _draw_boxes(marked, evidence, marked.width / test.width, marked.height / test.height)
+    return marked
+
+
 def _colour(share: np.ndarray) -> np.ndarray:
     """(H, W) shares from 0 to 1 to (H, W, 3) colours."""
     position = share * (len(_COLOURS) - 1)
@@ -77,11 +82,11 @@ def _colour(share: np.ndarray) -> np.ndarray:
     return _COLOURS[low] * (1 - rest) + _COLOURS[low + 1] * rest
 
 
-def _fit(image: Image.Image) -> Image.Image:
-    """The picture scaled (up or down) to fill a panel, its shape kept."""
+def _fit(image: Image.Image, side: int = PANEL) -> Image.Image:
+    """The picture scaled (up or down) so that its longer side has `side` pixels, its shape kept."""
     from PIL import Image
 
-    scale = PANEL / max(image.size)
+    scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 

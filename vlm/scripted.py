@@ -16,6 +16,7 @@ from vlm.backends import (
     Choice,
     Completion,
     Message,
+    UndecidedError,
     Usage,
     check_choices,
     check_messages,
@@ -114,12 +115,13 @@ class ScriptedBackend:
         return [self.generate(messages, **settings) for messages in list_of_messages]
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], *, seed: int = 0) -> Choice:
-        """Certainty for the choice with which the next reply begins; equal probabilities if it begins with none."""
+        """Certainty for the choice with which the next reply begins; raises `UndecidedError` if it begins with none."""
         check_choices(choices)
         reply = self.complete(messages, max_new_tokens=10_000, seed=seed).text.strip().lower()
         hits = [choice for choice in choices if reply.startswith(choice.lower())]
-        share = {choice: 1.0 / len(hits) if hits else 1.0 / len(choices) for choice in (hits or choices)}
-        return Choice({choice: share.get(choice, 0.0) for choice in choices}, how="sampling", samples=bool(hits))
+        if not hits:
+            raise UndecidedError(f"The reply {reply[:60]!r} of {self._name} begins with none of {list(choices)!r}.")
+        return Choice({choice: (choice in hits) / len(hits) for choice in choices}, how="sampling", samples=1)
 
     def _next(self, checked: list[dict[str, Any]]) -> str:
         with self._lock:

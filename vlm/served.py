@@ -22,6 +22,7 @@ from vlm.backends import (
     Choice,
     Completion,
     Message,
+    UndecidedError,
     Usage,
     check_choices,
     check_messages,
@@ -181,7 +182,7 @@ class ServedBackend:
         """Probabilities of the choices as the reply's beginning: from `logprobs` where offered, else from 16 draws.
 
         Raises:
-            BackendError: the replies begin with none of the choices.
+            UndecidedError: the replies begin with none of the choices.
         """
         check_choices(choices)
         if "logprobs" not in self._refused:
@@ -316,7 +317,7 @@ class ServedBackend:
         counts = {choice: sum(text.startswith(choice.lower()) for text in texts) for choice in choices}
         total = sum(counts.values())
         if not total:
-            raise BackendError(
+            raise UndecidedError(
                 f"None of {_DRAWS} replies of {self.name} begins with {' or '.join(map(repr, choices))} "
                 f"(one was {texts[0][:60]!r}); ask for exactly these words."
             )

@@ -13,7 +13,7 @@ from agents.inspector import SageInspector
 from agents.workbench import Workbench
 from evaluation.inspection import InspectionRequest, MLEScore
 from knowledge.store import FactStore
-from vlm.backends import load_backend
+from vlm.backends import Capabilities, load_backend
 from vlm.errors import InputError
 from vlm.scripted import ScriptedBackend
 
@@ -148,7 +148,10 @@ def test_a_wording_that_contradicts_the_evidence_is_dropped(
     inspector: SageInspector, cracked: Path, good: Path
 ) -> None:
     parts = inspector.workbench
-    lie = ScriptedBackend(["The solar cell matches the good reference perfectly in the lower right and the centre."])
+    lie = ScriptedBackend(
+        ["The solar cell matches the good reference perfectly in the lower right and the centre."],
+        capabilities=Capabilities(streaming=True),
+    )
     bench = Workbench(inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=lie)
     request = InspectionRequest(image=cracked, references=[good], domain="photovoltaics", product="solar cell")
     trace = SageInspector(workbench=bench).inspect(request)
