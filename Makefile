@@ -13,10 +13,10 @@ CELLS = $(shell $(BIN)/python -c 'import importlib.util as u; print(next(iter(u.
 CRACKED ?= $(CELLS)/cell0404.png
 GOOD ?= $(CELLS)/cell0532.png
 
-.PHONY: help setup inspect test lint benchmark pins clean
+.PHONY: help setup inspect test notebooks notebooks-store lint benchmark pins clean
 
 help:  ## Say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
 
 setup: $(STAMP)  ## Make .venv with the pinned packages and the model weights (skipped when nothing changed)
 
@@ -34,6 +34,12 @@ inspect: setup  ## Inspect a cracked solar cell against a good one, with evidenc
 
 test: setup  ## Run the test suite
 	@$(BIN)/python -m pytest
+
+notebooks: setup  ## Run all notebooks afresh and compare them with their stored outputs
+	@$(BIN)/python tools/notebooks.py
+
+notebooks-store: setup  ## Run all notebooks afresh and store their outputs
+	@$(BIN)/python tools/notebooks.py --store
 
 lint: setup  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
