@@ -18,7 +18,7 @@ from vlm.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, one_thread
 from vlm.errors import InputError
 from vlm.explanations import WINDOW, evidence_without_reference
 from vlm.images import even_exposure
-from vlm.references import BankSettings, ReferenceBank, bank_distances, build_bank, weighted
+from vlm.references import LOOKS_SHARE, BankSettings, Look, ReferenceBank, build_bank, context_of, image_score
 from vlm.regions import EvidenceRegion, find_regions
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Evidence:
         distinct: (K,) int64 indices of the distinct patches into `features` row by row (Eq. 1), most distant first.
         features: (h, w, C) patch features of the picture.
         distances: (h, w) evidence of each patch.
+        margins: (h, w) `distances` as `margin` counts them: 0 at the threshold, 1 a spread among good pictures above.
         reference_features: (h, w, C) patch features of the first reference, or None.
         warnings: sentences about what was read but is doubtful.
         margin: (score - threshold) in units of the spread among good pictures, for calibration.
@@ -120,6 +121,7 @@ class Evidence:
     distinct: torch.Tensor
     features: torch.Tensor
     distances: torch.Tensor
+    margins: torch.Tensor
     reference_features: torch.Tensor | None = None
     warnings: list[str] = field(default_factory=list)
     margin: float = 0.0
@@ -175,19 +177,26 @@ class EvidenceExtractor:
     def _with_references(self, image: Image.Image, bank: ReferenceBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
         plain = bank.method == "nearest-neighbour"
-        features = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size)[0]
-        tokens = features if plain else weighted(features, self.encoder.emphasis)
-        distances = bank_distances(tokens, bank, self.settings.matching)
-        score = float(top_mean(distances, self._share(with_reference=True)))
-        margin = (score - bank.threshold) / max(bank.spread, 1e-6)
-        standard = _Standard(bank.threshold, margin, "references", bank.threshold_reason, bank.threshold - bank.spread)
+        seen = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size, context=not plain)
+        look = Look(self.encoder, seen[0], context_of(seen, 0))
+        features = look.features
+        score, distances = image_score(look, bank, self.settings.matching, self._share(with_reference=True))
+        spread = max(bank.spread, 1e-6)
+        standard = _Standard(
+            bank.threshold,
+            (score - bank.threshold) / spread,
+            (distances - bank.threshold) / spread,
+            "references",
+            bank.threshold_reason,
+            bank.threshold - bank.spread,
+        )
         return self._report(image, features, distances, score, standard, bank, _doubts(features, bank))
 
     def _share(self, with_reference: bool) -> float:
         """Share of patches that make the score: flaws may be small, but asymmetry and looks alone are noisier."""
         if self.settings.top_share is not None:
             return self.settings.top_share
-        return 0.003 if with_reference and self.settings.method == "sage" else 0.01
+        return 0.003 if with_reference and self.settings.method == "sage" else LOOKS_SHARE
 
     def _without_reference(self, image: Image.Image) -> Evidence:
         """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
@@ -200,15 +209,17 @@ class EvidenceExtractor:
         if plain:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
-            margin = (score - threshold) / spread
+            margin, margins = (score - threshold) / spread, (distances - threshold) / spread
         else:
-            context = encoded.context[0] if encoded.context else None
-            tokens = weighted(features, self.encoder.emphasis)
-            log_odds, grid = evidence_without_reference(tokens, context, share)
+            look = Look(self.encoder, features, context_of(encoded, 0))
+            log_odds, grid = evidence_without_reference(look.tokens, look.context, share)
             distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
             score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
-            margin = (log_odds - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD
-        standard = _Standard(threshold, margin, "builtin", BUILTIN_REASON, REGION_EDGE * threshold)
+            margin, margins = (
+                (log_odds - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD,
+                (grid - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD,
+            )
+        standard = _Standard(threshold, margin, margins, "builtin", BUILTIN_REASON, REGION_EDGE * threshold)
         return self._report(image, features, distances, score, standard)
 
     def _report(
@@ -241,6 +252,7 @@ class EvidenceExtractor:
             distinct=distinct_patches(-distances.flatten(), self.settings.distinct),
             features=features,
             distances=distances,
+            margins=standard.margins,
             reference_features=bank.features[0] if bank else None,
             warnings=list(warnings),
             margin=standard.margin,
@@ -249,10 +261,11 @@ class EvidenceExtractor:
 
 @dataclass(frozen=True)
 class _Standard:
-    """The threshold a score is held to, by how many spreads of good pictures it passes it, and where regions end."""
+    """The threshold a score is held to, by how many spreads score and patches pass it, and where regions end."""
 
     threshold: float
     margin: float
+    margins: torch.Tensor
     source: Literal["references", "builtin"]
     reason: str
     region_edge: float

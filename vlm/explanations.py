@@ -1,13 +1,15 @@
 """How well each patch is explained: by the references anywhere, by them at the same place, by its own mirror.
 
-What none of these explains is evidence of a defect. The explanations are averaged and none is chosen by product: a part
-that lies in any direction is explained by turned references, an aligned part by the same place, a symmetric part by
-itself, and an explanation that does not apply adds about the same amount everywhere and so changes no order.
+What none of these explains is evidence of a defect. The four distances (two of them match anywhere: one under the
+encoder's weights of scales with turned references, one plainly) are averaged with weights that the pictures themselves
+give: an explanation that fails for the *typical* patch does not apply to this part (it is not aligned with its
+reference, or has no mirror), and then it says nothing of the odd patch either. No product is known by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm.comparison import (
@@ -33,16 +35,41 @@ RARITY_OFFSET = -3.0
 """Log-odds of a patch that is not rare at all, for encoders that have no defect head."""
 
 
+SAME_PLACE_APPLIES = (0.08, 0.04)
+"""Where the same place still counts half, and how softly it fades: median distance beyond that of a match anywhere."""
+
+MIRROR_APPLIES = (0.10, 0.05)
+"""The same for the mirror."""
+
+LOOKS_WEIGHT = 0.025
+"""Distance that a unit of zero-shot log-odds is worth beside a reference (docs/detection.md)."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What a picture is compared with.
+
+    Attributes:
+        patches: (m, C) vectors of the references and their turned copies, under the encoder's weights of scales.
+        grids: (h, w, C) vectors of each reference as it was given, under these weights.
+        plain: (n, C) vectors of the references as given, all scales alike.
+    """
+
+    patches: torch.Tensor
+    grids: Sequence[torch.Tensor]
+    plain: torch.Tensor
+
+
 def distance_to_references(
-    tokens: torch.Tensor, patches: torch.Tensor, grids: Sequence[torch.Tensor], matching: Matching = "nearest"
+    features: torch.Tensor, tokens: torch.Tensor, standard: Standard, matching: Matching = "nearest"
 ) -> torch.Tensor:
-    """Mean of three distances of every patch: to all reference patches, to those at the same place, to its own mirror.
+    """Weighted mean of four distances of every patch: twice to its match anywhere, to the same place, to its mirror.
 
     Args:
-        tokens: (h, w, C) unit-length vectors of the picture.
-        patches: (m, C) vectors of the references and their turned copies.
-        grids: (h, w, C) vectors of each reference as it was given.
-        matching: inner operator of Eq. 1 for the first distance. "paper" takes this distance alone, as Eq. 1 does.
+        features: (h, w, C) unit-length vectors of the picture, all scales alike.
+        tokens: the same under the encoder's weights of scales.
+        standard: the references.
+        matching: inner operator of Eq. 1 for matches anywhere. "paper" takes the first distance alone, as Eq. 1 does.
 
     Returns:
         (h, w) distances.
@@ -50,13 +77,45 @@ def distance_to_references(
     import torch
 
     shape = tokens.shape[:2]
-    anywhere = 1 - patch_similarity(tokens.flatten(0, 1), patches, matching=matching).reshape(shape)
+    anywhere = 1 - patch_similarity(tokens.flatten(0, 1), standard.patches, matching=matching).reshape(shape)
     if matching == "paper":
         return anywhere
-    aligned = [window_similarity(tokens, on_grid(grid, shape), WINDOW) for grid in grids]
+    plainly = 1 - patch_similarity(features.flatten(0, 1), standard.plain).reshape(shape)
+    aligned = [window_similarity(tokens, on_grid(grid, shape), WINDOW) for grid in standard.grids]
     same_place = 1 - torch.stack(aligned).amax(dim=0)
     mirrored = 1 - mirror_similarity(tokens, WINDOW)
-    return (anywhere + same_place + mirrored) / 3
+    place_weight = applicability(same_place - anywhere, *SAME_PLACE_APPLIES)
+    mirror_weight = applicability(mirrored - anywhere, *MIRROR_APPLIES)
+    total = anywhere + plainly + place_weight * same_place + mirror_weight * mirrored
+    return total / (2 + place_weight + mirror_weight)
+
+
+def applicability(excess: torch.Tensor, half: float, softness: float) -> float:
+    """How far an explanation applies to a part, 0 to 1, from what it leaves of the typical patch.
+
+    Args:
+        excess: (h, w) its distances beyond those of a match anywhere. A defect hardly moves their median.
+        half: median at which it counts half.
+        softness: how quickly it fades around that.
+    """
+    import math
+
+    return 1 / (1 + math.exp((float(excess.median()) - half) / softness))
+
+
+def with_looks(distances: torch.Tensor, log_odds: float, top_share: float) -> tuple[float, torch.Tensor]:
+    """Adds what the picture looks like by itself to the comparison with references.
+
+    Args:
+        distances: (h, w) from `distance_to_references`.
+        log_odds: image score of `evidence_without_reference`.
+        top_share: share of the highest patches whose mean is the image score.
+
+    Returns:
+        Score, and the map shifted so that its own highest patches have the score as their mean.
+    """
+    shift = LOOKS_WEIGHT * log_odds
+    return float(top_mean(distances, top_share)) + shift, distances + shift
 
 
 def evidence_without_reference(

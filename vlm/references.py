@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm.comparison import Matching, patch_similarity, top_mean
-from vlm.explanations import distance_to_references
+from vlm.explanations import Standard, distance_to_references, evidence_without_reference, with_looks
 from vlm.images import even_exposure
 from vlm.self_similarity import DISTURBANCES, disturbed, threshold_of_one, threshold_of_several
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from vlm.encoders import PatchEncoder
+    from vlm.encoders import PatchEncoder, PatchFeatures
 
 MAX_PATCHES = 40_000
 """Reference patches kept at most: more would cost seconds an image and hardly explain anything new."""
 
 MAX_ALIGNED = 8
 """References compared place by place at most, which bounds the time with many references."""
+
+LOOKS_SHARE = 0.01
+"""Share of the highest patches that make the score of what a picture looks like by itself."""
 
 TURNED_SHARE = 4
 """One in this many patches of each turned copy is kept: neighbours are nearly alike, and eight full copies are slow."""
@@ -90,23 +93,22 @@ def _self_scores(
     """Scores of good pictures that the references themselves provide."""
     if len(views) > 1:
         pairs = [
-            (view.grid, _joined(encoder, [*views[:index], *views[index + 1 :]], settings))
+            (view.look, _joined(encoder, [*views[:index], *views[index + 1 :]], settings))
             for index, view in enumerate(views)
         ]
     else:
         bank = _joined(encoder, views, settings)
-        copies = encoder.encode([disturbed(references[0], *how) for how in DISTURBANCES], settings.size).maps
         plain = settings.method == "nearest-neighbour"
-        pairs = [(copy if plain else weighted(copy, encoder.emphasis), bank) for copy in copies]
-    distances = [bank_distances(tokens, bank, settings.matching) for tokens, bank in pairs]
-    return [float(top_mean(distance, settings.top_share)) for distance in distances]
+        copies = encoder.encode([disturbed(references[0], *how) for how in DISTURBANCES], settings.size, context=not plain)
+        pairs = [(Look(encoder, copies.maps[index], context_of(copies, index)), bank) for index in range(len(copies))]
+    return [image_score(look, bank, settings.matching, settings.top_share)[0] for look, bank in pairs]
 
 
 @dataclass
 class _Reference:
-    """One reference: its features, its grid under the method's weights, and the patches it gives to the bank."""
+    """One reference: how it looks, its grid under the method's weights, and the patches it gives to the bank."""
 
-    features: torch.Tensor
+    look: Look
     grid: torch.Tensor
     patches: torch.Tensor
 
@@ -117,12 +119,13 @@ class _Reference:
 
         if plain:
             features = encoder.encode([image], size)[0]
-            return cls(features, features, features.flatten(0, 1))
-        copies = [image, *(image.transpose(turn) for turn in Image.Transpose)]
-        maps = encoder.encode(copies, size).maps
-        grids = [weighted(features, encoder.emphasis) for features in maps]
+            return cls(Look(encoder, features, None), features, features.flatten(0, 1))
+        seen = encoder.encode([image], size, context=True)
+        turned = encoder.encode([image.transpose(turn) for turn in Image.Transpose], size).maps
+        grids = [weighted(features, encoder.emphasis) for features in (seen[0], *turned)]
         thinned = [grid.flatten(0, 1)[index % TURNED_SHARE :: TURNED_SHARE] for index, grid in enumerate(grids[1:])]
-        return cls(maps[0], grids[0], torch.cat([grids[0].flatten(0, 1), *thinned]))
+        look = Look(encoder, seen.maps[0], context_of(seen, 0))
+        return cls(look, grids[0], torch.cat([grids[0].flatten(0, 1), *thinned]))
 
 
 def weighted(features: torch.Tensor, emphasis: torch.Tensor | None) -> torch.Tensor:
@@ -143,7 +146,7 @@ def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSe
         method=settings.method,
         patches=patches,
         grids=[view.grid for view in views[:MAX_ALIGNED]],
-        features=[view.features for view in views],
+        features=[view.look.features for view in views],
         threshold=0.0,
         threshold_reason="",
         spread=0.0,
@@ -151,9 +154,50 @@ def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSe
     )
 
 
-def bank_distances(tokens: torch.Tensor, bank: ReferenceBank, matching: Matching) -> torch.Tensor:
-    """Distance of every patch (h, w, C) to a bank, (h, w): three explanations, or the plain match of the baseline."""
+class Look:
+    """One picture as the encoder sees it.
+
+    Args:
+        encoder: the encoder, for its weights of scales.
+        features: (h, w, C) unit-length vectors, all scales alike.
+        context: (h, w, D) raw features for the defect head, or None.
+
+    Attributes:
+        tokens: `features` under the encoder's weights of scales.
+    """
+
+    def __init__(self, encoder: PatchEncoder, features: torch.Tensor, context: torch.Tensor | None) -> None:
+        self.features, self.context = features, context
+        self.tokens = weighted(features, encoder.emphasis)
+
+
+def context_of(seen: PatchFeatures, index: int) -> torch.Tensor | None:
+    """Raw features of one of several pictures, where the encoder gives them."""
+    return seen.context[index] if seen.context else None
+
+
+def image_score(look: Look, bank: ReferenceBank, matching: Matching, share: float) -> tuple[float, torch.Tensor]:
+    """Score of a picture against a bank, and its map (h, w).
+
+    Four weighted explanations and, for encoders with a defect head, what the picture looks like by itself; or the plain
+    match of the baseline, or Eq. 1 as printed.
+
+    Args:
+        look: the picture.
+        bank: the references.
+        matching: inner operator of Eq. 1.
+        share: share of the highest patches whose mean is the score.
+    """
+    import torch
+
     if bank.method == "nearest-neighbour":
-        similarity = patch_similarity(tokens.flatten(0, 1), bank.patches, matching=matching)
-        return (1 - similarity).reshape(tokens.shape[:2])
-    return distance_to_references(tokens, bank.patches, bank.grids, matching)
+        similarity = patch_similarity(look.features.flatten(0, 1), bank.patches, matching=matching)
+        distances = (1 - similarity).reshape(look.features.shape[:2])
+        return float(top_mean(distances, share)), distances
+    plain = torch.cat([known.flatten(0, 1) for known in bank.features])[:MAX_PATCHES]
+    standard = Standard(bank.patches, bank.grids, plain)
+    distances = distance_to_references(look.features, look.tokens, standard, matching)
+    if look.context is None or matching == "paper":
+        return float(top_mean(distances, share)), distances
+    log_odds, _ = evidence_without_reference(look.tokens, look.context, LOOKS_SHARE)
+    return with_looks(distances, log_odds, share)
