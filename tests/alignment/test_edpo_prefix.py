@@ -15,8 +15,8 @@ from alignment.prefix_sharing import (  # noqa: E402
     answer_places,
     answer_sums,
     pack_answers,
-    shared_mask,
     shareable,
+    shared_mask,
     token_log_probs,
 )
 
