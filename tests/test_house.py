@@ -32,6 +32,8 @@ HEAVY = (
     "skimage",
     "matplotlib",
     "numpy",
+    "pyarrow",
+    "ray",
 )
 
 
