@@ -36,7 +36,7 @@ from alignment.edpo_guard import GradientGuard, stop
 from alignment.edpo_loss import edpo_logits, edpo_loss, kl_estimate
 from alignment.frozen import freeze
 from alignment.prefix_sharing import PADDING, answer_sums, token_log_probs
-from alignment.prompts import Look, prompt_encoder
+from alignment.prompts import PromptEncoder, prompt_encoder
 from vlm.errors import InputError
 
 
@@ -53,7 +53,8 @@ class EDPOTrainer(DPOTrainer):
             `images`; or TRL's `prompt`, `chosen`, `rejected`. For a SAGE model also the columns that `SageProcessor`
             takes (`facts`, `measured`, `evidence`).
         processing_class: tokenizer or processor; default: the model's own.
-        look: for a SAGE model, what it sees of a row (patch features); see `alignment.prompts.Look`.
+        encoder: how rows become token ids and model inputs, in place of what `processing_class` suggests: for a SAGE
+            model with cached patch features `SagePrompts(processor, look)`, or your own (`alignment.prompts`).
         callbacks, optimizers, peft_config, quantization_config: as in `DPOTrainer`.
 
     Raises:
@@ -86,7 +87,7 @@ class EDPOTrainer(DPOTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         quantization_config: Any = None,
         peft_config: Any = None,
-        look: Look | None = None,
+        encoder: PromptEncoder | None = None,
     ) -> None:
         if args is None:
             args = EDPOConfig(output_dir="edpo")
@@ -104,7 +105,7 @@ class EDPOTrainer(DPOTrainer):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         train_dataset = named_columns(train_dataset)
-        self._encoder = prompt_encoder(processing_class, "pictures" in train_dataset.column_names, look)
+        self._encoder = encoder or prompt_encoder(processing_class, "pictures" in train_dataset.column_names)
         if args.freeze_encoder and not isinstance(model, str):
             freeze(model)
         super().__init__(

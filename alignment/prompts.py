@@ -34,18 +34,17 @@ class PromptEncoder(Protocol):
         ...
 
 
-def prompt_encoder(processing_class: Any, pictured: bool, look: Look | None = None) -> PromptEncoder:
+def prompt_encoder(processing_class: Any, pictured: bool) -> PromptEncoder:
     """The encoder that suits a tokenizer or processor.
 
     Args:
         processing_class: a tokenizer, the processor of a vision-language model, or a `SageProcessor`.
         pictured: whether the rows have pictures.
-        look: what a SAGE model sees of a row.
     """
     from vlm.processing_sage import SageProcessor
 
     if isinstance(processing_class, SageProcessor):
-        return SagePrompts(processing_class, look)
+        return SagePrompts(processing_class)
     if pictured:
         return PicturePrompts(processing_class)
     return TextPrompts(processing_class)

@@ -62,3 +62,78 @@ def plain_log_probs(model, prompt: dict[str, torch.Tensor], row: int, answer: li
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].float()
     told = logits[len(head) - 1 : -1].log_softmax(dim=-1)
     return told.gather(1, torch.tensor(answer)[:, None])[:, 0]
+
+
+class HandMadePrompts:
+    """Inputs made by hand, for vision-language models whose processors need torchvision."""
+
+    pad_id = 0
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def prepare(self, row, kept):
+        return {"answer_ids": [[int(word) for word in row["answers"][i].split()] for i in kept]}
+
+    def encode(self, rows):
+        return picture_prompts(self.kind, tuple(int(row["prompt"]) for row in rows))
+
+
+def hand_made_rows() -> list[dict]:
+    """Rows for `HandMadePrompts`: the prompt names one of the two of `picture_prompts`."""
+    answers = ["40 60 61 2", "40 62 2", "41 42 63 64 2", "41 42 70 2"]
+    return [{"prompt": str(i % 2), "answers": answers, "scores": [5.0, 4.0, 2.5, 1.0]} for i in range(4)]
+
+
+WORDS = ["True. a scratch in the upper left area.", "True. a hole", "False. a crack in the area", "False. no hole"]
+
+
+def text_rows(count: int = 8) -> list[dict]:
+    """Rows of words alone with four scored answers."""
+    return [
+        {"prompt": f"Is there a hole {i}?", "answers": WORDS, "scores": [5.0, 4.5 - i / 20, 2.0, 1.0]}
+        for i in range(count)
+    ]
+
+
+def settings(folder, **changes):
+    """A configuration for tests: CPU, full precision, every step logged."""
+    from alignment import EDPOConfig
+
+    plain = {
+        "use_cpu": True,
+        "bf16": False,
+        "per_device_train_batch_size": 2,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "learning_rate": 1e-3,
+        "seed": 3,
+    }
+    return EDPOConfig(output_dir=str(folder), **{**plain, **changes})
+
+
+def llava_processor():
+    """LLaVA's own processor at 32 pixels; it works without torchvision."""
+    from tiny_models import TEMPLATE, tiny_tokenizer
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return LlavaProcessor(
+        pixels,
+        tiny_tokenizer(),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+
+
+def picture(seed: int):
+    """A picture of noise."""
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 48, 3), dtype=np.uint8))
