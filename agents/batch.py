@@ -232,13 +232,13 @@ def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: 
     """
     if workers < 0 or settings.chunk < 0:
         raise InputError("The numbers of workers and of parts in a chunk cannot be negative.")
-    workers = workers or _usual_workers(settings)
+    likely = workers or _usual_workers(settings)
     usual = CHUNK_WITH_LANGUAGE if settings.language else CHUNK_EVIDENCE_ONLY
-    chunk = settings.chunk or max(1, min(usual, -(-parts // workers)))
+    chunk = settings.chunk or max(1, min(usual, -(-parts // likely)))
     if name == "local":
         from agents.batch_local import LocalEngine
 
-        return LocalEngine(settings, workers=workers, chunk=chunk)
+        return LocalEngine(settings, workers=likely, chunk=chunk)
     if name == "ray":
         from agents.batch_ray import RayEngine
 
