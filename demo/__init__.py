@@ -1,0 +1,16 @@
+"""Shows: the Gradio application in which people watch an inspection think, teach it facts, rank its answers and keep its
+reports, and through which other programs call the same functions (Gradio's API, MCP tools)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "app": ["build_app", "launch_app"],
+        "desk": ["FairDesk"],
+        "engine": ["Engine"],
+        "report": ["report_html"],
+        "run_store": ["Run", "RunStore"],
+        "settings": ["DemoSettings"],
+    },
+)

@@ -1,0 +1,184 @@
+"""Puts the tabs into one page and serves it, with what keeps strangers apart and the host safe."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demo.settings import DemoSettings
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from demo.engine import Engine
+
+TITLE = "SAGE: explainable visual inspection"
+FOLDER = Path(__file__).parent
+
+
+def own_upload_folder() -> Path:
+    """A folder for this server's uploads that no other user of the machine can read; gone when the server ends."""
+    folder = Path(tempfile.mkdtemp(prefix="sage-demo-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def browser_secret(home: Path) -> str:
+    """The key under which browsers keep their own secret; made once, so that a restart does not lose past runs."""
+    path = home / "browser-key"
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        home.mkdir(parents=True, exist_ok=True)
+        key = secrets.token_hex(16)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(key)
+        return key
+
+
+def build_app(engine: Engine) -> gr.Blocks:
+    """The page, ready to be launched."""
+    import gradio as gr
+
+    from demo.api import add_endpoints
+    from demo.compare_tab import CompareTab
+    from demo.inspect_tab import InspectTab
+    from demo.knowledge_tab import KnowledgeTab
+    from demo.rank_tab import RankTab
+    from demo.runs_tab import RunsTab
+    from demo.safety import is_token
+
+    settings = engine.settings
+    age = settings.keep_minutes * 60
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(min(age, 300), age), fill_width=True) as app:
+        # Without a login, a secret in the browser's own storage is what makes past runs one's own.
+        token = gr.BrowserState("", storage_key="sage-demo", secret=browser_secret(settings.home))
+        app.load(lambda kept: kept if is_token(kept) else secrets.token_hex(16), token, token, api_visibility="private")
+        gr.HTML("<header class='sg-top'><h1>SAGE</h1><p>Looks at a part, says what it finds, shows why.</p></header>")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Inspect", id="inspect"):
+                inspect = InspectTab(engine, token)
+            with gr.Tab("Compare", id="compare"):
+                CompareTab(engine, token)
+            with gr.Tab("Knowledge", id="knowledge"):
+                KnowledgeTab(engine, token)
+            with gr.Tab("Rank", id="rank") as rank:
+                RankTab(engine, token, rank, inspect.run)
+            with gr.Tab("Runs", id="runs") as runs:
+                RunsTab(engine, token, runs)
+        add_endpoints(engine)
+    return app
+
+
+def theme() -> Any:
+    """Gradio's plain theme in the page's colours; fonts of the system, so that nothing is fetched from elsewhere."""
+    import gradio as gr
+
+    fonts = ("system-ui", "sans-serif")
+    mono = ("ui-monospace", "monospace")
+    return gr.themes.Base(primary_hue="cyan", neutral_hue="stone", font=fonts, font_mono=mono, radius_size="lg").set(
+        body_background_fill="#f6f6f3",
+        body_background_fill_dark="#121518",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1a1e22",
+        block_border_color="#e3e3dd",
+        block_border_color_dark="#2d333a",
+        border_color_primary="#e3e3dd",
+        border_color_primary_dark="#2d333a",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#14181b",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1a1e22",
+        background_fill_secondary="#f6f6f3",
+        background_fill_secondary_dark="#16191d",
+        button_primary_background_fill="#0f6e78",
+        button_primary_background_fill_hover="#0c5a62",
+        button_primary_background_fill_dark="#13808b",
+        button_primary_text_color="#ffffff",
+        slider_color="#0f6e78",
+        slider_color_dark="#4cc3cf",
+        block_label_background_fill="#ffffff",
+        block_label_background_fill_dark="#1a1e22",
+    )
+
+
+def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, Engine]:
+    """Serves the demo.
+
+    Args:
+        settings: how.
+        block: wait until the server ends; else return at once and let it run in its thread.
+
+    Raises:
+        InputError: the address or port cannot be used.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    uploads = own_upload_folder()
+    import gradio as gr
+
+    from demo.engine import Engine
+    from vlm.errors import InputError
+
+    engine = Engine(settings)
+    app = build_app(engine)
+    app.queue(default_concurrency_limit=40, max_size=400, api_open=True)
+    try:
+        app.launch(
+            server_name=settings.host,
+            server_port=settings.port or None,
+            share=settings.share,
+            auth=(settings.user, settings.password) if settings.user and settings.password else None,
+            mcp_server=settings.mcp,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            ssr_mode=False,
+            strict_cors=True,
+            enable_monitoring=False,
+            max_threads=80,
+            max_file_size=settings.max_megabytes * 2**20,
+            allowed_paths=[str(FOLDER / "examples")],
+            blocked_paths=[str(settings.home.parent)],
+            footer_links=["api"],
+            theme=theme(),
+            css_paths=FOLDER / "style.css",
+            head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+    except OSError as error:
+        raise InputError(
+            f"The demo cannot listen on {settings.host}:{settings.port} ({one_line(error)}); choose another --port."
+        ) from None
+    address = (app.local_url or "").rstrip("/")
+    print(f"SAGE is at {address}" + (f" and {app.share_url}" if app.share_url else ""), flush=True)
+    if settings.mcp:
+        print(f"MCP tools are at {address}/gradio_api/mcp/", flush=True)
+    threading.Thread(target=load_quietly, args=(engine,), name="load", daemon=True).start()
+    if block:
+        app.block_thread()
+        shutil.rmtree(uploads, ignore_errors=True)
+    assert isinstance(app, gr.Blocks)
+    return app, engine
+
+
+def load_quietly(engine: Engine) -> None:
+    """Loads the models beside the open page; a failure is told here, and to the first visitor who needs them."""
+    import sys
+
+    from vlm.errors import SageError
+
+    try:
+        engine.load()
+    except SageError as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

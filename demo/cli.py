@@ -1,0 +1,68 @@
+"""`sage-demo`: serves the demo page, its API and, if asked, its MCP tools."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vlm.commandline import quiet_libraries, run_app
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    model: Annotated[
+        str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
+    ] = "sage-tiny",
+    also: Annotated[
+        list[str] | None, typer.Option(help="Further model that visitors may choose; may be repeated.")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="A public address through Gradio's tunnel.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve the same functions as MCP tools.")] = False,
+    user: Annotated[str | None, typer.Option(help="Ask for this name and the password in SAGE_DEMO_PASSWORD.")] = None,
+    judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
+    parallel: Annotated[int, typer.Option(help="Inspections at the same time; the others wait their turn.")] = 1,
+    keep_minutes: Annotated[int, typer.Option(help="Uploads are deleted when older than this.")] = 60,
+    max_megabytes: Annotated[int, typer.Option(help="Largest file that may be uploaded.")] = 25,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serves the demo: inspect parts, compare settings, teach facts, rank answers, keep reports."""
+    quiet_libraries()
+    from demo.settings import DemoSettings, password_from_environment
+
+    settings = DemoSettings(
+        host=host,
+        port=port,
+        model=model,
+        also=tuple(also or ()),
+        device=device,
+        judge=judge,
+        seed=seed,
+        share=share,
+        mcp=mcp,
+        user=user,
+        password=password_from_environment(user),
+        parallel=parallel,
+        keep_minutes=keep_minutes,
+        max_megabytes=max_megabytes,
+    )
+    if settings.open_to_others:
+        print(
+            "Warning: everybody who reaches this address can use it and change the knowledge base; "
+            "--user asks for a password.",
+            file=sys.stderr,
+        )
+    from demo.app import launch_app
+
+    launch_app(settings)
+
+
+def main() -> None:
+    """Entry point of `sage-demo`."""
+    run_app(app, on_interrupt="The server is closed; runs, facts and rankings are kept.")

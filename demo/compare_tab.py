@@ -1,0 +1,3 @@
+class CompareTab:
+    def __init__(self, *a):
+        pass

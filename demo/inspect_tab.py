@@ -1,0 +1,241 @@
+"""The Inspect tab: a part in, the steps as they happen, and a verdict whose every claim can be followed to its source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from demo import render, safety
+from demo.engine import Engine, checked_settings
+from demo.false_alarms import FalseAlarmPanel
+from demo.parts import Examples, PartImage, domain_list, reference_gallery
+from demo.report import write_report
+from demo.story import Story
+from evaluation.inspection import InspectionRequest
+from vlm.errors import InputError, SageError
+
+if TYPE_CHECKING:
+    from demo.run_store import Run
+
+REDRAW_SECONDS = 0.12
+"""Streamed words are drawn at most this often; every step is drawn at once."""
+
+
+class InspectTab:
+    """Builds the tab inside the current `gr.Blocks` and holds its components.
+
+    Args:
+        engine: models, knowledge and desk.
+        token: the browser's secret (`gr.BrowserState`), which names this visitor's runs.
+    """
+
+    def __init__(self, engine: Engine, token: gr.BrowserState) -> None:
+        self.engine = engine
+        self.run = gr.State("")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=300):
+                self._build_inputs()
+            with gr.Column(scale=9, min_width=300):
+                self._build_results()
+        self._wire(token)
+
+    def _build_inputs(self) -> None:
+        self.image = PartImage(label="The part to inspect", elem_id="part", height=250)
+        self.references = reference_gallery("Good parts, if you have any", "references")
+        self.product = gr.Textbox(
+            label="Product", placeholder="if you know it: solar cell, screw, ...", elem_id="product", max_length=120
+        )
+        self.domain = domain_list(self.engine)
+        self.questions = gr.Textbox(
+            label="Questions", lines=2, placeholder="Empty: the five standard ones. One a line.", elem_id="questions",
+            max_length=safety.MAX_TEXT,
+        )  # fmt: skip
+        with gr.Accordion("More", open=False, elem_id="more"):
+            self.facts = gr.Checkbox(True, label="Use facts of the knowledge base")
+            self.learn = gr.Checkbox(False, label="Keep facts that the model writes, as proposed")
+            self.model = gr.Dropdown(
+                self.engine.settings.models, value=self.engine.settings.model, label="Model", filterable=False
+            )
+        with gr.Row():
+            self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3)
+            self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, interactive=False)
+        self.examples = Examples(self.image, self.references, self.product, self.domain)
+
+    def _build_results(self) -> None:
+        self.message = gr.HTML(elem_id="message", visible=False)
+        self.verdict = gr.HTML(render.fragment("empty"), elem_id="verdict")
+        self.evidence = gr.HTML(elem_id="evidence", visible=False)
+        self.opacity = gr.Slider(
+            0, 100, value=80, step=5, label="Opacity of the evidence (%)", elem_id="opacity", visible=False, buttons=[]
+        )
+        self.steps = gr.HTML(elem_id="steps", visible=False)
+        self.answers = gr.HTML(elem_id="answers", visible=False)
+        self.facts_shown = gr.HTML(elem_id="facts", visible=False)
+        self.alarms = FalseAlarmPanel(self.engine, self.run)
+        self.report = gr.DownloadButton("Save as report (HTML)", elem_id="report", visible=False)
+
+    def _wire(self, token: gr.BrowserState) -> None:
+        inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
+                  self.model, token]  # fmt: skip
+        outputs = [self.message, self.verdict, self.evidence, self.opacity, self.steps, self.answers, self.facts_shown,
+                   self.report, self.go, self.stop, self.run, *self.alarms.outputs]  # fmt: skip
+        self.running = self.go.click(
+            self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
+        )
+        self.stop.click(self.stopped, None, outputs, cancels=[self.running], api_visibility="private", queue=False)
+        self.opacity.input(
+            None,
+            self.opacity,
+            None,
+            js="(share) => { document.documentElement.style.setProperty('--sg-heat', share / 100); }",
+            api_visibility="private",
+        )
+        self.report.click(self.save_report, [self.run, token], self.report, api_visibility="private")
+        self.alarms.wire(token)
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def request(
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool
+    ) -> InspectionRequest:
+        """The checked request of what stands in the fields; see `checked_request`."""
+        return checked_request(
+            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn
+        )
+
+    def inspect(
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
+        model: str, token: Any, request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Inspects and yields what changed on the page."""
+        owner = safety.owner_of(token, request)
+        story = Story(uid=f"i{time.time_ns() % 10**9}")
+        try:
+            asked = self.request(image, references, product, domain, questions, facts, learn)
+            yield self._begun(story)
+            drawn = 0.0
+            for event in self.engine.submit(request.session_hash or owner, asked, model):
+                changed = story.feed(event)
+                if event["event"] == "token" and time.monotonic() - drawn < REDRAW_SECONDS:
+                    continue
+                drawn = time.monotonic()
+                yield self._changed(story, changed)
+            if story.trace is None or story.pictures is None:
+                raise InputError("The inspection ended without a result; try it again.")
+            run = keep_run(self.engine, owner, story, asked, model)
+            yield self._finished(story, run)
+        except SageError as error:
+            yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
+
+    def _begun(self, story: Story) -> dict[Any, Any]:
+        hidden = gr.HTML(value="", visible=False)
+        return {
+            self.message: hidden,
+            self.verdict: hidden,
+            self.evidence: hidden,
+            self.opacity: gr.Slider(visible=False),
+            self.steps: gr.HTML(render.steps_html(story), visible=True),
+            self.answers: hidden,
+            self.facts_shown: hidden,
+            self.report: gr.DownloadButton(visible=False),
+            self.go: gr.Button("Inspecting …", interactive=False),
+            self.stop: gr.Button(interactive=True),
+            self.run: "",
+            **self.alarms.hidden(),
+        }
+
+    def _changed(self, story: Story, changed: set[str]) -> dict[Any, Any]:
+        update: dict[Any, Any] = {}
+        if "steps" in changed:
+            update[self.steps] = render.steps_html(story)
+        if "pictures" in changed and story.pictures is not None:
+            drawn = render.evidence_html(story.pictures, story.trace, story.uid)
+            update[self.evidence] = gr.HTML(drawn, visible=True)
+            update[self.opacity] = gr.Slider(visible=True)
+        if "answers" in changed:
+            update[self.answers] = gr.HTML(render.answers_html(story), visible=True)
+        if "trace" in changed and story.trace is not None:
+            part = Path(story.trace.image).name
+            update[self.verdict] = gr.HTML(render.verdict_html(story.trace, part), visible=True)
+            facts = render.facts_html(story.trace, story.uid, self.engine.store)
+            update[self.facts_shown] = gr.HTML(facts, visible=bool(facts.strip()))
+        return update
+
+    def _finished(self, story: Story, run: Run) -> dict[Any, Any]:
+        assert story.trace is not None
+        return {
+            **self._idle(),
+            self.run: run.id,
+            self.report: gr.DownloadButton(visible=True),
+            **self.alarms.offered(len(story.trace.references)),
+        }
+
+    def _idle(self) -> dict[Any, Any]:
+        return {self.go: gr.Button("Inspect", interactive=True), self.stop: gr.Button(interactive=False)}
+
+    def stopped(self) -> dict[Any, Any]:
+        """The page after Stop: what was found so far stays, nothing is kept."""
+        note = render.notice_html("Stopped. Nothing of this inspection was kept.", "plain")
+        return {**self._idle(), self.message: gr.HTML(note, visible=True), self.steps: gr.HTML(visible=False)}
+
+    def save_report(self, run: str, token: Any, request: gr.Request) -> str:
+        """Writes the report of the run on the page; the browser downloads it."""
+        return save_report(self.engine, safety.owner_of(token, request), run)
+
+
+def checked_request(
+    engine: Engine, image: str | None, references: list[str], product: str | None, domain: str | None,
+    questions: str | None, facts: bool = True, learn: bool = False,
+) -> InspectionRequest:  # fmt: skip
+    """What a visitor gave, checked.
+
+    Raises:
+        InputError: there is no picture, or one cannot be used, or a text is too long.
+    """
+    settings = engine.settings
+    if not image:
+        raise InputError("There is no picture to inspect; drop one into the field, or pick an example.")
+    if len(references) > settings.max_references:
+        raise InputError(f"{len(references)} good parts are too many; give at most {settings.max_references}.")
+    limits = {"max_bytes": settings.max_megabytes * 2**20, "max_pixels": settings.max_pixels}
+    uploads = Path(gr.utils.get_upload_folder())
+    return InspectionRequest(
+        image=safety.check_picture(image, uploads, **limits),
+        references=[safety.check_picture(path, uploads, **limits) for path in references],
+        questions=safety.questions_of(questions),
+        domain=domain or None,
+        product=safety.check_text(product, "The product's name", 120) or None,
+        settings=checked_settings(facts, learn),
+    )
+
+
+def keep_run(engine: Engine, owner: str, story: Story, asked: InspectionRequest, model: str | None) -> Run:
+    """Keeps a finished inspection under the visitor's runs; file names in it are without folders."""
+    assert story.trace is not None
+    assert story.pictures is not None
+    names = {
+        "image": Path(asked.image).name,
+        "references": [Path(path).name for path in asked.references],
+    }
+    record = {**asked.model_dump(mode="json"), **names, "model": model or engine.settings.model}
+    originals = [Path(asked.image), *(Path(path) for path in asked.references[:1])]
+    trace = story.trace.model_copy(update=names)
+    run = engine.runs.add(owner, trace, story.pictures, record, originals)
+    engine.runs.keep_beside(owner, run.id, "uploads", [str(path) for path in (asked.image, *asked.references)])
+    return run
+
+
+def save_report(engine: Engine, owner: str, run: str) -> str:
+    """Path of a fresh report of one of the visitor's runs, where Gradio may serve it to them.
+
+    Raises:
+        gr.Error: there is no such run.
+    """
+    try:
+        return str(write_report(engine.runs.get(owner, run), engine.store))
+    except SageError as error:
+        raise gr.Error(safety.escaped(str(error)), print_exception=False) from None

@@ -1,0 +1,3 @@
+class KnowledgeTab:
+    def __init__(self, *a):
+        pass

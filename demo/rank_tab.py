@@ -1,0 +1,3 @@
+class RankTab:
+    def __init__(self, *a):
+        pass

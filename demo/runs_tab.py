@@ -1,0 +1,3 @@
+class RunsTab:
+    def __init__(self, *a):
+        pass
