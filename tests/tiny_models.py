@@ -84,6 +84,23 @@ def tiny_llava() -> Any:
     return seeded(LlavaForConditionalGeneration, config)
 
 
+def tiny_llava_folder(folder: Any) -> Any:
+    """LLaVA with its processor, saved to a folder, as servers and `load_backend` take it; gives the folder."""
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tiny_llava().save_pretrained(folder)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=tiny_tokenizer(),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
 def tiny_llava_onevision() -> Any:
     """LLaVA-OneVision: SigLIP and Qwen2, a base view and one tile of 32 pixels each."""
     from transformers import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -48,6 +49,8 @@ class Retrying:
         for tries in range(1, self.retries + 2):
             try:
                 return attempt()
+            except BackendError:
+                raise
             except Exception as error:
                 if not may_pass(error):
                     raise self.sentence(error, tries) from error
@@ -73,8 +76,6 @@ class Retrying:
 
     def sentence(self, error: Exception, tries: int, asked: float | None = None) -> BackendError:
         """The failure as one sentence that names the server, what is wrong and what to do, without the key."""
-        if isinstance(error, BackendError):
-            return error
         what, cure = _describe(error)
         times = f" after {tries} tries" if tries > 1 else ""
         wait = f" and asks to wait {asked:.0f} s" if asked and asked > LONGEST_WAIT else ""
@@ -116,7 +117,8 @@ def _describe(error: Exception) -> tuple[str, str]:
     if isinstance(error, openai.APITimeoutError):
         return "did not answer in time", "check its load, or allow it a longer time-out"
     if isinstance(error, openai.APIConnectionError):
-        cause = one_line(error.__cause__ or error)
+        root = _root(error)
+        cause = os.strerror(root.errno) if isinstance(root, ConnectionError) and root.errno else one_line(root)
         return f"cannot be reached ({cause})", "check that it runs and that the address is right"
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return f"refuses the key (status {error.status_code})", "set SAGE_API_KEY to a valid one"
@@ -130,6 +132,17 @@ def _describe(error: Exception) -> tuple[str, str]:
     if isinstance(error, (json.JSONDecodeError, openai.APIResponseValidationError)):
         return "sent a reply that cannot be read", "check that it speaks the OpenAI chat protocol"
     return f"failed while answering ({one_line(error)})", "look into its log and try again"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause of a failed connection ("Connection refused"), behind what the libraries wrap around it."""
+    while True:
+        inner = error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):
+            inner = error.exceptions[0]
+        if inner is None or (isinstance(error, OSError) and error.errno):
+            return error
+        error = inner
 
 
 def _said(error: Any) -> str:

@@ -10,10 +10,10 @@ import base64
 import io
 import json
 import os
+import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from vlm.backends import (
     one_line,
     safe_length,
 )
+from vlm.background_loop import background_loop, run_call, start_call
 from vlm.errors import BackendError, InputError
 from vlm.retrying import Retrying
 
@@ -38,6 +39,13 @@ KEY_VARIABLES = ("SAGE_API_KEY", "OPENAI_API_KEY")
 # What hosted services take at most; more are obeyed by cutting the text here.
 _MAX_STOPS = 4
 _DRAWS = 16
+# How servers say that a model has no eyes (vLLM, llama.cpp, Ollama, hosted services); a picture that is merely too
+# large or broken is refused in other words.
+_IS_BLIND = re.compile(
+    r"not (?:a )?(?:multi-?modal|vision)|\bimages?(?:_url)?(?: inputs?)? (?:is|are) (?:not|only) supported|"
+    r"(?:not|n't|found that) support (?:images?|vision|multi-?modal)\b|mmproj|required for image|at most 0 image",
+    re.IGNORECASE,
+)
 
 
 class ServedBackend:
@@ -78,7 +86,8 @@ class ServedBackend:
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
         self._retrying = Retrying(self.url, retries=retries, backoff=backoff, secret=key)
         # Tries are counted here, where they can be told from one another, and not once more inside the client.
-        self._client = openai.OpenAI(
+        background_loop()
+        self._client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=key or "none",
             max_retries=0,
@@ -101,12 +110,12 @@ class ServedBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What a server of this kind can do, less what this one has been seen to refuse.
+        """What a server of this kind can do, less what this one has been seen to refuse or to ignore.
 
         Whether the *model* can see is not told by servers: one that cannot answers a picture with an error.
         """
         return Capabilities(
-            images=True,
+            images="images" not in self._refused,
             logprobs="logprobs" not in self._refused,
             streaming=True,
             structured="response_format" not in self._refused,
@@ -132,7 +141,7 @@ class ServedBackend:
 
         With a JSON schema the server is asked to hold the text to it; if it refuses the schema, the same request is
         sent without (the schema should stand in the prompt too), and `Completion.structured` is False. Once `cancelled`
-        is set, nothing is tried again.
+        is set, the request is given up (its connection closes) and nothing is tried again.
         """
         stops = check_sampling(max_new_tokens, temperature, stop)
         body = self._body(messages, max_new_tokens, temperature, stops, seed)
@@ -142,8 +151,11 @@ class ServedBackend:
                 "json_schema": {"name": "reply", "schema": dict(json_schema), "strict": True},
             }
         with self._slots:
-            reply, sent = self._retrying.call(lambda: self._send(body), cancelled)
-        return self._completion(reply, stops, structured="response_format" in sent)
+            reply, sent = self._retrying.call(lambda: run_call(self._send(body), cancelled), cancelled)
+        done = self._completion(reply, stops, structured="response_format" in sent)
+        if "response_format" in sent and not done.structured and done.finish == "stop" and not stops:
+            self._refused.add("response_format")  # it took the schema and wrote what it liked
+        return done
 
     def stream(
         self,
@@ -165,18 +177,7 @@ class ServedBackend:
 
     def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
         """Writes a text for each list of messages, several requests at a time; the first failure ends the batch."""
-        if not list_of_messages:
-            return []
-        cancelled = threading.Event()
-        with ThreadPoolExecutor(max_workers=min(self.concurrency, len(list_of_messages))) as pool:
-            waiting = [pool.submit(self.generate, m, cancelled=cancelled, **settings) for m in list_of_messages]
-            try:
-                return [one.result() for one in waiting]
-            except BaseException:
-                # Also after Ctrl-C: what waits is dropped, what runs is not tried again.
-                cancelled.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        return self._together(list_of_messages, [settings] * len(list_of_messages))
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], *, seed: int = 0) -> Choice:
         """Probabilities of the choices as the reply's beginning: from `logprobs` where offered, else from 16 draws.
@@ -191,17 +192,44 @@ class ServedBackend:
                 return Choice(chances, how="logprobs")
         return self._choose_by_draws(messages, choices, seed)
 
+    def _together(self, lists: Sequence[Sequence[Message]], settings: Sequence[dict[str, Any]]) -> list[str]:
+        """A text for each list of messages under its own settings, in order, as many at a time as are allowed."""
+        if not lists:
+            return []
+        cancelled = threading.Event()
+        with ThreadPoolExecutor(max_workers=min(self.concurrency, len(lists))) as pool:
+            waiting = [
+                pool.submit(self.generate, messages, cancelled=cancelled, **own)
+                for messages, own in zip(lists, settings, strict=True)
+            ]
+            try:
+                return [one.result() for one in waiting]
+            except BaseException:
+                # Also after Ctrl-C: what waits is dropped, what runs is given up.
+                cancelled.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
     def _only_model(self) -> str:
-        models = sorted(model.id for model in self._retrying.call(lambda: list(self._client.models.list())))
+        try:
+            models = sorted(self._retrying.call(lambda: run_call(self._model_names())))
+        except BackendError as error:
+            if not hasattr(error.__cause__, "status_code"):
+                raise
+            cause = str(error).rstrip(".")
+            raise BackendError(f"{cause} (it could not list its models; name one as {self.url}#model).") from error
         if len(models) != 1:
             offered = ", ".join(models) or "none"
             raise InputError(f"The server at {self.url} offers these models: {offered}; name one as {self.url}#model.")
         return models[0]
 
+    async def _model_names(self) -> list[str]:
+        return [model.id for model in (await self._client.models.list()).data]
+
     def _body(
         self, messages: Sequence[Message], max_new_tokens: int, temperature: float, stops: tuple[str, ...], seed: int
     ) -> dict[str, Any]:
-        checked = check_messages(messages, images=True, name=self.name)
+        checked = check_messages(messages, images=self.capabilities.images, name=self.name)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": m["role"], "content": self._content(m["content"])} for m in checked],
@@ -224,23 +252,32 @@ class ServedBackend:
             for part in parts
         ]
 
-    def _send(self, body: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    async def _send(self, body: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """One try, and the request that was accepted: what a server may not know is taken back where it refuses it."""
         import openai
 
         body = {key: value for key, value in body.items() if key not in self._refused}
         try:
-            return self._client.chat.completions.create(**body), body
+            return await self._create(body), body
         except openai.APIStatusError as refusal:
+            if _has_pictures(body) and _IS_BLIND.search(str(refusal)):
+                self._refused.add("images")
+                said = one_line(refusal, limit=200)
+                raise BackendError(
+                    f"{self.name} reads no pictures ({said}); describe them in words or name a model with vision."
+                ) from refusal
             if refusal.status_code not in (400, 404, 415, 422, 501):
                 raise
             simpler = _without_refused(body, str(refusal))
             if simpler is None:
                 raise
             # Only if the simpler request goes through was it this that the server refused.
-            reply = self._client.chat.completions.create(**simpler)
+            reply = await self._create(simpler)
             self._refused |= set(body) - set(simpler)
             return reply, simpler
+
+    def _create(self, body: dict[str, Any]) -> Awaitable[Any]:
+        return self._client.chat.completions.create(**body)
 
     def _completion(self, reply: Any, stops: tuple[str, ...], *, structured: bool) -> Completion:
         text, stopped = cut_at_stop(_text_of(reply, self.name), stops)
@@ -257,14 +294,10 @@ class ServedBackend:
 
     def _pieces(self, body: dict[str, Any], stops: tuple[str, ...]) -> Iterator[str]:
         with self._slots:
-            response, _ = self._retrying.call(lambda: self._send(body))
+            response, _ = self._retrying.call(lambda: run_call(self._send(body)))
             text, shown, finished = "", 0, False
-            with closing(response), self._retrying.as_sentences():
-                for chunk in response:
-                    if getattr(chunk, "usage", None):
-                        self.usage.add(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                    if not chunk.choices:
-                        continue
+            try:
+                for chunk in self._chunks(response):
                     text += chunk.choices[0].delta.content or ""
                     finished = finished or chunk.choices[0].finish_reason is not None
                     cut, stopped = cut_at_stop(text, stops)
@@ -274,10 +307,25 @@ class ServedBackend:
                         shown = safe
                     if stopped:
                         return
+            finally:
+                start_call(response.close())
             if not finished:
                 raise BackendError(
                     f"The reply of {self.name} broke off after {len(text)} characters without an end; try again."
                 )
+
+    def _chunks(self, response: Any) -> Iterator[Any]:
+        """The pieces of a streamed reply that hold text, and the tokens counted; failures become sentences."""
+
+        async def following() -> Any:
+            return await anext(response, None)
+
+        with self._retrying.as_sentences():
+            while (chunk := run_call(following())) is not None:
+                if getattr(chunk, "usage", None):
+                    self.usage.add(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+                if chunk.choices:
+                    yield chunk
 
     def _choose_by_logprobs(
         self, messages: Sequence[Message], choices: Sequence[str], seed: int
@@ -289,7 +337,7 @@ class ServedBackend:
         """
         body = self._body(messages, 1, 0.0, (), seed) | {"logprobs": True, "top_logprobs": 20}
         with self._slots:
-            reply, _ = self._retrying.call(lambda: self._send(body))
+            reply, _ = self._retrying.call(lambda: run_call(self._send(body)))
         _text_of(reply, self.name, may_be_empty=True)
         told = getattr(reply.choices[0], "logprobs", None)
         if not told or not told.content or not told.content[0].top_logprobs:
@@ -308,12 +356,8 @@ class ServedBackend:
 
     def _choose_by_draws(self, messages: Sequence[Message], choices: Sequence[str], seed: int) -> Choice:
         longest = max(len(choice) for choice in choices)
-
-        def draw(number: int) -> str:
-            return self.generate(messages, max_new_tokens=longest + 4, temperature=1.0, seed=seed + number)
-
-        with ThreadPoolExecutor(max_workers=min(self.concurrency, _DRAWS)) as pool:
-            texts = [text.strip().lower() for text in pool.map(draw, range(_DRAWS))]
+        draws = [{"max_new_tokens": longest + 4, "temperature": 1.0, "seed": seed + n} for n in range(_DRAWS)]
+        texts = [text.strip().lower() for text in self._together([messages] * _DRAWS, draws)]
         counts = {choice: sum(text.startswith(choice.lower()) for text in texts) for choice in choices}
         total = sum(counts.values())
         if not total:
@@ -338,6 +382,13 @@ def _check_url(url: str) -> str:
             f"leave it out and set the key in the environment as {KEY_VARIABLES[0]}."
         )
     return url.rstrip("/")
+
+
+def _has_pictures(body: dict[str, Any]) -> bool:
+    parts = [
+        part for message in body["messages"] if isinstance(message["content"], list) for part in message["content"]
+    ]
+    return any(part["type"] == "image_url" for part in parts)
 
 
 def _without_refused(body: dict[str, Any], refusal: str) -> dict[str, Any] | None:

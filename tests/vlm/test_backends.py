@@ -42,22 +42,9 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def vision_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny LLaVA with random weights and its processor, saved as a folder."""
-    from tiny_models import TEMPLATE, tiny_llava, tiny_tokenizer
-    from transformers import CLIPImageProcessor, LlavaProcessor
+    from tiny_models import tiny_llava_folder
 
-    folder = tmp_path_factory.mktemp("tiny-llava")
-    tiny_llava().save_pretrained(folder)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    processor = LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tiny_tokenizer(),
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    )
-    processor.save_pretrained(folder)
-    return folder
+    return tiny_llava_folder(tmp_path_factory.mktemp("tiny-llava"))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from backend_conformance import OTHERS, QUESTION, BackendConformance
@@ -131,8 +131,12 @@ class TestStructured:
         assert not backend.capabilities.structured
 
     def test_a_server_that_ignores_the_schema_is_not_believed(self, server: ServerProcess) -> None:
-        server.plan([{"text": "Sure! The verdict is true."}])
-        assert not connect(server).complete(QUESTION, json_schema=SCHEMA).structured
+        server.plan([{"text": '{"verdict": tr', "finish": "length"}, {"text": "Sure! The verdict is true."}])
+        backend = connect(server)
+        assert not backend.complete(QUESTION, json_schema=SCHEMA).structured
+        assert backend.capabilities.structured, "a reply that was cut off says nothing about the server"
+        assert not backend.complete(QUESTION, json_schema=SCHEMA).structured
+        assert not backend.capabilities.structured
 
     def test_another_bad_request_is_not_blamed_on_the_schema(self, server: ServerProcess) -> None:
         server.plan(default={"status": 400, "text": "maximum context length is 4096 tokens"})
@@ -146,6 +150,42 @@ class TestStructured:
         backend = connect(server)
         assert [backend.generate(QUESTION, max_new_tokens=2) for _ in range(2)] == ["a b", "a b"]
         assert len(server.seen()) == 3
+
+
+class TestEyes:
+    LOOKING: ClassVar = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (8, 8))}]}]
+
+    @pytest.mark.parametrize(
+        ("status", "said"),
+        [
+            (400, "some-model is not a multimodal model"),
+            (500, "image input is not supported - hint: you may need to provide the mmproj"),
+            (400, "Invalid content type. image_url is only supported by certain models."),
+            (400, "At most 0 image(s) may be provided in one prompt."),
+        ],
+    )
+    def test_a_model_without_eyes_is_found_out_once(self, server: ServerProcess, status: int, said: str) -> None:
+        server.plan([{"status": status, "text": said}])
+        backend = connect(server)
+        assert backend.capabilities.images
+        with pytest.raises(BackendError, match="reads no pictures"):
+            backend.generate(self.LOOKING)
+        assert not backend.capabilities.images
+        with pytest.raises(InputError, match="reads no images"):
+            backend.generate(self.LOOKING)
+        assert len(server.seen()) == 1
+
+    @pytest.mark.parametrize(
+        "said", ["image is too large", "cannot identify image file", "response_format not supported"]
+    )
+    def test_a_picture_that_is_refused_for_itself_says_nothing_about_the_model(
+        self, server: ServerProcess, said: str
+    ) -> None:
+        server.plan(default={"status": 400, "text": said})
+        backend = connect(server)
+        with pytest.raises(BackendError, match=said):
+            backend.generate(self.LOOKING)
+        assert backend.capabilities.images
 
 
 class TestChoices:
@@ -236,6 +276,12 @@ class TestFaults:
         with pytest.raises(BackendError, match=r"127\.0\.0\.1:9/v1 cannot be reached .*refused"):
             ServedBackend("http://127.0.0.1:9/v1", retries=1, backoff=0.01)
 
+    def test_a_server_that_cannot_list_its_models_wants_one_named(self, server: ServerProcess) -> None:
+        with pytest.raises(
+            BackendError, match=rf"status 404.*name one as {server.root}/v2#model|does not know.*#model"
+        ):
+            ServedBackend(f"{server.root}/v2", retries=0)
+
     def test_a_batch_ends_at_the_first_failure(self, server: ServerProcess) -> None:
         server.plan([{"text": "fine"}, {"status": 400, "text": "bad"}], default={"text": "x", "delay": 0.05})
         with pytest.raises(BackendError, match="status 400"):
@@ -280,6 +326,38 @@ class TestStreams:
         server.plan([{"text": "free"}])
         assert connect(server).generate(QUESTION) == "free"
         assert server.peak() == 1
+
+
+class TestVanishing:
+    def test_a_server_that_is_killed_is_one_sentence_each_time(self) -> None:
+        with ServerProcess() as doomed:
+            doomed.plan(default={"text": "one two three four five six", "pause": 0.2})
+            backend = connect(doomed)
+            stream = backend.stream(QUESTION)
+            next(stream)
+            doomed.process.kill()
+            doomed.process.wait(timeout=10)
+            for work in (lambda: list(stream), lambda: backend.generate(QUESTION)):
+                with pytest.raises(BackendError, match=r"cannot be reached|failed while answering|broke off") as caught:
+                    work()
+                assert "\n" not in str(caught.value)
+
+
+class TestCancelling:
+    def test_a_running_request_is_given_up_at_once(self, server: ServerProcess) -> None:
+        server.plan(default={"text": "late", "delay": 8})
+        cancelled, started = threading.Event(), time.perf_counter()
+        threading.Timer(0.3, cancelled.set).start()
+        with pytest.raises(BackendError, match="cancelled"):
+            connect(server, timeout=30.0).complete(QUESTION, cancelled=cancelled)
+        assert time.perf_counter() - started < 5
+
+    def test_a_failure_in_a_batch_does_not_wait_for_slow_neighbours(self, server: ServerProcess) -> None:
+        server.plan([{"status": 400, "text": "bad"}], default={"text": "late", "delay": 8})
+        started = time.perf_counter()
+        with pytest.raises(BackendError, match="status 400"):
+            connect(server, timeout=30.0, concurrency=4).generate_batch([QUESTION] * 4)
+        assert time.perf_counter() - started < 5
 
 
 class TestSecrets:
