@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from typing import Any
@@ -50,6 +50,7 @@ class LocalEngine:
         settings: how the parts are inspected.
         workers: number of processes.
         chunk: parts that a worker takes at a time.
+        body: what a worker process does (see `work`).
 
     Attributes:
         restarts: how many workers died and were replaced so far.
@@ -58,8 +59,16 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, settings: BatchSettings, *, workers: int, chunk: int) -> None:
+    def __init__(
+        self,
+        settings: BatchSettings,
+        *,
+        workers: int,
+        chunk: int,
+        body: Callable[[Any, BatchSettings, int], None] | None = None,
+    ) -> None:
         self.settings, self.workers, self.chunk = settings, workers, chunk
+        self._body = body or work
         self.restarts = 0
         self._context = get_context("spawn")
         self._alive: list[_Worker] = []
@@ -109,7 +118,7 @@ class LocalEngine:
         ours, theirs = self._context.Pipe()
         threads = max(1, cores() // self.workers)
         process = self._context.Process(
-            target=work, args=(theirs, self.settings, threads), name="sage-batch-worker", daemon=True
+            target=self._body, args=(theirs, self.settings, threads), name="sage-batch-worker", daemon=True
         )
         with _ctrl_c_is_ours():
             process.start()
@@ -131,7 +140,7 @@ class LocalEngine:
         """Starts another worker for one that died, and gives back its parts."""
         self._alive.remove(worker)
         worker.pipe.close()
-        worker.process.join(5)
+        _make_sure_of_end(worker.process)
         how = _how_it_ended(worker.process.exitcode)
         if not worker.ready:
             self._failed_loads += 1
@@ -146,6 +155,9 @@ class LocalEngine:
             yield from self._suspect(worker.chunks[0], how)
         if self._todo or any(other.chunks for other in self._alive):
             self._alive.append(self._start())
+        for other in self._alive:
+            if other.ready:
+                self._hand_out(other)
 
     def _suspect(self, chunk: tuple[Part, ...], how: str) -> Iterator[Finished]:
         """The parts of a chunk during which a worker died come one by one; the same one again is given up."""
@@ -165,10 +177,15 @@ class LocalEngine:
             worker.pipe.close()
             worker.process.terminate()
         for worker in self._alive:
-            worker.process.join(5)
-            if worker.process.is_alive():
-                worker.process.kill()
+            _make_sure_of_end(worker.process)
         self._alive = []
+
+
+def _make_sure_of_end(process: Any) -> None:
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+        process.join(5)
 
 
 def cores() -> int:
@@ -197,19 +214,34 @@ def _ctrl_c_is_ours() -> Iterator[None]:
 
 
 def work(pipe: Any, settings: BatchSettings, threads: int) -> None:
-    """Body of a worker process: chunks of parts come through the pipe, what was done with them goes back."""
+    """Body of a worker process."""
+
+    def make() -> PartWorker:
+        from vlm.commandline import quiet_libraries
+
+        quiet_libraries()
+        import torch
+
+        torch.set_num_threads(threads)
+        worker = PartWorker(settings)
+        worker.load()
+        return worker
+
+    serve(pipe, make)
+
+
+def serve(pipe: Any, make: Callable[[], Any]) -> None:
+    """Chunks of parts come through the pipe, what was done with them goes back.
+
+    Args:
+        pipe: the worker's end; it closes when the process that it works for is gone.
+        make: loads a `PartWorker`, or something with its methods.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # standard output is the first process's: it may be printing JSON
     sys.stdout = sys.stderr
-    from vlm.commandline import quiet_libraries
-
-    quiet_libraries()
-    import torch
-
-    torch.set_num_threads(threads)
     try:
-        worker = PartWorker(settings)
-        worker.load()
+        worker = make()
     except SageError as error:
         pipe.send(("failed", InputError(str(error)) if isinstance(error, InputError) else BackendError(str(error))))
         return
@@ -228,7 +260,7 @@ def work(pipe: Any, settings: BatchSettings, threads: int) -> None:
             return
 
 
-def _listen(pipe: Any, worker: PartWorker, chunks: queue.SimpleQueue[tuple[Part, ...]]) -> None:
+def _listen(pipe: Any, worker: Any, chunks: queue.SimpleQueue[tuple[Part, ...]]) -> None:
     """Takes chunks as they come and has their pictures decoded; ends the process with the one that it works for."""
     while True:
         try:

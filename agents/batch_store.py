@@ -8,11 +8,12 @@ parts, and is removed. One process at a time works in a folder.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from agents.batch_parts import Part
 from vlm.errors import InputError, SageError
@@ -50,7 +51,7 @@ class BatchStore:
         self.folder = folder
         self.offsets: dict[str, int] = {}
         self.errors: dict[str, str] = {}
-        self._journal: IO[bytes] | None = None
+        self._journal: io.FileIO | None = None
         self._lock = _locked(folder)
         try:
             self._check_settings(dict(settings), resume)
@@ -78,7 +79,7 @@ class BatchStore:
             OSError: they could not be written; what was kept before is not touched.
         """
         journal, new = self._opened(), []
-        place = journal.seek(0, os.SEEK_END)
+        place = end = journal.seek(0, os.SEEK_END)
         lines, offsets = [], {}
         for row in rows:
             key = row["key"]
@@ -89,9 +90,16 @@ class BatchStore:
             place += len(line)
             lines.append(line)
             new.append(row)
-        journal.write(b"".join(lines))
-        journal.flush()
-        os.fsync(journal.fileno())
+        try:
+            left = memoryview(b"".join(lines))
+            while left:
+                left = left[journal.write(left) :]
+            os.fsync(journal.fileno())
+        except OSError:
+            # What half a row there is goes; if even that fails, the next opening takes it away.
+            with contextlib.suppress(OSError):
+                journal.truncate(end)
+            raise
         self.offsets |= offsets
         self.errors |= {row["key"]: row["error"] for row in new if row["error"]}
         return new
@@ -105,11 +113,11 @@ class BatchStore:
 
     def rows(self, parts: Sequence[Part]) -> Iterator[Row]:
         """Rows of the parts that have one, in the order of `parts`, with their present numbers and ids."""
-        journal = self._opened()
-        for part in parts:
-            if part.key in self.offsets:
-                journal.seek(self.offsets[part.key])
-                yield {**json.loads(journal.readline()), "part": part.number, "id": part.id}
+        with (self.folder / JOURNAL).open("rb") as journal:
+            for part in parts:
+                if part.key in self.offsets:
+                    journal.seek(self.offsets[part.key])
+                    yield {**json.loads(journal.readline()), "part": part.number, "id": part.id}
 
     def complete(self, parts: Sequence[Part]) -> Path:
         """Turns the journal into the table and removes it; every part must have its row.
@@ -178,40 +186,38 @@ class BatchStore:
                 copy.flush()
                 os.fsync(copy.fileno())
             draft.replace(journal)
-        stream = self._opened()
-        end = 0
-        stream.seek(0)
-        for line in stream:
-            row = _row(line)
-            if row is None and not line.endswith(b"\n"):
-                break
-            if row is not None:
-                self.offsets[row["key"]] = end
-                self.errors.pop(row["key"], None)
-                if row["error"]:
-                    self.errors[row["key"]] = row["error"]
-            end += len(line)
-        stream.truncate(end)
+        own, end = self._opened(), 0
+        with journal.open("rb") as stream:
+            for line in stream:
+                row = _row(line)
+                if row is None and not line.endswith(b"\n"):
+                    break
+                if row is not None:
+                    self.offsets[row["key"]] = end
+                    self.errors.pop(row["key"], None)
+                    if row["error"]:
+                        self.errors[row["key"]] = row["error"]
+                end += len(line)
+        own.truncate(end)
         if retry_errors:
             for key in self.errors:
                 del self.offsets[key]
             self.errors.clear()
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> io.FileIO:
         if self._journal is None:
             path = self.folder / JOURNAL
             fresh = not path.exists()
-            self._journal = path.open("a+b")
+            # Without a buffer: a row that the disk had no room for must not come out of one later.
+            self._journal = path.open("ab", buffering=0)
             if fresh:
                 _sync_folder(self.folder)
         return self._journal
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            journal, self._journal = self._journal, None
-            # After a failed write the buffer may hold half a row that the disk has no room for.
-            with contextlib.suppress(OSError):
-                journal.close()
+            self._journal.close()
+            self._journal = None
 
 
 def _row(line: bytes) -> Row | None:
