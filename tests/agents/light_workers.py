@@ -1,0 +1,61 @@
+"""Worker processes that load no models and die at pictures with telling names: for tests of what holds a batch together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.batch_local import serve
+from agents.batch_parts import Part
+from agents.batch_worker import BatchSettings, Finished, row_of
+from evaluation.inspection import InspectionTrace
+from vlm.errors import InputError
+
+
+class LightWorker:
+    """Gives every part a trace without looking; a picture called "deadly" kills it, "fatal once" does so one time."""
+
+    def look_ahead(self, parts: Sequence[Part]) -> None:
+        """Decodes nothing."""
+
+    def inspect(self, parts: Sequence[Part]) -> Finished:
+        """A row for each part, after a moment."""
+        rows = []
+        for part in parts:
+            name = Path(part.image).name
+            mark = Path(part.image + ".died")
+            if name.startswith("deadly") or (name.startswith("fatal once") and not mark.exists()):
+                mark.touch()
+                os.kill(os.getpid(), 9)
+            if name.startswith("gpu lost") and not mark.exists():
+                mark.touch()
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            time.sleep(0.01)
+            trace = InspectionTrace(
+                image=part.image, anomaly_score=0.1, threshold=0.2, threshold_from="builtin", verdict="normal",
+                model="light", seconds=0.0,
+            )  # fmt: skip
+            rows.append({**row_of(part, trace), "worker": str(os.getpid())})
+        return Finished(rows)
+
+
+def light(pipe: Any, settings: BatchSettings, threads: int) -> None:
+    """Body of a process with a `LightWorker`."""
+    serve(pipe, LightWorker)
+
+
+def cannot_load(pipe: Any, settings: BatchSettings, threads: int) -> None:
+    """Body of a process whose model does not exist."""
+
+    def make() -> LightWorker:
+        raise InputError("There is no model 'x'; give another.")
+
+    serve(pipe, make)
+
+
+def dies_loading(pipe: Any, settings: BatchSettings, threads: int) -> None:
+    """Body of a process that runs out of memory while it loads."""
+    os.kill(os.getpid(), 9)
