@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from knowledge.facts import Fact
     from knowledge.store import FactStore
 
+TOPICS = 3
+"""Defects that the facts of one part turn about."""
+
 WORDINGS_FILE = Path(__file__).with_name("wordings.yaml")
 
 
@@ -121,21 +124,28 @@ class FactPool:
     def choose(self, part: LabelledPart, count: int, rng: random.Random) -> tuple[list[str], str | None]:
         """Facts for a part, and the one among them that tells what its defect leads to.
 
-        The facts turn about one defect: the part's own where it has one that the pack knows, else any of the pack's.
-        So facts about a crack stand beside good parts as often as beside cracked ones.
+        The facts turn about `TOPICS` defects that such parts can have, in mixed order. The part's own defect is one of
+        them, where the pack knows it; a good part gets as many. So neither how many defects the facts speak of nor
+        which comes first tells the label: which of them it is must be seen.
         """
         _, facts = self.about(part.product, part.domain)
         named = sorted({d for fact in facts for d in fact.defects})
         own = _match(part.defect, named) if part.anomalous else None
-        topic = own or (rng.choice(named) if named else None)
-        on_topic = [f for f in facts if topic in f.defects]
-        rng.shuffle(on_topic)
-        consequences = [f for f in on_topic if f.kind == "consequence"]
-        picked = [*consequences[:1], *(f for f in on_topic if f not in consequences)][: max(1, count // 2)]
+        topics = rng.sample(
+            [n for n in named if n != own], min(len(named) - (own is not None), TOPICS - (own is not None))
+        )
+        topics += [own] if own else []
+        rng.shuffle(topics)
+        picked: list[Fact] = []
+        for kind in ("appearance", "consequence", None):
+            for topic in topics:
+                on_topic = [f for f in facts if topic in f.defects and f not in picked and kind in (None, f.kind)]
+                picked += rng.sample(on_topic, min(1, len(on_topic)))
+        picked = picked[:count]
         others = [f for f in facts if f not in picked]
         picked += rng.sample(others, min(len(others), count - len(picked)))
         rng.shuffle(picked)
-        told = consequences[0].text if own and consequences and consequences[0] in picked else None
+        told = next((f.text for f in picked if own in f.defects and f.kind == "consequence"), None) if own else None
         return [fact.text for fact in picked], told
 
 

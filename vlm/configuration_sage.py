@@ -28,6 +28,8 @@ class SageConfig(PreTrainedConfig):
         fusion_heads: heads of the fusion attention, Eq. 2.
         fusion_residual: adds a projection of t^g to t^s (Eq. 2 has none).
         evidence: how the evidence's log-odds move the logits of the state words (`vlm.state_word.StateEvidence`).
+        calibration: how the margin of the evidence becomes log-odds, factor and offset by how it was measured
+            ("references", "builtin"); fitted by `alignment.calibrating`.
         state_first: whether generation starts every answer with a state word.
         state_words: token ids of the words "normal" and "anomalous" at the start of an answer.
         answer_header: token ids that stand before every answer; how the model finds where a state word belongs.
@@ -53,6 +55,7 @@ class SageConfig(PreTrainedConfig):
     fusion_heads: int = 8
     fusion_residual: bool = False
     evidence: Literal["off", "added", "gated"] = "gated"
+    calibration: dict[str, list[float]] | None = None
     state_first: bool = True
     state_words: list[list[int]] | None = None
     answer_header: list[int] | None = None

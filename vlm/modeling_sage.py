@@ -368,13 +368,15 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
         """Writes answers, as `GenerationMixin.generate`; pictures and facts are encoded once, before the first token.
 
         Takes the arguments of `forward` beside those of Hugging Face's `generate`. With `config.state_first` an answer
-        starts with a state word, moved by `evidence_log_odds` where they are given.
+        starts with a state word, moved by `evidence_log_odds` where they are given; `state_first=False` lets it begin
+        freely (for prompts that end inside an answer).
         """
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is not None and not kwargs.get("mm_encoder_outputs"):
             kwargs |= self.encode(input_ids, kwargs)
         kwargs = {k: v for k, v in kwargs.items() if v is not None and k not in _USED_UP_BY_ENCODING}
-        if input_ids is not None and self.config.state_first and self.config.state_words is not None:
+        state_first = kwargs.pop("state_first", self.config.state_first)
+        if input_ids is not None and state_first and self.config.state_words is not None:
             first = StateWordFirst(self.config.state_words, input_ids.shape[1])
             kwargs["logits_processor"] = LogitsProcessorList([*kwargs.get("logits_processor", []), first])
         return GenerationMixin.generate(self, input_ids=input_ids, **kwargs)  # type: ignore[arg-type]

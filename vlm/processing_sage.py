@@ -11,6 +11,7 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from vlm.configuration_sage import SageConfig
 from vlm.errors import InputError
+from vlm.pictures_only import load_processor
 from vlm.state_word import STATE_WORDS
 
 ASSIST_PROMPT = "Above is the feature related to the anomaly facts."
@@ -112,7 +113,7 @@ class SageProcessor(ProcessorMixin):
         processor = super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
         if processor.has_base:
             kwargs.pop("subfolder", None)
-            base = AutoProcessor.from_pretrained(str(pretrained_model_name_or_path), subfolder=BASE_FOLDER, **kwargs)
+            base = load_processor(str(pretrained_model_name_or_path), subfolder=BASE_FOLDER, **kwargs)
             base.tokenizer = processor.tokenizer
             processor._base = base
         return processor
@@ -272,6 +273,23 @@ class SageProcessor(ProcessorMixin):
         if evidence is not None:
             inputs["evidence_log_odds"] = torch.tensor([float("nan") if e is None else float(e) for e in evidence])
         return BatchFeature(self._padded(rows, answers) | inputs)
+
+    def prompt_ids(
+        self,
+        question: str,
+        *,
+        facts: Sequence[str] = (),
+        measured: str | None = None,
+        mode: FactMode | None = None,
+        image: bool = True,
+    ) -> list[int]:
+        """Token ids of one prompt for a model with a frozen encoder, with its placeholders; see `conversation`."""
+        prompt = self._template(self.conversation(question, facts, measured=measured, mode=mode, image=image))
+        return self._ids(prompt.replace(self.image_token, self.image_token * self.image_side**2))
+
+    def fact_inputs(self, facts: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
+        """`fact_ids` and `fact_attention_mask` of `forward` for the facts of each prompt; nothing where there are none."""
+        return self._fact_inputs(facts, None)
 
     def _prompts(self, questions: list[str], given: dict[str, Any], pictured: bool, mode: FactMode | None) -> list[str]:
         prompts = []

@@ -1,0 +1,241 @@
+"""Whole parts answered at once: state by evidence, verdict by the question's polarity, reasons in the model's words.
+
+The picture, the facts and the measurement of a part are read once (a prefix), its questions share their key-value cache,
+and several parts go through the model together. The answer's first words are not the language model's to choose: the
+state is where the evidence and the model's own log-odds put it, the verdict follows from the state and from what the
+question asserts. The model goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlm.modeling_sage import SageForConditionalGeneration
+    from vlm.processing_sage import FactMode, SageProcessor
+    from vlm.sage_inputs import Sight
+
+State = Literal["normal", "anomalous"]
+
+
+@dataclass(frozen=True)
+class PartQuery:
+    """Questions about one part.
+
+    Attributes:
+        sight: what is seen of the part.
+        questions: in words.
+        polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
+        facts: fact sentences.
+    """
+
+    sight: Sight
+    questions: tuple[str, ...]
+    polarities: tuple[State | None, ...]
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartReply:
+    """What the model says of one part.
+
+    Attributes:
+        log_odds: the model's own log(P(anomalous) / P(normal)), mean over the questions.
+        spread: highest minus lowest of these log-odds over the questions: 0 where the evidence alone decides.
+        state: "anomalous" where the log-odds are above 0.
+        verdicts: for each question as asked; None where it is no yes/no question.
+        texts: the reasons, without state and verdict words.
+    """
+
+    log_odds: float
+    spread: float
+    state: State
+    verdicts: tuple[bool | None, ...]
+    texts: tuple[str, ...]
+
+
+def evidence_log_odds(sight: Sight, calibration: Mapping[str, Sequence[float]]) -> float:
+    """Calibrated log(P(anomalous) / P(normal)) of the evidence: factor * margin + offset, by how it was measured."""
+    factor, offset = calibration[sight.compared]
+    return factor * sight.margin + offset
+
+
+def prefix_inputs(
+    processor: SageProcessor,
+    sights: Sequence[Sight],
+    facts: Sequence[Sequence[str]],
+    questions: Sequence[Sequence[str]],
+    mode: FactMode,
+    calibration: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """Inputs of the model for the prefix that each part's questions share, and the rest of each prompt.
+
+    Args:
+        processor: of a model with a frozen encoder.
+        sights, facts, questions: by part.
+        mode: how facts reach the model.
+        calibration: of the evidence.
+
+    Returns:
+        Inputs for `forward`, padded on the left, and `tails`: by part and question, the tokens behind the prefix.
+    """
+    import torch
+
+    heads, tails = [], []
+    for sight, own, asked in zip(sights, facts, questions, strict=True):
+        prompts = [processor.prompt_ids(q, facts=own, measured=sight.measured, mode=mode) for q in asked]
+        length = _shared(prompts)
+        heads.append(prompts[0][:length])
+        tails.append([prompt[length:] for prompt in prompts])
+    longest, pad = max(map(len, heads)), processor.tokenizer.pad_token_id or 0
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([[pad] * (longest - len(h)) + h for h in heads]),
+        "attention_mask": torch.tensor([[0] * (longest - len(h)) + [1] * len(h) for h in heads]),
+        "patch_features": torch.stack([s.features for s in sights]).float(),
+        "patch_evidence": torch.stack([s.evidence for s in sights]).float(),
+        "distinct": torch.stack([s.distinct for s in sights]),
+        "evidence_log_odds": torch.tensor([evidence_log_odds(s, calibration) for s in sights]),
+        "tails": tails,
+    }
+    if mode == "soft":
+        inputs |= processor.fact_inputs(facts)
+    return inputs
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Leading tokens that all prompts share; at least one token is left to each."""
+    shortest = min(map(len, prompts))
+    alike = next((i for i in range(shortest) if len({p[i] for p in prompts}) > 1), shortest)
+    return min(alike, shortest - 1)
+
+
+def answer_parts(
+    model: SageForConditionalGeneration,
+    processor: SageProcessor,
+    queries: Sequence[PartQuery],
+    *,
+    mode: FactMode,
+    calibration: Mapping[str, Sequence[float]],
+    max_new_tokens: int = 48,
+) -> list[PartReply]:
+    """Answers all questions about several parts.
+
+    Args:
+        model, processor: a SAGE model with a frozen encoder.
+        queries: the parts; each may have its own number of questions.
+        mode: how facts reach the model.
+        calibration: of the evidence.
+        max_new_tokens: limit of each reason.
+
+    Returns:
+        One reply a part, in order.
+    """
+    import torch
+
+    if not queries:
+        return []
+    with torch.no_grad():
+        rows = _Rows(model, processor, queries, mode, calibration)
+        log_odds = rows.state_log_odds()
+        replies, forced = [], []
+        for query, own in zip(queries, log_odds.split([len(q.questions) for q in queries]), strict=True):
+            state: State = "anomalous" if float(own.mean()) > 0 else "normal"
+            verdicts = tuple(None if p is None else p == state for p in query.polarities)
+            forced += [opening(state, verdict) for verdict in verdicts]
+            replies.append((float(own.mean()), float(own.max() - own.min()), state, verdicts))
+        texts = iter(rows.go_on(forced, max_new_tokens))
+    return [
+        PartReply(*reply, tuple(next(texts) for _ in query.questions))
+        for reply, query in zip(replies, queries, strict=True)
+    ]
+
+
+def opening(state: State, verdict: bool | None) -> str:
+    """The first words of an answer, as the model was trained to begin: "anomalous. False." """
+    return f"{state}." if verdict is None else f"{state}. {verdict}."
+
+
+class _Rows:
+    """All questions of all parts as rows of one batch; the prefixes' key-value cache stands behind them."""
+
+    def __init__(
+        self,
+        model: SageForConditionalGeneration,
+        processor: SageProcessor,
+        queries: Sequence[PartQuery],
+        mode: FactMode,
+        calibration: Mapping[str, Sequence[float]],
+    ) -> None:
+        import torch
+
+        self.model, self.processor = model, processor
+        inputs = prefix_inputs(
+            processor,
+            [q.sight for q in queries],
+            [list(q.facts) for q in queries],
+            [list(q.questions) for q in queries],
+            mode,
+            calibration,
+        )
+        device = model.get_input_embeddings().weight.device  # type: ignore[union-attr]
+        tails = [tail for own in inputs.pop("tails") for tail in own]
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        odds = inputs.pop("evidence_log_odds")
+        self.cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        index = torch.tensor([i for i, q in enumerate(queries) for _ in q.questions], device=device)
+        self.cache.batch_select_indices(index)
+        self.odds = odds[index]
+        self.ids, self.mask = inputs["input_ids"][index], inputs["attention_mask"][index]
+        self._add(tails)
+
+    def _add(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Tokens behind each row; shorter ones are padded in front, so that all rows end together."""
+        import torch
+
+        longest = max(map(len, tokens))
+        pad = self.processor.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (longest - len(t)) + list(t) for t in tokens], device=self.ids.device)
+        mask = torch.tensor([[0] * (longest - len(t)) + [1] * len(t) for t in tokens], device=self.ids.device)
+        self.ids, self.mask = torch.cat((self.ids, ids), dim=1), torch.cat((self.mask, mask), dim=1)
+
+    def state_log_odds(self) -> torch.Tensor:
+        """The model's log-odds of each row, evidence included."""
+        import torch
+
+        done = self.cache.get_seq_length()
+        state = torch.zeros_like(self.ids, dtype=torch.bool)
+        state[:, -1] = True
+        logits = (
+            self.model(
+                input_ids=self.ids[:, done:],
+                attention_mask=self.mask,
+                position_ids=(self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, done:],
+                past_key_values=self.cache,
+                evidence_log_odds=self.odds,
+                state_mask=state[:, done:],
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+        normal, anomalous = self.model.state_ids
+        return logits[:, anomalous] - logits[:, normal]
+
+    def go_on(self, openings: Sequence[str], max_new_tokens: int) -> list[str]:
+        """What the model says after the given first words of each row."""
+        self._add([self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in openings])
+        made = self.model.generate(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            state_first=False,
+        )
+        texts = self.processor.tokenizer.batch_decode(made[:, self.ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
