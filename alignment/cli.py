@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from alignment.edpo_cli import edpo_command
+from alignment.preferences_cli import build_command, convert_command
+from alignment.score_cli import score_command
 from vlm.commandline import run_app
 
 app = typer.Typer(
@@ -12,12 +15,20 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-ON_INTERRUPT = "Scores and checkpoints are kept in the folder of --out: run the same command (edpo: with --resume) again."
+ON_INTERRUPT = (
+    "Scores and checkpoints are kept in the folder of --out: run the same command (edpo: with --resume) again."
+)
 
 
 @app.callback()
 def _about() -> None:
     """Builds and scores ranked answers, and aligns a model with them (stage 2, E-DPO)."""
+
+
+app.command("build-preferences")(build_command)
+app.command("score")(score_command)
+app.command("edpo")(edpo_command)
+app.command("convert")(convert_command)
 
 
 def main() -> None:

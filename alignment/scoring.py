@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def spread(lines: Sequence[RankedAnswers]) -> dict[str, Any]:
     means = [own for line in lines if (own := means_of(line)) is not None]
     longest = max((len(own) for own in means), default=0)
     by_place = [[own[i] for own in means if i < len(own) and own[i] is not None] for i in range(longest)]
-    steps = [(a, b) for own in means for a, b in zip(own, own[1:], strict=False) if a is not None and b is not None]
+    steps = [(a, b) for own in means for a, b in pairwise(own) if a is not None and b is not None]
     return {
         "lists": len(means),
         "answers": sum(map(len, means)),

@@ -1,0 +1,222 @@
+"""One run of stage 2 from files to files: checks, data, training that can be resumed, and the model that comes out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.edpo_guard import last_checkpoint
+from vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from alignment.edpo_trainer import EDPOTrainer
+    from evaluation.ranked import RankedAnswers
+
+SETTINGS, LOG, MODEL = "settings.json", "log.jsonl", "model"
+_MAY_DIFFER = {"save_steps", "device", "out", "max_kl"}
+"""What may be another on resuming: it changes neither the data nor any step."""
+
+
+@dataclass(frozen=True)
+class EDPORun:
+    """What is trained on what, and how; see `sage-train edpo --help`."""
+
+    data: tuple[Path, ...]
+    out: Path
+    model: str = "sage-tiny"
+    eta: float = 1.0
+    beta: float = 0.1
+    entropy: str = "term"
+    pairs: str = "edpo"
+    reference_free: bool = False
+    steps: int = 0
+    epochs: float = 1.0
+    batch: int = 4
+    accumulate: int = 1
+    learning_rate: float = 5e-5
+    lora_rank: int = 16
+    max_kl: float = 20.0
+    save_steps: int = 50
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate", "save_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} has no meaning; give 1 or more.")
+        if self.steps < 0 or self.lora_rank < 0 or self.epochs <= 0 or self.learning_rate <= 0:
+            raise InputError("Steps and the LoRA rank must be 0 or more, epochs and the learning rate above 0.")
+
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()} | {
+            "data": [str(path.resolve()) for path in self.data]
+        }
+
+
+def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | None = None) -> dict[str, Any] | None:
+    """Trains, and writes the aligned model with its processor into `out/model`.
+
+    Args:
+        run: the settings.
+        resume: go on from the last whole checkpoint in `out`; from the beginning where there is none.
+        lines: ranked answers in place of those in the files.
+
+    Returns:
+        What `sage-train edpo --json` prints; None in the other processes of a run on several devices.
+
+    Raises:
+        InputError: data, model, settings or folder cannot be used, or `out` holds another run.
+        BackendError: training went wrong; the message names the last good checkpoint.
+    """
+    started = time.monotonic()
+    begin_folder(run, resume)
+    lines = read_lines(run.data) if lines is None else lines
+    trainer = make_trainer(run, lines)
+    at = last_checkpoint(run.out) if resume else None
+    trainer.train(resume_from_checkpoint=str(at) if at else None)
+    if not trainer.is_world_process_zero():
+        return None
+    folder = save_model(trainer, run.out / MODEL)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    (run.out / LOG).write_text(
+        "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history), encoding="utf-8"
+    )
+    result = {
+        "model": str(folder),
+        "settings": run.record(),
+        "steps": trainer.state.global_step,
+        "resumed_from": str(at) if at else None,
+        "questions": len(trainer.train_dataset),
+        "left_out": len(lines) - len(trainer.train_dataset),
+        "pairs": sum(len(row) for row in trainer.train_dataset["pair_winners"]),
+        "first": logged[0] if logged else {},
+        "last": logged[-1] if logged else {},
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    (run.out / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def begin_folder(run: EDPORun, resume: bool) -> None:
+    """Makes `out`, and refuses to mix two runs in it."""
+    from evaluation.runs import output_folder
+
+    file = output_folder(run.out) / SETTINGS
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if kept is not None and not resume and last_checkpoint(run.out):
+        raise InputError(
+            f"{run.out} holds the checkpoints of an earlier run; add --resume to go on, or name another folder."
+        )
+    now = run.record()
+    if kept is not None and resume:
+        other = sorted(key for key in now if key not in _MAY_DIFFER and kept.get(key) != now[key])
+        if other:
+            raise InputError(
+                f"{run.out} was begun with other settings ({', '.join(other)}); repeat its own (they stand in "
+                f"{SETTINGS}), or name another folder."
+            )
+    file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
+    """Ranked answers of all files, their paths made absolute."""
+    from alignment.exchange import read_preferences
+
+    lines = []
+    for file in files:
+        found = read_preferences(file)
+        if found is None:
+            raise InputError(f"{file} holds labelled images but no answers; run sage-train build-preferences first.")
+        for line in found:
+            places = {
+                name: str((file.parent / value).resolve())
+                for name in ("image", "reference", "mask")
+                if (value := getattr(line, name))
+            }
+            lines.append(line.model_copy(update=places))
+    return lines
+
+
+def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> EDPOTrainer:
+    """The trainer of a run, its data tokenised and its reference asked."""
+    from transformers import PrinterCallback
+    from transformers.trainer_utils import set_seed
+
+    from alignment.edpo_config import EDPOConfig
+    from alignment.edpo_loading import load_for_alignment, lora, training_data
+    from alignment.edpo_trainer import EDPOTrainer
+    from vlm.backends import pick_device
+
+    cpu = pick_device(run.device) == "cpu"
+    args = EDPOConfig(
+        output_dir=str(run.out),
+        eta=run.eta,
+        beta=run.beta,
+        entropy=run.entropy,
+        pairs=run.pairs,
+        reference_free=run.reference_free,
+        max_kl=run.max_kl,
+        max_steps=run.steps or -1,
+        num_train_epochs=run.epochs,
+        per_device_train_batch_size=run.batch,
+        gradient_accumulation_steps=run.accumulate,
+        learning_rate=run.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        save_steps=run.save_steps,
+        save_total_limit=2,
+        logging_steps=1 if 0 < run.steps < 20 else 5,
+        report_to="tensorboard",
+        seed=run.seed,
+        use_cpu=cpu,
+        bf16=not cpu,
+        disable_tqdm=True,
+    )
+    set_seed(run.seed)
+    loaded = load_for_alignment(run.model)
+    dataset, encoder = training_data(loaded, lines, Path("."))
+    trainer = EDPOTrainer(
+        loaded.model,
+        args=args,
+        train_dataset=dataset,
+        processing_class=loaded.processing_class,
+        encoder=encoder,
+        peft_config=lora(loaded, run.lora_rank) if run.lora_rank else None,
+        callbacks=[_log_line()],
+    )
+    # It prints dictionaries on standard output, which belongs to the result.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def save_model(trainer: EDPOTrainer, folder: Path) -> Path:
+    """Writes the trained model, adapters merged into it, and its processor: what every `--model` takes."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    processor: Any = trainer.processing_class
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _log_line() -> Any:
+    """Says on standard error, every few steps, how training goes."""
+    from transformers import TrainerCallback
+
+    class LogLine(TrainerCallback):
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+        ) -> None:
+            if not logs or "loss" not in logs or not state.is_world_process_zero:
+                return
+            named = (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("kl", "kl"))
+            told = ", ".join(f"{name} {logs[key]:.3f}" for name, key in named if key in logs)
+            print(f"Step {state.global_step} of {state.max_steps}: {told}", file=sys.stderr, flush=True)
+
+    return LogLine()
