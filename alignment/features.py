@@ -118,12 +118,14 @@ class SightCache:
 
 @cache
 def _code() -> str:
-    """A digest of everything that decides a sight, so that nothing stale is read after a change."""
+    """A digest of everything that decides a sight, so that nothing stale is read after a change (of more than layout)."""
+    import ast
+
     import vlm
 
     folder = Path(vlm.__file__).parent
     digest = hashlib.sha256()
     for name in _DECIDING:
-        digest.update((folder / f"{name}.py").read_bytes())
+        digest.update(ast.dump(ast.parse((folder / f"{name}.py").read_bytes())).encode())
     digest.update((folder / "defect_head.safetensors").read_bytes())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vlm.errors import BackendError, InputError
@@ -19,6 +20,8 @@ Message = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant")
 DEFAULT_BACKEND = "sage-tiny"
+UNTUNED = "smollm2-135m"
+"""The embedded language model as it comes, before any training of ours."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,11 @@ def load_backend(
     """Makes the back end that `name` stands for.
 
     Args:
-        name: "sage-tiny" (the embedded model), a Hugging Face name or folder, or the URL of an OpenAI-compatible server
-            with the model's name behind "#" ("http://host:8000/v1#model"; without it the server's only model is taken).
+        name: "sage-tiny" (the best shipped checkpoint), "sage-tiny-sft", "sage-tiny-edpo", the folder of a checkpoint that
+            `sage-train` wrote, "smollm2-135m" (the embedded language model before training), a Hugging Face name or
+            folder (with "#bfloat16", "#float16", "#float32", "#8bit" or "#4bit" behind it for another precision than
+            the checkpoint's own), or the URL of an OpenAI-compatible server with the model's name behind "#" ("http://host:8000/v1#model"; without it the
+            server's only model is taken).
         device: "auto", "cpu" or "cuda" (or "cuda:1"); of no meaning for a served model.
         progress: is given a line of text for what takes time once (unpacking the embedded model); None keeps silent.
 
@@ -162,18 +168,29 @@ def load_backend(
         from vlm.served import ServedBackend
 
         return ServedBackend.from_url(name)
-    if name == DEFAULT_BACKEND:
+    from vlm.checkpoint import BEST, FOLDER, is_checkpoint, shipped
+
+    if name == UNTUNED or (name == DEFAULT_BACKEND and not is_checkpoint(FOLDER / BEST)):
         from vlm.smollm import load_smollm2
 
         return load_smollm2(device=device, progress=progress)
+    folder = shipped(name) or (Path(name) if is_checkpoint(Path(name)) else None)
+    if folder is not None:
+        from vlm.sage_backend import load_sage
+
+        return load_sage(folder, name=folder.name, device=device, progress=progress)
     from vlm.huggingface import HuggingFaceBackend
 
-    return HuggingFaceBackend.from_pretrained(name, device=device)
+    source, _, precision = (name, "", "") if Path(name).exists() else name.partition("#")
+    return HuggingFaceBackend.from_pretrained(source, device=device, dtype=precision or "auto")
 
 
 def known_backends() -> str:
     """What `load_backend` takes, as half a sentence for messages."""
-    return "'sage-tiny', a Hugging Face name or folder, or the URL of an OpenAI-compatible server (http://host:port/v1#model)"
+    return (
+        "'sage-tiny', 'smollm2-135m', the folder of a checkpoint, a Hugging Face name or folder, or the URL of an "
+        "OpenAI-compatible server (http://host:port/v1#model)"
+    )
 
 
 def check_messages(messages: Sequence[Message], *, images: bool, name: str) -> list[dict[str, Any]]:
