@@ -7,6 +7,8 @@ import typer
 from alignment.edpo_cli import edpo_command
 from alignment.preferences_cli import build_command, convert_command
 from alignment.score_cli import score_command
+from alignment.sft_cli import HELP as SFT_HELP
+from alignment.sft_cli import sft
 from vlm.commandline import run_app
 
 app = typer.Typer(
@@ -16,15 +18,16 @@ app = typer.Typer(
 )
 
 ON_INTERRUPT = (
-    "Scores and checkpoints are kept in the folder of --out: run the same command (edpo: with --resume) again."
+    "Scores and checkpoints are kept in the folder of --out: run the same command (sft and edpo: with --resume) again."
 )
 
 
 @app.callback()
 def _about() -> None:
-    """Builds and scores ranked answers, and aligns a model with them (stage 2, E-DPO)."""
+    """Trains stage 1 (SFE), builds and scores ranked answers, and aligns a model with them (stage 2, E-DPO)."""
 
 
+app.command("sft", help=SFT_HELP)(sft)
 app.command("build-preferences")(build_command)
 app.command("score")(score_command)
 app.command("edpo")(edpo_command)

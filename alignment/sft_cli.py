@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment.cli import app
-
 HELP = """Trains stage 1 (fact-enhanced fine-tuning) on labelled inspection data.
 
 Each part is looked at once by the frozen encoder (about 0.1 s without and 1 s with a reference of its own, kept on disk
@@ -18,7 +16,6 @@ for later runs); then a step of 4 parts with five questions each takes about 8 s
 """
 
 
-@app.command(help=HELP)
 def sft(
     data: Annotated[
         list[Path] | None,
@@ -46,14 +43,17 @@ def sft(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     from alignment.sft_run import Stage1Run, train_stage1
+    from vlm.errors import InputError
 
+    if facts not in ("soft", "hard", "none"):
+        raise InputError(f"--facts {facts!r} is no mode of facts; use soft, hard or none.")
     run = Stage1Run(
         data=tuple(data or ()),
         synthetic=synthetic,
         pasted=pasted,
         limit=limit,
         model=model,
-        facts=facts,
+        facts=facts,  # type: ignore[arg-type]
         domain=domain,
         out=out,
         settings=_settings(config),

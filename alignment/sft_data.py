@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alignment.features import SightCache
     from alignment.stage1_data import Stage1Example
     from vlm.processing_sage import FactMode, SageProcessor
+    from vlm.sage_inputs import Sight
 
 FACT_TASKS_A_BATCH = 8
 
@@ -58,7 +59,7 @@ def batches_of(tasks: Sequence[PartTask], parts: int, seed: int) -> list[list[Pa
     return batches
 
 
-class PartBatches:
+class _Batches:
     """Batches as a data set for `transformers.Trainer` (one item is one batch), made when they are asked for.
 
     Args:
@@ -96,6 +97,21 @@ class PartBatches:
         return make(tasks)
 
     def _pictured(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
+        raise TypeError("a kind of batch says how it shows pictures")
+
+    def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
+        raise TypeError("a kind of batch says how it asks for facts")
+
+    def _sight(self, task: PartTask) -> Sight:
+        first = task.examples[0]
+        assert first.picture is not None
+        return self._sights.sight(first.picture, first.reference)
+
+
+class PartBatches(_Batches):
+    """Batches of a model with a frozen encoder: features from disk, the five questions of a part in one sequence."""
+
+    def _pictured(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         from vlm.part_answers import prefix_inputs
 
         sights = [self._sight(task) for task in tasks]
@@ -113,11 +129,6 @@ class PartBatches:
             for own, task in zip(tails, tasks, strict=True)
         ]
         return {"prompt": inputs, **packed(branches)}
-
-    def _sight(self, task: PartTask) -> Any:
-        first = task.examples[0]
-        assert first.picture is not None
-        return self._sights.sight(first.picture, first.reference)
 
     def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         import torch
@@ -140,6 +151,33 @@ class PartBatches:
             text + self._processor.tokenizer.eos_token, add_special_tokens=False
         )["input_ids"]
         return ids
+
+
+class PictureBatches(_Batches):
+    """Batches of a model around a vision-language model with eyes of its own: pixels, one sequence a question."""
+
+    def _pictured(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
+        from vlm.part_answers import evidence_log_odds
+
+        rows = [(task, example) for task in tasks for example in task.examples]
+        sights = [self._sight(task) for task, _ in rows]
+        shown = {id(task): (e.picture, e.reference) for task, e in rows}
+        pictures = {key: (p.load() if p else None, r.load() if r else None) for key, (p, r) in shown.items()}
+        made = self._processor(
+            images=[pictures[id(task)][0] for task, _ in rows],
+            text=[e.question for _, e in rows],
+            references=[[r] if (r := pictures[id(task)][1]) is not None else None for task, _ in rows],
+            facts=[list(e.facts) for _, e in rows],
+            measured=[sight.measured for sight in sights],
+            evidence=[evidence_log_odds(sight, self._calibration) for sight in sights],
+            answers=[e.answer for _, e in rows],
+            mode=self._mode,
+        )
+        return dict(made)
+
+    def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
+        asked = [task.examples[0] for task in tasks]
+        return dict(self._processor(text=[e.question for e in asked], answers=[e.answer for e in asked]))
 
 
 def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: bool = True) -> dict[str, Any]:

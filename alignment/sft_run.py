@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alignment.labelled import LabelledPart
     from alignment.sft_config import Stage1Config
     from alignment.sft_data import PartTask
+    from vlm.processing_sage import FactMode
 
 Say = Callable[[str], None]
 FINAL = "checkpoint"
@@ -44,7 +45,7 @@ class Stage1Run:
     pasted: int = 60
     limit: int | None = None
     model: str = "smollm2-135m"
-    facts: str = "soft"
+    facts: FactMode = "soft"
     domain: str | None = None
     out: Path = Path("runs/sft")
     settings: dict[str, Any] = field(default_factory=dict)
@@ -182,7 +183,7 @@ def _batches(run: Stage1Run, args: Stage1Config, tasks: Any, processor: Any, sig
         tasks,
         processor,
         sights,
-        mode=args.facts,
+        mode=run.facts,
         parts=args.parts_per_batch,
         seed=run.seed,
         calibration=calibration,
@@ -195,7 +196,7 @@ def _arguments(run: Stage1Run) -> Stage1Config:
     known = {f.name for f in fields(Stage1Config) if f.init}
     if unknown := sorted(set(run.settings) - known):
         raise InputError(f"There is no setting {unknown[0]!r} in Stage1Config; see `sage-train sft --help`.")
-    chosen = {
+    chosen: dict[str, Any] = {
         "output_dir": str(run.out), "facts": run.facts, "seed": run.seed, "report_to": "tensorboard",
         "logging_dir": str(run.out / "logs"), "use_cpu": run.device == "cpu", "save_total_limit": 2,
         "dataloader_num_workers": 0, "dataloader_pin_memory": False, "disable_tqdm": True,

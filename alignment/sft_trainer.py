@@ -64,7 +64,7 @@ class Stage1Trainer(Trainer):
         losses = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
         count = (labels != -100).sum().clamp(min=1)
         loss = losses.sum() / count
-        if self.model.training:
+        if model.training:
             self._note("word_loss", loss)
             state = inputs.get("state_mask")
             if state is not None and bool(state.any()):
@@ -87,7 +87,8 @@ class Stage1Trainer(Trainer):
         if self.optimizer is None:
             arguments: Any = self.args
             groups: dict[bool, list[Any]] = {True: [], False: []}
-            for name, parameter in self.model.named_parameters():
+            model: Any = self.model
+            for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     groups[f".{FUSION}." in f".{name}."].append(parameter)
             rates = {True: arguments.fusion_learning_rate, False: arguments.learning_rate}

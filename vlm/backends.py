@@ -155,8 +155,8 @@ def load_backend(
         name: "sage-tiny" (the best shipped checkpoint), "sage-tiny-sft", "sage-tiny-edpo", the folder of a checkpoint that
             `sage-train` wrote, "smollm2-135m" (the embedded language model before training), a Hugging Face name or
             folder (with "#bfloat16", "#float16", "#float32", "#8bit" or "#4bit" behind it for another precision than
-            the checkpoint's own), or the URL of an OpenAI-compatible server with the model's name behind "#" ("http://host:8000/v1#model"; without it the
-            server's only model is taken).
+            the checkpoint's own), or the URL of an OpenAI-compatible server with the model's name behind "#"
+            ("http://host:8000/v1#model"; without it the server's only model is taken).
         device: "auto", "cpu" or "cuda" (or "cuda:1"); of no meaning for a served model.
         progress: is given a line of text for what takes time once (unpacking the embedded model); None keeps silent.
 

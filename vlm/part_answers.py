@@ -181,7 +181,8 @@ class _Rows:
             mode,
             calibration,
         )
-        device = model.get_input_embeddings().weight.device  # type: ignore[union-attr]
+        weight: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+        device = weight.device
         tails = [tail for own in inputs.pop("tails") for tail in own]
         inputs = {name: value.to(device) for name, value in inputs.items()}
         odds = inputs.pop("evidence_log_odds")
