@@ -15,10 +15,13 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from agents import wording
+from agents.sage_answer import answer_as_sage
+from agents.settings import mode_of_facts
 from agents.state import EvidenceSummary, InspectionState
 from agents.vlm_answer import answer_with_pictures
 from agents.workbench import AgentContext, Workbench
 from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
+from evaluation.questions import Question
 from knowledge.facts import Fact
 from vlm.appearance import describe_region
 from vlm.errors import InputError
@@ -238,7 +241,8 @@ def review(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
 def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Chooses the facts that reach the answer, within the token budget."""
     settings = state["settings"]
-    if settings["facts"] == "soft" and not runtime.context.workbench.backend.capabilities.soft_facts:
+    mode = mode_of_facts(settings["facts"], runtime.context.workbench.backend)
+    if mode == "soft" and not runtime.context.workbench.backend.capabilities.soft_facts:
         raise InputError(
             f"The model {runtime.context.workbench.backend.name!r} has no fusion attention for soft facts; "
             "use --facts hard or a SAGE model."
@@ -252,7 +256,7 @@ def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update
             budget -= cost
     return {
         "prompt_facts": chosen
-    }, f"{len(chosen)} of {len(state['facts'])} facts reach the prompt as {settings['facts']} facts"
+    }, f"{len(chosen)} of {len(state['facts'])} facts reach the model as {mode} facts"
 
 
 @step
@@ -269,6 +273,13 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             runtime.stream_writer({"event": "answer", "question": said["question"], "text": said["text"]})
         update = {"answers": seen.answers, "defect": seen.defect, "warnings": seen.warnings}
         return {**update, "round": state.get("round", 0) + 1}, f"{len(seen.answers)} answers; {seen.note}"
+    told = answer_as_sage(state, runtime.context.workbench, facts, questions, _passed_on(runtime, questions))
+    if told is not None:
+        for item in told.answers:
+            runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
+        found: Update = {"evidence": told.evidence, "answers": told.answers, "defect": told.defect}
+        rounds = state.get("round", 0) + 1
+        return {**found, "warnings": told.warnings, "round": rounds}, f"{len(told.answers)} answers; {told.note}"
     worded, note = word_finding(state, runtime, facts)
     answers = []
     for question in questions:
@@ -289,6 +300,15 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     return {**update, "round": state.get("round", 0) + 1}, f"{len(answers)} answers; {note}"
 
 
+def _passed_on(runtime: Runtime[AgentContext], questions: list[Question]) -> Callable[[int, str], None]:
+    """Puts pieces of answers on the custom stream, with the question that they answer."""
+
+    def tell(number: int, piece: str) -> None:
+        runtime.stream_writer({"event": "token", "question": questions[number].text, "text": piece})
+
+    return tell
+
+
 def word_finding(
     state: InspectionState, runtime: Runtime[AgentContext], facts: list[dict[str, Any]]
 ) -> tuple[str | None, str]:
@@ -302,7 +322,7 @@ def word_finding(
         return None, "grounded sentences, after a failed score"
     backend = runtime.context.workbench.backend
     sentence = wording.finding(evidence, product)
-    messages = wording.wording_messages(sentence, facts, settings["facts"] == "hard")
+    messages = wording.wording_messages(sentence, facts, mode_of_facts(settings["facts"], backend) == "hard")
     text = ""
     for piece in backend.stream(
         messages, max_new_tokens=settings["max_new_tokens"], temperature=0.0, seed=settings["seed"]

@@ -9,7 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlm.errors import InputError
 
-FactMode = Literal["hard", "soft", "none"]
+FactMode = Literal["auto", "hard", "soft", "none"]
+
+
+def mode_of_facts(chosen: str, backend: Any) -> Literal["hard", "soft", "none"]:
+    """How facts reach this model: as chosen, or ("auto") as it was trained, by sentences where it was not."""
+    if chosen == "auto":
+        trained: Literal["hard", "soft", "none"] | None = getattr(backend, "trained_facts", None)
+        return trained or ("soft" if backend.capabilities.soft_facts else "hard")
+    return chosen  # type: ignore[return-value]
 
 
 class AgentSettings(BaseModel):
@@ -18,8 +26,8 @@ class AgentSettings(BaseModel):
     Attributes:
         model: language model that words the answers (see `vlm.backends.load_backend`).
         device: "auto", "cpu" or "cuda".
-        facts: "hard" puts fact sentences into the prompt, "soft" their embeddings through fusion attention (SAGE
-            models only), "none" leaves them out.
+        facts: "auto" as the model was trained (soft for SAGE models, hard for others), "hard" puts fact sentences into
+            the prompt, "soft" their embeddings through fusion attention (SAGE models only), "none" leaves them out.
         fact_count: facts recalled at most.
         fact_tokens: token budget of the facts that reach the prompt.
         covered_from: facts of the product's own domain from which recall is taken to cover the object.
@@ -37,7 +45,7 @@ class AgentSettings(BaseModel):
 
     model: str = "sage-tiny"
     device: str = "auto"
-    facts: FactMode = "hard"
+    facts: FactMode = "auto"
     fact_count: int = Field(default=6, ge=0, le=64)
     fact_tokens: int = Field(default=220, ge=0)
     covered_from: int = Field(default=3, ge=0)

@@ -125,7 +125,9 @@ def base_model(
         own = AutoProcessor.from_pretrained(base)
     except (OSError, ValueError, ImportError) as error:
         first = " ".join(str(error).split())[:200]
-        raise InputError(f"The processor of {base!r} cannot be loaded ({first}); give a vision-language model.") from None
+        raise InputError(
+            f"The processor of {base!r} cannot be loaded ({first}); give a vision-language model."
+        ) from None
     made = SageProcessor.from_base(own, **{k: v for k, v in processor.items() if k != "image_side"})
     settings = {k: v for k, v in config.items() if k not in ("image_side", "show_reference")}
     return from_base(base, processor=made, base_kwargs={"dtype": dtype}, **settings), made

@@ -8,7 +8,7 @@ question asserts. The model goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vlm.sage_inputs import Sight
 
 State = Literal["normal", "anomalous"]
+OnText = Callable[[int, int, str], None]
+"""Is given the numbers of part and question, and a new piece of its answer."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def answer_parts(
     mode: FactMode,
     calibration: Mapping[str, Sequence[float]],
     max_new_tokens: int = 48,
+    on_text: OnText | None = None,
 ) -> list[PartReply]:
     """Answers all questions about several parts.
 
@@ -130,6 +133,7 @@ def answer_parts(
         mode: how facts reach the model.
         calibration: of the evidence.
         max_new_tokens: limit of each reason.
+        on_text: is given the numbers of part and question, and each new piece of the reason, as it is written.
 
     Returns:
         One reply a part, in order.
@@ -147,7 +151,8 @@ def answer_parts(
             verdicts = tuple(None if p is None else p == state for p in query.polarities)
             forced += [opening(state, verdict) for verdict in verdicts]
             replies.append((float(own.mean()), float(own.max() - own.min()), state, verdicts))
-        texts = iter(rows.go_on(forced, max_new_tokens))
+        told = None if on_text is None else _Pieces(processor, queries, on_text)
+        texts = iter(rows.go_on(forced, max_new_tokens, told))
     return [
         PartReply(*reply, tuple(next(texts) for _ in query.questions))
         for reply, query in zip(replies, queries, strict=True)
@@ -227,7 +232,7 @@ class _Rows:
         normal, anomalous = self.model.state_ids
         return logits[:, anomalous] - logits[:, normal]
 
-    def go_on(self, openings: Sequence[str], max_new_tokens: int) -> list[str]:
+    def go_on(self, openings: Sequence[str], max_new_tokens: int, told: _Pieces | None = None) -> list[str]:
         """What the model says after the given first words of each row."""
         self._add([self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in openings])
         made = self.model.generate(
@@ -237,6 +242,40 @@ class _Rows:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             state_first=False,
+            streamer=told,
         )
         texts = self.processor.tokenizer.batch_decode(made[:, self.ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+class _Pieces:
+    """Passes on what is written, row by row, in whole words; what `generate` takes as a streamer."""
+
+    def __init__(self, processor: SageProcessor, queries: Sequence[PartQuery], on_text: OnText) -> None:
+        self._tokenizer = processor.tokenizer
+        self._rows = [(i, j) for i, query in enumerate(queries) for j in range(len(query.questions))]
+        self._ids: list[list[int]] = [[] for _ in self._rows]
+        self._said = [0] * len(self._rows)
+        self._on_text = on_text
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompts first, then one token of each row at a time."""
+        if self._prompt:
+            self._prompt = False
+            return
+        for row, token in enumerate(value.flatten().tolist()):
+            self._ids[row].append(token)
+            self._tell(row, whole=False)
+
+    def end(self) -> None:
+        """Nothing follows: the rest is passed on."""
+        for row in range(len(self._rows)):
+            self._tell(row, whole=True)
+
+    def _tell(self, row: int, whole: bool) -> None:
+        text = self._tokenizer.decode(self._ids[row], skip_special_tokens=True).lstrip()
+        end = len(text) if whole else text.rfind(" ") + 1
+        if end > self._said[row]:
+            self._on_text(*self._rows[row], text[self._said[row] : end])
+            self._said[row] = end

@@ -99,7 +99,9 @@ def _self_scores(
     else:
         bank = _joined(encoder, views, settings)
         plain = settings.method == "nearest-neighbour"
-        copies = encoder.encode([disturbed(references[0], *how) for how in DISTURBANCES], settings.size, context=not plain)
+        copies = encoder.encode(
+            [disturbed(references[0], *how) for how in DISTURBANCES], settings.size, context=not plain
+        )
         pairs = [(Look(encoder, copies.maps[index], context_of(copies, index)), bank) for index in range(len(copies))]
     return [image_score(look, bank, settings.matching, settings.top_share)[0] for look, bank in pairs]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlm.backends import Capabilities, pick_device
 from vlm.errors import InputError
 from vlm.huggingface import HuggingFaceBackend
-from vlm.part_answers import PartQuery, PartReply, answer_parts
+from vlm.part_answers import OnText, PartQuery, PartReply, answer_parts
 
 if TYPE_CHECKING:
     from vlm.processing_sage import FactMode, SageProcessor
@@ -51,7 +51,12 @@ class SageBackend(HuggingFaceBackend):
         return mode
 
     def answer_parts(
-        self, queries: Sequence[PartQuery], *, mode: FactMode | None = None, max_new_tokens: int = 48
+        self,
+        queries: Sequence[PartQuery],
+        *,
+        mode: FactMode | None = None,
+        max_new_tokens: int = 48,
+        on_text: OnText | None = None,
     ) -> list[PartReply]:
         """Answers all questions about several parts; see `vlm.part_answers.answer_parts`.
 
@@ -59,6 +64,7 @@ class SageBackend(HuggingFaceBackend):
             queries: the parts.
             mode: how facts reach the model; default: as it was trained.
             max_new_tokens: limit of each reason.
+            on_text: is given the numbers of part (among those that run together) and question, and each new piece.
         """
         replies: list[PartReply] = []
         for start in range(0, len(queries), PARTS_AT_ONCE):
@@ -70,12 +76,18 @@ class SageBackend(HuggingFaceBackend):
                     mode=mode or self.trained_facts,
                     calibration=self.sage.config.calibration or UNCALIBRATED,
                     max_new_tokens=max_new_tokens,
+                    on_text=on_text,
                 )
         return replies
 
 
 def load_sage(
-    folder: Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
 ) -> HuggingFaceBackend:
     """Loads a checkpoint of `vlm.checkpoint`, once per process, device and dtype.
 

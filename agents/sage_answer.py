@@ -1,0 +1,254 @@
+"""Answers of a SAGE model with a frozen encoder: its own state, its own words, checked against what was measured.
+
+The state is the model's: the evidence's calibrated log-odds, moved by what the language model sees. The verdict of each
+answer follows from it and from what the question asserts. The reason is in the model's words as long as they hold:
+they name no place that was not measured, no defect on a part called normal, and say nothing against the state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agents import wording
+from agents.settings import mode_of_facts
+from agents.state import EvidenceSummary, InspectionState
+from evaluation.inspection import InspectionRequest, TraceAnswer
+
+if TYPE_CHECKING:
+    from agents.workbench import View, Workbench
+    from evaluation.questions import Question
+    from vlm.part_answers import PartQuery, PartReply
+
+NAME = re.compile(
+    r"\b(?:is|are|shows?|see|by|be seen|:)\s+an?\s+((?:[a-z]+[ -]){0,3}?[a-z]+?)"
+    r"(?=\s+(?:on|in|at|of|which|that|can|and)\b|[;,.]|$)"
+)
+"""A defect's name as the model was trained to bring it: "there is a dark stain in the ...", "it differs by a crack"."""
+NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
+SURE = (
+    "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
+    "counted alike."
+)
+
+
+@dataclass
+class SageAnswers:
+    """What `answer_as_sage` found.
+
+    Attributes:
+        evidence: the evidence with the model's state and calibrated confidence.
+        answers: `TraceAnswer` dumps, one a question, in order.
+        defect: the defect as the model names it, or None.
+        note: half a sentence for the trace.
+        warnings: a sentence where the model and the threshold of the evidence disagree.
+    """
+
+    evidence: EvidenceSummary
+    answers: list[dict[str, Any]]
+    defect: str | None
+    note: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def sage_query(
+    state: InspectionState, view: View, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
+) -> PartQuery:
+    """What the model is asked about a part; batches collect many of them."""
+    from vlm.part_answers import PartQuery
+    from vlm.sage_inputs import sight_of
+
+    return PartQuery(
+        sight=sight_of(view.evidence),
+        questions=tuple(question.text for question in questions),
+        polarities=tuple(question.polarity for question in questions),
+        facts=tuple(fact["text"] for fact in facts),
+    )
+
+
+def answer_as_sage(
+    state: InspectionState,
+    workbench: Workbench,
+    facts: Sequence[dict[str, Any]],
+    questions: Sequence[Question],
+    on_text: Callable[[int, str], None] | None = None,
+) -> SageAnswers | None:
+    """Asks a SAGE model about one part.
+
+    Args:
+        state: the inspection so far.
+        workbench: its back end is asked; its view of the part gives the features.
+        facts: the facts that reach the model.
+        questions: what is asked, in order.
+        on_text: is given the number of a question and each new piece of its answer.
+
+    Returns:
+        The answers; None where another path answers: another kind of model, or a score was failed before.
+    """
+    from vlm.sage_backend import SageBackend
+
+    backend = workbench.backend
+    if not isinstance(backend, SageBackend) or state.get("round", 0):
+        return None
+    request = InspectionRequest.model_validate(state["request"])
+    view = workbench.view(request.image, request.references)
+    settings = state["settings"]
+    (reply,) = backend.answer_parts(
+        [sage_query(state, view, facts, questions)],
+        mode=mode_of_facts(settings["facts"], backend),
+        max_new_tokens=settings["max_new_tokens"],
+        on_text=None if on_text is None else lambda _, number, piece: on_text(number, piece),
+    )
+    return compose(state, view, facts, questions, reply, backend.name)
+
+
+def compose(
+    state: InspectionState,
+    view: View,
+    facts: Sequence[dict[str, Any]],
+    questions: Sequence[Question],
+    reply: PartReply,
+    name: str,
+) -> SageAnswers:
+    """Answers from the model's reply, as far as its words hold."""
+    evidence, warnings = decided(state["evidence"], view, reply)
+    product = state["product"]
+    defect = _defect(questions, reply) if reply.state == "anomalous" else None
+    answers: list[dict[str, Any]] = []
+    dropped: list[str] = []
+    for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
+        words = reason(said)
+        fault = words_fault(words, question, evidence, product, facts)
+        if fault:
+            dropped.append(f"{len(answers) + 1}: {fault}")
+        answers.append(_answer(question, verdict, None if fault else words, evidence, state, facts, defect))
+    note = (
+        f"{name} takes the part for {reply.state} (P(anomalous) {probability(reply):.2f}); "
+        f"{len(answers) - len(dropped)} of {len(answers)} answers in its words"
+    )
+    if dropped:
+        note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
+    return SageAnswers(evidence, answers, defect, note, warnings)
+
+
+def probability(reply: PartReply) -> float:
+    """The model's P(anomalous)."""
+    from math import exp
+
+    return 1 / (1 + exp(-max(-30.0, min(30.0, reply.log_odds))))
+
+
+def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[EvidenceSummary, list[str]]:
+    """The evidence with the model's state: confidence, and regions where the state calls for them or forbids them."""
+    from evaluation.inspection import TraceRegion
+    from vlm.regions import find_regions
+
+    chance = probability(reply)
+    evidence: EvidenceSummary = {
+        **measured,
+        "verdict": reply.state,
+        "confidence": round(max(chance, 1 - chance), 4),
+        "confidence_reason": SURE,
+    }
+    if reply.state == measured["verdict"]:
+        return evidence, []
+    regions: list[dict[str, Any]] = []
+    if reply.state == "anomalous":
+        peak = float(view.evidence.map.max())
+        found = find_regions(view.evidence.map, 0.98 * peak, down_to=0.9 * peak, limit=1)
+        regions = [TraceRegion(box=r.box, place=r.place, score=float(r.score)).model_dump(mode="json") for r in found]
+    warning = (
+        f"The model takes the part for {reply.state} (P(anomalous) {chance:.2f}), although the score "
+        f"{measured['score']:.3f} against the threshold {measured['threshold']:.3f} alone says {measured['verdict']}."
+    )
+    return {**evidence, "regions": regions}, [warning]
+
+
+def reason(said: str) -> str:
+    """The first two whole sentences of what the model said, without state or verdict words."""
+    line = " ".join(said.split())
+    sentences = re.split(r"(?<=[.!?])\s+", line)
+    whole = [s for s in sentences if s.endswith((".", "!"))]
+    return " ".join(whole[:2])
+
+
+def words_fault(
+    words: str,
+    question: Question,
+    evidence: EvidenceSummary,
+    product: str | None,
+    facts: Sequence[dict[str, Any]],
+) -> str | None:
+    """Why the model's words cannot be used, or None: see `agents.vlm_answer.text_fault`, and no defect on a good part."""
+    from agents.vlm_answer import text_fault
+    from evaluation.reading import read
+
+    fault = text_fault(words, question, evidence, product, facts)
+    if fault or evidence["verdict"] == "anomalous":
+        return fault
+    named = [claim.term for claim in read(words).asserted("bad", "defect")]
+    return f"it names a defect ({named[0]}) on a part that is normal" if named else None
+
+
+def _defect(questions: Sequence[Question], reply: PartReply) -> str | None:
+    """The defect that the model names most often, asked which one it is or not; the identification counts first."""
+    named: list[str] = []
+    for question, text in zip(questions, reply.texts, strict=True):
+        if (name := defect_named(reason(text))) is not None:
+            named += [name] * (2 if question.family == "defect identification" else 1)
+    return max(named, key=lambda n: (named.count(n), -named.index(n))) if named else None
+
+
+def defect_named(words: str) -> str | None:
+    """The name of a defect in a sentence of the model, or None where it is left open ("a defect")."""
+    for match in NAME.finditer(words.lower()):
+        name = match.group(1).strip(" -")
+        if name.split()[-1] not in NOTHING:
+            return name
+    return None
+
+
+def _answer(
+    question: Question,
+    verdict: bool | None,
+    words: str | None,
+    evidence: EvidenceSummary,
+    state: InspectionState,
+    facts: Sequence[dict[str, Any]],
+    defect: str | None,
+) -> dict[str, Any]:
+    """One answer: the verdict as asked, what was measured, the model's reason (or the grounded one), a cited fact."""
+    from agents.nodes import KINDS_OF_FAMILY
+
+    cited = _cited(facts, KINDS_OF_FAMILY[question.family], defect)
+    anomalous = evidence["verdict"] == "anomalous"
+    if words is None:
+        text = wording.grounded_answer(
+            question.family, verdict, evidence, state["product"], defect, cited, state["looks"]
+        )
+    else:
+        parts = [] if verdict is None else ["Yes." if verdict else "No."]
+        parts += (
+            [words]
+            if question.family == "defect identification"
+            else [wording.finding(evidence, state["product"]), words]
+        )
+        if anomalous or question.family == "standard comparison":
+            parts += [wording.fact_sentence(fact) for fact in cited]
+        text = " ".join(parts)
+    used = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
+    return TraceAnswer(
+        question=question.text, family=question.family, verdict=verdict, text=text, facts=used
+    ).model_dump(mode="json")
+
+
+def _cited(facts: Sequence[dict[str, Any]], kinds: Sequence[str], defect: str | None) -> list[dict[str, Any]]:
+    """The fact that an answer cites: of the right kind, about the named defect if there is one."""
+    fitting = [fact for kind in kinds for fact in facts if fact["kind"] == kind]
+    last = (defect or "").split()[-1:] or [""]
+    about = [
+        fact for fact in fitting if last[0] and any(last[0] in name.casefold() for name in fact.get("defects", ()))
+    ]
+    return [*about, *fitting][:1]
