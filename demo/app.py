@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import secrets
 import shutil
+import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def build_app(engine: Engine) -> gr.Blocks:
     settings = engine.settings
     age = settings.keep_minutes * 60
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(min(age, 300), age), fill_width=True) as app:
+        add_endpoints(engine)  # first, so that the public names are theirs and not those of the page's own events
         # Without a login, a secret in the browser's own storage is what makes past runs one's own.
         token = gr.BrowserState("", storage_key="sage-demo", secret=browser_secret(settings.home))
         app.load(lambda kept: kept if is_token(kept) else secrets.token_hex(16), token, token, api_visibility="private")
@@ -73,7 +75,6 @@ def build_app(engine: Engine) -> gr.Blocks:
                 RankTab(engine, token, rank, inspect.run)
             with gr.Tab("Runs", id="runs") as runs:
                 RunsTab(engine, token, runs)
-        add_endpoints(engine)
     return app
 
 
@@ -118,6 +119,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
 
     Raises:
         InputError: the address or port cannot be used.
+        SageError: the model cannot be loaded.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     uploads = own_upload_folder()
@@ -126,31 +128,35 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
     from demo.engine import Engine
     from vlm.errors import InputError
 
+    print("Loading the models ...", file=sys.stderr, flush=True)
     engine = Engine(settings)
+    engine.load()
     app = build_app(engine)
     app.queue(default_concurrency_limit=40, max_size=400, api_open=True)
     try:
-        app.launch(
-            server_name=settings.host,
-            server_port=settings.port or None,
-            share=settings.share,
-            auth=(settings.user, settings.password) if settings.user and settings.password else None,
-            mcp_server=settings.mcp,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=True,
-            ssr_mode=False,
-            strict_cors=True,
-            enable_monitoring=False,
-            max_threads=80,
-            max_file_size=settings.max_megabytes * 2**20,
-            allowed_paths=[str(FOLDER / "examples")],
-            blocked_paths=[str(settings.home.parent)],
-            footer_links=["api"],
-            theme=theme(),
-            css_paths=FOLDER / "style.css",
-            head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
-        )
+        # Gradio announces its MCP server on standard output; ours is for the addresses alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            app.launch(
+                server_name=settings.host,
+                server_port=settings.port or None,
+                share=settings.share,
+                auth=(settings.user, settings.password) if settings.user and settings.password else None,
+                mcp_server=settings.mcp,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=True,
+                ssr_mode=False,
+                strict_cors=True,
+                enable_monitoring=False,
+                max_threads=80,
+                max_file_size=settings.max_megabytes * 2**20,
+                allowed_paths=[str(FOLDER / "examples")],
+                blocked_paths=[str(settings.home.parent)],
+                footer_links=["api"],
+                theme=theme(),
+                css_paths=FOLDER / "style.css",
+                head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+            )
     except OSError as error:
         raise InputError(
             f"The demo cannot listen on {settings.host}:{settings.port} ({one_line(error)}); choose another --port."
@@ -159,24 +165,11 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
     print(f"SAGE is at {address}" + (f" and {app.share_url}" if app.share_url else ""), flush=True)
     if settings.mcp:
         print(f"MCP tools are at {address}/gradio_api/mcp/", flush=True)
-    threading.Thread(target=load_quietly, args=(engine,), name="load", daemon=True).start()
     if block:
         app.block_thread()
         shutil.rmtree(uploads, ignore_errors=True)
     assert isinstance(app, gr.Blocks)
     return app, engine
-
-
-def load_quietly(engine: Engine) -> None:
-    """Loads the models beside the open page; a failure is told here, and to the first visitor who needs them."""
-    import sys
-
-    from vlm.errors import SageError
-
-    try:
-        engine.load()
-    except SageError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:

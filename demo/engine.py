@@ -38,7 +38,7 @@ class Engine:
         self.runs = RunStore(settings.home / "runs")
         self._lock = threading.RLock()
         self._inspectors: OrderedDict[str, SageInspector] = OrderedDict()
-        self._loaded = threading.Event()
+        self._loaded: set[str] = set()
         if inspector is not None:
             self._inspectors[settings.model] = inspector
 
@@ -47,17 +47,16 @@ class Engine:
         """The knowledge base."""
         return self.inspector().workbench.store
 
-    @property
-    def loaded(self) -> bool:
-        """Whether the default model is ready."""
-        return self._loaded.is_set()
+    def load(self, model: str | None = None) -> None:
+        """Loads what an inspection with this model needs, once.
 
-    def load(self) -> None:
-        """Loads what an inspection needs, so that the first visitor does not wait for it."""
-        inspector = self.inspector()
+        Raises:
+            SageError: the model cannot be loaded.
+        """
+        inspector = self.inspector(model)
         inspector.load()
         inspector.workbench.store.prepare()
-        self._loaded.set()
+        self._loaded.add(model or self.settings.model)
 
     def inspector(self, model: str | None = None) -> SageInspector:
         """The inspector of a model; all share eyes, knowledge and judge.
@@ -95,6 +94,7 @@ class Engine:
             extra = [key for key in self._inspectors if key != self.settings.model]
             for key in extra[:-MODELS_KEPT]:
                 del self._inspectors[key]
+                self._loaded.discard(key)
             return made
 
     def inspection(self, request: InspectionRequest, model: str | None = None) -> Iterator[Event]:
@@ -105,9 +105,10 @@ class Engine:
         """
         from demo.pictures import shown
 
-        if not self.loaded:
-            yield {"event": "loading"}
         inspector = self.inspector(model)
+        if (model or self.settings.model) not in self._loaded:
+            yield {"event": "loading"}
+            self.load(model)
         seen = False
         events = inspector.stream(request)
         try:

@@ -12,7 +12,7 @@ import gradio as gr
 from demo import render, safety
 from demo.engine import Engine, checked_settings
 from demo.false_alarms import FalseAlarmPanel
-from demo.parts import Examples, PartImage, domain_list, reference_gallery
+from demo.parts import Examples, checked_picture, domain_list, part_image, reference_gallery
 from demo.report import write_report
 from demo.story import Story
 from evaluation.inspection import InspectionRequest
@@ -44,8 +44,8 @@ class InspectTab:
         self._wire(token)
 
     def _build_inputs(self) -> None:
-        self.image = PartImage(label="The part to inspect", elem_id="part", height=250)
-        self.references = reference_gallery("Good parts, if you have any", "references")
+        self.image = part_image(self.engine, "The part to inspect", "part")
+        self.references = reference_gallery(self.engine, "Good parts, if you have any", "references")
         self.product = gr.Textbox(
             label="Product", placeholder="if you know it: solar cell, screw, ...", elem_id="product", max_length=120
         )
@@ -118,7 +118,7 @@ class InspectTab:
             asked = self.request(image, references, product, domain, questions, facts, learn)
             yield self._begun(story)
             drawn = 0.0
-            for event in self.engine.submit(request.session_hash or owner, asked, model):
+            for event in self.engine.submit(owner, asked, model):
                 changed = story.feed(event)
                 if event["event"] == "token" and time.monotonic() - drawn < REDRAW_SECONDS:
                     continue
@@ -201,11 +201,9 @@ def checked_request(
         raise InputError("There is no picture to inspect; drop one into the field, or pick an example.")
     if len(references) > settings.max_references:
         raise InputError(f"{len(references)} good parts are too many; give at most {settings.max_references}.")
-    limits = {"max_bytes": settings.max_megabytes * 2**20, "max_pixels": settings.max_pixels}
-    uploads = Path(gr.utils.get_upload_folder())
     return InspectionRequest(
-        image=safety.check_picture(image, uploads, **limits),
-        references=[safety.check_picture(path, uploads, **limits) for path in references],
+        image=checked_picture(engine, image),
+        references=[checked_picture(engine, path) for path in references],
         questions=safety.questions_of(questions),
         domain=domain or None,
         product=safety.check_text(product, "The product's name", 120) or None,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from demo import safety
 from demo.safety import PICTURE_ENDINGS
+from vlm.errors import SageError
 
 if TYPE_CHECKING:
     from demo.engine import Engine
@@ -21,26 +23,45 @@ EXAMPLES = (
 )
 
 
-class PartImage(gr.Image):
-    """A picture field that hands over the file as it was uploaded: depth and orientation are read by `vlm.images`."""
+def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> gr.Image:
+    """A picture field that hands over the file as it was uploaded and refuses at once what cannot be inspected."""
+    field = gr.Image(
+        label=label,
+        elem_id=elem_id,
+        height=height,
+        type="filepath",
+        image_mode=None,  # depth and orientation are read by vlm.images
+        sources=["upload", "webcam", "clipboard"],
+        alt_text="The picture that you chose",
+    )
 
-    is_template = True  # the browser draws it as the plain gr.Image
+    def check(payload: dict[str, Any] | None) -> Any:
+        return gr.skip() if payload is None or usable(engine, payload["path"]) else None
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], **settings)
-
-    def get_config(self, cls: type[Any] | None = None) -> dict[str, Any]:
-        """The settings of a plain picture field (Gradio reads their names from the class's own constructor)."""
-        return super().get_config(cls or gr.Image)
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path of the upload; what is no picture is refused later, in one sentence."""
-        return payload.path if payload is not None else None
+    field.upload(check, field, field, preprocess=False, show_progress="hidden", api_visibility="private")
+    return field
 
 
-def reference_gallery(label: str, elem_id: str) -> gr.Gallery:
-    """A field for any number of good parts."""
-    return gr.Gallery(
+def usable(engine: Engine, path: str) -> bool:
+    """Whether an upload is a picture that can be inspected; if not, the visitor is told why."""
+    try:
+        checked_picture(engine, path)
+    except SageError as error:
+        gr.Warning(safety.escaped(str(error)), title="This picture cannot be used", duration=8)
+        return False
+    return True
+
+
+def checked_picture(engine: Engine, path: str) -> Path:
+    """An upload within the limits of the settings; raises `InputError` with what is wrong with it."""
+    settings = engine.settings
+    limits = {"max_bytes": settings.max_megabytes * 2**20, "max_pixels": settings.max_pixels}
+    return safety.check_picture(path, Path(gr.utils.get_upload_folder()), **limits)
+
+
+def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
+    """A field for any number of good parts; what cannot be used is taken out again, with the reason."""
+    field = gr.Gallery(
         label=label,
         elem_id=elem_id,
         type="filepath",
@@ -53,6 +74,13 @@ def reference_gallery(label: str, elem_id: str) -> gr.Gallery:
         sources=["upload"],
         buttons=[],
     )
+
+    def check(chosen: list[Any] | None) -> Any:
+        kept = [path for path in safety.reference_paths(chosen) if usable(engine, path)]
+        return gr.skip() if len(kept) == len(chosen or []) else kept or None
+
+    field.upload(check, field, field, show_progress="hidden", api_visibility="private")
+    return field
 
 
 def domain_list(engine: Engine, label: str = "Domain", empty: str = "found by the product's name") -> gr.Dropdown:
@@ -70,13 +98,16 @@ def domain_list(engine: Engine, label: str = "Domain", empty: str = "found by th
 class Examples:
     """Pictures to try at once: choosing one fills the fields."""
 
-    def __init__(self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown) -> None:
+    def __init__(
+        self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
+        elem_id: str = "examples", columns: int = 3,
+    ) -> None:  # fmt: skip
         self.gallery = gr.Gallery(
             value=[(str(EXAMPLES_FOLDER / f"{name}-test.jpg"), caption) for name, caption, _, _ in EXAMPLES],
             label="Or try one of these synthetic parts",
-            elem_id="examples",
-            columns=3,
-            height=150,
+            elem_id=elem_id,
+            columns=columns,
+            height=170,
             object_fit="cover",
             allow_preview=False,
             interactive=False,

@@ -64,7 +64,7 @@ class Story:
         self.waiting = None
         self.note = ""
         if kind == "loading":
-            self.note = "The models are being loaded, once; this takes a few seconds."
+            self.note = "The model is being loaded, once; this takes a few seconds."
             return {"steps"}
         if kind == "started":
             return self._started(event["step"])

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 CELL_SECONDS = 900
-"""A cell that takes longer hangs; none needs a fifth of it on an idle machine."""
+"""A cell that takes longer is taken to hang; none needs a fifth of it on an idle machine."""
 
 MOST_BYTES = 1_000_000
 SOURCE_KEY = "sage_source"
@@ -136,8 +136,12 @@ def differences(stored: Any, fresh: Any) -> tuple[list[str], list[str]]:
     return faults, remarks
 
 
-def execute(path: Path, notebook: Any) -> None:
+def execute(notebook: Any, patience: int = CELL_SECONDS) -> None:
     """Runs all cells in place, in a fresh kernel of this interpreter, with an empty home and working folder.
+
+    Args:
+        notebook: is given the outputs.
+        patience: seconds that a cell may take.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised; the notebook holds the outputs up to there.
@@ -150,20 +154,20 @@ def execute(path: Path, notebook: Any) -> None:
             Path(value).mkdir()
         calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "1000"}
         client = NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": work}},
+            notebook, timeout=patience, kernel_name="python3", resources={"metadata": {"path": work}},
             record_timing=False, coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
         client.execute(env={**calm, **os.environ, **own, "PYTHONPATH": str(ROOT)})
 
 
-def run(path: Path, *, store: bool) -> Report:
+def run(path: Path, *, store: bool, patience: int = CELL_SECONDS) -> Report:
     """Executes one notebook; with `store` its outputs replace the stored ones, else they are compared with them."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     report, fresh = Report(path.stem), read(path)
     start = time.perf_counter()
     try:
-        execute(path, fresh)
+        execute(fresh, patience)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         report.faults.append(f"it does not run: {plain(str(error))}")
     report.seconds = time.perf_counter() - start
@@ -220,13 +224,19 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="numbers or beginnings of names; default: all")
     parser.add_argument("--store", action="store_true", help="keep the outputs in the notebooks")
     parser.add_argument("--static", action="store_true", help="only look at what is stored; run nothing")
+    parser.add_argument(
+        "--patience", type=int, default=CELL_SECONDS, help="seconds that a cell may take (busy machines)"
+    )
     arguments = parser.parse_args()
     files, failed, began = notebook_files(arguments.names), 0, time.perf_counter()
     if not files:
         print(f"There is no notebook named {' '.join(arguments.names)!r} in {FOLDER}.", file=sys.stderr)
         return 2
     for path in files:
-        report = Report(path.stem, faults=stored_faults(path)) if arguments.static else run(path, store=arguments.store)
+        if arguments.static:
+            report = Report(path.stem, faults=stored_faults(path))
+        else:
+            report = run(path, store=arguments.store, patience=arguments.patience)
         print(f"{report.name}: {report.cells} cells, {report.figures} figures, {report.seconds:.0f} s", flush=True)
         for line in (*(f"fault: {fault}" for fault in report.faults), *(f"note: {text}" for text in report.remarks)):
             print(f"  {line}")
