@@ -1,0 +1,239 @@
+"""Whole batches with the real parts: the same traces as one by one, and every part once whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server import ServerProcess
+from plates import plate
+
+from agents.batch import BatchSettings, run_batch
+from agents.batch_cli import main
+from agents.batch_parts import Part, read_parts
+from agents.batch_store import JOURNAL, BatchStopped, Row, read_table
+from agents.batch_worker import Finished, PartWorker
+from agents.inspector import SageInspector
+from agents.settings import AgentSettings
+from evaluation.inspection import InspectionTrace
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve plates, every third with a gash, one file that is no picture, and a good plate beside the folder."""
+    root = tmp_path_factory.mktemp("plates")
+    for number in range(12):
+        plate(root / "parts" / f"plate {number:02} ä.png", number % 3 == 2, number)
+    (root / "parts" / "broken.png").write_bytes(b"half a picture")
+    plate(root / "good.png", False, 99)
+    return root
+
+
+def each_once(out: Path, parts: Sequence[Part]) -> list[Row]:
+    rows = list(read_table(out / "results.parquet"))
+    assert [row["key"] for row in rows] == [part.key for part in parts]
+    return rows
+
+
+class Here:
+    """An engine in this process, for what needs no processes of its own."""
+
+    name, workers, restarts = "here", 1, 0
+
+    def __init__(self, worker: PartWorker, chunk: int = 4) -> None:
+        self.worker, self.chunk = worker, chunk
+
+    def run(self, parts: Sequence[Part]) -> Generator[Finished, None, None]:
+        for at in range(0, len(parts), self.chunk):
+            yield self.worker.inspect(parts[at : at + self.chunk])
+
+
+def parts_of(inspector: SageInspector) -> dict[str, Any]:
+    bench = inspector.workbench
+    return {"extractor": bench.extractor, "store": bench.store, "backend": bench.backend, "judge": bench.judge}
+
+
+def test_traces_are_those_of_one_inspection_after_the_other(
+    inspector: SageInspector, elpv: dict[str, list[Path]], cracked: Path, good: Path
+) -> None:
+    # Two parts that their pack covers, one that is new to the knowledge base, one without reference and product.
+    cells = [cracked, elpv["mono good"][3], elpv["mono bad"][1], elpv["mono good"][5]]
+    products = ["solar cell", "solar cell", "widget", None]
+    parts = [
+        Part(n, f"k{n}", str(cell), (str(good),) if product else (), product, questions=("Is it good?", "Where is it?"))
+        for n, (cell, product) in enumerate(zip(cells, products, strict=True))
+    ]
+    worker = PartWorker(BatchSettings(), **parts_of(inspector))
+    rows = worker.inspect(parts).rows
+    for part, row in zip(parts, rows, strict=True):
+        alone = inspector.inspect(part.request())
+        together = InspectionTrace.from_json(row["trace"])
+        assert row["verdict"] == together.verdict == alone.verdict
+        assert row["anomaly_score"] == pytest.approx(alone.anomaly_score, abs=1e-3)
+        assert together.regions == alone.regions
+        assert [item.verdict for item in together.answers] == [item.verdict for item in alone.answers]
+        assert [fact.id for fact in together.facts if fact.status == "approved"] == [
+            fact.id for fact in alone.facts if fact.status == "approved"
+        ]
+        assert (together.product, together.domain, together.threshold) == (alone.product, alone.domain, alone.threshold)
+        assert [step.name for step in together.steps] == [step.name for step in alone.steps]
+        assert all(item["mle"] is not None for item in row["answers"])
+
+
+def test_evidence_only_is_the_evidence_of_a_whole_inspection(
+    inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [Part(1, "k1", str(cracked), (str(good),), "solar cell"), Part(2, "k2", str(good))]
+    extractor = inspector.workbench.extractor
+    prepared: list[int] = []
+    real = extractor.prepare
+    monkeypatch.setattr(extractor, "prepare", lambda images: prepared.append(len(images)) or real(images))
+    worker = PartWorker(BatchSettings(language=False, pictures=True), extractor=extractor)
+    summary = run_batch(
+        [*parts, Part(3, "k3", str(good), (str(good),))], tmp_path, worker.settings, engine=Here(worker)
+    )
+    assert prepared == [1]  # the reference of two parts was encoded once
+    assert summary.parts == 3
+    first, second, _ = read_table(tmp_path / "results.parquet")
+    for part, row in zip(parts, (first, second), strict=True):
+        alone = inspector.inspect(part.request())
+        assert (row["verdict"], row["product"]) == (alone.verdict, part.product)
+        assert row["anomaly_score"] == pytest.approx(alone.anomaly_score, abs=1e-3)
+        assert row["answers"] == []
+        assert "evidence only" in row["model"]
+        assert (tmp_path / row["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_server_that_vanishes_leaves_what_is_finished(
+    inspector: SageInspector, elpv: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    parts = [Part(n, f"k{n}", str(cell), product="solar cell") for n, cell in enumerate(elpv["mono good"][:4])]
+    shared = {name: part for name, part in parts_of(inspector).items() if name != "backend"}
+    settings = BatchSettings(AgentSettings(model="http://127.0.0.1:9/v1#scripted-model"))
+    with ServerProcess() as server:
+        from vlm.served import ServedBackend
+
+        backend = ServedBackend(server.url, "scripted-model", retries=0)
+        worker = PartWorker(settings, backend=backend, **shared)
+        server.plan()
+
+        def unplug(rows: list[Row]) -> None:
+            server.process.kill()
+            server.process.wait()
+
+        with pytest.raises(BatchStopped, match=r"2 of 4 parts are safe in .*--resume"):
+            run_batch(parts, tmp_path, settings, engine=Here(worker, chunk=2), on_rows=unplug)
+    with ServerProcess() as server:
+        again = PartWorker(settings, backend=ServedBackend(server.url, "scripted-model"), **shared)
+        summary = run_batch(parts, tmp_path, settings, engine=Here(again), resume=True)
+    assert (summary.resumed, summary.errors) == (2, 0)
+    each_once(tmp_path, parts)
+
+
+def command(*arguments: object) -> list[str]:
+    script = "from agents.batch_cli import main\nif __name__ == '__main__':\n    main()"
+    return [sys.executable, "-c", script, *map(str, arguments)]
+
+
+def stop_after(journal: Path, rows: int, how: signal.Signals, arguments: list[object]) -> tuple[int, str]:
+    """Runs the command until so many rows are on disk, then stops it; gives its status and what it said."""
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= rows:
+            break
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_killed_twice_and_interrupted_it_ends_with_every_part_once(plates: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments: list[object] = [plates / "parts", "--reference", plates / "good.png", "--out", out]
+    arguments += ["--evidence-only", "--workers", 1, "--chunk", 1, "--resume"]
+    journal = out / JOURNAL
+    for rows, how, status in ((2, signal.SIGKILL, -9), (4, signal.SIGKILL, -9), (6, signal.SIGINT, 130)):
+        ended, said = stop_after(journal, rows, how, arguments)
+        assert ended == status, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    before = [json.loads(line)["key"] for line in journal.read_text(encoding="utf-8").splitlines()]
+    assert 6 <= len(before) < 13
+    ran = subprocess.run(command(*arguments, "--json"), capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1, ran.stderr
+    summary = json.loads(ran.stdout)
+    assert summary["parts"] == 13
+    assert summary["resumed"] == len(before)
+    assert [Path(item["image"]).name for item in summary["errors_shown"]] == ["broken.png"]
+    parts = read_parts(plates / "parts", references=[plates / "good.png"])
+    rows_found = each_once(out, parts)
+    gashed = {Path(row["image"]).name for row in rows_found if row["verdict"] == "anomalous"}
+    assert {f"plate {number:02} ä.png" for number in (2, 5, 8, 11)} <= gashed
+
+
+def test_ray_gives_the_same_rows_and_survives_a_dead_worker(
+    inspector: SageInspector, plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    settings = BatchSettings(language=False, chunk=2)
+    parts = read_parts(plates / "parts", references=[plates / "good.png"])
+    killed: list[int] = []
+
+    def kill_one(rows: list[Row]) -> None:
+        if not killed:
+            killed.append(int(rows[0]["worker"].rpartition(":")[2]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = run_batch(parts, tmp_path / "ray", settings, engine="ray", workers=2, on_rows=kill_one)
+    assert (summary.engine, summary.parts, summary.errors) == ("ray", 13, 1)
+    worker = PartWorker(settings, extractor=inspector.workbench.extractor)
+    run_batch(parts, tmp_path / "here", settings, engine=Here(worker))
+    for ours, theirs in zip(each_once(tmp_path / "ray", parts), each_once(tmp_path / "here", parts), strict=True):
+        assert (ours["verdict"], ours["error"]) == (theirs["verdict"], theirs["error"])
+        assert ours["anomaly_score"] == pytest.approx(theirs["anomaly_score"], abs=1e-3)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs the command in this process; gives status, standard output and standard error."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sage-batch", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--reference", "nowhere.png"), "nowhere.png"),
+        (("--engine", "abacus"), "use one of: local, ray"),
+        (("--workers", "-1"), "cannot be negative"),
+        (("--address", "auto"), "--engine ray"),
+        (("--retry-errors",), "--resume"),
+        (("--domain", "phrenology"), "photovoltaics"),
+        (("--facts", "boiled"), "boiled"),
+        (("--engine", "ray", "--address", "127.0.0.1:1"), "no Ray cluster"),
+    ],
+)
+def test_bad_options_are_one_line(run, plates: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    status, out, err = run(plates / "parts", "--out", tmp_path / "out", *arguments)
+    assert status == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert said in err
