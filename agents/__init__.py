@@ -1,10 +1,12 @@
-"""Acts: the Self-Guided Fact Enhancement agent as a LangGraph graph, and the command that inspects one part with it."""
+"""Acts: the Self-Guided Fact Enhancement agent as a LangGraph graph, and the commands that inspect one part with it, or many."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batch": ["BatchSettings", "run_batch"],
+        "batch_parts": ["read_parts"],
         "graph": ["build_graph"],
         "inspector": ["SageInspector"],
         "settings": ["AgentSettings"],

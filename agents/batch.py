@@ -13,6 +13,7 @@ A batch that ends early (Ctrl-C, a full disk, a server that vanished, kill -9) k
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -30,6 +31,8 @@ from vlm.errors import BackendError, InputError
 
 CHUNK_WITH_LANGUAGE, CHUNK_EVIDENCE_ONLY = 16, 8
 ERRORS_SHOWN = 100
+WORKER_BYTES = {False: 0.5e9, True: 1.5e9}
+"""Memory of a worker without and with the embedded language model; half of the machine's is given to workers."""
 ENGINES = ("local", "ray")
 EngineName = Literal["local", "ray"]
 
@@ -247,7 +250,7 @@ def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: 
 
 
 def _usual_workers(settings: BatchSettings) -> int:
-    """One worker a core on a CPU; with a GPU one, since workers would share it and each hold the models."""
+    """One worker a core on a CPU, as far as memory goes; with a GPU one, since workers would share it."""
     on_gpu = settings.agent.device.startswith("cuda") or (
         settings.agent.device == "auto" and shutil.which("nvidia-smi") is not None
     )
@@ -255,7 +258,11 @@ def _usual_workers(settings: BatchSettings) -> int:
         return 1
     from agents.batch_local import cores
 
-    return cores()
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return cores()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores(), int(memory / 2 / WORKER_BYTES[settings.language])))
 
 
 def say_on_terminal(line: str) -> None:
