@@ -177,6 +177,32 @@ def tiny_qwen2_5_vl() -> Any:
     return seeded(Qwen2_5_VLForConditionalGeneration, config)
 
 
+def tiny_qwen2_5_vl_processor() -> Any:
+    """The processor of `tiny_qwen2_5_vl` without its video part: 16 image tokens for any picture."""
+    from transformers import Qwen2_5_VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from vlm.pictures_only import pictures_only
+
+    pixels = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=32 * 32, max_pixels=32 * 32)
+    words = tiny_tokenizer(("<|image_pad|>", "<|video_pad|>"))
+    template = TEMPLATE.replace("<image>", "<|image_pad|>")
+    return pictures_only(Qwen2_5_VLProcessor)(pixels, words, chat_template=template)
+
+
+def tiny_wrapped_folder(folder: Any) -> Any:
+    """SAGE around `tiny_qwen2_5_vl`, with its processor, saved to a folder; gives the folder."""
+    from vlm.modeling_sage import SageForConditionalGeneration
+    from vlm.processing_sage import SageProcessor
+
+    processor = SageProcessor.from_base(tiny_qwen2_5_vl_processor())
+    base = tiny_qwen2_5_vl()
+    model = SageForConditionalGeneration.from_base(base, processor=processor, distinct=3, fusion_heads=4)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 WRAPPED = {
     "llava": tiny_llava,
     "llava_onevision": tiny_llava_onevision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import socket
 import threading
@@ -34,6 +35,7 @@ from vlm.errors import BackendError, InputError
 
 # Prompts of a batch that share at least so many leading tokens have them run through the model once.
 SHARED_PREFIX_TOKENS = 32
+QUANTISED = ("8bit", "4bit")
 # torch's random numbers are global: only one sampled text is written at a time in this process.
 _sampling = threading.Lock()
 
@@ -60,6 +62,7 @@ class HuggingFaceBackend:
         self._name = name
         self._lock = threading.Lock()
         self._images = hasattr(processor, "image_processor")
+        self._generate_settings: dict[str, Any] = {}
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
@@ -74,13 +77,14 @@ class HuggingFaceBackend:
         """Loads a model by Hugging Face name (from the local cache if it is there) or from a folder.
 
         Args:
-            source: name or folder.
-            device: "auto", "cpu" or "cuda".
-            dtype: "auto" (the checkpoint's; float16 becomes bfloat16 on a CPU), or a torch dtype's name.
+            source: name or folder. A checkpoint that is quantised already (GPTQ, AWQ, FP8, bitsandbytes) stays so.
+            device: "auto" (all GPUs, where one is too small for it), "cpu", "cuda" or "cuda:1".
+            dtype: "auto" (the checkpoint's; float16 becomes bfloat16 on a CPU), a torch dtype's name, or "8bit" or
+                "4bit", which quantise the weights while they load (needs the package bitsandbytes).
             name: how to call it; default: the name, or the folder's name.
 
         Raises:
-            InputError: there is no such model, or it is none that writes text.
+            InputError: there is no such model, it is none that writes text, or what it needs is not installed.
             BackendError: its weights cannot be loaded.
         """
         from vlm.commandline import quiet_libraries
@@ -88,6 +92,8 @@ class HuggingFaceBackend:
         quiet_libraries()
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
         from transformers.utils import logging
+
+        import vlm.processing_sage  # noqa: F401 (makes SAGE models known to the Auto classes)
 
         logging.disable_progress_bar()
         place = pick_device(device)
@@ -98,10 +104,12 @@ class HuggingFaceBackend:
             raise InputError(
                 f"{source!r} is a {config.model_type} model, which writes no text; give {known_backends()}."
             )
+        placing = _placing(place, spread=device == "auto")
         try:
-            processor = _load_processor(source, vision=vision, local=local)
-            model: Any = auto.from_pretrained(source, dtype=_pick_dtype(dtype, config, place), local_files_only=local)
-            model = model.to(place)
+            processor = _load_processor(source, config, vision=vision, local=local)
+            model: Any = auto.from_pretrained(
+                source, local_files_only=local, **placing, **_precision(dtype, config, place)
+            )
         except InputError:
             raise
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
@@ -109,7 +117,12 @@ class HuggingFaceBackend:
                 f"The model {source!r} cannot be loaded on {place} ({one_line(error)}); "
                 "check that its folder is complete and that it fits into memory."
             ) from error
-        return cls(model, processor, name=name or (Path(source).name if Path(source).is_dir() else source))
+        called = name or (Path(source).name if Path(source).is_dir() else source)
+        if config.model_type == "sage":
+            from vlm.wrapped_backend import WrappedSageBackend
+
+            return WrappedSageBackend(model, processor, name=called)
+        return cls(model, processor, name=called)
 
     @property
     def name(self) -> str:
@@ -210,6 +223,8 @@ class HuggingFaceBackend:
         longer = dict(inputs)
         longer["input_ids"] = torch.cat([inputs["input_ids"], more], dim=1)
         longer["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(more)], dim=1)
+        if "mm_token_type_ids" in inputs:  # which tokens are pictures: the new ones are not
+            longer["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(ids)))
         logits = self._logits(longer, len(ids) + 1)[:-1].log_softmax(-1)
         return logits.gather(1, more[0][:, None]).sum()
 
@@ -295,6 +310,7 @@ class HuggingFaceBackend:
                 inputs |= self._read_shared_prefix(inputs)
             length = inputs["input_ids"].shape[1]
             watcher = Watcher(self._decode, length, stops, cancelled, on_text)
+            settings |= self._generate_settings
             written = self.model.generate(**inputs, **settings, stopping_criteria=watcher.as_list())[:, length:]
         done = [self._completion(ids, stops, int(number)) for ids, number in zip(written, spent, strict=True)]
         self.usage.add(sum(d.prompt_tokens or 0 for d in done), sum(d.completion_tokens or 0 for d in done), len(done))
@@ -420,13 +436,15 @@ def _hub_answers() -> bool:
     return True
 
 
-def _load_processor(source: str, *, vision: bool, local: bool) -> Any:
-    from transformers import AutoProcessor, AutoTokenizer
+def _load_processor(source: str, config: Any, *, vision: bool, local: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    from vlm.pictures_only import load_processor
 
     if not vision:
         return AutoTokenizer.from_pretrained(source, local_files_only=local)
     try:
-        return AutoProcessor.from_pretrained(source, local_files_only=local)
+        return load_processor(source, config, local_files_only=local)
     except ImportError as error:
         raise InputError(
             f"The processor of {source!r} needs a library that is not installed ({one_line(error)}); install it, "
@@ -434,11 +452,35 @@ def _load_processor(source: str, *, vision: bool, local: bool) -> Any:
         ) from error
 
 
+def _placing(place: str, *, spread: bool) -> dict[str, Any]:
+    """Where the weights go: straight to one GPU, over several where that is left open, or to the CPU."""
+    if place == "cpu":
+        return {}
+    return {"device_map": "auto" if spread and torch.cuda.device_count() > 1 else {"": place}}
+
+
+def _precision(dtype: str, config: Any, device: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a dtype, or for weights that are quantised while they load."""
+    if dtype not in QUANTISED:
+        return {"dtype": _pick_dtype(dtype, config, device)}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"Loading in {dtype} needs the package bitsandbytes; pip install bitsandbytes.")
+    from transformers import BitsAndBytesConfig
+
+    # Sums stay in bfloat16, also where the checkpoint is float32: quantised weights have less precision than that.
+    compute = _pick_dtype("auto" if device != "cpu" else "bfloat16", config, device)
+    compute = torch.bfloat16 if compute is torch.float32 else compute
+    if dtype == "8bit":
+        return {"dtype": compute, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    return {"dtype": compute, "quantization_config": four}
+
+
 def _pick_dtype(dtype: str, config: Any, device: str) -> Any:
     if dtype != "auto":
         chosen = getattr(torch, dtype, None)
         if not isinstance(chosen, torch.dtype):
-            raise InputError(f"There is no dtype {dtype!r}; use auto, bfloat16, float16 or float32.")
+            raise InputError(f"There is no dtype {dtype!r}; use auto, bfloat16, float16, float32, 8bit or 4bit.")
         return chosen
     text = config.get_text_config()
     own = getattr(config, "dtype", None) or getattr(text, "dtype", None) or torch.float32
