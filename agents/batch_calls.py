@@ -100,9 +100,13 @@ class SharedBackend:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.backend, name)
-        if name == "answer_parts":
-            return lambda queries, **settings: self._ask(_Call(name, list(queries), settings))
-        return value
+        return self._answer_parts if name == "answer_parts" else value
+
+    def _answer_parts(self, queries: Sequence[Any], on_text: Any = None, **settings: Any) -> list[Any]:
+        """As `SageBackend.answer_parts`; nobody watches one part's words while several are written."""
+        if not self._unfinished:
+            settings["on_text"] = on_text
+        return self._ask(_Call("answer_parts", list(queries), settings))
 
     def run(self, jobs: Sequence[Callable[[], T]]) -> list[T | Exception]:
         """Runs functions that use this back end, one at a time between their calls.

@@ -57,7 +57,7 @@ def batch(
     model: Annotated[
         str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
     ] = "sage-tiny",
-    facts: Annotated[str, typer.Option(help="How facts reach the model: hard, soft, none.")] = "hard",
+    facts: Annotated[str, typer.Option(help="How facts reach the model: soft, hard, none or auto.")] = "auto",
     judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
     json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object, and nothing else.")

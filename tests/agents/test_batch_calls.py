@@ -89,7 +89,12 @@ def test_parts_of_a_sage_model_are_answered_in_one_call() -> None:
             return [f"about {query}" for query in queries]
 
     shared = SharedBackend(Sage())
-    outcomes = shared.run([lambda: shared.answer_parts(["a"]), lambda: shared.answer_parts(["b", "c"])])
+    outcomes = shared.run(
+        [
+            lambda: shared.answer_parts(["a"], mode="soft", on_text=print),
+            lambda: shared.answer_parts(["b", "c"], mode="soft", on_text=lambda *_: None),
+        ]
+    )
     assert outcomes == [["about a"], ["about b", "about c"]]
     assert Sage.asked == [3]
 
