@@ -1,0 +1,112 @@
+"""Whole parts at once: state by the evidence, verdict by the question, the same words in any company."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tiny_sage import GRID, features, make  # noqa: E402
+
+from vlm.part_answers import PartQuery, answer_parts, evidence_log_odds, opening  # noqa: E402
+from vlm.sage_inputs import Sight, sight_from_tensors, sight_tensors  # noqa: E402
+
+CALIBRATION = {"references": [1.0, 0.0], "builtin": [0.5, 0.25]}
+QUESTIONS = ("Is there a scratch ?", "Is the part normal ?", "Where is the hole in the area ?")
+POLARITIES = ("anomalous", "normal", None)
+
+
+def sight(seed: int, margin: float) -> Sight:
+    generator = torch.Generator().manual_seed(seed)
+    return Sight(
+        features=features(seed)[0].half(),
+        evidence=torch.rand(GRID, GRID, generator=generator).half(),
+        distinct=torch.randperm(GRID * GRID, generator=generator)[:4],
+        margin=margin,
+        score=0.7,
+        threshold=0.5,
+        compared="references",
+        place="lower right",
+    )
+
+
+def query(seed: int, margin: float, facts=("a scratch is a crack", "no hole"), count: int = 3) -> PartQuery:
+    return PartQuery(sight(seed, margin), QUESTIONS[:count], POLARITIES[:count], facts)
+
+
+@pytest.fixture(scope="module")
+def sage():
+    model, processor = make()
+    return model.float(), processor
+
+
+def ask(sage, queries, **settings):
+    return answer_parts(*sage, queries, **{"mode": "soft", "calibration": CALIBRATION, "max_new_tokens": 6, **settings})
+
+
+class TestVerdicts:
+    def test_state_follows_the_evidence_and_verdicts_the_questions(self, sage):
+        bad, good = ask(sage, [query(0, 2.0), query(0, -2.0)])
+        assert (bad.state, bad.verdicts) == ("anomalous", (True, False, None))
+        assert (good.state, good.verdicts) == ("normal", (False, True, None))
+        # Untrained, the state's probability is the evidence's and nothing else.
+        assert bad.log_odds == pytest.approx(2.0, abs=1e-4)
+        assert bad.spread == pytest.approx(0.0, abs=1e-4)
+
+    def test_calibration_depends_on_how_it_was_measured(self):
+        alone = dataclasses.replace(sight(0, 2.0), compared="builtin")
+        assert evidence_log_odds(sight(0, 2.0), CALIBRATION) == 2.0
+        assert evidence_log_odds(alone, CALIBRATION) == 1.25
+
+    def test_an_answer_opens_with_state_and_verdict(self):
+        assert opening("anomalous", False) == "anomalous. False."
+        assert opening("normal", None) == "normal."
+
+
+class TestCompany:
+    def test_parts_together_are_answered_as_alone(self, sage):
+        queries = [query(0, 2.0), query(1, -1.0, facts=("there is a hole in the centre",)), query(2, 0.5, count=1)]
+        together = ask(sage, queries)
+        for one, reply in zip(queries, together, strict=True):
+            (alone,) = ask(sage, [one])
+            assert alone.texts == reply.texts
+            assert alone.log_odds == pytest.approx(reply.log_odds, abs=1e-4)
+
+    def test_nothing_asked_gives_nothing(self, sage):
+        assert ask(sage, []) == []
+
+    def test_pieces_join_to_the_texts(self, sage):
+        said: dict[tuple[int, int], str] = {}
+
+        def hear(part: int, question: int, piece: str) -> None:
+            said[part, question] = said.get((part, question), "") + piece
+
+        replies = ask(sage, [query(0, 2.0), query(1, -1.0)], on_text=hear, max_new_tokens=9)
+        for part, reply in enumerate(replies):
+            for question, text in enumerate(reply.texts):
+                assert said.get((part, question), "").strip() == text
+
+    def test_facts_change_soft_answers(self, sage):
+        model, _ = sage
+        before = [param.detach().clone() for param in model.fusion.state_evidence.parameters()]
+        with torch.no_grad():
+            model.fusion.state_evidence.gain.fill_(1.0)
+        try:
+            one, other = (
+                ask(sage, [query(0, 0.1, facts=facts)])[0].log_odds for facts in (("a crack",), ("normal hole",))
+            )
+        finally:
+            with torch.no_grad():
+                for param, value in zip(model.fusion.state_evidence.parameters(), before, strict=True):
+                    param.copy_(value)
+        assert one != other
+
+
+def test_a_sight_survives_the_disk():
+    first = sight(3, 1.5)
+    again = sight_from_tensors(sight_tensors(first))
+    assert (again.margin, again.compared, again.place) == (first.margin, first.compared, first.place)
+    assert torch.equal(again.features, first.features)
+    assert again.measured == "Measured: difference 70, ratio 14, place lower right."
