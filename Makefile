@@ -13,7 +13,7 @@ CELLS = $(shell $(BIN)/python -c 'import importlib.util as u; print(next(iter(u.
 CRACKED ?= $(CELLS)/cell0404.png
 GOOD ?= $(CELLS)/cell0532.png
 
-.PHONY: help setup inspect test notebooks notebooks-store lint benchmark pins clean
+.PHONY: help setup inspect demo test notebooks notebooks-store lint benchmark pins clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -31,6 +31,9 @@ $(STAMP): pyproject.toml $(PINS)
 
 inspect: setup  ## Inspect a cracked solar cell against a good one, with evidence picture and trace
 	@$(BIN)/sage-inspect $(CRACKED) --reference $(GOOD) --domain photovoltaics --product "solar cell" --out out/inspect
+
+demo: setup  ## Serve the demo page on http://127.0.0.1:7860
+	@$(BIN)/sage-demo
 
 test: setup  ## Run the test suite
 	@$(BIN)/python -m pytest

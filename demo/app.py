@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.settings import DemoSettings
+from vlm.errors import InputError
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -123,10 +124,12 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     uploads = own_upload_folder()
-    import gradio as gr
+    try:
+        import gradio as gr
+    except ImportError:
+        raise InputError("The demo needs Gradio, which is not installed; run: pip install 'sage-ad[demo]'.") from None
 
     from demo.engine import Engine
-    from vlm.errors import InputError
 
     print("Loading the models ...", file=sys.stderr, flush=True)
     engine = Engine(settings)

@@ -34,6 +34,7 @@ HEAVY = (
     "numpy",
     "pyarrow",
     "ray",
+    "gradio",
 )
 
 
