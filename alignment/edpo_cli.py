@@ -17,7 +17,7 @@ def edpo_command(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs (TensorBoard) and the aligned model.")],
     model: Annotated[
         str, typer.Option(help="Stage 1 model: sage-tiny-sft, a folder, or a Hugging Face name.")
-    ] = "sage-tiny",
+    ] = "sage-tiny-sft",
     eta: Annotated[float, typer.Option(help="Weight of the entropy gap; 0 is DPO on the same pairs.")] = 1.0,
     beta: Annotated[float, typer.Option(help="How strongly the reference holds the model back.")] = 0.1,
     entropy: Annotated[str, typer.Option(help="Reading of Eq. 4: term or surprisal.")] = "term",
@@ -32,6 +32,9 @@ def edpo_command(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
     lora_rank: Annotated[int, typer.Option(help="Rank of the LoRA matrices; 0 trains all weights that may move.")] = 16,
     max_kl: Annotated[float, typer.Option(help="Stop beyond this drift from the reference, nats a token.")] = 20.0,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Scored answers to measure rewards on after training (all their pairs).")
+    ] = None,
     save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint in --out.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -61,6 +64,7 @@ def edpo_command(
         save_steps=save_steps,
         seed=seed,
         device=device,
+        held_out=held_out,
     )
     result = align(run, resume=resume)
     if result is None:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 PREPARED = ("answer_ids", "pair_winners", "pair_losers", "pair_gaps")
 REFERENCE = "ref_logps"
+TRAIN = "train"
+"""What TRL calls the data that is trained on."""
 
 
 def named_columns(dataset: Dataset) -> Dataset:
@@ -52,8 +54,13 @@ def named_columns(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def pairs_of_row(row: Mapping[str, Any], args: EDPOConfig) -> list[AnswerPair]:
-    """The pairs of one list that are trained on.
+def pairs_of_row(row: Mapping[str, Any], args: EDPOConfig, choice: str | None = None) -> list[AnswerPair]:
+    """The pairs of one list.
+
+    Args:
+        row: with `answers` and, where known, `scores`.
+        args: how pairs are chosen.
+        choice: in place of `args.pairs`.
 
     Raises:
         InputError: scores are needed and there are none, or they do not fit the answers.
@@ -65,10 +72,10 @@ def pairs_of_row(row: Mapping[str, Any], args: EDPOConfig) -> list[AnswerPair]:
                 f"eta={args.eta:g} weighs entropy gaps, but there are answers without scores; run sage-train score "
                 "first, or set eta to 0."
             )
-        return unscored_pairs(len(row["answers"]), args.pairs)  # type: ignore[arg-type]
+        return unscored_pairs(len(row["answers"]), choice or args.pairs)  # type: ignore[arg-type]
     if len(scores) != len(row["answers"]):
         raise InputError(f"A list of {len(row['answers'])} answers has {len(scores)} scores; give one for each.")
-    return select_pairs(scores, args.pairs, args.entropy)  # type: ignore[arg-type]
+    return select_pairs(scores, choice or args.pairs, args.entropy)  # type: ignore[arg-type]
 
 
 def prepare_dataset(dataset: Dataset, encoder: PromptEncoder, args: EDPOConfig, name: str) -> Dataset:
@@ -85,7 +92,8 @@ def prepare_dataset(dataset: Dataset, encoder: PromptEncoder, args: EDPOConfig, 
     pictured = light is not dataset
     kept_rows, columns = [], {key: [] for key in PREPARED}
     for number, row in enumerate(light):
-        pairs = pairs_of_row(row, args)
+        # Rewards are measured on every pair, whatever is trained on, so that runs can be compared.
+        pairs = pairs_of_row(row, args, None if name == TRAIN else "all")
         if not pairs:
             continue
         used = sorted({place for pair in pairs for place in (pair.winner, pair.loser)})

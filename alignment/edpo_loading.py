@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from alignment.prompts import PromptEncoder
     from evaluation.ranked import RankedAnswers
 
-SHIPPED = "sage-tiny"
 Kind = Literal["sage", "sage with eyes", "pictures", "words"]
 LORA_TARGETS = r".*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TRAINED_BESIDE = ("fusion.adapter", "fusion.image_projection")
@@ -34,46 +33,48 @@ class Loaded:
     """A model and what makes its inputs.
 
     Attributes:
-        model: in float32 on the CPU (the trainer moves it).
+        model: on the CPU (the trainer moves it); a SAGE checkpoint comes with its adapter open to training.
         processing_class: tokenizer or processor.
         kind: SAGE with a frozen encoder, SAGE around a model with eyes, another model that reads pictures, or words alone.
+        checkpoint: settings of the SAGE checkpoint that it came from (`sage.json`), else None.
     """
 
     model: Any
     processing_class: Any
     kind: Kind
+    checkpoint: Mapping[str, Any] | None = None
 
 
-def load_for_alignment(name: str, *, full_precision: bool = True) -> Loaded:
-    """Loads a model to be trained.
+def load_for_alignment(name: str) -> Loaded:
+    """Loads a model to be trained, in float32.
 
     Args:
-        name: a shipped one ("sage-tiny", ...), a Hugging Face name, or a folder.
-        full_precision: float32; else as it is stored.
+        name: a shipped one ("sage-tiny", "sage-tiny-sft", "smollm2-135m"), the folder of a checkpoint that
+            `sage-train sft` wrote, a Hugging Face name, or a folder.
 
     Raises:
         InputError: there is no such model, or it is served behind a URL.
+        BackendError: its weights are damaged.
     """
     import torch
 
+    from vlm.backends import UNTUNED
+    from vlm.checkpoint import is_checkpoint, load_checkpoint, shipped
+    from vlm.weights import smollm2_folder
+
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name} is served, so its weights cannot be trained; give a Hugging Face name or a folder.")
-    loaded = _shipped(name) if name.startswith(SHIPPED) and not Path(name).exists() else _stored(name)
-    if full_precision:
-        loaded.model.to(torch.float32)
-    loaded.model.requires_grad_(True)
-    return loaded
-
-
-def _shipped(name: str) -> Loaded:
-    from vlm.backends import load_backend
-
-    backend: Any = load_backend(name, device="cpu")
-    model, processor = backend.model, backend.processor
-    return Loaded(model, processor if hasattr(processor, "tokenizer") else backend.tokenizer, _kind(model, processor))
+    if name == UNTUNED:
+        return _stored(str(smollm2_folder()))
+    folder = Path(name) if is_checkpoint(Path(name)) else shipped(name)
+    if folder is None:
+        return _stored(name)
+    model, processor, settings = load_checkpoint(folder, dtype=torch.float32, merge=False)
+    return Loaded(model, processor, "sage with eyes" if processor.has_base else "sage", settings)
 
 
 def _stored(name: str) -> Loaded:
+    import torch
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -99,6 +100,7 @@ def _stored(name: str) -> Loaded:
         raise InputError(
             f"The model {name!r} cannot be loaded ({first}); give a Hugging Face name or folder."
         ) from None
+    model.to(torch.float32)
     return Loaded(model, processor, _kind(model, processor))
 
 
@@ -111,7 +113,13 @@ def _kind(model: Any, processor: Any) -> Kind:
 
 
 def lora(loaded: Loaded, rank: int) -> Any:
-    """LoRA on the language model, and SAGE's adapter trained beside it; the visual encoder is left out by the trainer."""
+    """LoRA on the language model, and SAGE's adapter trained beside it; the visual encoder is left out by the trainer.
+
+    Returns:
+        None where stage 1 left an adapter: it is trained on, and a copy of it is the reference.
+    """
+    if loaded.checkpoint is not None:
+        return None
     from peft import LoraConfig
 
     beside = list(TRAINED_BESIDE) if loaded.kind == "sage" else ["fusion.image_projection"]
@@ -199,6 +207,18 @@ def with_state(answer: str, question: str) -> str:
     return f"{state_of(polarity, verdict)}. {verdict}. {answer[found.end() :]}".strip()
 
 
+def _is_sage(name: str) -> bool:
+    """Whether a name stands for a model that sees through patch features or wrapped eyes (looked up, not loaded)."""
+    from vlm.checkpoint import is_checkpoint, shipped
+
+    folder = Path(name)
+    if is_checkpoint(folder):
+        return True
+    if (folder / "config.json").is_file():
+        return '"model_type": "sage"' in (folder / "config.json").read_text(encoding="utf-8")
+    return shipped(name) is not None
+
+
 def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_new_tokens: int = 48) -> Sampler:
     """Draws answers from a model by name: a SAGE model sees the part, any other reads facts and question."""
     from alignment.preference_writers import backend_sampler
@@ -206,8 +226,8 @@ def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_
 
     if name.startswith(("http://", "https://")):
         return backend_sampler(load_backend(name), temperature, max_new_tokens)
-    loaded = load_for_alignment(name)
-    if not loaded.kind.startswith("sage"):
+    loaded = load_for_alignment(name) if _is_sage(name) else None
+    if loaded is None:
         return backend_sampler(load_backend(name, device=device), temperature, max_new_tokens)
     import torch
 

@@ -13,11 +13,12 @@ from alignment.edpo_guard import last_checkpoint
 from vlm.errors import InputError
 
 if TYPE_CHECKING:
+    from alignment.edpo_loading import Loaded
     from alignment.edpo_trainer import EDPOTrainer
     from evaluation.ranked import RankedAnswers
 
-SETTINGS, LOG, MODEL = "settings.json", "log.jsonl", "model"
-_MAY_DIFFER = {"save_steps", "device", "out", "max_kl"}
+SETTINGS, LOG, MODEL = "settings.json", "log.jsonl", "checkpoint"
+_MAY_DIFFER = {"save_steps", "device", "out", "max_kl", "held_out"}
 """What may be another on resuming: it changes neither the data nor any step."""
 
 
@@ -43,6 +44,7 @@ class EDPORun:
     save_steps: int = 50
     seed: int = 0
     device: str = "auto"
+    held_out: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate", "save_steps"):
@@ -54,12 +56,12 @@ class EDPORun:
     def record(self) -> dict[str, Any]:
         """The settings as JSON."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()} | {
-            "data": [str(path.resolve()) for path in self.data]
+            "data": [str(path.resolve()) for path in self.data],
         }
 
 
 def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | None = None) -> dict[str, Any] | None:
-    """Trains, and writes the aligned model with its processor into `out/model`.
+    """Trains, and writes the aligned model with its processor into `out/checkpoint`, which every `--model` takes.
 
     Args:
         run: the settings.
@@ -76,12 +78,14 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
     started = time.monotonic()
     begin_folder(run, resume)
     lines = read_lines(run.data) if lines is None else lines
-    trainer = make_trainer(run, lines)
+    trainer, loaded = make_trainer(run, lines)
     at = last_checkpoint(run.out) if resume else None
     trainer.train(resume_from_checkpoint=str(at) if at else None)
+    measured = trainer.evaluate() if run.held_out else {}
     if not trainer.is_world_process_zero():
         return None
-    folder = save_model(trainer, run.out / MODEL)
+    trained = {"stage": 2, "steps": trainer.state.global_step, **_told(run), "stage_1": _stage_1(loaded)}
+    folder = save_model(trainer, loaded, run.out / MODEL, trained)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     (run.out / LOG).write_text(
         "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history), encoding="utf-8"
@@ -96,6 +100,7 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
         "pairs": sum(len(row) for row in trainer.train_dataset["pair_winners"]),
         "first": logged[0] if logged else {},
         "last": logged[-1] if logged else {},
+        "held_out": measured,
         "seconds": round(time.monotonic() - started, 1),
     }
     (run.out / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -142,8 +147,18 @@ def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
     return lines
 
 
-def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> EDPOTrainer:
-    """The trainer of a run, its data tokenised and its reference asked."""
+def _told(run: EDPORun) -> dict[str, Any]:
+    """The settings that a reader of the checkpoint wants to know."""
+    names = ("eta", "beta", "entropy", "pairs", "reference_free", "learning_rate", "batch", "accumulate", "seed")
+    return {name: getattr(run, name) for name in names} | {"data": [path.name for path in run.data]}
+
+
+def _stage_1(loaded: Loaded) -> Any:
+    return dict(loaded.checkpoint["trained"]) if loaded.checkpoint and "trained" in loaded.checkpoint else None
+
+
+def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer, Loaded]:
+    """The trainer of a run, its data tokenised and its reference asked, and the model that it began with."""
     from transformers import PrinterCallback
     from transformers.trainer_utils import set_seed
 
@@ -180,10 +195,12 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> EDPOTrainer:
     set_seed(run.seed)
     loaded = load_for_alignment(run.model)
     dataset, encoder = training_data(loaded, lines, Path("."))
+    measured = training_data(loaded, read_lines((run.held_out,)), Path("."))[0] if run.held_out else None
     trainer = EDPOTrainer(
         loaded.model,
         args=args,
         train_dataset=dataset,
+        eval_dataset=measured,
         processing_class=loaded.processing_class,
         encoder=encoder,
         peft_config=lora(loaded, run.lora_rank) if run.lora_rank else None,
@@ -191,12 +208,17 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> EDPOTrainer:
     )
     # It prints dictionaries on standard output, which belongs to the result.
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    return trainer, loaded
 
 
-def save_model(trainer: EDPOTrainer, folder: Path) -> Path:
-    """Writes the trained model, adapters merged into it, and its processor: what every `--model` takes."""
+def save_model(trainer: EDPOTrainer, loaded: Loaded, folder: Path, trained: dict[str, Any]) -> Path:
+    """Writes what was trained: a SAGE checkpoint of the same kind as it began with, else a whole model with its processor."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if loaded.checkpoint is not None:
+        from vlm.checkpoint import save_checkpoint
+
+        save_checkpoint(model, loaded.processing_class, folder, loaded.checkpoint["base"], trained)
+        return folder
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(folder)

@@ -179,6 +179,9 @@ class EDPOTrainer(DPOTrainer):
                 for i, values, owners in zip(places, logps, batch["answer_owners"].cpu(), strict=True):
                     own[i] = values[owners != PADDING].tolist()
         model.train(was_training)
+        if self.args.freeze_encoder:  # type: ignore[union-attr]
+            # Going back from the reference's adapter opened all of the trained one again.
+            freeze(self.model)
         everyone = gather_object([own]) if world > 1 else [own]
         merged = {i: values for part in everyone for i, values in part.items()}
         return [merged[i] for i in range(len(dataset))]

@@ -1,0 +1,286 @@
+"""The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each reading of the entropy, seeds with spread.
+
+    python benchmarks/alignment.py --stage1 sage-tiny-sft --train ../shared/data/train --data ../shared/data/dev --headline \\
+        --out runs/ablation
+
+Every arm makes the same number of optimiser steps on the same number of pairs. Preference data is written by rule with
+wordings for training, scored by the local judge; rewards are measured on lists in held-out wordings about the categories
+that are measured. Answers are measured by `sage-eval answer` with the inspector of this project. Our own judge scores the
+training data, so the figures that decide are those that it does not set: accuracy, Acc-G, place, naming, reward accuracy.
+Killed at any time, the same command goes on. `--limit 4 --steps 4 --drawn 8 --seeds 1` is a quick look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+STAGE_1 = "stage 1"
+ARMS: dict[str, dict[str, Any]] = {
+    "DPO (extreme pair)": {"pairs": "extreme", "eta": 0.0, "entropy": "term"},
+    "E-DPO, term": {"pairs": "edpo", "entropy": "term"},
+    "E-DPO, surprisal": {"pairs": "edpo", "entropy": "surprisal"},
+    # Tried beside them with --arms: what the choice of pairs does alone, and Eq. 6 as printed.
+    "pairs by term, eta 0": {"pairs": "edpo", "eta": 0.0, "entropy": "term"},
+    "pairs by surprisal, eta 0": {"pairs": "edpo", "eta": 0.0, "entropy": "surprisal"},
+    "E-DPO, surprisal, reference-free": {"pairs": "edpo", "entropy": "surprisal", "reference_free": True},
+}
+DEFAULT_ARMS = "DPO (extreme pair);E-DPO, term;E-DPO, surprisal"
+FIGURES = (
+    ("accuracy", ("accuracy", "value")),
+    ("Acc-G", ("acc_g", "value")),
+    ("place", ("place", "value")),
+    ("naming", ("naming", "value")),
+    ("reward accuracy", ("rewards",)),
+    ("MLE", ("mle", "mean", "value")),
+    ("SBERT", ("sbert", "value")),
+)
+DECIDING = ("accuracy", "Acc-G", "place", "naming", "reward accuracy")
+
+
+def arguments() -> argparse.Namespace:
+    """What is compared on what."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--stage1", default="sage-tiny-sft", help="model that all arms begin with")
+    parser.add_argument("--train", type=Path, action="append", default=[], help="labelled sets that arms train on")
+    parser.add_argument("--drawn", type=int, default=200, help="drawn parts beside them")
+    parser.add_argument("--pasted", type=int, default=20, help="good parts of a category with a defect pasted on")
+    parser.add_argument("--train-per-class", type=int, default=20, help="good and defective images a training category")
+    parser.add_argument("--data", type=Path, required=True, help="labelled set that answers are measured on")
+    parser.add_argument("--categories", help="only these, separated by commas")
+    parser.add_argument("--headline", action="store_true", help="the headline categories of dev or test")
+    parser.add_argument("--per-class", type=int, default=20, help="good and defective images a measured category")
+    parser.add_argument("--limit", type=int, help="at most so many measured images in all")
+    parser.add_argument("--shots", type=int, default=1)
+    parser.add_argument("--arms", default=DEFAULT_ARMS, help="separated by semicolons: " + "; ".join(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs-per-step", type=int, default=8)
+    parser.add_argument(
+        "--questions-at-once", type=int, default=4, help="bounds memory; changes no result beyond rounding"
+    )
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.headline:
+        sys.path.insert(0, str(Path(__file__).resolve().parent))
+        from detection import HEADLINE
+
+        args.categories = ",".join(HEADLINE[args.data.name])
+    unknown = [name for name in args.arms.split(";") if name not in ARMS]
+    if unknown:
+        parser.error(f"there is no arm {unknown[0]!r}")
+    return args
+
+
+def categories(args: argparse.Namespace) -> list[str] | None:
+    """The measured categories, or None for all."""
+    return args.categories.split(",") if args.categories else None
+
+
+def cells(args: argparse.Namespace) -> list[tuple[str, int | None]]:
+    """Every model that is measured: stage 1, and each arm with each seed."""
+    return [(STAGE_1, None), *((arm, seed) for arm in args.arms.split(";") for seed in range(args.seeds))]
+
+
+def folder(args: argparse.Namespace, arm: str, seed: int | None) -> Path:
+    """Where a cell keeps its work."""
+    name = "".join(c if c.isalnum() else "-" for c in arm).strip("-")
+    return args.out / (name if seed is None else f"{name}-{seed}")
+
+
+# ---- preference data -------------------------------------------------------------------------------------------------
+
+
+def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Scored answers to train on, and scored answers in held-out wordings about the measured categories."""
+    from alignment.labelled import drawn_parts, pasted_parts, real_parts
+    from evaluation.datasets import open_dataset
+
+    def training() -> Any:
+        for path in args.train:
+            dataset = open_dataset(path)
+            yield from real_parts(dataset, limit=args.train_per_class or None)
+            if args.pasted:
+                yield from pasted_parts(dataset, limit=args.pasted)
+        if args.drawn:
+            yield from drawn_parts(args.drawn)
+
+    def measured() -> Any:
+        few = 3 if args.limit else 10
+        yield from real_parts(open_dataset(args.data, None, categories(args)), limit=few)
+
+    return prepared(args.out / "train", training, "train"), prepared(args.out / "held-out", measured, "held_out")
+
+
+def prepared(place: Path, parts: Any, wordings: Any) -> Path:
+    """Writes and scores ranked answers, unless that was done."""
+    from alignment.preferences import PreferenceSettings, build_preferences
+    from alignment.scoring import report_markdown, score_lines, spread
+    from alignment.stage1_data import FactPool
+    from evaluation.judging import load_judge
+    from evaluation.ranked import read_ranked, write_ranked
+    from evaluation.runs import Progress
+    from knowledge.store import FactStore
+
+    ranked, scored = place / "ranked.jsonl", place / "scored.jsonl"
+    if not ranked.exists():
+        with FactStore.open() as store:
+            settings = PreferenceSettings(wordings=wordings)
+            write_ranked(ranked, build_preferences(parts(), None, FactPool(store), settings, place))
+    if not scored.exists():
+        lines, problems = score_lines(read_ranked(ranked), load_judge(), folder=place, out=place, progress=Progress())
+        write_ranked(scored, lines)
+        (place / "report.md").write_text(report_markdown(spread(lines), "local", problems) + "\n", encoding="utf-8")
+    return scored
+
+
+# ---- one cell --------------------------------------------------------------------------------------------------------
+
+
+def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, held_out: Path) -> None:
+    """Aligns (unless it is stage 1), measures, and writes cell.json."""
+    from alignment.edpo_run import EDPORun, align
+    from evaluation.answer import AnswerSettings, measure
+    from evaluation.datasets import open_dataset
+    from evaluation.runs import Progress, write_whole
+
+    place, model, result = folder(args, arm, seed), args.stage1, {}
+    if seed is not None:
+        settings = {"eta": args.eta, **ARMS[arm]}
+        questions = args.pairs_per_step // (2 if settings["pairs"] == "edpo" else 1)
+        at_once = min(questions, args.questions_at_once)
+        run = EDPORun(
+            data=(train,),
+            held_out=held_out,
+            out=place,
+            model=args.stage1,
+            steps=args.steps,
+            batch=at_once,
+            accumulate=max(1, questions // at_once),
+            learning_rate=args.learning_rate,
+            beta=args.beta,
+            seed=seed,
+            device=args.device,
+            **settings,
+        )
+        kept = place / "results.json"
+        result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else align(run, resume=True) or {}
+        model = result["model"]
+    options = {"model": model} | ({} if args.device == "auto" else {"device": args.device})
+    asked = AnswerSettings(options=options, shots=args.shots, per_class=args.per_class, limit=args.limit)
+    dataset = open_dataset(args.data, None, categories(args))
+    figures = measure(dataset, asked, out=place / "answers", progress=Progress())
+    figures["rewards"] = result.get("held_out", {}).get("eval_rewards/accuracies")
+    figures["alignment"] = {key: result.get(key) for key in ("steps", "pairs", "seconds", "last")}
+    write_whole(place / "cell.json", json.dumps(figures, indent=2))
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def look_up(figures: dict[str, Any], path: tuple[str, ...]) -> float | None:
+    """A figure by its path; None where it is absent."""
+    value: Any = figures
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def table(args: argparse.Namespace) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of every figure and arm."""
+    result: dict[str, Any] = {}
+    for arm, seed in cells(args):
+        figures = json.loads((folder(args, arm, seed) / "cell.json").read_text(encoding="utf-8"))
+        for name, path in FIGURES:
+            value = look_up(figures, path)
+            if value is not None:
+                result.setdefault(arm, {}).setdefault(name, []).append(value)
+    return {
+        arm: {
+            name: {
+                "mean": statistics.fmean(values),
+                "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                "values": values,
+            }
+            for name, values in own.items()
+        }
+        for arm, own in result.items()
+    }
+
+
+def verdicts(result: dict[str, Any]) -> list[str]:
+    """For each E-DPO arm and deciding figure: ahead of DPO by how much, beyond the spread of the seeds or not."""
+    plain = result.get("DPO (extreme pair)")
+    lines = []
+    for arm, own in result.items():
+        if plain is None or not arm.startswith("E-DPO"):
+            continue
+        for name in DECIDING:
+            if name not in own or name not in plain:
+                continue
+            gain = own[name]["mean"] - plain[name]["mean"]
+            wide = [entry[name]["deviation"] for entry in (own, plain)]
+            if None in wide:
+                said = "one seed, so no spread"
+            else:
+                limit = statistics.fmean(value**2 for value in wide) ** 0.5
+                said = f"{'beyond' if abs(gain) > limit else 'within'} the spread of {limit:.3f}"
+            lines.append(f"{arm}, {name}: {gain:+.3f} to DPO, {said}")
+    return lines
+
+
+def report(args: argparse.Namespace, result: dict[str, Any]) -> str:
+    """The table and the verdicts as Markdown."""
+    from evaluation.tables import markdown_table
+
+    def cell(entry: dict[str, Any] | None) -> str:
+        if entry is None:
+            return "-"
+        return f"{entry['mean']:.3f}" + (f" ± {entry['deviation']:.3f}" if entry["deviation"] is not None else "")
+
+    names = [name for name, _ in FIGURES]
+    rows = [[arm, *(cell(own.get(name)) for name in names)] for arm, own in result.items()]
+    head = f"{args.data.name}, {args.steps} steps of {args.pairs_per_step} pairs, {args.seeds} seeds (mean ± deviation)"
+    return "\n\n".join(
+        [head, markdown_table(["arm", *names], rows), "\n".join(f"- {line}" for line in verdicts(result))]
+    )
+
+
+def main() -> None:
+    """Runs what is missing, each cell in a process of its own, and prints the table."""
+    args = arguments()
+    from vlm.commandline import quiet_libraries
+
+    quiet_libraries()
+    args.out.mkdir(parents=True, exist_ok=True)
+    train, held_out = preferences(args)
+    if args.one:
+        arm, _, seed = args.one.rpartition("#")
+        run_cell(args, arm, int(seed) if seed else None, train, held_out)
+        return
+    for arm, seed in cells(args):
+        if (folder(args, arm, seed) / "cell.json").is_file():
+            continue
+        print(f"{arm}, seed {seed}" if seed is not None else arm, file=sys.stderr, flush=True)
+        one = f"{arm}#{'' if seed is None else seed}"
+        # A process a cell: no model stays in memory, and a crash costs one cell.
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", one], check=True)
+    result = table(args)
+    (args.out / "ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    text = report(args, result)
+    (args.out / "ablation.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
