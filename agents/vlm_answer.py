@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import exp
 from typing import TYPE_CHECKING, Any
 
 from agents import wording
-from agents.vlm_reply import REPLY_FORM, VlmReply, read_reply, reply_schema
+from agents.settings import mode_of_facts
+from agents.vlm_reply import REPLY_FORM, VlmReply, one_sentence, read_reply, reply_schema
 from evaluation.inspection import InspectionRequest, TraceAnswer, Verdict
 from vlm.backends import UndecidedError, one_line
 from vlm.errors import BackendError
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 STATES: tuple[Verdict, Verdict] = ("normal", "anomalous")
 PICTURE_SIDE = 1024
 """Pictures go into the prompt at most this large; a 1024-pixel picture is 1,000 to 1,500 tokens of a common model."""
-LONGEST_ANSWER = 80
+FEWEST_WORDS, LONGEST_ANSWER = 2, 80
 LONGEST_DEFECT = 5
 _JSON_TOKENS = 20
+Said = tuple[VlmReply, Verdict | None, str]
+"""What a model said, the state that it gives the part, and in a few words how that is known."""
 
 _SYSTEM = (
     "You are a quality inspector. You look at pictures of a part and explain what was measured on it. "
@@ -75,19 +79,36 @@ def answer_with_pictures(
 
     Returns:
         Answers whose verdicts follow from the evidence, whatever the model says. None where another path answers: the
-        model reads no images, takes facts through fusion attention, or has failed a score before. No answers but a
-        warning where a server was taken to see and has just refused the picture.
+        model reads no images, or has failed a score before. No answers but a warning where a server was taken to see
+        and has just refused the picture.
 
     Raises:
         InputError: the pictures and words do not fit into the model's context.
         BackendError: the model or its server failed.
     """
-    backend, settings = workbench.backend, state["settings"]
+    backend = workbench.backend
     able = backend.capabilities
-    if not able.images or able.soft_facts or state.get("round", 0):
+    if not able.images or state.get("round", 0):
         return None
     request = InspectionRequest.model_validate(state["request"])
-    shown = _shown(workbench.view(request.image, request.references), state, facts)
+    view = workbench.view(request.image, request.references)
+    ask = _ask_sage if able.soft_facts else _ask_any
+    said = ask(view, state, facts, questions, backend)
+    if said is None or isinstance(said, PictureAnswers):
+        return said
+    return _compose(state, facts, questions, backend.name, *said)
+
+
+def _ask_any(
+    view: View,
+    state: InspectionState,
+    facts: Sequence[dict[str, Any]],
+    questions: Sequence[Question],
+    backend: LanguageBackend,
+) -> Said | PictureAnswers:
+    """Asks any model that sees: one JSON object for all answers, and its verdict by the first word."""
+    settings = state["settings"]
+    shown = _shown(view, state, facts)
     try:
         done = backend.complete(
             _messages(shown, _task(questions)),
@@ -100,8 +121,38 @@ def answer_with_pictures(
             raise
         return PictureAnswers([], None, "", [f"The pictures were left out: {error}"])
     reply = read_reply(done.text, len(questions))
-    opinion, why = _opinion(backend, _messages(shown, _JUDGE), reply, settings["seed"])
-    return _compose(state, facts, questions, backend.name, reply, opinion, why)
+    return reply, *_opinion(backend, _messages(shown, _JUDGE), reply, settings["seed"])
+
+
+def _ask_sage(
+    view: View,
+    state: InspectionState,
+    facts: Sequence[dict[str, Any]],
+    questions: Sequence[Question],
+    backend: LanguageBackend,
+) -> Said | None:
+    """Asks a SAGE model around a vision-language model in the format that it was trained in; None for any other."""
+    from vlm.wrapped_backend import WrappedSageBackend
+
+    if not isinstance(backend, WrappedSageBackend):
+        return None
+    from vlm.processing_sage import measured_sentence
+
+    evidence, settings = state["evidence"], state["settings"]
+    place = evidence["regions"][0]["place"] if evidence["regions"] else None
+    part = backend.answer_part(
+        view.image,
+        view.references[:1],
+        [question.text for question in questions],
+        facts=[fact["text"] for fact in facts],
+        mode=mode_of_facts(settings["facts"], backend),
+        measured=measured_sentence(evidence["score"], evidence["threshold"], place),
+        log_odds=backend.evidence_log_odds(view.evidence.margin, evidence["threshold_from"]),
+        max_new_tokens=settings["max_new_tokens"],
+    )
+    reply = VlmReply(texts={n: one_sentence(text) for n, text in enumerate(part.texts)}, how="SAGE's own format")
+    reply.state = STATES[part.log_odds > 0]
+    return reply, reply.state, f"P(anomalous) {1 / (1 + exp(-part.log_odds)):.2f} from its state word"
 
 
 def _compose(
@@ -286,8 +337,10 @@ def text_fault(
     """
     from vlm.places import PLACES
 
-    if not re.search(r"[A-Za-z]{2}", text):
+    if not text:
         return "no answer was given"
+    if not text.isprintable() or "\ufffd" in text or len(re.findall(r"[A-Za-z]{2,}", text)) < FEWEST_WORDS:
+        return "no plain words"
     if len(text.split()) > LONGEST_ANSWER:
         return "too long"
     said = _state_said(text, question)

@@ -29,7 +29,8 @@ def sft(
         int | None, typer.Option(min=1, help="At most so many good and so many defective images of a category.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="'smollm2-135m' (embedded), a checkpoint's folder, or a Hugging Face vision-language model.")
+        str,
+        typer.Option(help="'smollm2-135m' (embedded), a checkpoint's folder, or a Hugging Face vision-language model."),
     ] = "smollm2-135m",
     facts: Annotated[str, typer.Option(help="How facts reach the model: soft, hard or none.")] = "soft",
     domain: Annotated[str | None, typer.Option(help="Knowledge pack of the parts; default: found by product.")] = None,

@@ -32,7 +32,9 @@ class Stage1Config(TrainingArguments):
     warmup_steps: float = field(default=0.05, metadata={"help": "Steps of rising learning rate, or a share below 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
     logging_steps: float = field(default=5, metadata={"help": "Steps between two lines of the log."})
-    save_steps: float = field(default=25, metadata={"help": "Steps between two checkpoints, from which --resume goes on."})
+    save_steps: float = field(
+        default=25, metadata={"help": "Steps between two checkpoints, from which --resume goes on."}
+    )
 
     def __post_init__(self) -> None:
         if self.facts not in ("soft", "hard", "none"):
