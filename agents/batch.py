@@ -219,8 +219,15 @@ def _summary(parts: Sequence[Part], store: BatchStore, engine: Engine, resumed: 
         workers=engine.workers,
         restarts=engine.restarts,
         results=str(store.results),
-        errors_shown=[{"part": part.number, "image": part.image, "error": store.errors[part.key]} for part in shown],
+        errors_shown=[
+            {"part": part.number, "image": plain(part.image), "error": plain(store.errors[part.key])} for part in shown
+        ],
     )
+
+
+def plain(text: str) -> str:
+    """A text that can be printed: bytes of a file name that are no characters become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: int, **more: Any) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import socket
 import threading
@@ -136,6 +137,10 @@ class PartWorker:
                 if down is not None:
                     continue
                 rows.append(self._row(part, error=_sentence(part, outcome)))
+            elif not math.isfinite(outcome.anomaly_score):
+                rows.append(
+                    self._row(part, error=f"The score of {part.image} is no number; look at this picture apart.")
+                )
             else:
                 rows.append(self._row(part, trace=outcome))
         for row in rows:

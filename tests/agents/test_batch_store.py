@@ -107,6 +107,13 @@ def test_a_folder_with_a_batch_is_not_overwritten(tmp_path: Path) -> None:
         assert store.finished("key-1")
 
 
+def test_a_file_name_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
+    with BatchStore(tmp_path, SETTINGS) as store:
+        store.append([{**row(1, "no picture"), "image": b"/parts/\xff.png".decode(errors="surrogateescape")}])
+        store.complete([part(1)])
+    assert rows_of(tmp_path)[0]["image"] == "/parts/?.png"
+
+
 def test_a_part_without_a_row_is_never_left_out_of_the_table(tmp_path: Path) -> None:
     with BatchStore(tmp_path, SETTINGS) as store:
         store.append([row(1)])
