@@ -10,6 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import socket
+import threading
 from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -169,6 +172,7 @@ class RayEngine:
 
     def _connect(self) -> tuple[Any, bool]:
         """Ray, joined or started, and whether it is ours to leave."""
+        self._check_address()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
         import ray.data
@@ -183,7 +187,11 @@ class RayEngine:
                 # One processor more than there are workers is for Ray Data's own tasks.
                 started |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
                 started |= {"num_cpus": self.workers + 1} if self.workers else {}
+            polite_kill = signal.getsignal(signal.SIGTERM)
             self._start(ray, started)
+            if threading.current_thread() is threading.main_thread():
+                # Ray puts a handler of its own in the place of ours.
+                signal.signal(signal.SIGTERM, polite_kill)
         return ray, own
 
     def _start(self, ray: Any, settings: dict[str, Any]) -> None:
@@ -192,18 +200,31 @@ class RayEngine:
             try:
                 ray.init(address=self.address, **settings)
                 return
-            except (ConnectionError, ValueError) as error:
-                raise InputError(
-                    f"There is no Ray cluster at {self.address!r} ({one_line(error, 120)}); start one with "
-                    "ray start --head, or leave --address out."
-                ) from error
             except Exception as error:  # Ray raises the bare class for a node that does not come up
+                if self.address != "local":
+                    raise self._no_cluster(one_line(error, 120)) from error
                 if last:
                     raise BackendError(
                         f"Ray does not start here ({one_line(error, 120)}); free the machine and try again, or use "
                         "--engine local."
                     ) from error
                 ray.shutdown()
+
+    def _check_address(self) -> None:
+        """A cluster that does not answer is said at once: Ray itself would try for a minute."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            return
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+        except OSError as error:
+            raise self._no_cluster(error.strerror or str(error)) from error
+
+    def _no_cluster(self, why: str) -> InputError:
+        return InputError(
+            f"There is no Ray cluster at {self.address!r} ({why}); start one with ray start --head, or leave "
+            "--address out."
+        )
 
     def _dataset(self, parts: Sequence[Part], ledger: Any) -> Any:
         """The lazy Ray data set: one block a chunk, so that each is a task of its own."""
