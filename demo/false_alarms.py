@@ -1,9 +1,4 @@
-"""The false-alarm slider: which threshold keeps a promised rate of false alarms, from the good parts at hand.
-
-Split conformal prediction (`evaluation.calibration`): some good parts serve as references, the others are scored like
-new parts, and the threshold is a quantile of their scores. With few good parts only high rates can be promised, and
-lower ones are refused with what is missing.
-"""
+"""The false-alarm slider of the Inspect tab: the threshold that keeps a promise, instead of the built-in rule's."""
 
 from __future__ import annotations
 
@@ -14,44 +9,9 @@ from typing import Any
 import gradio as gr
 
 from demo import render, safety
+from demo.conformal import alarm_html, calibration_scores
 from demo.engine import Engine
-from evaluation.calibration import conformal_p_value, conformal_threshold, needed_normals
 from vlm.errors import InputError, SageError
-
-
-def split_goods(count: int) -> int:
-    """How many of the good parts serve as references: a quarter (at least one); the others calibrate."""
-    return max(1, count // 4)
-
-
-def calibration_scores(engine: Engine, image: Path, goods: list[Path]) -> Iterator[dict[str, Any]]:
-    """Scores the part and the spare good parts against the same references.
-
-    Yields:
-        {"event": "scored", "done", "of"} for each picture, then {"event": "scores", "score", "normals"}.
-    """
-    from vlm.images import load_image
-
-    workbench = engine.inspector().workbench
-    kept = split_goods(len(goods))
-    bank = workbench.extractor.prepare([load_image(path) for path in goods[:kept]])
-    normals: list[float] = []
-    for done, path in enumerate(goods[kept:], start=1):
-        normals.append(float(workbench.extractor.extract(load_image(path), bank).score))
-        yield {"event": "scored", "done": done, "of": len(goods) - kept}
-    score = float(workbench.extractor.extract(load_image(image), bank).score)
-    yield {"event": "scores", "score": score, "normals": normals}
-
-
-def alarm_html(scores: dict[str, Any], rate: float) -> str:
-    """What follows at this rate, or why nothing can be promised."""
-    normals, score = scores["normals"], scores["score"]
-    values = {"rate": rate, "score": score, "count": len(normals), "p": conformal_p_value(score, normals)}
-    try:
-        threshold = conformal_threshold(normals, rate)
-    except InputError as error:
-        return render.fragment("alarm", threshold=None, refused=str(error), needed=needed_normals(rate), **values)
-    return render.fragment("alarm", threshold=threshold, refused="", needed=needed_normals(rate), **values)
 
 
 class FalseAlarmPanel:

@@ -11,11 +11,10 @@ import gradio as gr
 
 from demo import render, safety
 from demo.engine import Engine
-from demo.ranking import RankingStore, candidate_answers, ranked_line
+from demo.ranking import RankingStore, candidate_answers, gold_of, ranked_line
 from demo.report import upload_folder
 from demo.run_store import Run
 from evaluation.inspection import TraceAnswer
-from evaluation.judging import Gold
 from vlm.errors import InputError, SageError
 from vlm.places import PLACES
 
@@ -206,21 +205,3 @@ class RankTab:
             return str(self.rankings.bundle(safety.owner_of(token, request), folder / "sage-rankings.zip"))
         except SageError as error:
             raise gr.Error(safety.escaped(str(error)), print_exception=False) from None
-
-
-def gold_of(answer: TraceAnswer, state: str, defect: str, place: str, best: str) -> Gold | None:
-    """What the expert said is right; None when nothing was said."""
-    from evaluation.questions import read_question, verdict_of
-
-    if state not in ("normal", "anomalous") and not best:
-        return None
-    anomalous = {"normal": False, "anomalous": True}.get(state)
-    polarity = read_question(answer.question).polarity
-    known = polarity is not None and anomalous is not None
-    return Gold(
-        verdict=verdict_of(polarity, "anomalous" if anomalous else "normal") if known and polarity else None,
-        anomalous=anomalous,
-        defect=defect or None if anomalous else None,
-        place=place or None if anomalous else None,
-        reference_answer=best or None,
-    )

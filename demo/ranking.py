@@ -121,6 +121,25 @@ def ranked_line(
     )
 
 
+def gold_of(answer: TraceAnswer, state: str, defect: str, place: str, best: str) -> Gold | None:
+    """What the expert said is right; None when nothing was said."""
+    from evaluation.judging import Gold
+    from evaluation.questions import read_question, verdict_of
+
+    if state not in ("normal", "anomalous") and not best:
+        return None
+    anomalous = {"normal": False, "anomalous": True}.get(state)
+    polarity = read_question(answer.question).polarity
+    known = polarity is not None and anomalous is not None
+    return Gold(
+        verdict=verdict_of(polarity, "anomalous" if anomalous else "normal") if known and polarity else None,
+        anomalous=anomalous,
+        defect=defect or None if anomalous else None,
+        place=place or None if anomalous else None,
+        reference_answer=best or None,
+    )
+
+
 class RankingStore:
     """Ranked answers of each visitor: ranked.jsonl with its pictures beside it, as the training commands take it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,12 @@ def index_rows(data_root: Path) -> list[dict[str, str]]:
     """Rows of the real images' index.csv."""
     with (data_root / "index.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The distribution's Chromium (`.ci/run` installs it)."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    return found

@@ -1,0 +1,177 @@
+"""The Inspect tab in a real browser: upload, watch, read, follow a fact to its source, stop, be refused politely."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.demo.visitors import EXAMPLES, HOSTILE, Visitor
+
+
+@pytest.fixture
+def cell() -> Path:
+    """A cracked cell, as a visitor would upload it."""
+    return EXAMPLES / "cell-test.jpg"
+
+
+def test_an_example_is_inspected_to_the_end(
+    arrive: Callable[..., Visitor], photograph: Callable[..., None], tmp_path: Path
+) -> None:
+    visitor = arrive()
+    page = visitor.page
+    photograph(visitor, "empty")
+    visitor.choose_example(0)
+    page.click("#inspect")
+    page.locator("#steps .sg-step-now").wait_for()
+    page.locator("#evidence .sg-heat").wait_for()
+    visitor.finished()
+
+    # Every step says how long it took and what it found; the verdict shows score, threshold and confidence.
+    steps = page.locator("#steps .sg-step-done")
+    assert steps.count() >= 5
+    assert all(re.search(r"\d\.\d\d s", text) for text in steps.all_inner_texts())
+    verdict = page.locator("#verdict").inner_text()
+    assert "Anomalous" in verdict
+    assert re.search(r"score 0\.\d{3}", verdict)
+    assert re.search(r"threshold 0\.\d{3}", verdict)
+    assert re.search(r"\d+ %", verdict)
+    assert page.locator("#evidence figure").count() == 3
+    assert page.locator("#evidence .sg-box").count() >= 1
+    assert page.locator("#answers .sg-answer").count() == 5
+    assert page.locator("#answers .sg-level").count() == 15
+    assert page.locator("img:not([alt])").count() == 0, "a picture has no text alternative"
+
+    # A cited fact opens where it stands, with its source; by keyboard.
+    cite = page.locator("#answers .sg-cite").first
+    cite.focus()
+    page.keyboard.press("Enter")
+    fact = page.locator("#facts details[open]")
+    fact.wait_for()
+    assert fact.count() == 1
+    assert "Source" in fact.inner_text()
+    assert ".yaml" in fact.inner_text() or "model" in fact.inner_text()
+
+    # The slider makes the evidence clear.
+    page.locator("#opacity input[type=number]").fill("0")
+    page.keyboard.press("Tab")
+    page.wait_for_function("getComputedStyle(document.querySelector('#evidence .sg-heat')).opacity === '0'")
+    page.locator("#opacity input[type=number]").fill("80")
+    page.keyboard.press("Tab")
+    photograph(visitor, "inspected")
+
+    with page.expect_download() as download:
+        page.click("#report button, button#report")
+    report = tmp_path / "report.html"
+    download.value.save_as(report)
+    text = report.read_text(encoding="utf-8")
+    assert "data:image/webp;base64," in text
+    assert "Anomalous" in text
+    page.goto(report.as_uri())
+    page.locator("a.sg-cite").first.click()
+    assert "Inspection report" in page.locator("h1").inner_text()
+    visitor.faults.clear()  # the report itself is not on the server
+
+
+def test_uploads_questions_and_names_of_ones_own_stay_text(
+    arrive: Callable[..., Visitor], cell: Path, tmp_path: Path
+) -> None:
+    visitor = arrive()
+    page = visitor.page
+    bad_name = tmp_path / "cell <img src=x onerror=alert(1)>.jpg"
+    bad_name.write_bytes(cell.read_bytes())
+    page.locator("#part input[type=file]").set_input_files(bad_name)
+    page.locator("#part img").first.wait_for()
+    page.locator("#references input[type=file]").set_input_files([EXAMPLES / "cell-good-1.jpg"])
+    page.locator("#references img").first.wait_for()
+    page.locator("#product textarea, #product input").fill(HOSTILE[:110])
+    page.locator("#questions textarea").fill(f"Is it free of defects? {HOSTILE}")
+    page.get_by_label("More").click() if page.get_by_label("More").count() else page.locator("#more button").click()
+    page.get_by_label("Use facts of the knowledge base").uncheck()
+    visitor.inspect()
+    assert "onerror=alert(1)" in page.locator("#verdict").inner_text()
+    assert "<script>" in page.locator("#answers").inner_text()
+    assert page.locator("#answers .sg-answer").count() == 1
+    assert page.locator("#verdict img, #answers img, #answers script").count() == 0
+
+
+def test_an_inspection_is_stopped(arrive: Callable[..., Visitor]) -> None:
+    visitor = arrive()
+    page = visitor.page
+    visitor.choose_example(2)
+    page.click("#inspect")
+    page.locator("#steps .sg-step").first.wait_for()
+    page.locator("#stop:not([disabled])").click()
+    page.locator("#message .sg-notice").wait_for()
+    assert "Stopped" in page.locator("#message").inner_text()
+    page.locator("#inspect:not([disabled])").wait_for()
+    assert page.locator("#inspect").inner_text() == "Inspect"
+    visitor.open_tab("Runs")
+    page.locator("#runs-note .sg-notice").wait_for()
+    assert "No runs" in page.locator("#runs-note").inner_text()
+
+
+def test_bad_uploads_are_refused_in_one_sentence(arrive: Callable[..., Visitor], tmp_path: Path) -> None:
+    visitor = arrive()
+    page = visitor.page
+    page.click("#inspect")
+    page.locator("#message .sg-notice-problem").wait_for()
+    assert "no picture to inspect" in page.locator("#message").inner_text()
+
+    text, tiny = tmp_path / "notes.png", tmp_path / "tiny.png"
+    text.write_text("this is no picture")
+    Image.new("RGB", (5, 5)).save(tiny)
+    for path, word in ((text, "no picture"), (tiny, "5 x 5")):
+        page.locator("#part input[type=file]").set_input_files(path)
+        toast = page.locator(".toast-wrap").filter(has_text=word)
+        toast.first.wait_for()
+        assert path.name in toast.first.inner_text()
+        assert str(tmp_path) not in toast.first.inner_text()
+        page.locator("#part input[type=file]").wait_for(state="attached")
+    page.locator("#references input[type=file]").set_input_files([EXAMPLES / "cell-good-1.jpg", text])
+    page.locator("#references img").first.wait_for()
+    assert page.locator("#references button.thumbnail-item").count() == 1, "the usable picture stays"
+
+
+def test_two_browsers_at_once_see_their_own(arrive: Callable[..., Visitor]) -> None:
+    visitors = [arrive(), arrive()]
+    products = ("solar cell", "capsule")
+    for number, visitor in enumerate(visitors):
+        visitor.choose_example(number)
+    for visitor in visitors:
+        visitor.page.click("#inspect")
+    for visitor, own, other in zip(visitors, products, reversed(products), strict=True):
+        visitor.finished()
+        assert own in visitor.page.locator("#verdict").inner_text()
+        assert other not in visitor.page.locator("#verdict").inner_text()
+        visitor.open_tab("Runs")
+        runs = visitor.page.locator("#runs-found label")
+        runs.first.wait_for()
+        assert runs.count() == 1
+        assert own in runs.first.inner_text()
+
+
+def test_several_good_parts_give_a_false_alarm_slider(
+    arrive: Callable[..., Visitor], photograph: Callable[..., None]
+) -> None:
+    visitor = arrive()
+    page = visitor.page
+    visitor.choose_example(2)
+    visitor.inspect()
+    slider = page.locator("#alarm-rate input[type=number]")
+    slider.fill("20")
+    page.keyboard.press("Tab")
+    page.locator("#alarm-result .sg-alarm-line").wait_for()
+    assert "20 false alarms in 100" in page.locator("#alarm-result").inner_text()
+    slider.fill("2")
+    page.keyboard.press("Tab")
+    page.locator("#alarm-result .sg-notice").filter(has_text="at least 49").wait_for()
+    photograph(visitor, "false-alarms")
+
+
+def test_a_dark_system_gets_a_dark_page(arrive: Callable[..., Visitor]) -> None:
+    assert arrive(color_scheme="dark").page.locator("body.dark").count() == 1
+    assert arrive(color_scheme="light").page.locator("body.dark").count() == 0

@@ -1,0 +1,116 @@
+"""Everybody gets a turn, anything can be stopped, and what fails tells only its own visitor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from demo.desk import MAX_WAITING_EACH, Event, FairDesk
+from vlm.errors import BackendError, InputError
+
+
+def said(word: str, log: list[str]) -> Iterator[Event]:
+    """Work that notes when it is done."""
+    log.append(word)
+    yield {"event": "said", "word": word}
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[FairDesk, threading.Event]]:
+    """A desk whose only worker is held until the event is set."""
+    desk, go, held = FairDesk(1), threading.Event(), threading.Event()
+
+    def hold() -> Iterator[Event]:
+        held.set()
+        go.wait(30)
+        yield {"event": "held"}
+
+    desk.submit("somebody", hold)
+    assert held.wait(30)
+    yield desk, go
+    go.set()
+
+
+def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[FairDesk, threading.Event]) -> None:
+    desk, go = busy
+    log: list[str] = []
+    jobs = [desk.submit("many", lambda n=n: said(f"many {n}", log)) for n in range(4)]
+    jobs += [desk.submit(who, lambda who=who: said(who, log)) for who in ("second", "third")]
+    assert [desk.ahead_of(job) for job in jobs] == [1, 4, 5, 6, 2, 3]
+    go.set()
+    for job in jobs:
+        assert list(job)[-1]["event"] == "said"
+    assert log == ["many 0", "second", "third", "many 1", "many 2", "many 3"]
+
+
+def test_who_waits_is_told_how_many_are_before(busy: tuple[FairDesk, threading.Event]) -> None:
+    desk, go = busy
+    events = iter(desk.submit("me", lambda: said("me", [])))
+    assert next(events) == {"event": "waiting", "ahead": 1}
+    go.set()
+    assert [event["event"] for event in events] == ["said"]
+
+
+def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairDesk, threading.Event]) -> None:
+    desk, go = busy
+    log: list[str] = []
+    stopped, kept = desk.submit("a", lambda: said("stopped", log)), desk.submit("b", lambda: said("kept", log))
+    events = iter(stopped)
+    next(events)
+    events.close()  # type: ignore[attr-defined]  # what Gradio does when the visitor cancels
+    go.set()
+    list(kept)
+    assert log == ["kept"]
+
+
+def test_what_is_stopped_while_it_runs_ends_at_its_next_event() -> None:
+    desk, seen, ended = FairDesk(1), threading.Event(), threading.Event()
+
+    def endless() -> Iterator[Event]:
+        try:
+            while True:
+                yield {"event": "more"}
+        finally:
+            ended.set()
+
+    events = iter(desk.submit("me", endless))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert ended.wait(30), "the work went on"
+    list(desk.submit("you", lambda: said("you", [])))
+    seen.set()
+
+
+def test_a_sentence_for_the_visitor_reaches_the_visitor() -> None:
+    def bad() -> Iterator[Event]:
+        raise InputError("The picture is upside down; turn it.")
+        yield {}
+
+    with pytest.raises(InputError, match="upside down"):
+        list(FairDesk(1).submit("me", bad))
+
+
+def test_a_fault_of_ours_is_told_to_the_operator_and_the_desk_goes_on() -> None:
+    faults: list[BaseException] = []
+    desk = FairDesk(1, complain=faults.append)
+
+    def broken() -> Iterator[Event]:
+        raise ZeroDivisionError("secret path /srv/x")
+        yield {}
+
+    with pytest.raises(BackendError) as caught:
+        list(desk.submit("me", broken))
+    assert "/srv/x" not in str(caught.value)
+    assert isinstance(faults[0], ZeroDivisionError)
+    assert list(desk.submit("me", lambda: said("still there", [])))
+
+
+def test_nobody_can_fill_the_row(busy: tuple[FairDesk, threading.Event]) -> None:
+    desk, _ = busy
+    for _ in range(MAX_WAITING_EACH):
+        desk.submit("greedy", lambda: said("x", []))
+    with pytest.raises(InputError, match="waiting"):
+        desk.submit("greedy", lambda: said("x", []))
+    desk.submit("modest", lambda: said("x", []))
