@@ -91,7 +91,10 @@ class SharedBackend:
         return self._ask(_Call("generate_batch", list(list_of_messages), settings))
 
     def complete(self, messages: Sequence[Message], **settings: Any) -> Any:
-        """As `LanguageBackend.complete`; made beside the others' calls, not together with them."""
+        """As `LanguageBackend.complete`; put together where the back end can do that and no schema is at stake."""
+        if hasattr(self.backend, "complete_batch") and not self.capabilities.structured:
+            settings.pop("json_schema", None)
+            return self._ask(_Call("complete_batch", [messages], settings))[0]
         return self._ask(_Call("complete", [messages], settings))[0]
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], **settings: Any) -> Any:

@@ -173,7 +173,11 @@ class HuggingFaceBackend:
 
         return stream_text(write, stops)
 
-    def generate_batch(
+    def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
+        """Writes a text for each list of messages (see `complete_batch`)."""
+        return [done.text for done in self.complete_batch(list_of_messages, **settings)]
+
+    def complete_batch(
         self,
         list_of_messages: Sequence[Sequence[Message]],
         *,
@@ -181,11 +185,11 @@ class HuggingFaceBackend:
         temperature: float = 0.0,
         stop: Sequence[str] = (),
         seed: int = 0,
-    ) -> list[str]:
+    ) -> list[Completion]:
         """Writes a text for each list of messages; what their prompts share at the beginning is read once."""
         stops = check_sampling(max_new_tokens, temperature, stop)
         counts = [_count_images(messages) for messages in list_of_messages]
-        texts: dict[int, str] = {}
+        written: dict[int, Completion] = {}
         # Processors want the same number of images in every row.
         for count in sorted(set(counts)):
             rows = [row for row, number in enumerate(counts) if number == count]
@@ -193,8 +197,8 @@ class HuggingFaceBackend:
                 chunk = rows[start : start + self.batch_size]
                 inputs = self._inputs([list_of_messages[row] for row in chunk])
                 done = self._write(inputs, max_new_tokens, temperature, stops, seed)
-                texts.update(zip(chunk, (one.text for one in done), strict=True))
-        return [texts[row] for row in range(len(counts))]
+                written.update(zip(chunk, done, strict=True))
+        return [written[row] for row in range(len(counts))]
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], *, seed: int = 0) -> Choice:
         """Probabilities of the choices as the reply's beginning, from the model's own distribution.

@@ -99,6 +99,19 @@ def test_parts_of_a_sage_model_are_answered_in_one_call() -> None:
     assert Sage.asked == [3]
 
 
+def test_completions_are_put_together_where_the_back_end_can_do_that() -> None:
+    class Batching(CountingBackend):
+        def complete_batch(self, list_of_messages: Any, **settings: Any) -> list[Any]:
+            self.batches.append(len(list_of_messages))
+            return [self.complete(messages, **settings) for messages in list_of_messages]
+
+    backend = Batching()
+    shared = SharedBackend(backend)
+    jobs = [lambda text=text: shared.complete(says(text), json_schema={}).text for text in ("a", "b")]
+    assert shared.run(jobs) == ["echo a", "echo b"]
+    assert backend.batches == [2]
+
+
 def test_one_bad_question_spoils_no_other() -> None:
     def echo(checked: list[dict[str, Any]]) -> Any:
         text = checked[0]["content"][0]["text"]
