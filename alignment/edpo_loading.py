@@ -233,9 +233,12 @@ def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_
 
     model, where = loaded.model.eval().to(pick_device(device)), pick_device(device)
     tokenizer = loaded.processing_class.tokenizer
+    from alignment.features import SightCache
+
+    sights = SightCache()
 
     def sample(line: RankedAnswers, count: int, seed: int) -> list[str]:
-        dataset, encoder = training_data(loaded, [line], Path("."))
+        dataset, encoder = training_data(loaded, [line], Path("."), sights)
         assert encoder is not None
         inputs: Mapping[str, Any] = {k: v.to(where) for k, v in encoder.encode([dataset[0]]).items()}
         torch.manual_seed(seed)

@@ -157,6 +157,7 @@ class EDPOTrainer(DPOTrainer):
         return dataset.add_column(REFERENCE, rows)
 
     def _ask_reference(self, dataset: Any, batch_size: int) -> list[list[float]]:
+        args: Any = self.args
         model = self.ref_model if self.ref_model is not None else self.model
         if self.ref_model is None and self.is_deepspeed_enabled:
             if self._precompute_engine is None:
@@ -179,7 +180,7 @@ class EDPOTrainer(DPOTrainer):
                 for i, values, owners in zip(places, logps, batch["answer_owners"].cpu(), strict=True):
                     own[i] = values[owners != PADDING].tolist()
         model.train(was_training)
-        if self.args.freeze_encoder:  # type: ignore[union-attr]
+        if args.freeze_encoder:
             # Going back from the reference's adapter opened all of the trained one again.
             freeze(self.model)
         everyone = gather_object([own]) if world > 1 else [own]
