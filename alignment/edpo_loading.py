@@ -58,15 +58,14 @@ def load_for_alignment(name: str) -> Loaded:
     """
     import torch
 
-    from vlm.backends import UNTUNED
-    from vlm.checkpoint import is_checkpoint, load_checkpoint, shipped
+    from vlm.checkpoint import load_checkpoint
     from vlm.weights import smollm2_folder
 
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name} is served, so its weights cannot be trained; give a Hugging Face name or a folder.")
-    if name == UNTUNED:
+    if _is_untuned(name):
         return _stored(str(smollm2_folder()))
-    folder = Path(name) if is_checkpoint(Path(name)) else shipped(name)
+    folder = _checkpoint_folder(name)
     if folder is None:
         return _stored(name)
     model, processor, settings = load_checkpoint(folder, dtype=torch.float32, merge=False)
@@ -207,16 +206,26 @@ def with_state(answer: str, question: str) -> str:
     return f"{state_of(polarity, verdict)}. {verdict}. {answer[found.end() :]}".strip()
 
 
-def _is_sage(name: str) -> bool:
-    """Whether a name stands for a model that sees through patch features or wrapped eyes (looked up, not loaded)."""
+def _is_untuned(name: str) -> bool:
+    """Whether a name stands for the embedded language model before any training, as it does for `load_backend`."""
+    from vlm.backends import DEFAULT_BACKEND, UNTUNED
+    from vlm.checkpoint import BEST, FOLDER, is_checkpoint
+
+    return name == UNTUNED or (name == DEFAULT_BACKEND and not is_checkpoint(FOLDER / BEST))
+
+
+def _checkpoint_folder(name: str) -> Path | None:
     from vlm.checkpoint import is_checkpoint, shipped
 
-    folder = Path(name)
-    if is_checkpoint(folder):
-        return True
-    if (folder / "config.json").is_file():
-        return '"model_type": "sage"' in (folder / "config.json").read_text(encoding="utf-8")
-    return shipped(name) is not None
+    return Path(name) if is_checkpoint(Path(name)) else shipped(name)
+
+
+def _is_sage(name: str) -> bool:
+    """Whether a name stands for a SAGE model (looked up, not loaded)."""
+    config = Path(name) / "config.json"
+    if config.is_file():
+        return '"model_type": "sage"' in config.read_text(encoding="utf-8")
+    return not _is_untuned(name) and _checkpoint_folder(name) is not None
 
 
 def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_new_tokens: int = 48) -> Sampler:
