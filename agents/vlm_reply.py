@@ -71,7 +71,7 @@ def read_reply(text: str, questions: int) -> VlmReply:
             return reply
     plain = " ".join(text.split())
     if questions == 1 and plain and not plain.startswith(("{", "[")):
-        return VlmReply(texts={0: _sentence(plain)}, how="plain text")
+        return VlmReply(texts={0: one_sentence(plain)}, how="plain text")
     return VlmReply()
 
 
@@ -100,7 +100,7 @@ def _from_object(found: dict[str, Any], questions: int) -> VlmReply:
         answer = answers.get(f"q{number + 1}") if isinstance(answers, dict) else None
         said = answer.get("text") if isinstance(answer, dict) else answer
         if isinstance(said, str) and said.strip():
-            reply.texts[number] = _sentence(said)
+            reply.texts[number] = one_sentence(said)
         if isinstance(answer, dict) and isinstance(answer.get("facts"), list):
             reply.facts[number] = [n - 1 for n in answer["facts"] if type(n) is int and n > 0]
     return reply
@@ -117,7 +117,7 @@ def _from_broken_object(text: str, questions: int) -> VlmReply:
     reply = VlmReply(how="broken JSON")
     for number, said in _ANSWER.findall(text):
         if 1 <= int(number) <= questions and said.strip():
-            reply.texts.setdefault(int(number) - 1, _sentence(_unescaped(said)))
+            reply.texts.setdefault(int(number) - 1, one_sentence(_unescaped(said)))
     if state := _STATE.search(text):
         reply.state = "normal" if state.group(1) == "normal" else "anomalous"
     if defect := _DEFECT.search(text):
@@ -131,7 +131,7 @@ def _from_lines(text: str, questions: int) -> VlmReply:
     for line in text.splitlines():
         found = _LINE.match(line)
         if found and 1 <= int(found.group(1)) <= questions:
-            reply.texts.setdefault(int(found.group(1)) - 1, _sentence(found.group(2)))
+            reply.texts.setdefault(int(found.group(1)) - 1, one_sentence(found.group(2)))
     return reply
 
 
@@ -142,7 +142,7 @@ def _unescaped(text: str) -> str:
         return text
 
 
-def _sentence(text: str) -> str:
+def one_sentence(text: str) -> str:
     """An answer on one line, without the yes or no that opens it (the evidence decides that) and with a full stop."""
     plain = " ".join(text.split()).strip("` ")
     if plain[:1] in ("'", '"') and plain.count(plain[0]) == 2 and plain.endswith(plain[0]):

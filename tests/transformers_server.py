@@ -32,14 +32,14 @@ class TransformersServer:
 
     def _wait(self) -> None:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        for _ in range(600):
+        for _ in range(3000):
             assert self.process.poll() is None, "transformers serve ended; is transformers[serving] installed?"
             try:
                 opener.open(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
-        raise AssertionError("transformers serve did not come up within two minutes")
+        raise AssertionError("transformers serve did not come up within ten minutes")
 
     def stop(self) -> None:
         """Ends the process."""

@@ -57,6 +57,12 @@ class WrappedSageBackend(HuggingFaceBackend):
         """What this model can do."""
         return Capabilities(images=True, soft_facts=True, logprobs=True, streaming=True)
 
+    @property
+    def trained_facts(self) -> FactMode:
+        """How facts reached the model when it was trained: soft, hard or none."""
+        mode: FactMode = self.sage_processor.facts
+        return mode
+
     def evidence_log_odds(self, margin: float, compared: str) -> float:
         """The evidence's log-odds from its margin in spreads among good pictures, by how it was measured.
 
