@@ -65,6 +65,7 @@ def sage_query(
         questions=tuple(question.text for question in questions),
         polarities=tuple(question.polarity for question in questions),
         facts=tuple(fact["text"] for fact in facts),
+        product=state["product"],
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vlm.sage_inputs import Sight
 
 FACT_TASKS_A_BATCH = 8
+UNNAMED, WRONG_KIND = 0.1, 0.15
+"""Shares of the parts whose product is not named, and for which any kind of defect is measured."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class PartBatches(_Batches):
         inputs = prefix_inputs(
             self._processor,
             sights,
+            [_told(sight, task) for sight, task in zip(sights, tasks, strict=True)],
             [list(task.examples[0].facts) for task in tasks],
             [[e.question for e in task.examples] for task in tasks],
             self._mode,
@@ -168,7 +171,7 @@ class PictureBatches(_Batches):
             text=[e.question for _, e in rows],
             references=[[r] if (r := pictures[id(task)][1]) is not None else None for task, _ in rows],
             facts=[list(e.facts) for _, e in rows],
-            measured=[sight.measured for sight in sights],
+            measured=[_told(sight, task) for sight, (task, _) in zip(sights, rows, strict=True)],
             evidence=[evidence_log_odds(sight, self._calibration) for sight in sights],
             answers=[e.answer for _, e in rows],
             mode=self._mode,
@@ -178,6 +181,20 @@ class PictureBatches(_Batches):
     def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         asked = [task.examples[0] for task in tasks]
         return dict(self._processor(text=[e.question for e in asked], answers=[e.answer for e in asked]))
+
+
+def _told(sight: Sight, task: PartTask) -> str:
+    """The measurement in words; now and then without the product, or with any kind of defect.
+
+    The kinds were learnt from drawn parts, so on these they are surer than on anything else: a model that copied them
+    blindly would not look.
+    """
+    from alignment.labelled import seeded
+    from vlm.defect_kinds import KINDS
+
+    rng = seeded("told", task.examples[0].group)
+    product = None if rng.random() < UNNAMED else task.examples[0].product
+    return sight.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)
 
 
 def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: bool = True) -> dict[str, Any]:

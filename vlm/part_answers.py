@@ -33,12 +33,14 @@ class PartQuery:
         questions: in words.
         polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
         facts: fact sentences.
+        product: name of the part; None where it is not known.
     """
 
     sight: Sight
     questions: tuple[str, ...]
     polarities: tuple[State | None, ...]
     facts: tuple[str, ...] = ()
+    product: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def evidence_log_odds(sight: Sight, calibration: Mapping[str, Sequence[float]]) 
 def prefix_inputs(
     processor: SageProcessor,
     sights: Sequence[Sight],
+    measured: Sequence[str],
     facts: Sequence[Sequence[str]],
     questions: Sequence[Sequence[str]],
     mode: FactMode,
@@ -78,7 +81,7 @@ def prefix_inputs(
 
     Args:
         processor: of a model with a frozen encoder.
-        sights, facts, questions: by part.
+        sights, measured, facts, questions: by part; `measured` is `Sight.measured`.
         mode: how facts reach the model.
         calibration: of the evidence.
 
@@ -88,8 +91,8 @@ def prefix_inputs(
     import torch
 
     heads, tails = [], []
-    for sight, own, asked in zip(sights, facts, questions, strict=True):
-        prompts = [processor.prompt_ids(q, facts=own, measured=sight.measured, mode=mode) for q in asked]
+    for told, own, asked in zip(measured, facts, questions, strict=True):
+        prompts = [processor.prompt_ids(q, facts=own, measured=told, mode=mode) for q in asked]
         length = _shared(prompts)
         heads.append(prompts[0][:length])
         tails.append([prompt[length:] for prompt in prompts])
@@ -181,6 +184,7 @@ class _Rows:
         inputs = prefix_inputs(
             processor,
             [q.sight for q in queries],
+            [q.sight.measured(q.product) for q in queries],
             [list(q.facts) for q in queries],
             [list(q.questions) for q in queries],
             mode,

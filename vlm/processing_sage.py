@@ -20,20 +20,31 @@ BASE_FOLDER = "base_processor"
 FactMode = Literal["soft", "hard", "none"]
 
 
-def measured_sentence(score: float, threshold: float, place: str | None = None) -> str:
+def measured_sentence(
+    score: float,
+    threshold: float,
+    place: str | None = None,
+    looks: str | None = None,
+    product: str | None = None,
+) -> str:
     """What the evidence says, in the words that the model is trained with.
 
     Args:
         score: anomaly score.
         threshold: score from which a part is anomalous.
         place: where the evidence is strongest, in the words of `vlm.places`.
+        looks: the kind of defect that it looks like there, if it is one (`vlm.defect_kinds`).
+        product: name of the part, if it is known.
 
     Returns:
-        A sentence such as "Measured: difference 31, ratio 14, place upper left."; a ratio of 10 is at the threshold.
+        A sentence such as "Part: screw. Measured: difference 31, ratio 14, place upper left, looks like scratch."; a
+        ratio of 10 is at the threshold.
     """
     ratio = round(10 * score / threshold) if threshold > 0 else 0
-    where = f", place {place}" if place else ""
-    return f"Measured: difference {round(100 * score)}, ratio {min(99, max(0, ratio))}{where}."
+    parts = [f"difference {round(100 * score)}", f"ratio {min(99, max(0, ratio))}"]
+    parts += [f"place {place}"] if place else []
+    parts += [f"looks like {looks}"] if looks else []
+    return f"{f'Part: {product}. ' if product else ''}Measured: {', '.join(parts)}."
 
 
 class SageProcessor(ProcessorMixin):

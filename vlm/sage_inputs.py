@@ -46,12 +46,19 @@ class Sight:
     compared: Literal["references", "builtin"]
     place: str
 
-    @property
-    def measured(self) -> str:
-        """The measurement in words, as it stands in the prompt."""
+    def measured(self, product: str | None = None, looks: str | None = None) -> str:
+        """The measurement in words, as it stands in the prompt.
+
+        Args:
+            product: name of the part, if it is known.
+            looks: kind of defect in place of the one that `vlm.defect_kinds` finds.
+        """
+        from vlm.defect_kinds import kind_probabilities, kinds_in_words
         from vlm.processing_sage import measured_sentence
 
-        return measured_sentence(self.score, self.threshold, self.place)
+        if looks is None and (kinds := kind_probabilities(self)) is not None:
+            looks = kinds_in_words(kinds)
+        return measured_sentence(self.score, self.threshold, self.place, looks, product)
 
 
 def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> Sight:

@@ -16,7 +16,7 @@ from alignment.calibrating import calibrate  # noqa: E402
 from alignment.features import SightCache  # noqa: E402
 from alignment.labelled import Picture, drawn_parts  # noqa: E402
 from alignment.sft_config import Stage1Config  # noqa: E402
-from alignment.sft_data import PartBatches, batches_of, packed, part_tasks  # noqa: E402
+from alignment.sft_data import PartBatches, _told, batches_of, packed, part_tasks  # noqa: E402
 from alignment.sft_trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
 from alignment.stage1_data import Stage1Example  # noqa: E402
 from vlm.errors import InputError  # noqa: E402
@@ -116,7 +116,7 @@ class TestBatches:
                     patch_features=seen.features[None].float(),
                     patch_evidence=seen.evidence[None].float(),
                     facts=[list(e.facts)],
-                    measured=[seen.measured],
+                    measured=[_told(seen, task)],
                     evidence=[factor * seen.margin + offset],
                     answers=[e.answer],
                     mode=mode,

@@ -109,4 +109,6 @@ def test_a_sight_survives_the_disk():
     again = sight_from_tensors(sight_tensors(first))
     assert (again.margin, again.compared, again.place) == (first.margin, first.compared, first.place)
     assert torch.equal(again.features, first.features)
-    assert again.measured == "Measured: difference 70, ratio 14, place lower right."
+    assert again.measured("nut", "hole") == (
+        "Part: nut. Measured: difference 70, ratio 14, place lower right, looks like hole."
+    )
