@@ -27,6 +27,8 @@ NAME = re.compile(
     r"(?=\s+(?:on|in|at|of|which|that|can|and)\b|[;,.]|$)"
 )
 """A defect's name as the model was trained to bring it: "there is a dark stain in the ...", "it differs by a crack"."""
+PLACE = re.compile(r" in the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
+"""A place as the model was trained to bring it."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
 SURE = (
     "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
@@ -120,7 +122,7 @@ def compose(
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = reason(said)
+        words = placed(reason(said), evidence)
         fault = words_fault(words, question, evidence, product, facts)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -175,6 +177,12 @@ def reason(said: str) -> str:
     return " ".join(whole[:2])
 
 
+def placed(words: str, evidence: EvidenceSummary) -> str:
+    """The model's words with the place that was measured: what and why is the model's to say, where is not."""
+    measured = wording.places(evidence)[:1]
+    return PLACE.sub(f" in the {measured[0]} area" if measured else "", words)
+
+
 def words_fault(
     words: str,
     question: Question,
@@ -223,8 +231,10 @@ def _answer(
     """One answer: the verdict as asked, what was measured, the model's reason (or the grounded one), a cited fact."""
     from agents.nodes import KINDS_OF_FAMILY
 
-    cited = _cited(facts, KINDS_OF_FAMILY[question.family], defect)
     anomalous = evidence["verdict"] == "anomalous"
+    # A good part gets no fact about a defect: "if it is a scratch, ..." would plant one.
+    fitting = facts if anomalous else [fact for fact in facts if not fact.get("defects")]
+    cited = _cited(fitting, KINDS_OF_FAMILY[question.family], defect)
     if words is None:
         text = wording.grounded_answer(
             question.family, verdict, evidence, state["product"], defect, cited, state["looks"]

@@ -1,0 +1,125 @@
+"""What becomes of a SAGE model's words: kept where they hold, dropped where they say more than was measured."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from agents.sage_answer import compose, defect_named, placed, probability
+from evaluation.questions import standard_questions
+from evaluation.reading import read
+from vlm.part_answers import PartReply
+
+QUESTIONS = standard_questions()
+SCRATCH = "There is a dark scratch in the lower right area."
+FACTS = [
+    {"id": "f1", "text": "A scratch lets the coating peel.", "kind": "consequence", "status": "approved", "defects": ["scratch"]},
+    {"id": "f2", "text": "A dent changes the fit.", "kind": "consequence", "status": "approved", "defects": ["dent"]},
+    {"id": "f3", "text": "A scratch is a thin bright line.", "kind": "appearance", "status": "approved", "defects": ["scratch"]},
+]  # fmt: skip
+
+
+def state(verdict: str = "anomalous", place: str = "upper left"):
+    regions = [{"box": [0, 0, 9, 9], "place": place, "score": 0.7}] if verdict == "anomalous" else []
+    return {
+        "product": "valve",
+        "looks": ["dark patch"] if regions else [],
+        "evidence": {
+            "score": 0.7 if regions else 0.3, "threshold": 0.5, "threshold_from": "references", "threshold_reason": "",
+            "verdict": verdict, "confidence": 0.6, "confidence_reason": "", "regions": regions, "size": [90, 90],
+        },
+    }  # fmt: skip
+
+
+def reply(texts, log_odds: float = 2.0) -> PartReply:
+    called = "anomalous" if log_odds > 0 else "normal"
+    texts = [texts] * len(QUESTIONS) if isinstance(texts, str) else texts
+    return PartReply(log_odds, 0.0, called, tuple(q.polarity == called for q in QUESTIONS), tuple(texts))
+
+
+def view():
+    spots = np.zeros((90, 90), np.float32)
+    spots[60:80, 60:80] = 0.45
+    return SimpleNamespace(evidence=SimpleNamespace(map=spots))
+
+
+def made(texts, log_odds: float = 2.0, measured: str = "anomalous"):
+    return compose(state(measured), view(), FACTS, QUESTIONS, reply(texts, log_odds), "sage")
+
+
+class TestWords:
+    def test_words_are_kept_with_the_measured_place_and_a_fact_about_the_named_defect(self):
+        said = made(SCRATCH)
+        assert said.defect == "dark scratch"
+        texts = [answer["text"] for answer in said.answers]
+        assert all("upper left" in text and "lower right" not in text for text in texts)
+        use = next(a for a, q in zip(said.answers, QUESTIONS, strict=True) if q.family == "defect diagnosis")
+        assert use["facts"] == ["f1"]
+        assert "5 of 5 answers in its words" in said.note
+        assert said.warnings == []
+
+    def test_a_part_that_is_normal_never_gets_a_defect(self):
+        said = made(SCRATCH, -2.0, "normal")
+        assert said.defect is None
+        for answer in said.answers:
+            assert not read(answer["text"], answer["question"]).asserted("bad", "defect"), answer["text"]
+        assert "0 of 5 answers in its words" in said.note
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            ("", "no answer was given"),
+            ("The valve is in order and can pass the inspection.", "reads as normal"),
+            ("There is a scratch of 17 millimetres in the upper left area.", "number that was not measured"),
+        ],
+    )
+    def test_words_that_do_not_hold_are_dropped_and_the_note_says_why(self, words, why):
+        said = made(words)
+        assert why in said.note
+        assert all(answer["text"].startswith(("Yes.", "No.")) for answer in said.answers)
+        assert all("good reference" in answer["text"] for answer in said.answers)
+
+    def test_only_whole_sentences_are_used(self):
+        said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")
+        assert all("rej" not in answer["text"] for answer in said.answers)
+
+
+class TestState:
+    def test_confidence_is_the_models_probability(self):
+        said = made(SCRATCH, 1.0)
+        assert said.evidence["confidence"] == pytest.approx(0.7311, abs=1e-4)
+        assert probability(reply(SCRATCH, 900.0)) == pytest.approx(1.0)
+
+    def test_a_model_that_overrules_the_threshold_says_so_and_points_somewhere(self):
+        said = made(SCRATCH, 0.5, "normal")
+        assert said.evidence["verdict"] == "anomalous"
+        assert [region["place"] for region in said.evidence["regions"]] == ["lower right"]
+        assert "although the score 0.300 against the threshold 0.500 alone says normal" in said.warnings[0]
+
+    def test_a_model_that_clears_a_part_leaves_no_region(self):
+        said = made("The valve is clean and undamaged.", -0.5, "anomalous")
+        assert (said.evidence["verdict"], said.evidence["regions"]) == ("normal", [])
+        assert "alone says anomalous" in said.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("There is a crack in the upper left area.", "crack"),
+        ("The valve shows a dark stain; it may fail in use.", "dark stain"),
+        ("It departs from the standard: a missing screw head can be seen.", "missing screw head"),
+        ("The valve differs from a good one by an open circuit in the centre area.", "open circuit"),
+        ("The defect is a scratch on the valve.", "scratch"),
+        ("There is a defect in the upper left area.", None),
+        ("The valve is clean and undamaged.", None),
+    ],
+)
+def test_a_defect_is_read_from_the_models_phrases(words, name):
+    assert defect_named(words) == name
+
+
+def test_a_place_without_a_region_is_left_out():
+    evidence = state("normal")["evidence"]
+    assert placed("There is a crack in the centre area.", evidence) == "There is a crack."
