@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 TITLE = "SAGE: explainable visual inspection"
 FOLDER = Path(__file__).parent
+TEAL = (
+    "#eef8f8", "#d5eef0", "#abdde1", "#79c5cc", "#4cb0b9", "#0f7f8b", "#0f6e78", "#0c5a62", "#0a464d", "#083338", "#052024",
+)  # fmt: skip
+"""The page's one colour from light to dark, as Gradio's themes want it."""
 
 
 def own_upload_folder() -> Path:
@@ -70,8 +74,8 @@ def build_app(engine: Engine) -> gr.Blocks:
                 inspect = InspectTab(engine, token)
             with gr.Tab("Compare", id="compare"):
                 CompareTab(engine, token)
-            with gr.Tab("Knowledge", id="knowledge"):
-                KnowledgeTab(engine, token)
+            with gr.Tab("Knowledge", id="knowledge") as knowledge:
+                KnowledgeTab(engine, token, knowledge)
             with gr.Tab("Rank", id="rank") as rank:
                 RankTab(engine, token, rank, inspect.run)
             with gr.Tab("Runs", id="runs") as runs:
@@ -85,7 +89,8 @@ def theme() -> Any:
 
     fonts = ("system-ui", "sans-serif")
     mono = ("ui-monospace", "monospace")
-    return gr.themes.Base(primary_hue="cyan", neutral_hue="stone", font=fonts, font_mono=mono, radius_size="lg").set(
+    teal = gr.themes.Color(*TEAL, name="teal")
+    return gr.themes.Base(primary_hue=teal, neutral_hue="stone", font=fonts, font_mono=mono, radius_size="lg").set(
         body_background_fill="#f6f6f3",
         body_background_fill_dark="#121518",
         block_background_fill="#ffffff",
@@ -94,8 +99,24 @@ def theme() -> Any:
         block_border_color_dark="#2d333a",
         border_color_primary="#e3e3dd",
         border_color_primary_dark="#2d333a",
-        input_background_fill="#ffffff",
+        input_background_fill="#fbfbf9",
         input_background_fill_dark="#14181b",
+        input_border_width="1px",
+        input_border_color="#e3e3dd",
+        input_border_color_dark="#2d333a",
+        checkbox_label_background_fill="#fbfbf9",
+        checkbox_label_background_fill_dark="#14181b",
+        checkbox_label_border_width="1px",
+        checkbox_label_border_color="#e3e3dd",
+        checkbox_label_border_color_dark="#2d333a",
+        button_secondary_background_fill="#ebebe6",
+        button_secondary_background_fill_hover="#e0e0da",
+        button_secondary_background_fill_dark="#2a3036",
+        button_cancel_background_fill="#f3e3de",
+        button_cancel_background_fill_hover="#ecd3cb",
+        button_cancel_background_fill_dark="#3a2620",
+        button_cancel_text_color="#b93a1e",
+        button_cancel_text_color_dark="#ff8a6b",
         background_fill_primary="#ffffff",
         background_fill_primary_dark="#1a1e22",
         background_fill_secondary="#f6f6f3",

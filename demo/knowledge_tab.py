@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,15 @@ ANY = ""
 
 
 class KnowledgeTab:
-    """Builds the tab; three pages: find and judge, add a document, statistics."""
+    """Builds the tab; three pages: find and judge, add a document, statistics.
 
-    def __init__(self, engine: Engine, token: gr.BrowserState) -> None:
+    Args:
+        engine: models and knowledge.
+        token: the browser's secret, which keeps one visitor's documents apart from another's of the same name.
+        tab: the tab itself; the facts that were added last are shown when it is opened.
+    """
+
+    def __init__(self, engine: Engine, token: gr.BrowserState, tab: gr.Tab) -> None:
         self.engine = engine
         with gr.Tabs(elem_id="knowledge-pages"):
             with gr.Tab("Find and judge", id="find"):
@@ -31,6 +38,8 @@ class KnowledgeTab:
                 self._build_adding(token)
             with gr.Tab("Statistics", id="statistics") as statistics:
                 self._build_statistics(statistics)
+        asked = [self.words, self.domain, self.kind, self.status]
+        tab.select(self.search, asked, [self.found, self.note], api_visibility="private", show_progress="hidden")
 
     # -- find and judge --------------------------------------------------------------------------------------------
 
@@ -95,8 +104,8 @@ class KnowledgeTab:
         if words:
             found = self.engine.store.search(words, k=FOUND_AT_MOST, status=statuses, **limits)
             return [item.fact for item in found]
-        facts = self.engine.store.facts(limits["domain"], kind=limits["kind"], status=statuses)
-        return facts[: -FOUND_AT_MOST - 1 : -1]
+        facts = self.engine.store.iterate(limits["domain"], kind=limits["kind"], status=statuses)
+        return list(deque(facts, maxlen=FOUND_AT_MOST))[::-1]
 
     def show(self, identity: str | None) -> tuple[Any, ...]:
         """One fact with its sources, and the means to judge it."""

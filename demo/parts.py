@@ -102,9 +102,11 @@ class Examples:
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
         elem_id: str = "examples", columns: int = 3,
     ) -> None:  # fmt: skip
+        gr.HTML("<p class='sg-label'>Or try one of these synthetic parts</p>")
         self.gallery = gr.Gallery(
             value=[(str(EXAMPLES_FOLDER / f"{name}-test.jpg"), caption) for name, caption, _, _ in EXAMPLES],
-            label="Or try one of these synthetic parts",
+            label="Examples: synthetic parts",
+            show_label=False,
             elem_id=elem_id,
             columns=columns,
             height=170,

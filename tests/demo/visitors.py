@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "demo" / "examples"
-PATIENCE = 120_000
+PATIENCE = 240_000
 """Milliseconds that the browser waits for anything: the machine may be busy."""
 CHROMIUM_FLAGS = [
     "--no-sandbox",
