@@ -29,7 +29,7 @@ class FalseAlarmPanel:
 
     def wire(self, token: gr.BrowserState) -> None:
         """Connects slider and result."""
-        self.slider.release(
+        self.slider.change(
             self.calibrate, [self.slider, self.run, token], self.result, trigger_mode="always_last",
             show_progress="minimal", api_visibility="private",
         )  # fmt: skip
