@@ -178,7 +178,7 @@ def tiny_qwen2_5_vl() -> Any:
 
 
 def tiny_qwen2_5_vl_processor() -> Any:
-    """The processor of `tiny_qwen2_5_vl` without its video part: 16 image tokens for any picture."""
+    """The processor of `tiny_qwen2_5_vl` without its video part: 16 image tokens for a square picture."""
     from transformers import Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -186,7 +186,8 @@ def tiny_qwen2_5_vl_processor() -> Any:
 
     pixels = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=32 * 32, max_pixels=32 * 32)
     words = tiny_tokenizer(("<|image_pad|>", "<|video_pad|>"))
-    template = TEMPLATE.replace("<image>", "<|image_pad|>")
+    # As in the real template something stands between two pictures: positions are counted by runs of image tokens.
+    template = TEMPLATE.replace("<image>", "(<|image_pad|>)")
     return pictures_only(Qwen2_5_VLProcessor)(pixels, words, chat_template=template)
 
 

@@ -99,6 +99,15 @@ class Usage:
             self.completion_tokens += completion_tokens or 0
 
 
+class Completing:
+    """What back ends share that have `complete`: their text is that of the completion."""
+
+    def generate(self, messages: Sequence[Message], **settings: Any) -> str:
+        """Writes a text (see `LanguageBackend.generate`)."""
+        done: Completion = self.complete(messages, **settings)  # type: ignore[attr-defined]
+        return done.text
+
+
 @runtime_checkable
 class LanguageBackend(Protocol):
     """A language model that writes text for messages.

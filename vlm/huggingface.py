@@ -18,6 +18,7 @@ import torch
 from vlm.backends import (
     Capabilities,
     Choice,
+    Completing,
     Completion,
     Message,
     Usage,
@@ -40,7 +41,7 @@ QUANTISED = ("8bit", "4bit")
 _sampling = threading.Lock()
 
 
-class HuggingFaceBackend:
+class HuggingFaceBackend(Completing):
     """A language model of the transformers library behind the interface `vlm.backends.LanguageBackend`.
 
     One call runs at a time; calls from other threads wait. Sampling takes a seed and leaves torch's global random
@@ -134,10 +135,6 @@ class HuggingFaceBackend:
         """What this model can do."""
         return Capabilities(images=self._images, logprobs=True, streaming=True)
 
-    def generate(self, messages: Sequence[Message], **settings: Any) -> str:
-        """Writes a text (see `LanguageBackend.generate`)."""
-        return self.complete(messages, **settings).text
-
     def complete(
         self,
         messages: Sequence[Message],
@@ -174,7 +171,7 @@ class HuggingFaceBackend:
         return stream_text(write, stops)
 
     def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
-        """Writes a text for each list of messages (see `complete_batch`)."""
+        """Writes a text for each list of messages (see `LanguageBackend.generate_batch`)."""
         return [done.text for done in self.complete_batch(list_of_messages, **settings)]
 
     def complete_batch(
@@ -186,19 +183,19 @@ class HuggingFaceBackend:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[Completion]:
-        """Writes a text for each list of messages; what their prompts share at the beginning is read once."""
+        """As `generate_batch`, with token counts; what the prompts share at the beginning is read once."""
         stops = check_sampling(max_new_tokens, temperature, stop)
         counts = [_count_images(messages) for messages in list_of_messages]
-        written: dict[int, Completion] = {}
+        done: dict[int, Completion] = {}
         # Processors want the same number of images in every row.
         for count in sorted(set(counts)):
             rows = [row for row, number in enumerate(counts) if number == count]
             for start in range(0, len(rows), self.batch_size):
                 chunk = rows[start : start + self.batch_size]
                 inputs = self._inputs([list_of_messages[row] for row in chunk])
-                done = self._write(inputs, max_new_tokens, temperature, stops, seed)
-                written.update(zip(chunk, done, strict=True))
-        return [written[row] for row in range(len(counts))]
+                written = self._write(inputs, max_new_tokens, temperature, stops, seed)
+                done.update(zip(chunk, written, strict=True))
+        return [done[row] for row in range(len(counts))]
 
     def choose(self, messages: Sequence[Message], choices: Sequence[str], *, seed: int = 0) -> Choice:
         """Probabilities of the choices as the reply's beginning, from the model's own distribution.

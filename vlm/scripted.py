@@ -14,6 +14,7 @@ from typing import Any
 from vlm.backends import (
     Capabilities,
     Choice,
+    Completing,
     Completion,
     Message,
     UndecidedError,
@@ -30,7 +31,7 @@ Reply = str | Exception
 _WORDS = re.compile(r"\s*\S+|\s+$")
 
 
-class ScriptedBackend:
+class ScriptedBackend(Completing):
     """Answers from a script. A "token" is a word with the white space before it.
 
     Args:
@@ -73,10 +74,6 @@ class ScriptedBackend:
     def capabilities(self) -> Capabilities:
         """What it claims to be able to do."""
         return self._capabilities
-
-    def generate(self, messages: Sequence[Message], **settings: Any) -> str:
-        """The next reply (see `LanguageBackend.generate`)."""
-        return self.complete(messages, **settings).text
 
     def complete(
         self,

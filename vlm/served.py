@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from vlm.backends import (
     Capabilities,
     Choice,
+    Completing,
     Completion,
     Message,
     UndecidedError,
@@ -48,7 +49,7 @@ _IS_BLIND = re.compile(
 )
 
 
-class ServedBackend:
+class ServedBackend(Completing):
     """A served model behind the interface `vlm.backends.LanguageBackend`; safe to use from several threads.
 
     Args:
@@ -121,10 +122,6 @@ class ServedBackend:
             structured="response_format" not in self._refused,
             deterministic=False,
         )
-
-    def generate(self, messages: Sequence[Message], **settings: Any) -> str:
-        """Writes a text (see `LanguageBackend.generate`)."""
-        return self.complete(messages, **settings).text
 
     def complete(
         self,

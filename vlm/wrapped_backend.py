@@ -124,10 +124,15 @@ class WrappedSageBackend(HuggingFaceBackend):
         new = made.sequences[:, -len(made.logits) :]
         self.usage.add(int(mask.sum()), new.numel(), len(rows))
         texts = (self._decode(text) for text in new)
-        return WrappedReply(float(odds.float().mean()), tuple(_OPENING.sub("", text).strip() for text in texts))
+        return WrappedReply(float(odds.float().mean()), tuple(map(reason_of, texts)))
 
     def _stacked(self, rows: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
         """(1, length) tensors as one batch, padded on the left."""
         longest = max(row.shape[1] for row in rows)
         padded = [torch.nn.functional.pad(row, (longest - row.shape[1], 0), value=fill) for row in rows]
         return torch.cat(padded).to(self._device)
+
+
+def reason_of(text: str) -> str:
+    """An answer in SAGE's format ("anomalous. False. There is ...") without its state and verdict words."""
+    return _OPENING.sub("", text).strip()

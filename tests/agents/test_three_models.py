@@ -126,7 +126,6 @@ def test_the_wrapped_model_reads_pictures_facts_and_evidence(
     first = backend.answer_part(bad.image, bad.references, QUESTIONS, log_odds=2.0, **ask)
     assert first.log_odds == pytest.approx(2.0, abs=0.05)  # an untrained shell says what the evidence says
     assert len(first.texts) == 2
-    assert not any(text.lower().startswith(("normal", "anomalous", "true", "false")) for text in first.texts)
     # As a plain model it may begin as it likes: the state word is SAGE's own format.
     text = backend.generate([{"role": "user", "content": "Is there a hole?"}], max_new_tokens=6)
     assert not text.startswith(("normal", "anomalous"))
