@@ -113,8 +113,10 @@ class CompareTab:
                     max_length=safety.MAX_TEXT,
                 )  # fmt: skip
                 with gr.Row():
-                    self.go = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
-                    self.stop = gr.Button("Stop", variant="stop", elem_id="cmp-stop", scale=1, interactive=False)
+                    self.go = gr.Button("Compare", variant="primary", elem_id="compare", scale=3, min_width=120)
+                    self.stop = gr.Button(
+                        "Stop", variant="stop", elem_id="cmp-stop", scale=1, min_width=80, interactive=False
+                    )
             with gr.Column(scale=3, min_width=260):
                 Examples(self.image, self.references, self.product, self.domain, elem_id="cmp-examples", columns=3)
         self.message = gr.HTML(elem_id="cmp-message", visible=False)

@@ -61,8 +61,8 @@ class InspectTab:
                 self.engine.settings.models, value=self.engine.settings.model, label="Model", filterable=False
             )
         with gr.Row():
-            self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3)
-            self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, interactive=False)
+            self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
+            self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=80, interactive=False)
         self.examples = Examples(self.image, self.references, self.product, self.domain)
 
     def _build_results(self) -> None:
@@ -94,7 +94,6 @@ class InspectTab:
             js="(share) => { document.documentElement.style.setProperty('--sg-heat', share / 100); }",
             api_visibility="private",
         )
-        self.report.click(self.save_report, [self.run, token], self.report, api_visibility="private")
         self.alarms.wire(token)
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -170,7 +169,8 @@ class InspectTab:
         return {
             **self._idle(),
             self.run: run.id,
-            self.report: gr.DownloadButton(visible=True),
+            # The button downloads what it holds when it is clicked, so the report is written now.
+            self.report: gr.DownloadButton(value=str(write_report(run, self.engine.store)), visible=True),
             **self.alarms.offered(len(story.trace.references)),
         }
 
@@ -181,10 +181,6 @@ class InspectTab:
         """The page after Stop: what was found so far stays, nothing is kept."""
         note = render.notice_html("Stopped. Nothing of this inspection was kept.", "plain")
         return {**self._idle(), self.message: gr.HTML(note, visible=True), self.steps: gr.HTML(visible=False)}
-
-    def save_report(self, run: str, token: Any, request: gr.Request) -> str:
-        """Writes the report of the run on the page; the browser downloads it."""
-        return save_report(self.engine, safety.owner_of(token, request), run)
 
 
 def checked_request(
@@ -225,15 +221,3 @@ def keep_run(engine: Engine, owner: str, story: Story, asked: InspectionRequest,
     run = engine.runs.add(owner, trace, story.pictures, record, originals)
     engine.runs.keep_beside(owner, run.id, "uploads", [str(path) for path in (asked.image, *asked.references)])
     return run
-
-
-def save_report(engine: Engine, owner: str, run: str) -> str:
-    """Path of a fresh report of one of the visitor's runs, where Gradio may serve it to them.
-
-    Raises:
-        gr.Error: there is no such run.
-    """
-    try:
-        return str(write_report(engine.runs.get(owner, run), engine.store))
-    except SageError as error:
-        raise gr.Error(safety.escaped(str(error)), print_exception=False) from None

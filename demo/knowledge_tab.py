@@ -164,8 +164,10 @@ class KnowledgeTab:
                     label="Or a new domain", placeholder="lower-case letters, digits, -", max_length=64
                 )
                 with gr.Row():
-                    self.add = gr.Button("Add", variant="primary", elem_id="kb-add", scale=3)
-                    self.halt = gr.Button("Stop", variant="stop", elem_id="kb-stop", scale=1, interactive=False)
+                    self.add = gr.Button("Add", variant="primary", elem_id="kb-add", scale=3, min_width=120)
+                    self.halt = gr.Button(
+                        "Stop", variant="stop", elem_id="kb-stop", scale=1, min_width=80, interactive=False
+                    )
                 gr.HTML(
                     render.notice_html(
                         "Every sentence becomes a proposed fact at most; an expert approves it. The document is kept "

@@ -1,4 +1,4 @@
-// Small helps that Gradio has no component for: a cited fact opens where it stands, the evidence layer's opacity.
+// Small helps that Gradio has no component for: a cited fact opens where it stands; results come into view.
 (() => {
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("a.sg-cite");
@@ -9,5 +9,12 @@
     fact.open = true;
     fact.scrollIntoView({ block: "center", behavior: "smooth" });
     fact.querySelector("summary").focus({ preventScroll: true });
+  });
+  // On a narrow screen the results stand below the fields: go there when the work begins.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("#inspect, #compare");
+    if (!button || window.innerWidth > 640) return;
+    const results = button.id === "inspect" ? "#steps, #message" : "#cmp-left, #cmp-message";
+    setTimeout(() => document.querySelector(results)?.scrollIntoView({ block: "start", behavior: "smooth" }), 700);
   });
 })();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import gradio as gr
 from demo import render, safety
 from demo.engine import Engine
 from demo.ranking import RankingStore, candidate_answers, gold_of, ranked_line
-from demo.report import upload_folder
+from demo.report import download_folder
 from demo.run_store import Run
 from evaluation.inspection import TraceAnswer
 from vlm.errors import InputError, SageError
@@ -49,8 +48,12 @@ class RankTab:
                 self.question = gr.Dropdown([], label="Question", elem_id="rank-question")
                 self.picture = gr.HTML(elem_id="rank-picture")
                 with gr.Row():
-                    self.make = gr.Button("Get four answers", variant="primary", elem_id="rank-make", scale=3)
-                    self.halt = gr.Button("Stop", variant="stop", elem_id="rank-stop", scale=1, interactive=False)
+                    self.make = gr.Button(
+                        "Get four answers", variant="primary", elem_id="rank-make", scale=3, min_width=120
+                    )
+                    self.halt = gr.Button(
+                        "Stop", variant="stop", elem_id="rank-stop", scale=1, min_width=80, interactive=False
+                    )
             with gr.Column(scale=8, min_width=300):
                 self.note = gr.HTML(
                     render.notice_html("Choose an inspection and a question; then put its answers in order.", "plain"),
@@ -77,13 +80,14 @@ class RankTab:
             self.place = gr.Dropdown([("not said", UNSAID), *PLACES], value=UNSAID, label="Place")
         with gr.Row():
             self.save = gr.Button("Save this order", variant="primary", elem_id="rank-save")
-            self.download = gr.DownloadButton("Download all my rankings (.zip)", elem_id="rank-download")
+            self.download = gr.DownloadButton("Download all my rankings (.zip)", elem_id="rank-download", visible=False)
         self.saved = gr.HTML(elem_id="rank-saved")
 
     def _wire(self, token: gr.BrowserState, tab: gr.Tab, current: gr.State) -> None:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         sheet = [self.note, self.sheet, self.order, self.texts, self.better, self.saved, self.make, self.halt]
         tab.select(self.list_runs, [token, current, self.run], [self.run, self.question, self.picture], **private)
+        tab.select(self.bundle, token, self.download, **private)
         self.run.input(self.list_questions, [self.run, token], [self.question, self.picture], **private)
         making = self.make.click(self.answers, [self.run, self.question, token], sheet, trigger_mode="once", **private)
         self.halt.click(self.stopped, None, sheet, cancels=[making], queue=False, **private)
@@ -92,8 +96,7 @@ class RankTab:
             [self.texts, self.order, self.better, self.state, self.defect, self.place, token],
             self.saved,
             **private,
-        )
-        self.download.click(self.bundle, token, self.download, api_visibility="private")
+        ).then(self.bundle, token, self.download, **private)
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
@@ -198,10 +201,10 @@ class RankTab:
             return render.notice_html(str(error))
         return render.notice_html(f"Saved. You have {count} ranked question(s).", "done")
 
-    def bundle(self, token: Any, request: gr.Request) -> str:
-        """Writes all rankings of this visitor into a zip file; the browser downloads it."""
-        folder = Path(tempfile.mkdtemp(prefix="rankings-", dir=upload_folder()))
-        try:
-            return str(self.rankings.bundle(safety.owner_of(token, request), folder / "sage-rankings.zip"))
-        except SageError as error:
-            raise gr.Error(safety.escaped(str(error)), print_exception=False) from None
+    def bundle(self, token: Any, request: gr.Request) -> Any:
+        """The button with all rankings of this visitor in a zip file; hidden while there are none."""
+        owner = safety.owner_of(token, request)
+        if not self.rankings.lines(owner):
+            return gr.DownloadButton(visible=False)
+        bundle = self.rankings.bundle(owner, download_folder() / "sage-rankings.zip")
+        return gr.DownloadButton(value=str(bundle), visible=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +39,18 @@ def report_html(run: Run, store: FactStore | None = None) -> str:
 
 def write_report(run: Run, store: FactStore | None = None) -> Path:
     """Writes the report into a folder that Gradio copies downloads from; returns its path."""
-    folder = Path(tempfile.mkdtemp(prefix="report-", dir=upload_folder()))
-    path = folder / f"sage-{render.slug(run.trace.product or run.part)}-{run.id}.html"
+    path = download_folder() / f"sage-{render.slug(run.trace.product or run.part)}-{run.id}.html"
     path.write_text(report_html(run, store), encoding="utf-8")
     return path
+
+
+def download_folder(keep_seconds: float = 3600) -> Path:
+    """A new folder for one download, where Gradio may copy it from; those older than an hour are deleted."""
+    home = upload_folder()
+    for old in home.glob("download-*"):
+        if time.time() - old.stat().st_mtime > keep_seconds:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="download-", dir=home))
 
 
 def upload_folder() -> Path:

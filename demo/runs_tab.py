@@ -8,7 +8,7 @@ import gradio as gr
 
 from demo import render, safety
 from demo.engine import Engine
-from demo.inspect_tab import save_report
+from demo.report import write_report
 from demo.run_store import Run
 from demo.story import Story
 from vlm.errors import SageError
@@ -48,9 +48,12 @@ class RunsTab:
                 trigger_mode="always_last",
             )  # fmt: skip
         self.found.input(
-            self.show, [self.found, token], [self.shown, self.verbs], api_visibility="private", show_progress="hidden"
+            self.show,
+            [self.found, token],
+            [self.shown, self.verbs, self.report],
+            api_visibility="private",
+            show_progress="hidden",
         )
-        self.report.click(self.save, [self.found, token], self.report, api_visibility="private")
         self.delete.click(
             self.remove, [self.found, *asked], [self.shown, self.verbs, self.found, self.note],
             api_visibility="private", show_progress="hidden",
@@ -68,17 +71,14 @@ class RunsTab:
         note = "" if runs else render.notice_html(text, "plain")
         return gr.Radio(choices=choices, value=None, visible=bool(runs)), note
 
-    def show(self, run: str | None, token: Any, request: gr.Request) -> tuple[str, Any]:
-        """One run as it was."""
+    def show(self, run: str | None, token: Any, request: gr.Request) -> tuple[Any, ...]:
+        """One run as it was, and its report to be saved."""
         try:
             kept = self.engine.runs.get(safety.owner_of(token, request), run or "")
         except SageError as error:
-            return render.notice_html(str(error)), gr.update(visible=False)
-        return run_html(self.engine, kept), gr.update(visible=True)
-
-    def save(self, run: str | None, token: Any, request: gr.Request) -> str:
-        """Writes the report; the browser downloads it."""
-        return save_report(self.engine, safety.owner_of(token, request), run or "")
+            return render.notice_html(str(error)), gr.update(visible=False), gr.skip()
+        report = str(write_report(kept, self.engine.store))
+        return run_html(self.engine, kept), gr.update(visible=True), gr.DownloadButton(value=report)
 
     def remove(self, run: str | None, words: str, verdict: str, token: Any, request: gr.Request) -> tuple[Any, ...]:
         """Deletes the chosen run with its pictures."""
