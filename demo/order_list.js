@@ -7,7 +7,12 @@ const move = (from, to) => {
   items.splice(to, 0, items.splice(from, 1)[0]);
   props.value = items;
   trigger("change");
-  setTimeout(() => { const row = element.querySelectorAll("li")[to]; if (row) row.querySelector("input").focus(); }, 60);
+  // Once the list is drawn anew: fields show their new places (a typed number would stay), the moved row keeps the focus.
+  setTimeout(() => {
+    const fields = [...element.querySelectorAll("li input")];
+    fields.forEach((field, index) => { field.value = index + 1; });
+    if (fields[to]) fields[to].focus();
+  }, 60);
 };
 const place = (node) => [...element.querySelectorAll("li")].indexOf(node.closest("li"));
 let dragged = -1;

@@ -70,7 +70,7 @@ def test_a_document_becomes_facts_that_an_expert_judges(
     assert "proposed" in fact.inner_text()
     page.click("#kb-approve")
     page.locator("#kb-fact .sg-chip-approved").wait_for()
-    page.locator("#kb-edit > button").click()
+    page.locator("#kb-edit button").first.click()
     page.locator("#kb-text textarea").fill(f"A cold joint looks dark {HOSTILE}")
     page.click("#kb-save")
     page.locator("#kb-fact .sg-big").filter(has_text="A cold joint looks dark").wait_for()
