@@ -23,6 +23,7 @@ from agents.batch_store import JOURNAL, BatchStopped, Row, read_table
 from agents.batch_worker import Finished, PartWorker
 from agents.inspector import SageInspector
 from agents.settings import AgentSettings
+from agents.workbench import Workbench
 from evaluation.inspection import InspectionTrace
 
 
@@ -88,6 +89,38 @@ def test_traces_are_those_of_one_inspection_after_the_other(
         assert all(item["mle"] is not None for item in row["answers"])
 
 
+def test_parts_of_a_sage_model_are_answered_together_as_alone(
+    inspector: SageInspector, elpv: dict[str, list[Path]], cracked: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny_models import tiny_language_model, tiny_tokenizer
+
+    from vlm.modeling_sage import SageForConditionalGeneration
+    from vlm.processing_sage import SageProcessor
+    from vlm.sage_backend import SageBackend
+
+    processor = SageProcessor.from_base(tiny_tokenizer(), image_side=3)
+    model = SageForConditionalGeneration.from_base(
+        tiny_language_model(), processor=processor, patch_channels=168, distinct=4, fusion_heads=4
+    )
+    backend = SageBackend(model.float(), processor, name="tiny SAGE")
+    shared = {**parts_of(inspector), "backend": backend}
+    parts = [
+        Part(n, f"k{n}", str(cell), (str(good),), "solar cell", questions=("Is it good?",))
+        for n, cell in enumerate([cracked, *elpv["mono good"][3:5]])
+    ]
+    alone = SageInspector(workbench=Workbench(AgentSettings(), **shared))
+    traces = [alone.inspect(part.request()) for part in parts]
+    asked: list[int] = []
+    real = backend.answer_parts
+    monkeypatch.setattr(backend, "answer_parts", lambda queries, **s: asked.append(len(queries)) or real(queries, **s))
+    for trace, row in zip(traces, PartWorker(BatchSettings(), **shared).inspect(parts).rows, strict=True):
+        together = InspectionTrace.from_json(row["trace"])
+        timed = {"seconds", "steps"}
+        assert together.model_dump(exclude=timed) == trace.model_dump(exclude=timed)
+        assert "tiny SAGE takes the part for" in next(s.summary for s in together.steps if s.name == "answer")
+    assert asked == [3]
+
+
 def test_evidence_only_is_the_evidence_of_a_whole_inspection(
     inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +172,9 @@ def test_a_server_that_vanishes_leaves_what_is_finished(
 
 
 def command(*arguments: object) -> list[str]:
-    script = "from agents.batch_cli import main\nif __name__ == '__main__':\n    main()"
+    # A test run in the background of a shell ignores Ctrl-C, and so would its children.
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "from agents.batch_cli import main\nmain()"
     return [sys.executable, "-c", script, *map(str, arguments)]
 
 
