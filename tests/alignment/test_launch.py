@@ -35,6 +35,7 @@ def test_no_configuration_is_untested(repository: Path) -> None:
     assert {file.stem for file in (repository / "alignment" / "configs").glob("*.yaml")} == set(EXPECTED)
 
 
+@pytest.mark.timeout(1200)
 def test_two_processes_align_a_tiny_model(repository: Path, tmp_path: Path) -> None:
     from tiny_models import tiny_language_model, tiny_tokenizer
 
@@ -58,7 +59,7 @@ def test_two_processes_align_a_tiny_model(repository: Path, tmp_path: Path) -> N
         *("--steps", "2", "--batch", "1", "--lora-rank", "2", "--device", "cpu", "--json"),
     ]
     ran = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=repository, timeout=900, check=False,
+        [str(part) for part in command], capture_output=True, text=True, cwd=repository, timeout=1100, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]

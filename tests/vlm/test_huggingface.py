@@ -11,6 +11,7 @@ from backend_conformance import OTHERS, QUESTION
 from PIL import Image
 from tiny_models import (
     IMAGE_ID,
+    TEXT,
     tiny_language_model,
     tiny_qwen2_5_vl,
     tiny_qwen2_5_vl_processor,
@@ -54,14 +55,22 @@ class TestPrecision:
         with pytest.raises(InputError, match=r"no dtype 'float7'; use auto, bfloat16, float16, float32, 8bit or 4bit"):
             load_backend(f"{text_folder}#float7", device="cpu")
 
-    def test_quantising_without_its_library_says_what_to_install(self, text_folder: Path) -> None:
+    @pytest.mark.parametrize("bits", ["8bit", "4bit"])
+    def test_weights_are_quantised_where_the_library_is_there(self, tmp_path: Path, bits: str) -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        # Wide enough for the blocks in which weights are quantised.
+        LlamaForCausalLM(LlamaConfig(**{**TEXT, "hidden_size": 128, "intermediate_size": 256})).save_pretrained(
+            tmp_path
+        )
+        tiny_tokenizer().save_pretrained(tmp_path)
         if importlib.util.find_spec("bitsandbytes"):
-            backend: Any = load_backend(f"{text_folder}#4bit", device="cpu")
-            assert backend.model.is_loaded_in_4bit
+            backend: Any = load_backend(f"{tmp_path}#{bits}", device="cpu")
+            assert getattr(backend.model, f"is_loaded_in_{bits}")
             assert backend.complete(QUESTION, max_new_tokens=4).completion_tokens
         else:
             with pytest.raises(InputError, match="pip install bitsandbytes"):
-                load_backend(f"{text_folder}#4bit", device="cpu")
+                load_backend(f"{tmp_path}#{bits}", device="cpu")
 
 
 class TestWithoutTorchvision:
