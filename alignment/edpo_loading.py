@@ -187,6 +187,7 @@ def _row(loaded: Loaded, line: RankedAnswers, folder: Path) -> dict[str, Any]:
             "facts": line.facts,
             "picture_file": files[-1],
             "reference_file": reference,
+            "product": line.object,
         }
     row |= {"prompt": [{"role": "user", "content": question_in_words(line)}], "answers": line.answers}
     return row | {"images": files} if loaded.kind == "pictures" else row

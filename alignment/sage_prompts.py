@@ -18,7 +18,7 @@ UNCALIBRATED: Mapping[str, Sequence[float]] = {"references": (1.0, 0.0), "builti
 class SightPrompts(SagePrompts):
     """Prompts of a SAGE model with a frozen encoder: patch features, evidence, measurement, facts, question.
 
-    A row has `prompt` (the question), `facts`, `picture_file` and `reference_file` (may be None).
+    A row has `prompt` (the question), `facts`, `picture_file`, and where known `reference_file` and `product`.
 
     Args:
         model: gives the calibration of the evidence.
@@ -37,9 +37,11 @@ class SightPrompts(SagePrompts):
 
         from vlm.part_answers import prefix_inputs
 
+        seen = [sight_of_row(row, self.sights) for row in rows]
         inputs = prefix_inputs(
             self.processor,
-            [sight_of_row(row, self.sights) for row in rows],
+            seen,
+            [sight.measured(row.get("product")) for sight, row in zip(seen, rows, strict=True)],
             [list(row["facts"]) for row in rows],
             [[row["prompt"]] for row in rows],
             self.processor.facts,
@@ -73,7 +75,10 @@ def picture_look(model: Any, sights: SightCache) -> Look:
             from vlm.part_answers import evidence_log_odds
 
             sight = sight_of_row(row, sights)
-            seen |= {"measured": sight.measured, "evidence": evidence_log_odds(sight, model.config.calibration)}
+            seen |= {
+                "measured": sight.measured(row.get("product")),
+                "evidence": evidence_log_odds(sight, model.config.calibration),
+            }
         return seen
 
     return look
