@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agents import wording
+from agents.naming import is_known, known_defects, ranked_names
 from agents.settings import mode_of_facts
 from agents.state import EvidenceSummary, InspectionState
 from evaluation.inspection import InspectionRequest, TraceAnswer
@@ -90,6 +91,7 @@ def answer_as_sage(
     Returns:
         The answers; None where another path answers: another kind of model, or a score was failed before.
     """
+    from vlm.defect_kinds import kind_probabilities
     from vlm.sage_backend import SageBackend
 
     backend = workbench.backend
@@ -98,13 +100,16 @@ def answer_as_sage(
     request = InspectionRequest.model_validate(state["request"])
     view = workbench.view(request.image, request.references)
     settings = state["settings"]
+    query = sage_query(state, view, facts, questions)
     (reply,) = backend.answer_parts(
-        [sage_query(state, view, facts, questions)],
+        [query],
         mode=mode_of_facts(settings["facts"], backend),
         max_new_tokens=settings["max_new_tokens"],
         on_text=None if on_text is None else lambda _, number, piece: on_text(number, piece),
     )
-    return compose(state, view, facts, questions, reply, backend.name)
+    known = known_defects(workbench.store, state["domain"], state["product"])
+    names = ranked_names(known, kind_probabilities(query.sight) or {})
+    return compose(state, view, facts, questions, reply, backend.name, names)
 
 
 def compose(
@@ -114,15 +119,25 @@ def compose(
     questions: Sequence[Question],
     reply: PartReply,
     name: str,
+    names: Sequence[tuple[str, float]] = (),
 ) -> SageAnswers:
-    """Answers from the model's reply, as far as its words hold."""
+    """Answers from the model's reply, as far as its words hold.
+
+    Args:
+        state, facts, questions: of the inspection.
+        view: the part, for a region where the model sees something that the threshold does not.
+        reply: what the model said.
+        name: of the model.
+        names: the domain's defects that fit the looks, best first (`agents.naming.ranked_names`).
+    """
     evidence, warnings = decided(state["evidence"], view, reply)
     product = state["product"]
-    defect = _defect(questions, reply) if reply.state == "anomalous" else None
+    said_defect = _defect(questions, reply) if reply.state == "anomalous" else None
+    defect = domain_name(said_defect, names)
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = placed(reason(said), evidence)
+        words = renamed(placed(reason(said), evidence), defect)
         fault = words_fault(words, question, evidence, product, facts)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -131,6 +146,8 @@ def compose(
         f"{name} takes the part for {reply.state} (P(anomalous) {probability(reply):.2f}); "
         f"{len(answers) - len(dropped)} of {len(answers)} answers in its words"
     )
+    if said_defect and defect != said_defect:
+        note += f"; it said {said_defect}, the domain's facts and the looks say {defect}"
     if dropped:
         note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
     return SageAnswers(evidence, answers, defect, note, warnings)
@@ -181,6 +198,21 @@ def placed(words: str, evidence: EvidenceSummary) -> str:
     """The model's words with the place that was measured: what and why is the model's to say, where is not."""
     measured = wording.places(evidence)[:1]
     return PLACE.sub(f" in the {measured[0]} area" if measured else "", words)
+
+
+def domain_name(said: str | None, names: Sequence[tuple[str, float]]) -> str | None:
+    """The defect to name: as the model said if the domain's pack tells of such a defect, else the one that fits best."""
+    if said is None or not names or is_known(said, dict.fromkeys((name for name, _ in names), 1)):
+        return said
+    return names[0][0]
+
+
+def renamed(words: str, defect: str | None) -> str:
+    """The model's words with another name for the defect, where it named one."""
+    found = defect_named(words)
+    if defect is None or found is None or found == defect:
+        return words
+    return re.sub(rf"\ban? {re.escape(found)}\b", wording.with_article(defect), words, flags=re.IGNORECASE)
 
 
 def words_fault(

@@ -7,6 +7,7 @@ weights) and `sage.json`: the base, the fields of `SageConfig` and `SageProcesso
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,10 @@ def load_checkpoint(
     settings = read_settings(folder)
     model, processor = base_model(settings["base"], settings["config"], settings["processor"], dtype or _half())
     try:
-        tuned: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge)
+        with warnings.catch_warnings():
+            # PEFT asks transformers in a way that transformers will forget one day; nobody who inspects a part can help it.
+            warnings.simplefilter("ignore", FutureWarning)
+            tuned: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge)
     except (SafetensorError, RuntimeError, ValueError, OSError, KeyError) as error:
         first = " ".join(str(error).split())[:200]
         raise BackendError(

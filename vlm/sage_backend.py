@@ -102,13 +102,18 @@ def load_sage(
         InputError: the folder is no checkpoint.
         BackendError: the weights cannot be loaded.
     """
+    from vlm.commandline import quiet_libraries
+
+    quiet_libraries()
     import torch
+    from transformers.utils import logging
 
     from vlm.checkpoint import EMBEDDED_BASE, load_checkpoint, read_settings
     from vlm.weights import smollm2_folder
 
     if dtype not in ("auto", "bfloat16", "float32"):
         raise InputError(f"A SAGE checkpoint runs in bfloat16 or float32, not in {dtype!r}.")
+    logging.disable_progress_bar()
     key = (str(folder.resolve()), pick_device(device), dtype)
     with _loading:
         if key not in _loaded:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agents.naming import known_defects, ranked_names
 from agents.sage_answer import compose, defect_named, placed, probability
 from evaluation.questions import standard_questions
 from evaluation.reading import read
@@ -102,6 +103,36 @@ class TestState:
         said = made("The valve is clean and undamaged.", -0.5, "anomalous")
         assert (said.evidence["verdict"], said.evidence["regions"]) == ("normal", [])
         assert "alone says anomalous" in said.warnings[0]
+
+
+class TestNames:
+    NAMES = (("blowhole", 0.9), ("scratch", 0.4))
+
+    def named(self, words: str):
+        return compose(state(), view(), FACTS, QUESTIONS, reply(words), "sage", self.NAMES)
+
+    def test_a_name_that_the_domain_knows_is_the_models_to_give(self):
+        assert self.named(SCRATCH).defect == "dark scratch"
+
+    def test_another_name_gives_way_to_the_domains_best_and_the_trace_says_so(self):
+        said = self.named("There is a missing screw in the upper left area.")
+        assert said.defect == "blowhole"
+        assert "it said missing screw, the domain's facts and the looks say blowhole" in said.note
+        assert all("missing screw" not in answer["text"] for answer in said.answers)
+        assert any("a blowhole in the upper left area" in answer["text"] for answer in said.answers)
+
+    def test_what_a_pack_tells_more_of_and_what_the_looks_fit_comes_first(self):
+        looks = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}
+        first = [name for name, _ in ranked_names({"scratch": 9, "blowhole": 2, "crack": 1, "fuzz": 5}, looks)]
+        assert first[0] == "blowhole"
+        assert "fuzz" not in first
+        assert ranked_names({"scratch": 9, "blowhole": 2}, {"scratch": 0.6, "hole": 0.4})[0][0] == "scratch"
+        assert ranked_names({}, looks) == []
+
+    def test_the_packs_defects_of_a_product_are_those_of_its_facts(self, inspector):
+        known = known_defects(inspector.workbench.store, "photovoltaics", "solar cell")
+        assert known["crack"] > 1
+        assert known_defects(inspector.workbench.store, None, "solar cell") == {}
 
 
 @pytest.mark.parametrize(
