@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 
@@ -33,10 +29,10 @@ from vlm.backends import (
 )
 from vlm.decoding import Watcher, stream_text
 from vlm.errors import BackendError, InputError
+from vlm.hf_loading import find_config, load_processor_of, placing, precision_of
 
 # Prompts of a batch that share at least so many leading tokens have them run through the model once.
 SHARED_PREFIX_TOKENS = 32
-QUANTISED = ("8bit", "4bit")
 # torch's random numbers are global: only one sampled text is written at a time in this process.
 _sampling = threading.Lock()
 
@@ -52,9 +48,15 @@ class HuggingFaceBackend(Completing):
         processor: its tokenizer, or its processor (with image processor) if it reads images.
         name: how the model is called in traces and messages.
         batch_size: the most prompts that run through the model at once.
+        static_cache: reserves the whole key-value cache before a single text is written. On a GPU transformers then
+            records each step as CUDA graphs, which removes the waiting between its many small kernels; measure with
+            `benchmarks/gpu.py` whether that pays for the first, slow text.
     """
 
-    def __init__(self, model: Any, processor: Any, *, name: str, batch_size: int = 16) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, name: str, batch_size: int = 16, static_cache: bool = False
+    ) -> None:
+        self.static_cache = static_cache
         self.model: Any = model.eval()
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -73,7 +75,13 @@ class HuggingFaceBackend(Completing):
 
     @classmethod
     def from_pretrained(
-        cls, source: str, *, device: str = "auto", dtype: str = "auto", name: str | None = None
+        cls,
+        source: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        name: str | None = None,
+        static_cache: bool = False,
     ) -> HuggingFaceBackend:
         """Loads a model by Hugging Face name (from the local cache if it is there) or from a folder.
 
@@ -83,6 +91,7 @@ class HuggingFaceBackend(Completing):
             dtype: "auto" (the checkpoint's; float16 becomes bfloat16 on a CPU), a torch dtype's name, or "8bit" or
                 "4bit", which quantise the weights while they load (needs the package bitsandbytes).
             name: how to call it; default: the name, or the folder's name.
+            static_cache: see the class.
 
         Raises:
             InputError: there is no such model, it is none that writes text, or what it needs is not installed.
@@ -98,18 +107,18 @@ class HuggingFaceBackend(Completing):
 
         logging.disable_progress_bar()
         place = pick_device(device)
-        config, local = _find_config(source)
+        config, local = find_config(source)
         vision = type(config) in AutoModelForImageTextToText._model_mapping
         auto = AutoModelForImageTextToText if vision else AutoModelForCausalLM
         if type(config) not in auto._model_mapping:
             raise InputError(
                 f"{source!r} is a {config.model_type} model, which writes no text; give {known_backends()}."
             )
-        placing = _placing(place, spread=device == "auto")
+        placed = placing(place, spread=device == "auto")
         try:
-            processor = _load_processor(source, config, vision=vision, local=local)
+            processor = load_processor_of(source, config, vision=vision, local=local)
             model: Any = auto.from_pretrained(
-                source, local_files_only=local, **placing, **_precision(dtype, config, place)
+                source, local_files_only=local, **placed, **precision_of(dtype, config, place)
             )
         except InputError:
             raise
@@ -123,7 +132,7 @@ class HuggingFaceBackend(Completing):
             from vlm.wrapped_backend import WrappedSageBackend
 
             return WrappedSageBackend(model, processor, name=called)
-        return cls(model, processor, name=called)
+        return cls(model, processor, name=called, static_cache=static_cache)
 
     @property
     def name(self) -> str:
@@ -312,6 +321,8 @@ class HuggingFaceBackend(Completing):
             length = inputs["input_ids"].shape[1]
             watcher = Watcher(self._decode, length, stops, cancelled, on_text)
             settings |= self._generate_settings
+            if self.static_cache and len(spent) == 1:
+                settings["cache_implementation"] = "static"
             written = self.model.generate(**inputs, **settings, stopping_criteria=watcher.as_list())[:, length:]
         done = [self._completion(ids, stops, int(number)) for ids, number in zip(written, spent, strict=True)]
         self.usage.add(sum(d.prompt_tokens or 0 for d in done), sum(d.completion_tokens or 0 for d in done), len(done))
@@ -389,106 +400,3 @@ class HuggingFaceBackend(Completing):
 def _count_images(messages: Sequence[Message]) -> int:
     parts = [part for m in messages if not isinstance(m.get("content"), str) for part in m.get("content") or ()]
     return sum(1 for part in parts if isinstance(part, Mapping) and part.get("type") == "image")
-
-
-def _find_config(source: str) -> tuple[Any, bool]:
-    """The model's configuration, and whether everything is to be read from this machine only."""
-    from transformers import AutoConfig
-
-    folder = Path(source).expanduser()
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(f"{source!r} is no model: {folder / 'config.json'} does not exist; give {known_backends()}.")
-    if folder.is_dir():
-        try:
-            return AutoConfig.from_pretrained(str(folder), local_files_only=True), True
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"The model in {source!r} cannot be read ({one_line(error)}); save it anew or give another."
-            ) from error
-    if source.count("/") > 1 or source.startswith((".", "~", "/")) or not source.strip():
-        raise InputError(f"There is no model {source!r}: no such folder; give {known_backends()}.")
-    reason = "the Hugging Face hub cannot be reached"
-    for local in (True, False):
-        if not local and not _hub_answers():
-            break  # the library itself would try for half a minute
-        try:
-            return AutoConfig.from_pretrained(source, local_files_only=local), local
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = reason if local else one_line(error)
-    raise InputError(
-        f"There is no model {source!r}: it is no folder, it is not in the local Hugging Face cache, and it could not "
-        f"be fetched ({reason}); give {known_backends()}."
-    )
-
-
-def _hub_answers() -> bool:
-    """Whether a connection to the hub can be opened; behind a proxy that is for the proxy to say."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if getproxies():
-        return True
-    hub = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
-    except OSError:
-        return False
-    return True
-
-
-def _load_processor(source: str, config: Any, *, vision: bool, local: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    from vlm.pictures_only import load_processor
-
-    if not vision:
-        return AutoTokenizer.from_pretrained(source, local_files_only=local)
-    try:
-        return load_processor(source, config, local_files_only=local)
-    except ImportError as error:
-        raise InputError(
-            f"The processor of {source!r} needs a library that is not installed ({one_line(error)}); install it, "
-            "or serve the model and give its URL."
-        ) from error
-
-
-def _placing(place: str, *, spread: bool) -> dict[str, Any]:
-    """Where the weights go: straight to one GPU, over several where that is left open, or to the CPU."""
-    if place == "cpu":
-        return {}
-    return {"device_map": "auto" if spread and torch.cuda.device_count() > 1 else {"": place}}
-
-
-def _precision(dtype: str, config: Any, device: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a dtype, or for weights that are quantised while they load."""
-    if dtype not in QUANTISED:
-        return {"dtype": _pick_dtype(dtype, config, device)}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"Loading in {dtype} needs the package bitsandbytes; pip install bitsandbytes.")
-    from transformers import BitsAndBytesConfig
-
-    # Sums stay in bfloat16, also where the checkpoint is float32: quantised weights have less precision than that.
-    compute = _pick_dtype("auto" if device != "cpu" else "bfloat16", config, device)
-    compute = torch.bfloat16 if compute is torch.float32 else compute
-    if dtype == "8bit":
-        return {"dtype": compute, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
-    return {"dtype": compute, "quantization_config": four}
-
-
-def _pick_dtype(dtype: str, config: Any, device: str) -> Any:
-    if dtype != "auto":
-        chosen = getattr(torch, dtype, None)
-        if not isinstance(chosen, torch.dtype):
-            raise InputError(f"There is no dtype {dtype!r}; use auto, bfloat16, float16, float32, 8bit or 4bit.")
-        return chosen
-    text = config.get_text_config()
-    own = getattr(config, "dtype", None) or getattr(text, "dtype", None) or torch.float32
-    own = getattr(torch, own) if isinstance(own, str) else own
-    # A CPU has no fast float16; a GPU without bfloat16 has no fast bfloat16.
-    if device == "cpu" and own is torch.float16:
-        return torch.bfloat16
-    if device.startswith("cuda") and own is torch.bfloat16 and not torch.cuda.is_bf16_supported():
-        return torch.float16
-    return own
