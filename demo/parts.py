@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES_FOLDER = Path(__file__).parent / "examples"
 # name of the files, caption, product, domain; all are synthetic parts drawn for this project (tools/demo_examples.py)
 EXAMPLES = (
-    ("cell", "Solar cell", "solar cell", "photovoltaics"),
+    ("cell", "Cell", "solar cell", "photovoltaics"),
     ("capsule", "Capsule", "capsule", "pharmaceuticals"),
-    ("tile", "Tile, eight good ones", "ceramic tile", "ceramics"),
+    ("tile", "Tile", "ceramic tile", "ceramics"),
 )
 
 
@@ -109,7 +109,6 @@ class Examples:
             show_label=False,
             elem_id=elem_id,
             columns=columns,
-            height=170,
             object_fit="cover",
             allow_preview=False,
             interactive=False,

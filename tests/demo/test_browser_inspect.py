@@ -89,7 +89,7 @@ def test_uploads_questions_and_names_of_ones_own_stay_text(
     page.locator("#references img").first.wait_for()
     page.locator("#product textarea, #product input").fill(HOSTILE[:110])
     page.locator("#questions textarea").fill(f"Is it free of defects? {HOSTILE}")
-    page.get_by_label("More").click() if page.get_by_label("More").count() else page.locator("#more button").click()
+    page.locator("#more button").first.click()
     page.get_by_label("Use facts of the knowledge base").uncheck()
     visitor.inspect()
     assert "onerror=alert(1)" in page.locator("#verdict").inner_text()
