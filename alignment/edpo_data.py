@@ -90,7 +90,8 @@ def prepare_dataset(dataset: Dataset, encoder: PromptEncoder, args: EDPOConfig, 
     """
     light = dataset.remove_columns(["pictures"]) if "pictures" in dataset.column_names else dataset
     pictured = light is not dataset
-    kept_rows, columns = [], {key: [] for key in PREPARED}
+    kept_rows: list[int] = []
+    columns: dict[str, list[Any]] = {key: [] for key in PREPARED}
     for number, row in enumerate(light):
         # Rewards are measured on every pair, whatever is trained on, so that runs can be compared.
         pairs = pairs_of_row(row, args, None if name == TRAIN else "all")

@@ -73,7 +73,6 @@ def load_for_alignment(name: str) -> Loaded:
 
 
 def _stored(name: str) -> Loaded:
-    import torch
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -99,7 +98,7 @@ def _stored(name: str) -> Loaded:
         raise InputError(
             f"The model {name!r} cannot be loaded ({first}); give a Hugging Face name or folder."
         ) from None
-    model.to(torch.float32)
+    model = model.float()
     return Loaded(model, processor, _kind(model, processor))
 
 

@@ -86,6 +86,7 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
         return None
     trained = {"stage": 2, "steps": trainer.state.global_step, **_told(run), "stage_1": _stage_1(loaded)}
     folder = save_model(trainer, loaded, run.out / MODEL, trained)
+    rows: Any = trainer.train_dataset
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     (run.out / LOG).write_text(
         "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history), encoding="utf-8"
@@ -95,9 +96,9 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
         "settings": run.record(),
         "steps": trainer.state.global_step,
         "resumed_from": str(at) if at else None,
-        "questions": len(trainer.train_dataset),
-        "left_out": len(lines) - len(trainer.train_dataset),
-        "pairs": sum(len(row) for row in trainer.train_dataset["pair_winners"]),
+        "questions": len(rows),
+        "left_out": len(lines) - len(rows),
+        "pairs": sum(map(len, rows["pair_winners"])),
         "first": logged[0] if logged else {},
         "last": logged[-1] if logged else {},
         "held_out": measured,

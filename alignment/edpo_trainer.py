@@ -123,7 +123,7 @@ class EDPOTrainer(DPOTrainer):
         )
         if args.freeze_encoder:
             freeze(self.model)
-        self.add_callback(GradientGuard(args.output_dir))
+        self.add_callback(GradientGuard(str(args.output_dir)))
 
     # ---- data ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class EDPOTrainer(DPOTrainer):
         if REFERENCE in dataset.column_names:
             return dataset
         key = hashlib.sha256(f"{dataset._fingerprint}|{self._precompute_model_hash}".encode()).hexdigest()[:16]
-        file = Path(self.args.output_dir) / "reference" / f"{key}.json"
+        file = Path(str(self.args.output_dir)) / "reference" / f"{key}.json"
         rows = _kept_reference(file, len(dataset))
         if rows is None:
             rows = self._ask_reference(dataset, batch_size)
@@ -158,10 +158,10 @@ class EDPOTrainer(DPOTrainer):
 
     def _ask_reference(self, dataset: Any, batch_size: int) -> list[list[float]]:
         args: Any = self.args
-        model = self.ref_model if self.ref_model is not None else self.model
+        model: Any = self.ref_model if self.ref_model is not None else self.model
         if self.ref_model is None and self.is_deepspeed_enabled:
             if self._precompute_engine is None:
-                self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
+                self._precompute_engine = prepare_deepspeed(model, self.accelerator)
             model = self._precompute_engine
         elif self.ref_model is None:
             model.to(self.args.device)
@@ -235,7 +235,8 @@ class EDPOTrainer(DPOTrainer):
 
     def _record(self, values: Mapping[str, torch.Tensor]) -> None:
         """Keeps the batch's figures for the log (means over processes), and stops a run that has gone wrong."""
-        mode = "train" if self.model.training else "eval"
+        model: Any = self.model
+        mode = "train" if model.training else "eval"
         own = torch.stack([value.detach().float() for value in values.values()])
         means = dict(zip(values, self.accelerator.gather(own[None]).mean(dim=0).tolist(), strict=True))
         step = self.state.global_step + (mode == "train")

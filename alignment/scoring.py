@@ -103,7 +103,7 @@ def spread(lines: Sequence[RankedAnswers]) -> dict[str, Any]:
     """
     means = [own for line in lines if (own := means_of(line)) is not None]
     longest = max((len(own) for own in means), default=0)
-    by_place = [[own[i] for own in means if i < len(own) and own[i] is not None] for i in range(longest)]
+    by_place = [[value for own in means if (value := _at(own, i)) is not None] for i in range(longest)]
     steps = [(a, b) for own in means for a, b in pairwise(own) if a is not None and b is not None]
     return {
         "lists": len(means),
@@ -124,6 +124,10 @@ def spread(lines: Sequence[RankedAnswers]) -> dict[str, Any]:
         ],
         "entropy": {reading: _gaps(means, reading) for reading in READINGS},
     }
+
+
+def _at(values: Sequence[float | None], place: int) -> float | None:
+    return values[place] if place < len(values) else None
 
 
 def _gaps(means: Sequence[Sequence[float | None]], reading: Any) -> dict[str, Any]:

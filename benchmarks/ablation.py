@@ -1,6 +1,6 @@
 """The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each reading of the entropy, seeds with spread.
 
-    python benchmarks/alignment.py --stage1 sage-tiny-sft --train ../shared/data/train --data ../shared/data/dev --headline \\
+    python benchmarks/ablation.py --stage1 sage-tiny-sft --train ../shared/data/train --data ../shared/data/dev --headline \\
         --out runs/ablation
 
 Every arm makes the same number of optimiser steps on the same number of pairs. Preference data is written by rule with
@@ -72,7 +72,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.headline:
-        sys.path.insert(0, str(Path(__file__).resolve().parent))
         from detection import HEADLINE
 
         args.categories = ",".join(HEADLINE[args.data.name])
