@@ -43,7 +43,7 @@ def pictures_only(kind: type) -> Any:
         >>> pictures_only(Qwen2_5_VLProcessor)(image_processor, tokenizer)  # doctest: +SKIP
     """
 
-    class PicturesOnly(kind):  # type: ignore[misc, valid-type]
+    class PicturesOnly(kind):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != VIDEO]

@@ -39,7 +39,7 @@ from vlm.retrying import Retrying
 KEY_VARIABLES = ("SAGE_API_KEY", "OPENAI_API_KEY")
 # What hosted services take at most; more are obeyed by cutting the text here.
 _MAX_STOPS = 4
-_DRAWS = 16
+_DRAWS, _FIRST_DRAWS = 16, 4
 # How servers say that a model has no eyes (vLLM, llama.cpp, Ollama, hosted services); a picture that is merely too
 # large or broken is refused in other words.
 _IS_BLIND = re.compile(
@@ -354,14 +354,17 @@ class ServedBackend(Completing):
     def _choose_by_draws(self, messages: Sequence[Message], choices: Sequence[str], seed: int) -> Choice:
         longest = max(len(choice) for choice in choices)
         draws = [{"max_new_tokens": longest + 4, "temperature": 1.0, "seed": seed + n} for n in range(_DRAWS)]
-        texts = [text.strip().lower() for text in self._together([messages] * _DRAWS, draws)]
-        counts = {choice: sum(text.startswith(choice.lower()) for text in texts) for choice in choices}
-        total = sum(counts.values())
-        if not total:
-            raise UndecidedError(
-                f"None of {_DRAWS} replies of {self.name} begins with {' or '.join(map(repr, choices))} "
-                f"(one was {texts[0][:60]!r}); ask for exactly these words."
-            )
+        texts: list[str] = []
+        # A model that begins with none of the choices in the first few draws is not asked for the others.
+        for some in (draws[:_FIRST_DRAWS], draws[_FIRST_DRAWS:]):
+            texts += [text.strip().lower() for text in self._together([messages] * len(some), some)]
+            counts = {choice: sum(text.startswith(choice.lower()) for text in texts) for choice in choices}
+            total = sum(counts.values())
+            if not total:
+                raise UndecidedError(
+                    f"None of {len(texts)} replies of {self.name} begins with {' or '.join(map(repr, choices))} "
+                    f"(one was {texts[0][:60]!r}); ask for exactly these words."
+                )
         return Choice({choice: count / total for choice, count in counts.items()}, how="sampling", samples=total)
 
 

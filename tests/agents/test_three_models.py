@@ -17,6 +17,7 @@ from vlm.backends import LanguageBackend, load_backend
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
 
+pytestmark = pytest.mark.timeout(900)  # thirty inspections and a server: a minute or two on an idle machine
 QUESTIONS = ["Is this plate free of defects?", "Which defect is it, and where?"]
 
 
