@@ -183,7 +183,7 @@ class CompareTab:
 
 def side_html(engine: Engine, side: Side, story: Story) -> str:
     """One column: steps while it runs, the result once it is there."""
-    parts = [render.fragment("sidehead", name=side.name)]
+    parts = [render.fragment("sidehead", title=side.name)]
     if story.trace is not None and story.pictures is not None:
         parts += [
             render.verdict_html(story.trace),

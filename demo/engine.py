@@ -78,7 +78,7 @@ class Engine:
             if name in self._inspectors:
                 self._inspectors.move_to_end(name)
                 return self._inspectors[name]
-            chosen = {
+            chosen: dict[str, Any] = {
                 "model": name,
                 "device": self.settings.device,
                 "judge": self.settings.judge,
@@ -88,7 +88,7 @@ class Engine:
                 made = SageInspector(**chosen)
             else:
                 base = self.inspector().workbench
-                shared = {"extractor": base.extractor, "store": base.store, "judge": base.judge}
+                shared: dict[str, Any] = {"extractor": base.extractor, "store": base.store, "judge": base.judge}
                 made = SageInspector(workbench=Workbench(AgentSettings(**chosen), **shared), **chosen)
             self._inspectors[name] = made
             extra = [key for key in self._inspectors if key != self.settings.model]
@@ -141,4 +141,5 @@ def report_failure(error: BaseException) -> None:
 
 def checked_settings(facts: bool = True, learn: bool = False) -> dict[str, Any]:
     """Settings of one inspection as the page offers them (`AgentSettings` fields)."""
-    return {"facts": "hard" if facts else "none", "learn": bool(learn) and facts}
+    # How facts reach the model (as sentences, or through fusion attention) is the inspector's own choice.
+    return {"learn": bool(learn)} if facts else {"facts": "none"}

@@ -232,7 +232,7 @@ class KnowledgeTab:
     def _build_statistics(self, page: gr.Tab) -> None:
         self.table = gr.Dataframe(
             headers=["Domain", *(status.capitalize() for status in STATUSES), *KINDS],
-            datatype=["str", *["number"] * (len(STATUSES) + len(KINDS))],  # type: ignore[arg-type]
+            datatype=["str", *["number"] * (len(STATUSES) + len(KINDS))],  # type: ignore[list-item]
             interactive=False, elem_id="kb-statistics", show_search="none", buttons=[],
         )  # fmt: skip
         page.select(self.statistics, None, self.table, api_visibility="private", show_progress="minimal")
