@@ -1,11 +1,11 @@
 """Parts a second of a batch: a loop over the function behind `sage-inspect`, the local engine, and Ray with two workers.
 
-    .venv/bin/python benchmarks/batch.py [--parts 48] [--references 1 2 4] [--rounds 3] [--ray] [--language] [--out FILE]
+    .venv/bin/python benchmarks/batch.py [--parts 96] [--references 1 2 4] [--rounds 3] [--ray] [--language] [--out FILE]
 
 Evidence only: `anew` is a loop over a warm extractor that encodes the references with every part; `kept` is the same loop
 with the references encoded once. With `--language` the loop is `SageInspector.inspect`, warm, its references kept, five
 questions a part. The engines are timed from the moment when each worker has finished a chunk, so that loading the models
-is in no figure (it is printed apart: `start`). All ways take turns in one process, round by round; ratios are taken within
+is in no figure (`start` is printed apart: seconds until the first chunk was back). All ways take turns in one process, round by round; ratios are taken within
 a round, and medians of the rounds are printed. Verdicts are compared part by part; the largest difference of scores is
 printed, too. Run it on an idle machine: the load average stands in the first line.
 
@@ -91,18 +91,26 @@ def language_loop(inspector: Any, parts: Sequence[Part]) -> Timing:
 
 
 def batch(name: str, settings: BatchSettings, parts: Sequence[Part]) -> Timing:
-    """An engine with two workers; the clock starts when each of them can have finished a chunk."""
+    """An engine with two workers; the clock starts when the last of them has finished its first chunk.
+
+    The other worker is inside a chunk then: of that one the share counts that was still to be done.
+    """
     start = time.perf_counter()
     engine = make_engine(name, settings, WORKERS, len(parts))  # type: ignore[arg-type]
-    warm = min(len(parts) // 2, WORKERS * engine.chunk)  # type: ignore[attr-defined]
     seen: dict[str, tuple[str, float]] = {}
-    since, before = 0.0, 0
+    chunks: list[tuple[str, float, float, int]] = []
     for done in engine.run(parts):
         seen |= {row["key"]: (row["verdict"], row["anomaly_score"]) for row in done.rows}
-        end = time.perf_counter()
-        if not since and len(seen) >= warm:
-            since, before = end, len(seen)
-    return Timing((len(seen) - before) / (end - since), since - start, seen)
+        took = sum(row["seconds"] for row in done.rows)
+        chunks.append((done.rows[0]["worker"], time.perf_counter(), took, len(done.rows)))
+    firsts: dict[str, float] = {}
+    for worker, ended, _, _ in chunks:
+        firsts.setdefault(worker, ended)
+    since, end = max(firsts.values()), chunks[-1][1]
+    counted = sum(count * min(1.0, (ended - since) / took) for _, ended, took, count in chunks if ended > since)
+    if not counted:
+        raise SystemExit("Every chunk was the first of its worker; give more --parts.")
+    return Timing(counted / (end - since), min(firsts.values()) - start, seen)
 
 
 def compare(ways: dict[str, Callable[[], Timing]], rounds: int, base: Sequence[str]) -> dict[str, Any]:
@@ -229,7 +237,7 @@ def rows_in(journal: Path) -> int:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", type=int, default=48)
+    parser.add_argument("--parts", type=int, default=96)
     parser.add_argument("--references", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="measure Ray with two workers, too")
