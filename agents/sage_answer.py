@@ -21,6 +21,7 @@ from evaluation.inspection import InspectionRequest, TraceAnswer
 if TYPE_CHECKING:
     from agents.workbench import View, Workbench
     from evaluation.questions import Question
+    from knowledge.store import FactStore
     from vlm.part_answers import PartQuery, PartReply
 
 NAME = re.compile(
@@ -31,6 +32,8 @@ NAME = re.compile(
 PLACE = re.compile(r" in the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
 """A place as the model was trained to bring it."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
+CAREFUL = frozenset(("may", "fail", "use"))
+"""Words of "it may fail in use", which claims nothing about the part."""
 SURE = (
     "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
     "counted alike."
@@ -57,19 +60,28 @@ class SageAnswers:
 
 
 def sage_query(
-    state: InspectionState, view: View, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
-) -> PartQuery:
-    """What the model is asked about a part; batches collect many of them."""
+    state: InspectionState,
+    view: View,
+    facts: Sequence[dict[str, Any]],
+    questions: Sequence[Question],
+    store: FactStore,
+) -> tuple[PartQuery, list[tuple[str, float]]]:
+    """What the model is asked about a part (batches collect many of them), and the domain's defects that fit its looks."""
+    from vlm.defect_kinds import kind_probabilities
     from vlm.part_answers import PartQuery
     from vlm.sage_inputs import sight_of
 
-    return PartQuery(
-        sight=sight_of(view.evidence),
+    sight = sight_of(view.evidence)
+    names = ranked_names(known_defects(store, state["domain"], state["product"]), kind_probabilities(sight) or {})
+    query = PartQuery(
+        sight=sight,
         questions=tuple(question.text for question in questions),
         polarities=tuple(question.polarity for question in questions),
         facts=tuple(fact["text"] for fact in facts),
         product=state["product"],
+        looks=names[0][0] if names else None,
     )
+    return query, names
 
 
 def answer_as_sage(
@@ -91,7 +103,6 @@ def answer_as_sage(
     Returns:
         The answers; None where another path answers: another kind of model, or a score was failed before.
     """
-    from vlm.defect_kinds import kind_probabilities
     from vlm.sage_backend import SageBackend
 
     backend = workbench.backend
@@ -100,15 +111,13 @@ def answer_as_sage(
     request = InspectionRequest.model_validate(state["request"])
     view = workbench.view(request.image, request.references)
     settings = state["settings"]
-    query = sage_query(state, view, facts, questions)
+    query, names = sage_query(state, view, facts, questions, workbench.store)
     (reply,) = backend.answer_parts(
         [query],
         mode=mode_of_facts(settings["facts"], backend),
         max_new_tokens=settings["max_new_tokens"],
         on_text=None if on_text is None else lambda _, number, piece: on_text(number, piece),
     )
-    known = known_defects(workbench.store, state["domain"], state["product"])
-    names = ranked_names(known, kind_probabilities(query.sight) or {})
     return compose(state, view, facts, questions, reply, backend.name, names)
 
 
@@ -137,7 +146,7 @@ def compose(
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = renamed(placed(reason(said), evidence), defect)
+        words = renamed(placed(backed(reason(said), facts), evidence), defect)
         fault = words_fault(words, question, evidence, product, facts)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -198,6 +207,23 @@ def placed(words: str, evidence: EvidenceSummary) -> str:
     """The model's words with the place that was measured: what and why is the model's to say, where is not."""
     measured = wording.places(evidence)[:1]
     return PLACE.sub(f" in the {measured[0]} area" if measured else "", words)
+
+
+def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
+    """The model's words without a consequence that no fact tells of.
+
+    The model was taught to bring a fact's consequence behind a semicolon; where it has none, it makes one up ("a scratch
+    in a good part is usually a good one").
+    """
+    sentences = []
+    for sentence in re.split(r"(?<=[.!?])\s+", words):
+        finding, _, told = sentence.partition(";")
+        clause = wording.content_words(re.split(r",? so ", told)[0])
+        known = [wording.content_words(fact["text"]) for fact in facts]
+        if told and not clause <= CAREFUL and not any(len(clause & own) >= 0.8 * len(clause) for own in known):
+            sentence = f"{finding.rstrip()}."
+        sentences.append(sentence)
+    return " ".join(sentences)
 
 
 def domain_name(said: str | None, names: Sequence[tuple[str, float]]) -> str | None:
@@ -273,11 +299,11 @@ def _answer(
         )
     else:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]
-        parts += (
-            [words]
-            if question.family == "defect identification"
-            else [wording.finding(evidence, state["product"]), words]
-        )
+        if question.family != "defect identification":
+            parts.append(wording.finding(evidence, state["product"]))
+        parts.append(words)
+        if question.family == "defect diagnosis" and anomalous and not re.search(r"\b(should|must)\b", words):
+            parts.append("It should not be used before an expert has looked at the marked area.")
         if anomalous or question.family == "standard comparison":
             parts += [wording.fact_sentence(fact) for fact in cited]
         text = " ".join(parts)

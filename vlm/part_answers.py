@@ -34,6 +34,8 @@ class PartQuery:
         polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
         facts: fact sentences.
         product: name of the part; None where it is not known.
+        looks: what the evidence looks like, where more is known than `vlm.defect_kinds` can tell (a defect's name in the
+            domain's words); None takes the kind.
     """
 
     sight: Sight
@@ -41,6 +43,7 @@ class PartQuery:
     polarities: tuple[State | None, ...]
     facts: tuple[str, ...] = ()
     product: str | None = None
+    looks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ class _Rows:
         inputs = prefix_inputs(
             processor,
             [q.sight for q in queries],
-            [q.sight.measured(q.product) for q in queries],
+            [q.sight.measured(q.product, q.looks) for q in queries],
             [list(q.facts) for q in queries],
             [list(q.questions) for q in queries],
             mode,

@@ -48,7 +48,7 @@ def test_a_person_reads_verdict_threshold_regions_facts_and_scores(
 ) -> None:
     status, out, err = run(cracked, "--reference", good, "--product", "solar cell", "--out", tmp_path)
     assert status == 0, err
-    for said in ("ANOMALOUS", "threshold", "Region", "MLE", "Facts", "[1]", "untuned", "imports", "evidence.png"):
+    for said in ("ANOMALOUS", "threshold", "Region", "MLE", "Facts", "[1]", "sage-tiny", "imports", "evidence.png"):
         assert said in out, said
     assert "perceive" in err
 
@@ -120,7 +120,7 @@ def test_unusual_pictures_are_read_right(good: Path, tmp_path: Path, mode: str) 
         (("--domain", "phrenology"), "photovoltaics"),
         (("--model", "no/such-model"), "no/such-model"),
         (("--facts", "boiled"), "boiled"),
-        (("--facts", "soft"), "fusion attention"),
+        (("--facts", "soft", "--model", "smollm2-135m"), "fusion attention"),
         (("--device", "abacus"), "abacus"),
         (("--judge", "guess"), "guess"),
         (("--reference", "nowhere"), "nowhere"),

@@ -159,5 +159,5 @@ def test_a_wording_that_contradicts_the_evidence_is_dropped(
     assert any("wording was dropped" in step.summary for step in trace.steps)
 
 
-def test_the_embedded_model_is_named_as_untuned() -> None:
-    assert "untuned" in load_backend("sage-tiny").name
+def test_the_model_before_training_is_named_as_untuned() -> None:
+    assert "untuned" in load_backend("smollm2-135m").name

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from agents.inspector import SageInspector, expand_references
+from agents.settings import make_settings
+from agents.workbench import Workbench
 from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
 from vlm.errors import InputError
 
@@ -63,7 +65,7 @@ def test_steps_come_in_order_with_time_and_summary(trace: InspectionTrace) -> No
 
 def test_the_trace_survives_json_and_names_the_model(trace: InspectionTrace) -> None:
     assert InspectionTrace.from_json(trace.to_json()) == trace
-    assert "SmolLM2" in trace.model
+    assert trace.model == "sage-tiny-sft"
 
 
 def test_the_same_request_gives_the_same_trace(
@@ -151,7 +153,6 @@ def test_is_an_inspector(inspector: SageInspector) -> None:
         ({"image": "nowhere.png"}, r"nowhere\.png"),
         ({"settings": {"fats": "none"}}, r"no setting named 'fats'"),
         ({"settings": {"facts": "boiled"}}, r"'facts' cannot be 'boiled'"),
-        ({"settings": {"facts": "soft"}}, r"no fusion attention"),
         ({"settings": {"model": "other"}}, r"belongs to the inspector"),
         ({"settings": {"review": True}}, r"stream\(\) and resume\(\)"),
     ],
@@ -163,6 +164,13 @@ def test_bad_requests_are_one_sentence(
     with pytest.raises(InputError, match=said) as caught:
         inspector.inspect(InspectionRequest.model_validate(values))
     assert "\n" not in str(caught.value)
+
+
+def test_soft_facts_need_a_sage_model(inspector: SageInspector, cracked: Path, good: Path) -> None:
+    plain = Workbench(make_settings({"model": "smollm2-135m"}), extractor=inspector.workbench.extractor)
+    request = InspectionRequest(image=cracked, references=[good], settings={"facts": "soft"})
+    with pytest.raises(InputError, match="no fusion attention"):
+        SageInspector(workbench=plain).inspect(request)
 
 
 def test_an_empty_reference_folder_is_refused(tmp_path: Path) -> None:

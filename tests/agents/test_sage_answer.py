@@ -82,6 +82,17 @@ class TestWords:
         assert all(answer["text"].startswith(("Yes.", "No.")) for answer in said.answers)
         assert all("good reference" in answer["text"] for answer in said.answers)
 
+    def test_a_made_up_consequence_is_cut_and_a_known_one_stays(self):
+        invented = made(
+            "There is a scratch in the upper left area; a scratch on a good part is usual, so it can be used."
+        )
+        assert all("usual" not in answer["text"] for answer in invented.answers)
+        assert any("should not be used" in answer["text"] for answer in invented.answers)
+        told = made(
+            "There is a scratch in the upper left area; a scratch lets the coating peel, so it should be rejected."
+        )
+        assert any("lets the coating peel, so it should be rejected" in answer["text"] for answer in told.answers)
+
     def test_only_whole_sentences_are_used(self):
         said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")
         assert all("rej" not in answer["text"] for answer in said.answers)
