@@ -233,6 +233,7 @@ class KnowledgeTab:
         self.table = gr.Dataframe(
             headers=["Domain", *(status.capitalize() for status in STATUSES), *KINDS],
             datatype=["str", *["number"] * (len(STATUSES) + len(KINDS))],  # type: ignore[list-item]
+            column_widths=["190px", *["92px"] * (len(STATUSES) + len(KINDS))],
             interactive=False, elem_id="kb-statistics", show_search="none", buttons=[],
         )  # fmt: skip
         page.select(self.statistics, None, self.table, api_visibility="private", show_progress="minimal")
