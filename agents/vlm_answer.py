@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import tanh
 from typing import TYPE_CHECKING, Any
 
 from agents import wording
@@ -136,23 +136,24 @@ def _ask_sage(
 
     if not isinstance(backend, WrappedSageBackend):
         return None
-    from vlm.processing_sage import measured_sentence
+    from vlm.sage_inputs import sight_of
 
-    evidence, settings = state["evidence"], state["settings"]
-    place = evidence["regions"][0]["place"] if evidence["regions"] else None
+    settings = state["settings"]
+    sight = sight_of(view.evidence)  # measured in the words of training
     part = backend.answer_part(
         view.image,
         view.references[:1],
         [question.text for question in questions],
         facts=[fact["text"] for fact in facts],
         mode=mode_of_facts(settings["facts"], backend),
-        measured=measured_sentence(evidence["score"], evidence["threshold"], place),
-        log_odds=backend.evidence_log_odds(view.evidence.margin, evidence["threshold_from"]),
+        measured=sight.measured(state["product"]),
+        log_odds=backend.evidence_log_odds(sight.margin, sight.compared),
         max_new_tokens=settings["max_new_tokens"],
     )
     reply = VlmReply(texts={n: one_sentence(text) for n, text in enumerate(part.texts)}, how="SAGE's own format")
     reply.state = STATES[part.log_odds > 0]
-    return reply, reply.state, f"P(anomalous) {1 / (1 + exp(-part.log_odds)):.2f} from its state word"
+    chance = (1 + tanh(part.log_odds / 2)) / 2  # the logistic function, without overflow
+    return reply, reply.state, f"P(anomalous) {chance:.2f} from its state word"
 
 
 def _compose(
