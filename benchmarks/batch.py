@@ -5,9 +5,9 @@
 Evidence only: `anew` is a loop over a warm extractor that encodes the references with every part; `kept` is the same loop
 with the references encoded once. With `--language` the loop is `SageInspector.inspect`, warm, its references kept, five
 questions a part. The engines are timed from the moment when each worker has finished a chunk, so that loading the models
-is in no figure (`start` is printed apart: seconds until the first chunk was back). All ways take turns in one process, round by round; ratios are taken within
-a round, and medians of the rounds are printed. Verdicts are compared part by part; the largest difference of scores is
-printed, too. Run it on an idle machine: the load average stands in the first line.
+is in no figure (`start` is printed apart: seconds until the first chunk was back). All ways take turns in one process,
+round by round; ratios are taken within a round, and medians of the rounds are printed. Verdicts are compared part by
+part; the largest difference of scores is printed, too. Run it on an idle machine: the first line says the load average.
 
     .venv/bin/python benchmarks/batch.py --survive 2000 [--data ../shared/data]
 

@@ -18,6 +18,9 @@ from vlm.errors import InputError
 class LightWorker:
     """Gives every part a trace without looking; a picture called "deadly" kills it, "fatal once" does so one time."""
 
+    def load(self) -> None:
+        """Loads nothing."""
+
     def look_ahead(self, parts: Sequence[Part]) -> None:
         """Decodes nothing."""
 
