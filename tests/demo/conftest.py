@@ -87,9 +87,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process.wait(60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
-    """The distribution's Chromium, headless."""
+    """The distribution's Chromium, headless; ended with the module, because Playwright's loop forbids any other."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -97,11 +97,11 @@ def test_what_the_demo_keeps_is_not_served(server: Server, trace: dict[str, Any]
 
 def test_the_same_functions_are_mcp_tools(server: Server) -> None:
     from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.client.streamable_http import streamable_http_client
 
     async def talk() -> tuple[set[str], str]:
         async with (
-            streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
+            streamable_http_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
