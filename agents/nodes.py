@@ -137,8 +137,9 @@ def recall_facts(
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
-    The fact that fits the looks of the strongest region ("dark elongated line") comes first; what it is a fact *of*
-    then guides the search for causes and consequences, so that the cited facts speak of one and the same defect.
+    The pack's defect that fits what was measured best (`agents.naming`) guides the search, so that the cited facts speak
+    of one and the same defect; without one, what the fact is *of* that fits the looks of the strongest region ("dark
+    elongated line") does.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
@@ -146,7 +147,8 @@ def recall_facts(
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["looks"])
     hint = state["looks"][seen] if anomalous and seen is not None else None
-    suspect: str | None = None
+    suspect = _suspect(state, workbench, domain, product) if anomalous else None
+    hint = suspect or hint
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
@@ -164,9 +166,21 @@ def recall_facts(
         hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
-        if rank == 0 and anomalous and hits and hits[0].fact.defects:
+        if rank == 0 and anomalous and suspect is None and hits and hits[0].fact.defects:
             hint = suspect = hits[0].fact.defects[0]
     return list(facts.values())
+
+
+def _suspect(state: InspectionState, workbench: Workbench, domain: str | None, product: str | None) -> str | None:
+    """The domain's defect that fits the looks best, or None."""
+    from agents.naming import known_defects, ranked_names
+    from vlm.defect_kinds import kind_probabilities
+    from vlm.sage_inputs import sight_of
+
+    request = request_of(state)
+    evidence = workbench.view(request.image, request.references).evidence
+    names = ranked_names(known_defects(workbench.store, domain, product), kind_probabilities(sight_of(evidence)) or {})
+    return names[0][0] if names else None
 
 
 @step
@@ -254,9 +268,7 @@ def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update
         if fact["status"] != "rejected" and cost <= budget:
             chosen.append(fact["id"])
             budget -= cost
-    return {
-        "prompt_facts": chosen
-    }, f"{len(chosen)} of {len(state['facts'])} facts reach the model as {mode} facts"
+    return {"prompt_facts": chosen}, f"{len(chosen)} of {len(state['facts'])} facts reach the model as {mode} facts"
 
 
 @step

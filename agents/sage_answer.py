@@ -291,7 +291,7 @@ def _answer(
 
     anomalous = evidence["verdict"] == "anomalous"
     # A good part gets no fact about a defect: "if it is a scratch, ..." would plant one.
-    fitting = facts if anomalous else [fact for fact in facts if not fact.get("defects")]
+    fitting = facts if anomalous else [fact for fact in facts if not _tells_of_defect(fact)]
     cited = _cited(fitting, KINDS_OF_FAMILY[question.family], defect)
     if words is None:
         text = wording.grounded_answer(
@@ -311,6 +311,12 @@ def _answer(
     return TraceAnswer(
         question=question.text, family=question.family, verdict=verdict, text=text, facts=used
     ).model_dump(mode="json")
+
+
+def _tells_of_defect(fact: dict[str, Any]) -> bool:
+    from evaluation.reading import read
+
+    return bool(fact.get("defects")) or bool(read(fact["text"]).asserted("bad"))
 
 
 def _cited(facts: Sequence[dict[str, Any]], kinds: Sequence[str], defect: str | None) -> list[dict[str, Any]]:
