@@ -36,8 +36,8 @@ class EDPORun:
     reference_free: bool = False
     steps: int = 0
     epochs: float = 1.0
-    batch: int = 4
-    accumulate: int = 1
+    batch: int = 1
+    accumulate: int = 4
     learning_rate: float = 5e-5
     lora_rank: int = 16
     max_kl: float = 20.0

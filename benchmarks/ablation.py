@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs-per-step", type=int, default=8)
     parser.add_argument(
-        "--questions-at-once", type=int, default=4, help="bounds memory; changes no result beyond rounding"
+        "--questions-at-once", type=int, default=1, help="bounds memory; changes no result beyond rounding"
     )
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--eta", type=float, default=1.0)
