@@ -28,6 +28,7 @@ class TransformersServer:
             [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
+        atexit.register(self.stop)
         self._wait()
 
     def _wait(self) -> None:
@@ -50,6 +51,4 @@ class TransformersServer:
 @functools.cache
 def shared_server() -> TransformersServer:
     """One server for all tests of a run, ended with it."""
-    server = TransformersServer()
-    atexit.register(server.stop)
-    return server
+    return TransformersServer()
