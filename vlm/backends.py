@@ -177,9 +177,9 @@ def load_backend(
         from vlm.served import ServedBackend
 
         return ServedBackend.from_url(name)
-    from vlm.checkpoint import BEST, FOLDER, is_checkpoint, shipped
+    from vlm.checkpoint import is_checkpoint, shipped
 
-    if name == UNTUNED or (name == DEFAULT_BACKEND and not is_checkpoint(FOLDER / BEST)):
+    if name == UNTUNED:
         from vlm.smollm import load_smollm2
 
         return load_smollm2(device=device, progress=progress)
