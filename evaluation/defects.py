@@ -41,18 +41,20 @@ class Naming:
     Attributes:
         match: "same", "near", "other" or "none" (nothing in particular is named).
         named: the words that name it.
-        likeness: how near the description comes to the right defect, where no known word names another.
+        likeness: how near the description comes to the right defect.
+        known: a known word names another defect (else a description is all there is).
     """
 
     match: Match
     named: str
     likeness: float = 0.0
+    known: bool = False
 
 
 @cache
 def concepts_of(name: str) -> frozenset[str]:
     """The lexicon's concepts that stand in a defect's name ("casting_flaw", "scratched neck"); empty when unknown."""
-    found = (match[2].partition(":")[2] for match in concept_table().find(stems(name)))
+    found = (match[2].partition(":")[2] for match in concept_table().find(stems(name.replace("-", " "))))
     return frozenset(concept for names in found for concept in names.split("|"))
 
 
@@ -101,7 +103,7 @@ def naming(
     """
     right = truth.defect or ""
     wanted = concepts_of(right)
-    key = set(stems(right)) - GENERAL
+    key = set(stems(right.replace("-", " "))) - GENERAL
     spoken = [claim for claim in reading.claims if _speaks_against(claim) and claim.concept]
     telling = telling_clauses(reading)
     against = {claim.clause for claim in reading.claims if _speaks_against(claim)}
@@ -138,12 +140,11 @@ def naming(
         return Naming("near", near[0].term)
     if best.match == "near":
         return best
+    clauses = [essence(reading.clauses[number]) for number in telling]
+    nearest = max((value for one in clauses for value in likeness.between(one, truth.defect_texts)), default=0.0)
     if strong:
-        return Naming("other", strong[0].term)
-    if not described:
-        return best
-    nearest = max(likeness.between(described, [*truth.defect_texts]), default=0.0)
-    return Naming("other", described, nearest)
+        return Naming("other", strong[0].term, nearest, known=True)
+    return Naming("other", described, nearest) if described else best
 
 
 def _is_loose(claim: Claim, reading: Reading, question: str, product: str | None) -> bool:

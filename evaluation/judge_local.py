@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from evaluation.citing import citation_faults, cited_sentences
+from evaluation.content import particulars
 from evaluation.defects import concepts, concepts_of, is_named, naming, texts_to_compare
 from evaluation.inspection import Family, MLEScore
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
@@ -20,15 +21,22 @@ from evaluation.placing import place_words, places_in, pointed_faults
 from evaluation.questions import family_of
 from evaluation.reading import Reading, read, with_impressions
 from evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
-from evaluation.stemming import stems
+from evaluation.second_reader import Impression, PairReader, default_reader
+from evaluation.stemming import stem, stems, words
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
+from evaluation.weighing import Weighed, weigh
 
 if TYPE_CHECKING:
     import numpy as np
 
-UNCLEAR = 0.15
-"""Likeness to the right defect from which on a description at the right place gets the benefit of the doubt."""
+FOREIGN = 0.65
+"""A description at the right place in which a known word names another defect gets the benefit of the doubt from this
+likeness on (of its nearest clause to the defect, plus of the whole answer to the gold answer)."""
+
+
+THIN = 2
+"""So many particulars, and none of the gold answer's among them, are a thin reason."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Case:
         truth: what it is held against.
         family: the question's family.
         use_asked: whether the question asks what may be done with the part.
+        impression: what the second reader takes from the answer.
     """
 
     request: JudgeRequest
@@ -48,6 +57,7 @@ class Case:
     truth: Truth
     family: Family
     use_asked: bool
+    impression: Impression
 
 
 class LocalJudge:
@@ -55,17 +65,21 @@ class LocalJudge:
 
     Args:
         embedder: turns sentences into unit vectors; None takes `knowledge.embedding.default_embedder()`.
+        reader: the second reader; None takes `evaluation.second_reader.default_reader()`.
     """
 
     name = LOCAL_JUDGE
 
-    def __init__(self, embedder: Embedder | None = None) -> None:
+    def __init__(self, embedder: Embedder | None = None, reader: PairReader | None = None) -> None:
         self._embedder = embedder
+        self._reader = reader
         self._glosses: dict[str, np.ndarray] = {}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
         likeness = Likeness(self._embedder, self._glosses)
+        reader = self._reader or default_reader()
+        impressions = reader.read([one.question for one in requests], [one.answer for one in requests])
         cases = [
             Case(
                 request,
@@ -73,8 +87,9 @@ class LocalJudge:
                 truth_of(request),
                 request.family or family_of(request.question),
                 asks_for_use(request.question),
+                impression,
             )
-            for request in requests
+            for request, impression in zip(requests, impressions, strict=True)
         ]
         likeness.prepare(_texts(cases))
         # Only the lexicon's own sentences are kept from call to call: answers come and go, these never change.
@@ -90,18 +105,24 @@ class LocalJudge:
         verdict = spoken_verdict(reading, case.truth.yes_means, case.use_asked, frozenset(stems(case.request.question)))
         if verdict.state is None and not reading.undecided and points_at_something(case, likeness):
             verdict = replace(verdict, state="anomalous", by_words="anomalous", bad=case.request.answer)
-        faults = find_faults(replace(case, reading=reading), verdict, likeness)
+        weighed = weigh(verdict, reading, case.truth, case.impression)
+        faults = find_faults(replace(case, reading=reading), weighed, likeness)
         return _as_score(faults, placed=case.truth.state == "normal" or bool(case.truth.cells))
 
 
 def points_at_something(case: Case, likeness: Likeness) -> bool:
     """Whether an answer without a judging word still reports a defect: it gives a place, or describes the right one."""
-    if any(places_in(clause.text) for clause in case.reading.clauses):
+    if places_named(case.reading):
         return True
     if not is_named(case.truth.defect):
         return False
     found = naming(case.reading, case.truth, likeness, case.request.question, case.request.object)
     return found.match in {"same", "near"}
+
+
+def places_named(reading: Reading) -> bool:
+    """Whether a reading names any place."""
+    return any(places_in(clause.text) for clause in reading.clauses)
 
 
 def _texts(cases: Sequence[Case]) -> list[str]:
@@ -151,9 +172,9 @@ def without_quotations(reading: Reading, facts: Sequence[str]) -> Reading:
     return replace(reading, claims=claims)
 
 
-def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[Fault]:
+def find_faults(case: Case, weighed: Weighed, likeness: Likeness) -> list[Fault]:
     """All faults of one answer, in no particular order."""
-    reading, truth = case.reading, case.truth
+    reading, truth, verdict = case.reading, case.truth, weighed.verdict
     if verdict.state is None:
         return _faults_without_verdict(reading, truth)
     own = without_quotations(reading, case.request.facts)
@@ -161,24 +182,35 @@ def find_faults(case: Case, verdict: SpokenVerdict, likeness: Likeness) -> list[
         *reason_faults(own, verdict, case.request.question, case.request.object),
         *doubt_faults(verdict),
         *citation_faults(case.request.answer, case.request.facts, likeness),
-        *consequence_faults(own, verdict.state, case.family),
     ]
+    if not truth.topical:
+        faults += consequence_faults(own, verdict.state, case.family)
     if verdict.state != truth.state:
-        return faults + _faults_of_wrong_state(reading, verdict, truth)
-    if verdict.split:
-        against = verdict.good if verdict.by_words == "normal" else verdict.bad
-        faults.append(Fault.of("split-verdict", said=reading.polar_words, words=against))
-        faults.append(Fault.of("unsupported-place"))
-    elif min(verdict.good_weight, verdict.bad_weight) >= STRONG:
-        faults.append(Fault.of("split-state", good=verdict.good, bad=verdict.bad))
+        return faults + _faults_of_wrong_state(case, verdict)
+    if truth.topical or weighed.reports_defect == (truth.state == "anomalous"):
+        # Both readers agree on what is there, so words of the other side are about something else.
+        faults = [fault for fault in faults if fault.name not in {"opposite-reason", "contradiction"}]
+    elif truth.state == "anomalous":
+        faults += _faults_of_split(case, verdict)
     if truth.state == "normal":
-        return faults + _faults_on_normal(case)
-    if mild := played_down(reading):
+        return faults + _faults_on_normal(case, weighed)
+    if not truth.topical and (mild := played_down(reading)):
         faults.append(Fault.of("played-down", words=mild[0].words))
         named = tuple(replace(claim, excused=False) if claim in mild else claim for claim in reading.claims)
         case = replace(case, reading=replace(reading, claims=named))
         reading = case.reading
     return faults + _defect_faults(case, likeness) + pointed_faults(reading, truth.cells)
+
+
+def _faults_of_split(case: Case, verdict: SpokenVerdict) -> list[Fault]:
+    """Faults of an answer whose verdict is right but whose words speak for the part."""
+    if verdict.split:
+        against = verdict.good if verdict.by_words == "normal" else verdict.bad
+        split = Fault.of("split-verdict", said=case.reading.polar_words, words=against)
+        return [split, Fault.of("unsupported-place")]
+    if min(verdict.good_weight, verdict.bad_weight) >= STRONG:
+        return [Fault.of("split-state", good=verdict.good, bad=verdict.bad)]
+    return []
 
 
 def _faults_without_verdict(reading: Reading, truth: Truth) -> list[Fault]:
@@ -192,15 +224,18 @@ def _faults_without_verdict(reading: Reading, truth: Truth) -> list[Fault]:
     return [Fault.of("no-answer", why=why), Fault.of("no-answer-place"), Fault.of("no-answer-logic", why=why)]
 
 
-def _faults_of_wrong_state(reading: Reading, verdict: SpokenVerdict, truth: Truth) -> list[Fault]:
-    words = verdict.good if verdict.state == "normal" else verdict.bad
-    state = Fault.of("wrong-state", said=str(verdict.state), words=words or reading.polar_words, truth=str(truth.state))
+def _faults_of_wrong_state(case: Case, verdict: SpokenVerdict) -> list[Fault]:
+    reading, truth = case.reading, case.truth
+    said = verdict.good if verdict.state == "normal" else verdict.bad
+    said = said or reading.polar_words or (reading.clauses[0].text if reading.clauses else case.request.answer)
+    state = Fault.of("wrong-state", said=str(verdict.state), words=said, truth=str(truth.state))
     if truth.state == "anomalous":
         return [state, Fault.of("denied-place", truth=place_words(truth.cells)), Fault.of("argues-wrong")]
     return [state, Fault.of("invented-place", named="a defect"), Fault.of("argues-wrong")]
 
 
-def _faults_on_normal(case: Case) -> list[Fault]:
+def _faults_on_normal(case: Case, weighed: Weighed) -> list[Fault]:
+    """Faults of an answer that rightly passes a normal part: what it reports all the same."""
     reading = case.reading
     reported = [claim for claim in reading.asserted("bad") if claim.kind == "defect" or not claim.denied]
     if reading.polar is False and case.truth.yes_means == "anomalous":
@@ -208,16 +243,45 @@ def _faults_on_normal(case: Case) -> list[Fault]:
         reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
     known = _known_as_harmless(case)
     reported = [claim for claim in reported if not (claim.tolerated and concepts(claim) & known)]
-    if not reported:
+    if weighed.reports_defect and (reported or _particulars(case)):
+        named = next((claim.term for claim in reported if not claim.tolerated), "")
+        last = reading.clauses[-1].text if reading.clauses else case.request.answer
+        return [
+            Fault.of("invented-defect", named=named or f'something wrong ("{last}")'),
+            Fault.of("invented-anywhere"),
+            Fault.of("tolerated-defect", named=named or "something wrong"),
+        ]
+    tolerated = [claim for claim in reported if claim.tolerated]
+    if tolerated:
+        named = tolerated[0].term
+        return [Fault.of("tolerated-report", named=named), Fault.of("tolerated-reason", named=named)]
+    return _thin_reason(case)
+
+
+def _thin_reason(case: Case) -> list[Fault]:
+    """A fault where a normal part is praised in general, although the gold answer has particulars to tell."""
+    gold, question, product = case.request.gold, case.request.question, case.request.object
+    if not case.reading.clauses or gold is None or not gold.reference_answer:
         return []
-    worst = min(reported, key=lambda claim: claim.tolerated)
-    if worst.tolerated:
-        return [Fault.of("tolerated-report", named=worst.term), Fault.of("tolerated-reason", named=worst.term)]
-    return [
-        Fault.of("invented-defect", named=worst.term),
-        Fault.of("invented-anywhere"),
-        Fault.of("tolerated-defect", named=worst.term),
-    ]
+    known = {one for clause in read(gold.reference_answer).clauses for one in particulars(clause, question, product)}
+    told = _particulars(case)
+    if not known or len(told) > THIN or told & known:
+        return []
+    return [Fault.of("thin-reason", truth=_in_order(gold.reference_answer, known)[0])]
+
+
+_PRAISE = frozenset(stems("good great decent nice fine proper tidy neat"))
+
+
+def _particulars(case: Case) -> set[str]:
+    """The stems by which an answer tells something in particular; mere praise does not."""
+    question, product = case.request.question, case.request.object
+    return {one for clause in case.reading.clauses for one in particulars(clause, question, product)} - _PRAISE
+
+
+def _in_order(text: str, wanted: set[str]) -> list[str]:
+    """The words of a text whose stems are wanted, in its order."""
+    return [word for word in words(text) if stem(word) in wanted] or [text]
 
 
 def _unverified_defect(case: Case) -> list[Fault]:
@@ -244,6 +308,11 @@ def _known_as_harmless(case: Case) -> frozenset[str]:
     )
 
 
+def _alike(case: Case, nearest: float, likeness: Likeness) -> float:
+    reference = case.request.gold.reference_answer if case.request.gold else None
+    return nearest + likeness.between(case.request.answer, [reference or ""])[0]
+
+
 def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
     reading, truth = case.reading, case.truth
     if not is_named(truth.defect):
@@ -254,10 +323,11 @@ def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
         return []
     if found.match == "near":
         return [Fault.of("near-defect", named=found.named, truth=right)]
-    if found.match == "other" and found.likeness >= UNCLEAR and not pointed_faults(reading, truth.cells):
+    placed = bool(truth.cells) and not pointed_faults(reading, truth.cells)
+    if found.match == "other" and placed and (not found.known or _alike(case, found.likeness, likeness) >= FOREIGN):
         # Strange words for something at the very place of the defect: likely it, though nothing proves it.
         return [Fault.of("unclear-defect", named=found.named, truth=right)]
-    if found.match == "other":
+    if found.match == "other" and (found.known or places_named(reading)):
         return [Fault.of("wrong-defect", named=found.named, truth=right), Fault.of("false-reason", named=found.named)]
     if right and set(stems(right)) <= set(stems(case.request.question)):
         return []  # "Where is the scratch?" names it already

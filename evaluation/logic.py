@@ -25,8 +25,7 @@ def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list
     if wrong:
         return [Fault.of("wrong-consequence", words=wrong[0].words)]
     # A normal part has no consequence to tell of, once the question itself has been answered.
-    wanted = family == "defect diagnosis" and (state == "anomalous" or reading.polar is None)
-    if wanted and not uses and not _tells_effect(reading):
+    if family == "defect diagnosis" and state == "anomalous" and not uses and not _tells_effect(reading):
         return [Fault.of("no-consequence")]
     return []
 

@@ -68,6 +68,26 @@ _JOINTS = word_set(
     "very about roughly just almost near close towards toward along line extreme somewhat slightly"
 )
 _ENDS = r"(?:the )?(?:top|bottom|left|right|upper|lower)"
+_ANCHORS = r"(?:left|right|middle|centre|center|corner|bottom|top|very|far|extreme|lower|upper)"
+_PREPOSITION = (
+    r"(?: (?:in|on|at|by|near|to|towards) (?:the )?(?:left|right|middle|centre|center|corner)| (?:left|right))"
+)
+_LEVELS = tuple(
+    (re.compile(rf"(?<!way )(?<!half )(?<!way, )\b(?:{words})(?=,?{_PREPOSITION}\b)"), row)
+    for words, row in (
+        ("low(?: down)?|down(?: low)?|deep down", "lower"),
+        ("high(?: up)?|up(?: high)?|way up", "upper"),
+    )
+)
+"""Levels in words: "low on the right", "up in the left corner", "down left"."""
+_RELATIVE = re.compile(
+    rf"\b(?:just |right |directly )?(?:above|below|under|underneath|beneath|over) (?:the|a|an|its|this|that|his|her|one)"
+    rf" (?!{_ANCHORS}\b)[a-z]+"
+)
+"""Places told from a part of the product ("just below the head"), which say nothing about the picture."""
+_HALFWAY = re.compile(r"\b(?:half|mid)-?way (?:up|down)\b")
+_SPAN = re.compile(r"\bfrom (the [^,.;:]{2,40}?) (?:to|towards|into)\b")
+"""From one place to another: two places, not one."""
 _BETWEEN = re.compile(rf"\bbetween {_ENDS}(?: \w+)? and {_ENDS}(?: (?:edge|end|side|half))?\b")
 _PREPOSITIONS = (
     "in|at|on|through|across|next|behind|above|below|under|by|where|beside|along|down|up|into|over|before|after|"
@@ -141,9 +161,12 @@ def _cells(row: int | None, column: int | None) -> frozenset[Cell]:
 def places_in(text: str) -> list[Place]:
     """The places that a text names, in order."""
     text = plain(text)
-    text = _BETWEEN.sub(" middle ", text)
+    text = _RELATIVE.sub(" | ", _BETWEEN.sub(" middle ", text))
+    text = _HALFWAY.sub("halfway", _SPAN.sub(r" \1 | ", text))
     for pattern in _NOT_PLACES:
         text = pattern.sub(" | ", text)
+    for pattern, level in _LEVELS:
+        text = pattern.sub(level, text)
     found = [
         Place(match.group(0), frozenset({_CLOCK[hour]}))
         for match in _CLOCK_PATTERN.finditer(text)
@@ -297,8 +320,8 @@ def pointed_faults(reading: Reading, right: frozenset[Cell]) -> list[Fault]:
     ]
     if not pointed:
         return [Fault.of("no-place", truth=truth)]
-    hits = [place for place in pointed if place.cells & right]
-    misses = [place for place in pointed if not place.cells & right]
+    hits = [place for place in pointed if _covers(place, right)]
+    misses = [place for place in pointed if not _covers(place, right)]
     if hits and misses:
         return [Fault.of("mixed-place", named=misses[0].words, truth=truth)]
     if hits:
@@ -310,6 +333,11 @@ def pointed_faults(reading: Reading, right: frozenset[Cell]) -> list[Fault]:
     nearest = min(misses, key=lambda place: distance(place.cells, right))
     name = "beside-place" if distance(nearest.cells, right) <= 1 else "wrong-place"
     return [Fault.of(name, named=nearest.words, truth=truth), Fault.of("false-place", named=nearest.words)]
+
+
+def _covers(place: Place, right: frozenset[Cell]) -> bool:
+    """Whether a place and the right cells mean the same region; a row and a column that cross in a corner do not."""
+    return 2 * len(place.cells & right) >= min(len(place.cells), len(right))
 
 
 def _is_exact(place: Place, right: frozenset[Cell]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from evaluation.claims import Claim, Kind, Stance, clause_claims
 from evaluation.clauses import CONCESSIONS, CONTRASTS, LABEL, Clause, split_clauses
 from evaluation.likeness import Likeness
-from evaluation.polar import echo_polar, read_polar
+from evaluation.polar import echo_polar, read_polar, without_echoed_question
 from evaluation.stemming import plain, stem_set
 from evaluation.wordlists import cue_table, has_cue, judging_table
 
@@ -51,10 +51,10 @@ class Reading:
 
 def _without_polar(text: str, polar_words: str) -> str:
     """The text without the yes or no that opens it, which would else read as a negator or as a judgement."""
-    bare = plain(text).lstrip(" \"'*_#>-")
+    bare = plain(without_echoed_question(text)).lstrip(" \"'*_#>-")
     if polar_words and bare.startswith(polar_words):
         return bare[len(polar_words) :].lstrip(" .,:;-!*_\"'")
-    return text
+    return without_echoed_question(text)
 
 
 def _surroundings(clauses: list[Clause], number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,7 +175,5 @@ def _sounds_harmless(claim: Claim, clause: Clause, sounds: dict[int, float]) -> 
 
 def _with_echo(reading: Reading, question: str) -> Reading:
     """Takes the yes or no from a first clause that repeats the question's verb and claims nothing else."""
-    if any(claim.clause == 0 and not claim.weak for claim in reading.claims):
-        return reading
     echo = echo_polar(question, reading.clauses[0].words)
     return reading if echo is None else replace(reading, polar=echo[0], polar_words=echo[1])

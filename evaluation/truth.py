@@ -38,6 +38,8 @@ class Truth:
         place: the place in words, as given.
         source: "gold" or "measured".
         defect_texts: the defect in words and sentences, for comparison by likeness.
+        topical: the question asks about one particular thing, and the right answer to it goes against the part's state
+            ("is the fault a short?" "No, an open circuit."), so that to deny the thing is not to praise the part.
     """
 
     state: Verdict | None
@@ -48,6 +50,7 @@ class Truth:
     place: str | None
     source: Literal["gold", "measured"]
     defect_texts: tuple[str, ...] = ()
+    topical: bool = False
 
 
 def is_open(question: str) -> bool:
@@ -90,7 +93,7 @@ def _state_of_text(text: str | None) -> Verdict | None:
 
 def truth_of(request: JudgeRequest) -> Truth:
     """The truth about a request: gold first, then mask, then the evidence."""
-    yes_means = question_polarity(request.question)
+    yes_means = asked = question_polarity(request.question)
     measured = frozenset[Cell]()
     state: Verdict | None = request.evidence_verdict
     if request.regions:
@@ -126,9 +129,9 @@ def truth_of(request: JudgeRequest) -> Truth:
     defect = (gold.defect or "").replace("_", " ").strip() or None
     if state != "anomalous":
         return Truth(state, yes_means, verdict, None, cells, None, "gold")
-    return Truth(
-        state, yes_means, verdict, defect, cells, gold.place, "gold", _defect_texts(defect, gold.reference_answer)
-    )
+    texts = _defect_texts(defect, gold.reference_answer)
+    topical = asked is not None and yes_means is not None and asked != yes_means
+    return Truth(state, yes_means, verdict, defect, cells, gold.place, "gold", texts, topical)
 
 
 def _defect_texts(defect: str | None, reference: str | None) -> tuple[str, ...]:

@@ -84,3 +84,32 @@ def test_regions_need_a_size_only_when_they_carry_no_place() -> None:
     assert cells_of_regions([(0, 0, 10, 10)], (90, 90)) == {(0, 0)}
     assert cells_of_regions([(0, 0, 10, 10)], None) == frozenset()
     assert cells_of_regions(region_of_words("lower right") or [], (300, 300)) == {(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("Low in the middle something struck the pane.", "lower centre"),
+        ("Up at the left the bristles stick out.", "upper left"),
+        ("Light comes through high on the right.", "upper right"),
+        ("Halfway up on the right it is worn.", "centre right"),
+        ("One of the springs down left has snapped.", "lower left"),
+    ],
+)
+def test_levels_in_words_are_understood(text: str, place: str) -> None:
+    assert [found.cells for found in places_in(text)] == [frozenset({cell_of_place(place)})]
+
+
+def test_a_place_told_from_a_part_of_the_product_is_no_place_in_the_picture() -> None:
+    assert places_in("a pinhole just below the handle") == []
+    assert [found.words for found in places_in("at the upper end, just below the head")] == ["upper"]
+
+
+def test_from_one_place_to_another_is_two_places() -> None:
+    found = places_in("It runs from the lower left to the centre.")
+    assert [place.words for place in found] == ["lower left", "centre"]
+
+
+def test_a_row_and_a_column_that_cross_in_a_corner_are_not_the_same_place() -> None:
+    faults = pointed_faults(read("No. It is burnt across the top."), cells_of_words("right edge"))
+    assert [fault.name for fault in faults] == ["beside-place", "false-place"]

@@ -132,3 +132,37 @@ def test_yes_against_the_words_is_split() -> None:
     verdict = spoken_verdict(read("Yes. A deep crack crosses the part.", FREE), "normal")
     assert verdict.split
     assert verdict.state == "normal"
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("lol no, the handle is gone", False),
+        ("Contaminated, no. Broken, yes.", False),
+        ("First quality? No way, a thread is missing.", False),
+        ("Dear, rather not.", False),
+        ("They'd better not.", False),
+        ("I'm no pharmacist, but yes, it might be.", True),
+        ("y, freckles = ripe", True),
+    ],
+)
+def test_yes_and_no_behind_a_short_lead_in(answer: str, value: bool) -> None:
+    assert read_polar(answer)[0] is value
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "value"),
+    [
+        ("Would an honest seller call it new?", "An honest one wouldn't.", False),
+        ("Will the tent keep us dry?", "Won't.", False),
+        ("Does the wafer deviate?", "Deviation not confirmed.", False),
+        ("Must the rail be reworked?", "Rework not required.", False),
+        ("Can it hurt anybody?", "Nobody.", False),
+        ("Is the wood rotten somewhere?", "Somewhere it is.", True),
+        ("Nowhere a hole in this membrane?", "Somewhere.", False),
+        ("No objections to this bolt head?", "No objections.", True),
+        ("Is there any reason not to play with this ball?", "There is.", True),
+    ],
+)
+def test_answers_that_only_take_up_the_question(question: str, answer: str, value: bool) -> None:
+    assert read(answer, question).polar is value
