@@ -35,7 +35,8 @@ def inspect(
         str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
     ] = "sage-tiny",
     facts: Annotated[
-        str, typer.Option(help="How facts reach the model: soft (fusion attention), hard (in the prompt), none, or auto.")
+        str,
+        typer.Option(help="How facts reach the model: soft (fusion attention), hard (in the prompt), none, or auto."),
     ] = "auto",
     learn: Annotated[
         bool, typer.Option("--learn", help="Keep facts that the model writes in your knowledge base, as proposed.")

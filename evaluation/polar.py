@@ -132,7 +132,9 @@ def _is_negated(question: str) -> bool:
     opening = re.split(r"[.?!;]|, (?:and )?if\b|\bthat\b|\bto (?:say|call|claim|doubt)\b", plain(question))[0]
     # "Isn't it defective?" is rhetoric and asks the same as "Is it defective?"; "Is it not defective?" asks for an absence.
     return bool(
-        re.search(r"\b(?:nothing|no|none|never|nowhere)\b|^\w+ (?:(?!that\b|which\b|who\b)\w+ ){1,5}not\b(?! to\b)", opening)
+        re.search(
+            r"\b(?:nothing|no|none|never|nowhere)\b|^\w+ (?:(?!that\b|which\b|who\b)\w+ ){1,5}not\b(?! to\b)", opening
+        )
     )
 
 

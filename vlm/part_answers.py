@@ -222,14 +222,18 @@ class _Rows:
         that the evidence tells apart.
         """
         done = self.cache.get_seq_length()
-        logits = self.model(
-            input_ids=self.ids[:, done:],
-            attention_mask=self.mask,
-            position_ids=(self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, done:],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].float()
+        logits = (
+            self.model(
+                input_ids=self.ids[:, done:],
+                attention_mask=self.mask,
+                position_ids=(self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, done:],
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
         state, words = self.model.fusion.state_evidence, self.model.state_ids
         if state is None:
             return logits[:, words[1]] - logits[:, words[0]]
