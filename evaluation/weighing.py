@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from evaluation.claims import Claim
 from evaluation.clauses import CONCESSIONS
+from evaluation.defects import concepts, concepts_of
 from evaluation.inspection import Verdict
 from evaluation.reading import Reading
 from evaluation.second_reader import Impression
@@ -21,6 +22,8 @@ BY_POLAR = 2.5
 """What a yes or a no in so many words weighs against the second reader."""
 BY_WORDS = 1.5
 """What judging words weigh."""
+DENIED = 6.0
+"""What it weighs that an answer denies the very defect that is there, and reports no other."""
 REPORTED = 1.25
 """What a defect weighs that the rules found reported, or found no trace of."""
 EXCEPTED = 3.5
@@ -79,11 +82,26 @@ def _state(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: I
             return None
         rules = 0.0
     else:
-        plain = verdict.by_polar is not None or max(verdict.good_weight, verdict.bad_weight) >= PLAIN
-        weight = BY_POLAR if verdict.by_polar is not None else BY_WORDS if plain else BY_WORDS / 2
+        weight = _weight(verdict, reading, truth)
         rules = weight if verdict.state == truth.yes_means else -weight
     says_yes = impression.yes + rules > 0
     return truth.yes_means if says_yes else _other(truth.yes_means)
+
+
+def _weight(verdict: SpokenVerdict, reading: Reading, truth: Truth) -> float:
+    """What the rules' verdict weighs against the second reader."""
+    if _denies_the_defect(reading, truth):
+        return DENIED
+    if verdict.by_polar is not None:
+        return BY_POLAR
+    return BY_WORDS if max(verdict.good_weight, verdict.bad_weight) >= PLAIN else BY_WORDS / 2
+
+
+def _denies_the_defect(reading: Reading, truth: Truth) -> bool:
+    right = concepts_of(truth.defect or "")
+    if truth.topical or reading.polar is not None or reading.asserted("bad"):
+        return False
+    return any(claim.denied and concepts(claim) & right for claim in reading.asserted("good"))
 
 
 def _other(state: Verdict) -> Verdict:

@@ -155,7 +155,7 @@ def test_yes_and_no_behind_a_short_lead_in(answer: str, value: bool) -> None:
     [
         ("Would an honest seller call it new?", "An honest one wouldn't.", False),
         ("Will the tent keep us dry?", "Won't.", False),
-        ("Does the wafer deviate?", "Deviation not confirmed.", False),
+        ("Is there a deviation?", "Deviation not confirmed.", False),
         ("Must the rail be reworked?", "Rework not required.", False),
         ("Can it hurt anybody?", "Nobody.", False),
         ("Is the wood rotten somewhere?", "Somewhere it is.", True),
