@@ -205,5 +205,5 @@ class SagePrompts:
                 given[name] = torch.stack([torch.as_tensor(value) for value in given[name]])
         pictures = [row.get("pictures") for row in seen]
         if "patch_features" not in given and all(pictures):
-            given["images"] = [own[0] for own in pictures if own]
+            given["images"] = [own[0] for own in pictures if own is not None]
         return dict(self.processor(text=[row["prompt"] for row in seen], **given))
