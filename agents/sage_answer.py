@@ -320,10 +320,11 @@ def _tells_of_defect(fact: dict[str, Any]) -> bool:
 
 
 def _cited(facts: Sequence[dict[str, Any]], kinds: Sequence[str], defect: str | None) -> list[dict[str, Any]]:
-    """The fact that an answer cites: of the right kind, about the named defect if there is one."""
+    """The fact that an answer cites: of the right kind, about the named defect if there is one (and said of that one)."""
     fitting = [fact for kind in kinds for fact in facts if fact["kind"] == kind]
     last = (defect or "").split()[-1:] or [""]
-    about = [
-        fact for fact in fitting if last[0] and any(last[0] in name.casefold() for name in fact.get("defects", ()))
-    ]
-    return [*about, *fitting][:1]
+    for fact in fitting:
+        about = [name for name in fact.get("defects", ()) if last[0] and last[0] in name.casefold()]
+        if about:
+            return [{**fact, "defects": about}]
+    return fitting[:1]

@@ -97,6 +97,11 @@ class TestWords:
         said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")
         assert all("rej" not in answer["text"] for answer in said.answers)
 
+    def test_a_fact_about_several_defects_is_cited_for_the_named_one(self):
+        facts = [{**FACTS[2], "defects": ["isolated area", "scratch"]}]
+        said = compose(state(), view(), facts, QUESTIONS, reply(SCRATCH), "sage")
+        assert any("If it is a scratch, this applies" in answer["text"] for answer in said.answers)
+
 
 class TestState:
     def test_confidence_is_the_models_probability(self):
