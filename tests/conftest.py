@@ -67,3 +67,13 @@ def chromium() -> str:
     if found is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     return found
+
+
+@pytest.fixture
+def ray_cluster() -> None:
+    """Permission to start a local Ray cluster.
+
+    Ray gives its first process 15 seconds to start, fixed in its code, and takes a minute and more on two busy cores.
+    """
+    if os.environ.get("SAGE_TEST_RAY") != "1":
+        pytest.skip("starts a Ray cluster, which takes minutes on two cores; set SAGE_TEST_RAY=1 to run it")

@@ -51,6 +51,27 @@ class PlainEvidence:
     regions: list[Any] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def margin(self) -> float:
+        """In units of the threshold."""
+        return (self.score - self.threshold) / self.threshold
+
+    @property
+    def margins(self) -> Any:
+        """(20, 20), of patches of the map."""
+        import torch
+        import torch.nn.functional as F
+
+        values = torch.tensor(np.ascontiguousarray(self.map))[None, None]
+        return (F.adaptive_max_pool2d(values, 20)[0, 0] - self.threshold) / self.threshold
+
+    @property
+    def features(self) -> Any:
+        """(20, 20, 168): patches that are all alike."""
+        import torch
+
+        return torch.full((20, 20, 168), 168**-0.5)
+
     def __post_init__(self) -> None:
         self.verdict = "anomalous" if self.score > self.threshold else "normal"
 

@@ -217,7 +217,7 @@ def test_killed_twice_and_interrupted_it_ends_with_every_part_once(plates: Path,
 
 
 def test_ray_gives_the_same_rows_and_survives_a_dead_worker(
-    inspector: SageInspector, plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inspector: SageInspector, plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     settings = BatchSettings(language=False, chunk=2)

@@ -28,6 +28,7 @@ def evidence_of(values: np.ndarray, threshold: float = 0.4) -> Evidence:
         distinct=torch.tensor([0]),
         features=torch.ones(1, 1, 1),
         distances=torch.ones(1, 1),
+        margins=torch.ones(1, 1),
     )
 
 
