@@ -311,9 +311,8 @@ def accuracy(trainee: Trainee, lines: Sequence[dict[str, Any]]) -> dict[str, flo
             odds += trainee.above(trainee.below(ids, types, mask), types, mask).tolist()
     found = {}
     for part, name in enumerate(("yes", "defect", "vague")):
-        known = [
-            (row[part] > 0) == (one[2 + part] > 0.5) for row, one in zip(odds, data, strict=True) if one[2 + part] >= 0
-        ]
+        wanted = [(one.yes, one.defect, one.vague)[part] for one in data]
+        known = [(row[part] > 0) == (value > 0.5) for row, value in zip(odds, wanted, strict=True) if value >= 0]
         found[name] = round(sum(known) / len(known), 4)
     return found
 
