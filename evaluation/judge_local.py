@@ -30,11 +30,9 @@ from evaluation.weighing import Weighed, weigh
 if TYPE_CHECKING:
     import numpy as np
 
-FOREIGN = 0.65
+FOREIGN = 0.5
 """A description at the right place in which a known word names another defect gets the benefit of the doubt from this
-likeness on (of its nearest clause to the defect, plus of the whole answer to the gold answer)."""
-
-
+likeness to the right defect on."""
 THIN = 2
 """So many particulars, and none of the gold answer's among them, are a thin reason."""
 
@@ -187,7 +185,9 @@ def find_faults(case: Case, weighed: Weighed, likeness: Likeness) -> list[Fault]
         faults += consequence_faults(own, verdict.state, case.family)
     if verdict.state != truth.state:
         return faults + _faults_of_wrong_state(case, verdict)
-    if truth.topical or weighed.reports_defect == (truth.state == "anomalous"):
+    # Without a yes or a no, a plain "the part is free of defects" beside a defect is a contradiction, whoever reads it.
+    clash = verdict.by_polar is None and not weighed.overruled and verdict.good_weight >= 1.0
+    if truth.topical or (weighed.reports_defect == (truth.state == "anomalous") and not clash):
         # Both readers agree on what is there, so words of the other side are about something else.
         faults = [fault for fault in faults if fault.name not in {"opposite-reason", "contradiction"}]
     elif truth.state == "anomalous":
@@ -308,11 +308,6 @@ def _known_as_harmless(case: Case) -> frozenset[str]:
     )
 
 
-def _alike(case: Case, nearest: float, likeness: Likeness) -> float:
-    reference = case.request.gold.reference_answer if case.request.gold else None
-    return nearest + likeness.between(case.request.answer, [reference or ""])[0]
-
-
 def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
     reading, truth = case.reading, case.truth
     if not is_named(truth.defect):
@@ -324,7 +319,7 @@ def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
     if found.match == "near":
         return [Fault.of("near-defect", named=found.named, truth=right)]
     placed = bool(truth.cells) and not pointed_faults(reading, truth.cells)
-    if found.match == "other" and placed and (not found.known or _alike(case, found.likeness, likeness) >= FOREIGN):
+    if found.match == "other" and placed and (not found.known or found.likeness >= FOREIGN):
         # Strange words for something at the very place of the defect: likely it, though nothing proves it.
         return [Fault.of("unclear-defect", named=found.named, truth=right)]
     if found.match == "other" and (found.known or places_named(reading)):
