@@ -77,3 +77,10 @@ def ray_cluster() -> None:
     """
     if os.environ.get("SAGE_TEST_RAY") != "1":
         pytest.skip("starts a Ray cluster, which takes minutes on two cores; set SAGE_TEST_RAY=1 to run it")
+
+
+@pytest.fixture
+def patience() -> None:
+    """Permission to take minutes on two cores."""
+    if os.environ.get("SAGE_TEST_SLOW") != "1":
+        pytest.skip("encodes several good parts in the browser, which takes minutes; set SAGE_TEST_SLOW=1 to run it")

@@ -155,7 +155,7 @@ def test_two_browsers_at_once_see_their_own(arrive: Callable[..., Visitor]) -> N
 
 
 def test_several_good_parts_give_a_false_alarm_slider(
-    arrive: Callable[..., Visitor], photograph: Callable[..., None]
+    patience: None, arrive: Callable[..., Visitor], photograph: Callable[..., None]
 ) -> None:
     visitor = arrive()
     page = visitor.page
