@@ -139,7 +139,7 @@ TRIALS: dict[str, Callable[[Row], float]] = {
     "plain and looks, without applicability": combined(plain=1.0, looks=0.025),
     "taken, looks 0.01": combined(**GATES, plain=1.0, looks=0.01),
     "taken, looks 0.04": combined(**GATES, plain=1.0, looks=0.04),
-    "taken, stricter gates reversed (0.12, 0.15)": combined((0.12, 0.04), (0.15, 0.05), 1.0, 0.025),
+    "taken, later gates (0.12, 0.15)": combined((0.12, 0.04), (0.15, 0.05), 1.0, 0.025),
     "taken, highest 1 %": combined(**GATES, plain=1.0, looks=0.025, share=0.01),
 }
 
