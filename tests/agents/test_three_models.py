@@ -100,7 +100,8 @@ def test_the_json_has_one_shape(traces: dict[str, list[InspectionTrace]]) -> Non
 
 def test_the_evidence_decides_alike_whoever_speaks(traces: dict[str, list[InspectionTrace]]) -> None:
     assert len({trace.model for found in traces.values() for trace in found}) == 3
-    same = {"image", "references", "anomaly_score", "threshold", "verdict", "confidence", "regions", "facts", "domain"}
+    # Not the confidence: the shipped model's is calibrated, the others' is the evidence's own.
+    same = {"image", "references", "anomaly_score", "threshold", "verdict", "regions", "facts", "domain"}
     for number in range(10):
         of_part = [found[number] for found in traces.values()]
         assert of_part[0].verdict == ("anomalous" if number % 2 else "normal")
