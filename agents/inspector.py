@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agents.settings import AgentSettings, make_settings
 from agents.workbench import AgentContext, Workbench
 from evaluation.inspection import InspectionRequest, InspectionTrace
 from vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from agents.batch_worker import BatchWorkbench
 
 # Settings of a single request; the others decide what is loaded and belong to the inspector.
 PER_REQUEST = (
@@ -27,6 +32,9 @@ PER_REQUEST = (
     "max_new_tokens",
     "seed",
 )
+
+TOGETHER = 16
+"""Parts that `inspect_many` inspects at a time; more gain little and take memory."""
 
 
 def expand_references(paths: Iterable[Path]) -> list[Path]:
@@ -72,6 +80,8 @@ class SageInspector:
         self.workbench = workbench or Workbench(self.settings)
         self._checkpointer = checkpointer
         self._graph: Any = None
+        self._group: SageInspector | None = None
+        self._one_group = threading.Lock()
 
     @property
     def graph(self) -> Any:
@@ -104,9 +114,53 @@ class SageInspector:
         raise InputError(f"The inspection of {request.image} ended without a trace.")
 
     def inspect_many(self, requests: Iterable[InspectionRequest]) -> Iterator[InspectionTrace]:
-        """Inspects parts in order; models and encoded references are shared."""
-        for request in requests:
-            yield self.inspect(request)
+        """Inspects parts in order, several at a time: their words are written together, which is several times faster.
+
+        The seconds of a trace are its share of the time that the parts written together took.
+
+        Raises:
+            InputError, BackendError: a part cannot be inspected; the traces of those before it were given.
+        """
+        waiting = iter(requests)
+        while together := list(itertools.islice(waiting, TOGETHER)):
+            if len(together) == 1:
+                yield self.inspect(together[0])
+                continue
+            start = time.perf_counter()
+            outcomes = self._inspect_together(together)
+            share = round((time.perf_counter() - start) / len(together), 4)
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome.model_copy(update={"seconds": share})
+
+    def _inspect_together(self, requests: Sequence[InspectionRequest]) -> list[InspectionTrace | Exception]:
+        """Traces, or what each inspection failed with, in order."""
+
+        def job(request: InspectionRequest) -> Callable[[], InspectionTrace]:
+            return lambda: inspector.inspect(request)
+
+        # One group at a time: the groups of two callers would wait for each other's questions.
+        with self._one_group:
+            if self._group is None:
+                self._group = SageInspector(workbench=self._group_workbench(), **self.settings.model_dump())
+            inspector, bench = self._group, cast("BatchWorkbench", self._group.workbench)
+            images = [str(request.image) for request in requests]
+            bench.decoder.will_need(images)
+            try:
+                return bench.backend.run([job(request) for request in requests])
+            finally:
+                bench.forget_views()
+                bench.decoder.forget(images)
+
+    def _group_workbench(self) -> BatchWorkbench:
+        """The same models and knowledge, asked for several parts together."""
+        from agents.batch_worker import BatchWorkbench
+
+        own = self.workbench
+        return BatchWorkbench(
+            self.settings, extractor=own.extractor, store=own.store, backend=own.backend, judge=own.judge
+        )
 
     def stream(self, request: InspectionRequest, thread: str | None = None) -> Iterator[dict[str, Any]]:
         """Inspects one part and tells what happens as it happens.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evaluation.judging import Judge
 
 PER_CLASS = 20
-CHUNK = 8
+CHUNK = 16
 """Requests that go to an inspector together; so many images at most are lost when a run is killed."""
 
 BATCH = 16

@@ -133,6 +133,20 @@ def test_many_share_the_reference_and_keep_their_order(
     )
     assert [trace.image for trace in traces] == [str(image) for image in images]
     assert traces[0].anomaly_score == traces[2].anomaly_score
+    alone = inspector.inspect(InspectionRequest(image=images[1], references=[good], questions=question))
+    assert traces[1].answers == alone.answers
+    assert traces[1].regions == alone.regions
+
+
+def test_many_give_what_was_done_before_one_that_fails(
+    inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    images = [cracked, tmp_path / "broken.png", good]
+    traces = inspector.inspect_many(InspectionRequest(image=image, references=[good]) for image in images)
+    assert next(traces).image == str(cracked)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        next(traces)
 
 
 def test_a_folder_of_references_is_its_pictures(tmp_path: Path, good: Path) -> None:
