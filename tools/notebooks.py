@@ -1,17 +1,23 @@
-"""Runs the notebooks as a newcomer would: from top to bottom, in a fresh kernel, with an empty SAGE home.
+"""Runs the notebooks as a newcomer would: from top to bottom, in a fresh kernel, with an empty SAGE home and cache.
 
-`tools/notebooks.py` (make notebooks) fails when a cell raises, when what is stored is not what the cells give now
-(other kinds of output, missing figures, code that changed since), or when a notebook breaks a rule of the house.
+`tools/notebooks.py` (make notebooks) fails when a cell raises, when its outputs are not of the kinds that are stored (a
+missing figure, a cell that changed since), or when a notebook breaks a rule of the house. Where a run says other words,
+other figures or shows another picture than the stored one, it tells which outputs are out of date: trained weights differ
+from machine to machine in their last digits, so that alone is no failure.
 `tools/notebooks.py --store` (make notebooks-store) executes them and keeps the outputs. Names choose: `01 03`.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
+import io
 import json
+import math
 import os
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -27,19 +33,30 @@ CELL_SECONDS = 900
 
 MOST_BYTES = 1_000_000
 SOURCE_KEY = "sage_source"
-FIGURES = ("image/png", "image/jpeg", "image/svg+xml")
+PIXELS = ("image/png", "image/jpeg")
+FIGURES = (*PIXELS, "image/svg+xml")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+CLOSE = {"rel_tol": 0.05, "abs_tol": 0.02}
+"""Figures this close are the same: bfloat16 rounds differently on other processors."""
+
+OTHER_PICTURE = 6
+"""Mean difference of grey levels (0 to 255) from which a picture is another one."""
+
 PATHS = re.compile(r"(?<![\w.])/(?:tmp|root|home|Users|work|var|usr|opt|mnt)/|[A-Z]:\\\\|\.venv/|site-packages")
 
 
 @dataclass
 class Report:
-    """What became of one notebook: faults fail the run, remarks are only told."""
+    """What became of one notebook: faults fail the run; what is out of date and remarks are only told."""
 
     name: str
     seconds: float = 0.0
+    busy: float = 0.0
+    """Processor seconds: how long it takes where nobody else works, at most."""
     cells: int = 0
     figures: int = 0
     faults: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -84,11 +101,17 @@ def kinds(cell: Any) -> list[str]:
     return found
 
 
-def words(cell: Any) -> str:
-    """What a cell says, without numbers: those may differ from machine to machine in their last digits."""
+def said(cell: Any) -> list[str]:
+    """The lines that a cell prints or displays as text, without those about time: that is the machine's."""
     texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in cell.outputs]
-    said = "".join("".join(text) if isinstance(text, list) else text for text in texts)
-    return " ".join(re.sub(r"\d+(?:\.\d+)?", "#", said).split())
+    lines = "\n".join("".join(text) if isinstance(text, list) else text for text in texts).splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and "second" not in line]
+
+
+def pictures(cell: Any) -> list[str]:
+    """The pictures that a cell shows, in base64."""
+    shown = [[output.data[name] for name in PIXELS if name in output.get("data", {})] for output in cell.outputs]
+    return [min(forms, key=len) for forms in shown if forms]
 
 
 def stored_faults(path: Path) -> list[str]:
@@ -126,22 +149,47 @@ def all_texts(notebook: Any) -> Iterator[str]:
 
 
 def differences(stored: Any, fresh: Any) -> tuple[list[str], list[str]]:
-    """Faults (other kinds of output) and remarks (other words) of an execution, held against what is stored."""
-    faults, remarks = [], []
+    """Faults (other kinds of output) and what is out of date in a notebook, held against an execution of its cells."""
+    faults, stale = [], []
     for number, (old, new) in enumerate(zip(code_cells(stored), code_cells(fresh), strict=True), start=1):
         if kinds(old) != kinds(new):
             faults.append(f"cell {number} gives {kinds(new) or 'nothing'} now, but {kinds(old) or 'nothing'} is stored")
-        elif words(old) != words(new):
-            remarks.append(f"cell {number} says other words than those stored")
-    return faults, remarks
+        elif change := out_of_date(old, new):
+            stale.append(f"cell {number}: {change}")
+    return faults, stale
 
 
-def execute(notebook: Any, patience: int = CELL_SECONDS) -> None:
+def out_of_date(old: Any, new: Any) -> str | None:
+    """What a cell says or shows otherwise than is stored, or None."""
+    before, after = said(old), said(new)
+    for was, now in zip(before, after, strict=False):
+        if NUMBER.sub("#", was) != NUMBER.sub("#", now):
+            return f"it says {now[:100]!r}, but {was[:100]!r} is stored"
+        figures = zip(NUMBER.findall(was), NUMBER.findall(now), strict=True)
+        if not all(math.isclose(float(a), float(b), **CLOSE) for a, b in figures):
+            return f"its figures are {now[:100]!r}, but {was[:100]!r} is stored"
+    if len(before) != len(after):
+        return f"it says {len(after)} lines, but {len(before)} are stored"
+    if any(other_picture(a, b) for a, b in zip(pictures(old), pictures(new), strict=True)):
+        return "it shows another picture than the stored one"
+    return None
+
+
+def other_picture(old: str, new: str) -> bool:
+    """Whether two pictures in base64 differ by more than a shade."""
+    from PIL import Image, ImageChops, ImageStat
+
+    was, now = (Image.open(io.BytesIO(base64.b64decode(text))).convert("L") for text in (old, new))
+    return was.size != now.size or ImageStat.Stat(ImageChops.difference(was, now)).mean[0] > OTHER_PICTURE
+
+
+def execute(notebook: Any, patience: int = CELL_SECONDS, cache: Path | None = None) -> None:
     """Runs all cells in place, in a fresh kernel of this interpreter, with an empty home and working folder.
 
     Args:
         notebook: is given the outputs.
         patience: seconds that a cell may take.
+        cache: for unpacked weights; the notebooks of a run share one. None starts with an empty one.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised; the notebook holds the outputs up to there.
@@ -149,9 +197,12 @@ def execute(notebook: Any, patience: int = CELL_SECONDS) -> None:
     from nbclient import NotebookClient
 
     with tempfile.TemporaryDirectory(prefix="sage-notebook-", ignore_cleanup_errors=True) as folder:
-        own = {name: str(Path(folder) / name.lower()) for name in ("SAGE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
+        names = ("SAGE_HOME", "SAGE_CACHE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
+        own = {name: str(Path(folder) / name.lower()) for name in names}
         for value in (*own.values(), work := str(Path(folder) / "work")):
             Path(value).mkdir()
+        if cache is not None:
+            own["SAGE_CACHE"] = str(cache)
         calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "1000"}
         client = NotebookClient(
             notebook, timeout=patience, kernel_name="python3", resources={"metadata": {"path": work}},
@@ -160,17 +211,17 @@ def execute(notebook: Any, patience: int = CELL_SECONDS) -> None:
         client.execute(env={**calm, **os.environ, **own, "PYTHONPATH": str(ROOT)})
 
 
-def run(path: Path, *, store: bool, patience: int = CELL_SECONDS) -> Report:
+def run(path: Path, *, store: bool, patience: int = CELL_SECONDS, cache: Path | None = None) -> Report:
     """Executes one notebook; with `store` its outputs replace the stored ones, else they are compared with them."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     report, fresh = Report(path.stem), read(path)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), processor_seconds()
     try:
-        execute(fresh, patience)
+        execute(fresh, patience, cache)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         report.faults.append(f"it does not run: {plain(str(error))}")
-    report.seconds = time.perf_counter() - start
+    report.seconds, report.busy = time.perf_counter() - start, processor_seconds() - busy
     report.cells = len(code_cells(fresh))
     report.figures = sum(kinds(cell).count("figure") for cell in code_cells(fresh))
     if report.faults:
@@ -179,11 +230,16 @@ def run(path: Path, *, store: bool, patience: int = CELL_SECONDS) -> Report:
     if store:
         keep(path, fresh)
     else:
-        faults, remarks = differences(read(path), fresh)
+        faults, report.stale = differences(read(path), fresh)
         report.faults += faults
-        report.remarks += remarks
     report.faults += stored_faults(path)
     return report
+
+
+def processor_seconds() -> float:
+    """Processor time of the child processes that have ended: the kernels, and what they started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def keep(path: Path, notebook: Any) -> None:
@@ -200,7 +256,16 @@ def keep(path: Path, notebook: Any) -> None:
         if cell.cell_type == "code":
             cell.metadata = {SOURCE_KEY: fingerprint(cell.source)}
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                one_picture(output.get("data", {}))
     nbformat.write(notebook, path)
+
+
+def one_picture(data: dict[str, Any]) -> None:
+    """Of one picture in several formats (Pillow gives PNG and JPEG) the shortest stays: a repository keeps it for good."""
+    forms = sorted((name for name in FIGURES if name in data), key=lambda name: len(data[name]))
+    for name in forms[1:]:
+        del data[name]
 
 
 def standard_error(notebook: Any) -> list[str]:
@@ -228,21 +293,38 @@ def main() -> int:
         "--patience", type=int, default=CELL_SECONDS, help="seconds that a cell may take (busy machines)"
     )
     arguments = parser.parse_args()
-    files, failed, began = notebook_files(arguments.names), 0, time.perf_counter()
+    files, began = notebook_files(arguments.names), time.perf_counter()
     if not files:
         print(f"There is no notebook named {' '.join(arguments.names)!r} in {FOLDER}.", file=sys.stderr)
         return 2
-    for path in files:
-        if arguments.static:
-            report = Report(path.stem, faults=stored_faults(path))
-        else:
-            report = run(path, store=arguments.store, patience=arguments.patience)
-        print(f"{report.name}: {report.cells} cells, {report.figures} figures, {report.seconds:.0f} s", flush=True)
-        for line in (*(f"fault: {fault}" for fault in report.faults), *(f"note: {text}" for text in report.remarks)):
-            print(f"  {line}")
-        failed += bool(report.faults)
-    print(f"{len(files)} notebooks, {failed} at fault, {time.perf_counter() - began:.0f} s")
+    reports = []
+    with tempfile.TemporaryDirectory(prefix="sage-notebook-cache-", ignore_cleanup_errors=True) as cache:
+        for path in files:
+            if arguments.static:
+                report = Report(path.stem, faults=stored_faults(path))
+            else:
+                report = run(path, store=arguments.store, patience=arguments.patience, cache=Path(cache))
+            reports.append(report)
+            tell(report)
+    failed = [report.name for report in reports if report.faults]
+    stale = [report.name for report in reports if report.stale]
+    print(f"{len(files)} notebooks, {len(failed)} at fault, {time.perf_counter() - began:.0f} s")
+    if stale:
+        print(f"OUT OF DATE: stored outputs of {', '.join(stale)}; look at them, then run make notebooks-store.")
     return 1 if failed else 0
+
+
+def tell(report: Report) -> None:
+    """Prints what became of one notebook."""
+    print(
+        f"{report.name}: {report.cells} cells, {report.figures} figures, {report.seconds:.0f} s "
+        f"({report.busy:.0f} s of processor time)",
+        flush=True,
+    )
+    told = {"fault": report.faults, "OUT OF DATE": report.stale, "note": report.remarks}
+    for kind, texts in told.items():
+        for text in texts:
+            print(f"  {kind}: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib
 import importlib.util
+import io
 import re
 import sys
 from pathlib import Path
@@ -113,10 +115,14 @@ class TestRunner:
         return v4.new_output("stream", name="stdout", text=words)
 
     @staticmethod
-    def picture():
+    def picture(grey: int = 100):
         from nbformat import v4
+        from PIL import Image
 
-        return v4.new_output("display_data", data={"image/png": "AAAA", "text/plain": "<Figure>"})
+        file = io.BytesIO()
+        Image.new("L", (8, 8), grey).save(file, "PNG")
+        text = base64.b64encode(file.getvalue()).decode()
+        return v4.new_output("display_data", data={"image/png": text, "text/plain": "<Figure>"})
 
     def written(self, tmp_path, notebook) -> Path:
         import nbformat
@@ -136,7 +142,7 @@ class TestRunner:
         notebook = self.notebook("draw()", [self.picture(), self.text(said)])
         assert "path of one machine" in runner.stored_faults(self.written(tmp_path, notebook))[0]
 
-    def test_a_missing_picture_is_a_fault_and_another_number_is_none(self) -> None:
+    def test_a_missing_picture_is_a_fault_and_another_last_digit_is_none(self) -> None:
         stored = self.notebook("draw()", [self.text("score 0.51"), self.picture()])
         assert runner.differences(stored, self.notebook("draw()", [self.text("score 0.52"), self.picture()])) == (
             [],
@@ -145,11 +151,24 @@ class TestRunner:
         faults, _ = runner.differences(stored, self.notebook("draw()", [self.text("score 0.51")]))
         assert "'figure'" in faults[0]
 
-    def test_other_words_are_a_remark(self) -> None:
-        stored, fresh = (self.notebook("say()", [self.text(words)]) for words in ("normal", "anomalous"))
-        faults, remarks = runner.differences(stored, fresh)
+    @pytest.mark.parametrize("now", ["anomalous, 0.72", "normal, 0.31", "normal, 0.72\nand more"])
+    def test_other_words_and_figures_are_out_of_date(self, now: str) -> None:
+        stored, fresh = (self.notebook("say()", [self.text(words)]) for words in ("normal, 0.72", now))
+        faults, stale = runner.differences(stored, fresh)
         assert not faults
-        assert len(remarks) == 1
+        assert len(stale) == 1
+        assert "stored" in stale[0]
+
+    def test_another_picture_is_out_of_date(self) -> None:
+        stored, alike, other = (self.notebook("draw()", [self.picture(grey)]) for grey in (100, 101, 160))
+        assert runner.differences(stored, alike) == ([], [])
+        assert "another picture" in runner.differences(stored, other)[1][0]
+
+    def test_one_picture_is_stored_once(self, tmp_path) -> None:
+        output = self.picture()
+        output.data["image/jpeg"] = output.data["image/png"] + "A" * 8
+        runner.keep(path := tmp_path / "01_made.ipynb", self.notebook("draw()", [output]))
+        assert list(runner.read(path).cells[0].outputs[0].data) == ["image/png", "text/plain"]
 
     def test_a_cell_that_raises_fails_the_run(self, tmp_path) -> None:
         pytest.importorskip("nbclient")
