@@ -219,8 +219,12 @@ class _Rows:
         """The model's log-odds of each row, evidence included.
 
         The evidence is added here and not to the logits: in bfloat16 these have steps of an eighth, which would tie parts
-        that the evidence tells apart.
+        that the evidence tells apart. Where the language model has no share in the state, it is not asked: its questions
+        are then read together with the first words of the answers, in one pass instead of two.
         """
+        state, words = self.model.fusion.state_evidence, self.model.state_ids
+        if state is not None and not state.gain.item() and not self.odds.isnan().any():
+            return state.of_evidence(self.odds)
         done = self.cache.get_seq_length()
         logits = (
             self.model(
@@ -234,7 +238,6 @@ class _Rows:
             .logits[:, -1]
             .float()
         )
-        state, words = self.model.fusion.state_evidence, self.model.state_ids
         if state is None:
             return logits[:, words[1]] - logits[:, words[0]]
         return state.log_odds(logits, self.odds, words)

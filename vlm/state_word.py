@@ -48,8 +48,12 @@ class StateEvidence(nn.Module):
             state_ids: ids of the words' first tokens, normal and anomalous.
         """
         own = (logits[:, state_ids[1]] - logits[:, state_ids[0]]).float()
-        seen = self.weight.float() * evidence.float().nan_to_num() + self.bias.float() + self.gain.float() * own
+        seen = self.of_evidence(evidence.nan_to_num()) + self.gain.float() * own
         return torch.where(evidence.isnan(), own, seen)
+
+    def of_evidence(self, evidence: torch.Tensor) -> torch.Tensor:
+        """The evidence's part of `log_odds`, (n,) float32: all of it where `gain` is 0, and no logits are needed."""
+        return self.weight.float() * evidence.float() + self.bias.float()
 
     def forward(
         self, logits: torch.Tensor, evidence: torch.Tensor, where: torch.Tensor, state_ids: tuple[int, int]
