@@ -2,9 +2,12 @@
 
     .venv/bin/python benchmarks/demo_load.py --users 20 --inspections 5 --out runs/demo-load
 
-Starts `sage-demo` in a process of its own. First each visitor's part is inspected alone; then all visitors inspect
-theirs at the same time, and every trace must be that of its own part. Memory is the server's resident set, before,
-at its highest, and after the load (the allocator gives memory back late, so the last figure is the lowest of a minute).
+Starts `sage-demo` in a process of its own. First each visitor's part is inspected alone, twice round (this warms the
+server up); then all visitors inspect theirs at the same time, and every trace must be that of its own part. Memory is the
+server's resident set: before the load, at its highest, and after it (the lowest of half a minute). It is "back" if it
+ends no more than `--leak` megabytes above where it was. Every finished inspection is noted in progress.jsonl; called
+again with the same --out, only the missing ones are made (memory is then that of the last call). The exit status is 1
+unless everything held.
 """
 
 from __future__ import annotations
@@ -30,8 +33,10 @@ from vlm.commandline import print_json, run_app
 from vlm.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-COMPARED = ("image", "verdict", "anomaly_score", "threshold", "regions")
+COMPARED = ("image", "references", "product", "verdict", "anomaly_score", "threshold", "regions", "answers")
 START = "from demo.cli import main; main()"
+REST_SECONDS = 30
+"""How long the server may rest before its memory counts as "after"."""
 
 
 @contextmanager
@@ -78,8 +83,40 @@ class Watch:
         self._thread.join()
 
 
+class Progress:
+    """Finished inspections, one JSON line each, and a line on standard error now and then.
+
+    Args:
+        path: the file; what it holds already counts as done. None keeps nothing.
+        total: how many inspections there will be.
+    """
+
+    def __init__(self, path: Path | None, total: int) -> None:
+        self.path, self.total, self.start = path, total, time.perf_counter()
+        self._lock = threading.Lock()
+        self.done: list[dict[str, Any]] = []
+        if path is not None and path.is_file():
+            self.done = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        self.made_before = len(self.done)
+
+    def of(self, user: int) -> int:
+        """How many inspections of this visitor are done."""
+        return sum(entry["user"] == user for entry in self.done)
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Keeps one finished inspection."""
+        with self._lock:
+            self.done.append(entry)
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry) + "\n")
+            if len(self.done) % max(1, self.total // 20) == 0 or len(self.done) == self.total:
+                passed = time.perf_counter() - self.start
+                print(f"{len(self.done)} of {self.total} inspections, {passed:.0f} s", file=sys.stderr, flush=True)
+
+
 def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
-    """A synthetic part and its good piece for every visitor, each of another design."""
+    """A synthetic part and its good piece for every visitor, each of another design; the same ones every time."""
     from alignment.synthetic import PRODUCTS, generate
 
     parts = []
@@ -94,79 +131,139 @@ def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
 
 
 def inspect(client: Any, part: tuple[Path, Path]) -> dict[str, Any]:
-    """One inspection through the API, with the five standard questions."""
+    """One inspection through the API, with the five standard questions; what of it must always be the same."""
     from gradio_client import handle_file
 
     found: dict[str, Any] = client.predict(
         image=handle_file(part[0]), references=[handle_file(part[1])], facts=True, api_name="/inspect"
     )
-    return found
+    kept = {name: found[name] for name in COMPARED}
+    kept["answers"] = [[answer["question"], answer["text"]] for answer in found["answers"]]
+    return kept
 
 
-def visitor(
-    url: str, part: tuple[Path, Path], alone: dict[str, Any], times: int, gate: threading.Barrier
-) -> dict[str, Any]:
-    """One visitor's inspections: how long each took, what failed, what was not theirs."""
+def alone(url: str, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
+    """What is found when each part is inspected with nobody else there.
+
+    Raises:
+        InputError: the same part was judged differently the second time.
+    """
     from gradio_client import Client
 
     client = Client(url, verbose=False, httpx_kwargs={"timeout": 600})
+    truths: list[dict[str, Any]] = []
+    for number, part in enumerate([*parts, *parts]):
+        found = inspect(client, part)
+        if number >= len(parts) and found != truths[number - len(parts)]:
+            raise InputError(f"{part[0].name} is judged differently when it comes again; nothing can be compared.")
+        truths.append(found)
+        if (number + 1) % max(1, len(parts) // 2) == 0:
+            print(f"{number + 1} of {2 * len(parts)} alone", file=sys.stderr, flush=True)
+    return truths[: len(parts)]
+
+
+def visit(
+    url: str, user: int, part: tuple[Path, Path], truth: dict[str, Any], times: int, gate: threading.Barrier,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """One visitor's missing inspections: how long each took, what failed, what was not theirs."""
+    from gradio_client import Client
+
+    client = Client(url, verbose=False, httpx_kwargs={"timeout": 1800})
     gate.wait()
-    result: dict[str, Any] = {"seconds": [], "failed": [], "mixed": []}
-    for _ in range(times):
+    for _ in range(times - progress.of(user)):
         start = time.perf_counter()
+        entry: dict[str, Any] = {"user": user, "failed": None, "mixed": []}
         try:
             found = inspect(client, part)
+            entry["mixed"] = [f"{part[0].name}: {name}" for name in COMPARED if found[name] != truth[name]]
         except Exception as error:  # whatever fails is what this benchmark counts
-            result["failed"].append(f"{type(error).__name__}: {error}"[:300])
-            continue
-        result["seconds"].append(time.perf_counter() - start)
-        result["mixed"] += [f"{part[0].name}: {name}" for name in COMPARED if found[name] != alone[name]]
-    result["ended"] = time.perf_counter()
-    return result
+            entry["failed"] = f"{type(error).__name__}: {error}"[:300]
+        progress.note({**entry, "seconds": round(time.perf_counter() - start, 3)})
+
+
+def rested(process: int) -> float:
+    """The lowest memory while the server rests."""
+    lowest = memory(process)
+    for _ in range(REST_SECONDS):
+        time.sleep(1)
+        lowest = min(lowest, memory(process))
+    return lowest
+
+
+def under_load(users: int, inspections: int, progress: Progress) -> dict[str, Any]:
+    """Makes what is missing and returns seconds and memory of this call."""
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "home") as (url, process):
+        parts = draw_parts(Path(folder), users)
+        truths = alone(url, parts)
+        before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
+        with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
+            jobs = [
+                pool.submit(visit, url, user, part, truth, inspections, gate, progress)
+                for user, (part, truth) in enumerate(zip(parts, truths, strict=True))
+            ]
+            for job in jobs:
+                job.result()
+        seconds = time.perf_counter() - start
+        after = rested(process)
+    return {
+        "seconds": round(seconds, 1),
+        "memory_mb": {"before": round(before), "highest": round(watch.highest), "after": round(after)},
+    }
+
+
+def summary(users: int, inspections: int, leak: float, progress: Progress, measured: dict[str, Any]) -> dict[str, Any]:
+    """All figures, and whether everything held."""
+    done = progress.done
+    failed = [entry["failed"] for entry in done if entry["failed"]]
+    mixed = [line for entry in done for line in entry["mixed"]]
+    used = measured["memory_mb"]
+    checks = {
+        "all done": len(done) == users * inspections,
+        "no failure": not failed,
+        "no mixed-up result": not mixed,
+        "memory back": used["after"] <= used["before"] + leak,
+    }
+    return {
+        "users": users,
+        "inspections": len(done),
+        "of_them_in_this_call": len(done) - progress.made_before,
+        **measured,
+        "seconds_each": round(statistics.median(entry["seconds"] for entry in done), 2),
+        "seconds_each_longest": max(entry["seconds"] for entry in done),
+        "failed": failed,
+        "mixed_up": mixed,
+        "checks": checks,
+        "passed": all(checks.values()),
+    }
 
 
 @app.command()
 def load(
     users: Annotated[int, typer.Option(help="Visitors at the same time.")] = 20,
     inspections: Annotated[int, typer.Option(help="Inspections of each visitor.")] = 5,
+    leak: Annotated[float, typer.Option(help="Megabytes that the server may keep above what it had before.")] = 60.0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for results.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for progress.jsonl and results.json.")] = None,
 ) -> None:
     """Puts the demo under load and reports failures, mixed-up results, waiting and memory."""
-    from gradio_client import Client
-
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "home") as (url, process):
-        parts = draw_parts(Path(folder), users)
-        client = Client(url, verbose=False, httpx_kwargs={"timeout": 600})
-        alone = [inspect(client, part) for part in parts]
-        before, gate, start = memory(process), threading.Barrier(users), time.perf_counter()
-        with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
-            jobs = [
-                pool.submit(visitor, url, part, truth, inspections, gate)
-                for part, truth in zip(parts, alone, strict=True)
-            ]
-            results = [job.result() for job in jobs]
-        seconds = time.perf_counter() - start
-        after = min(memory(process) for _ in range(60) if not time.sleep(1))
-    report = {
-        "users": users,
-        "inspections": users * inspections,
-        "failed": [line for result in results for line in result["failed"]],
-        "mixed_up": [line for result in results for line in result["mixed"]],
-        "seconds": round(seconds, 1),
-        "seconds_each": round(statistics.median(s for result in results for s in result["seconds"]), 2),
-        "first_visitor_done": round(min(result["ended"] for result in results) - start, 1),
-        "last_visitor_done": round(max(result["ended"] for result in results) - start, 1),
-        "memory_mb": {"before": round(before), "highest": round(watch.highest), "after": round(after)},
-    }
     if out:
         out.mkdir(parents=True, exist_ok=True)
+    progress = Progress(out / "progress.jsonl" if out else None, users * inspections)
+    if any(progress.of(user) > inspections for user in range(users)) or progress.made_before > users * inspections:
+        raise InputError(f"{out} holds a run of other numbers; name another folder, or the same numbers.")
+    measured = under_load(users, inspections, progress)
+    report = summary(users, inspections, leak, progress, measured)
+    if out:
         (out / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if json_:
         print_json(report)
-        return
-    for name, value in report.items():
-        print(f"{name:<20} {value}")
+    else:
+        for name, value in report.items():
+            print(f"{name:<22} {value}")
+        missed = [name for name, held in report["checks"].items() if not held]
+        print("PASSED: all checks held" if not missed else f"NOT PASSED: {', '.join(missed)}")
+    raise typer.Exit(0 if report["passed"] else 1)
 
 
 if __name__ == "__main__":

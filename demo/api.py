@@ -43,8 +43,8 @@ def add_endpoints(engine: Engine) -> None:
         image = gr.File(label="image", file_count="single")
         references = gr.File(label="references", file_count="multiple")
         documents = gr.File(label="documents", file_count="multiple")
-        product, domain, questions, model, key = (
-            gr.Textbox("", label=name) for name in ("product", "domain", "questions", "model", "key")
+        product, domain, questions, model, other, key = (
+            gr.Textbox("", label=name) for name in ("product", "domain", "questions", "model", "other", "key")
         )
         way = gr.Textbox("reference", label="way")
         facts = gr.Checkbox(True, label="facts")
@@ -52,7 +52,7 @@ def add_endpoints(engine: Engine) -> None:
         call = gr.Button()
     about = [image, references, product, domain, questions]
     call.click(api.inspect, [*about, facts, model, key], result, api_name="inspect")
-    call.click(api.compare, [*about, way], result, api_name="compare")
+    call.click(api.compare, [*about, way, model, other], result, api_name="compare")
     call.click(api.add_documents, [documents, domain, key], result, api_name="add_documents")
     for function in (
         api.search_facts, api.show_fact, api.judge_fact, api.edit_fact, api.domain_statistics, api.list_runs,
@@ -110,7 +110,8 @@ class Endpoints:
 
     def compare(
         self, image: str, references: list[str] | None = None, product: str = "", domain: str = "",
-        questions: str = "", way: str = "reference", request: gr.Request | None = None,
+        questions: str = "", way: str = "reference", model: str = "", other: str = "",
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Inspects a part in two ways and returns both traces and the figures that differ.
 
@@ -120,13 +121,17 @@ class Endpoints:
             product: name of the product, if known.
             domain: knowledge pack to use; empty finds it by the product.
             questions: one question a line; empty takes the five standard ones.
-            way: reference (with and without good parts), facts (with and without), or stages (stage 1 against E-DPO).
+            way: reference (with and without good parts), facts (with and without), models (two of them), or stages
+                (stage 1 against E-DPO, where such a checkpoint is offered).
+            model: the one model, when models are compared; empty takes the default.
+            other: the other model, when models are compared.
         """
 
         def work() -> dict[str, Any]:
             owner = safety.owner_of(None, request)
             asked = checked_request(self.engine, image, references or [], product, domain, questions)
-            sides = two_sides(way, asked, "", "")
+            pair = (model or self.engine.settings.model, other or self.engine.settings.models[-1])
+            sides = two_sides(way, asked, pair, self.engine.settings.stages)
             traces: list[InspectionTrace] = []
             for event in self.engine.desk.submit(owner, lambda: both(self.engine, sides)):
                 if event["event"] == "trace":

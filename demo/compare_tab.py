@@ -13,6 +13,7 @@ from demo import render, safety
 from demo.desk import Event
 from demo.engine import Engine
 from demo.inspect_tab import checked_request
+from demo.models import different
 from demo.parts import Examples, domain_list, part_image, reference_gallery
 from demo.story import Story
 from evaluation.inspection import InspectionRequest, InspectionTrace
@@ -35,11 +36,19 @@ class Side:
     model: str | None = None
 
 
-def two_sides(way: str, request: InspectionRequest, first: str, second: str) -> tuple[Side, Side]:
+def two_sides(
+    way: str, request: InspectionRequest, chosen: tuple[str, str], stages: tuple[str, str] | None
+) -> tuple[Side, Side]:
     """The two inspections of a comparison.
 
+    Args:
+        way: a key of `WAYS`.
+        request: what is asked of both.
+        chosen: the two models to compare, where models are compared.
+        stages: a model of stage 1 and one of stage 2, if there are any.
+
     Raises:
-        InputError: there is nothing to compare (no good part to leave out, twice the same model).
+        InputError: there is nothing to compare (no good part to leave out, twice the same model, no E-DPO checkpoint).
     """
     if way == "reference":
         if not request.references:
@@ -48,12 +57,11 @@ def two_sides(way: str, request: InspectionRequest, first: str, second: str) -> 
     if way == "facts":
         without = request.model_copy(update={"settings": {**request.settings, "facts": "none", "learn": False}})
         return Side("With facts", request), Side("Without facts", without)
-    if way == "stages":
-        first, second = "sage-tiny-sft", "sage-tiny-edpo"
-    elif way != "models":
+    if way not in WAYS:
         raise InputError(f"There is no comparison {way!r}; choose one of {', '.join(WAYS)}.")
-    if first == second:
-        raise InputError(f"Both sides are {first}; choose two different models.")
+    if way == "stages" and stages is None:
+        raise InputError("There is no E-DPO checkpoint here; train one and start sage-demo with --also FOLDER.")
+    first, second = stages if way == "stages" and stages else different(*chosen)
     return Side(first, request, first), Side(second, request, second)
 
 
@@ -101,10 +109,8 @@ class CompareTab:
                 self.product = gr.Textbox(label="Product", placeholder="if you know it", max_length=120)
                 self.domain = domain_list(engine)
             with gr.Column(scale=4, min_width=300):
-                self.way = gr.Radio(
-                    [(title, way) for way, title in WAYS.items()], value="reference", label="What to compare",
-                    elem_id="cmp-way",
-                )  # fmt: skip
+                ways = [(title, way) for way, title in WAYS.items() if way != "stages" or engine.settings.stages]
+                self.way = gr.Radio(ways, value="reference", label="What to compare", elem_id="cmp-way")
                 with gr.Row(visible=False) as self.pair:
                     self.first = gr.Dropdown(models, value=models[0], label="One model", min_width=120)
                     self.second = gr.Dropdown(models, value=models[-1], label="Other model", min_width=120)
@@ -118,8 +124,11 @@ class CompareTab:
                         "Stop", variant="stop", elem_id="cmp-stop", scale=1, min_width=80, interactive=False
                     )
             with gr.Column(scale=3, min_width=260):
-                Examples(self.image, self.references, self.product, self.domain, elem_id="cmp-examples", columns=3)
-        self.message = gr.HTML(elem_id="cmp-message", visible=False)
+                Examples(
+                    self.image, self.references, self.product, self.domain, elem_id="cmp-examples", button="compare"
+                )
+        hint = "Choose a part and what to compare; both inspections appear here, side by side."
+        self.message = gr.HTML(render.notice_html(hint, "plain"), elem_id="cmp-message")
         self.table = gr.HTML(elem_id="cmp-table", visible=False)
         with gr.Row(equal_height=False):
             self.left = gr.HTML(elem_id="cmp-left", min_width=300)
@@ -150,7 +159,7 @@ class CompareTab:
         try:
             goods = safety.reference_paths(references)
             asked = checked_request(self.engine, image, goods, product, domain, questions)
-            sides = two_sides(way, asked, first, second)
+            sides = two_sides(way, asked, (first, second), self.engine.settings.stages)
             hidden = gr.HTML(value="", visible=False)
             yield {
                 self.message: hidden,

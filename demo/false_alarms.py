@@ -15,7 +15,7 @@ from vlm.errors import InputError, SageError
 
 
 class FalseAlarmPanel:
-    """Slider and result; shown when an inspection had several good parts."""
+    """Slider, button and result; shown when an inspection had several good parts."""
 
     def __init__(self, engine: Engine, run: gr.State) -> None:
         self.engine, self.run = engine, run
@@ -24,15 +24,17 @@ class FalseAlarmPanel:
                 1, 50, value=20, step=1, label="False alarms that you accept, in 100 good parts", elem_id="alarm-rate",
                 buttons=[],
             )  # fmt: skip
+            self.go = gr.Button("Find the threshold that keeps this promise", elem_id="alarm-go", size="md")
             self.result = gr.HTML(elem_id="alarm-result", padding=True)
         self.outputs = [self.group, self.result]
 
     def wire(self, token: gr.BrowserState) -> None:
-        """Connects slider and result."""
-        self.slider.change(
-            self.calibrate, [self.slider, self.run, token], self.result, trigger_mode="always_last",
-            show_progress="minimal", api_visibility="private",
-        )  # fmt: skip
+        """Connects slider, button and result: the rate that stands there when the page comes needs the button."""
+        for trigger in (self.slider.change, self.go.click):
+            trigger(
+                self.calibrate, [self.slider, self.run, token], self.result, trigger_mode="always_last",
+                show_progress="minimal", api_visibility="private",
+            )  # fmt: skip
 
     def hidden(self) -> dict[Any, Any]:
         """The panel put away."""
@@ -40,8 +42,7 @@ class FalseAlarmPanel:
 
     def offered(self, references: int) -> dict[Any, Any]:
         """The panel as it stands after an inspection with so many good parts."""
-        text = render.notice_html("Move the slider: the threshold follows from the good parts you gave.", "plain")
-        return {self.group: gr.Group(visible=references > 1), self.result: text}
+        return {self.group: gr.Group(visible=references > 1), self.result: ""}
 
     def calibrate(self, percent: float, run: str, token: Any, request: gr.Request) -> Iterator[str]:
         """Scores the good parts once per run, then answers at once for any rate."""

@@ -36,20 +36,21 @@ class InspectTab:
     def __init__(self, engine: Engine, token: gr.BrowserState) -> None:
         self.engine = engine
         self.run = gr.State("")
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="inspect-row"):
             with gr.Column(scale=4, min_width=300):
                 self._build_inputs()
-            with gr.Column(scale=9, min_width=300):
+            with gr.Column(scale=9, min_width=300, elem_id="results"):
                 self._build_results()
         self._wire(token)
 
     def _build_inputs(self) -> None:
         self.image = part_image(self.engine, "The part to inspect", "part")
         self.references = reference_gallery(self.engine, "Good parts, if you have any", "references")
-        self.product = gr.Textbox(
-            label="Product", placeholder="if you know it: solar cell, screw, ...", elem_id="product", max_length=120
-        )
-        self.domain = domain_list(self.engine)
+        with gr.Row(elem_classes="sg-pair"):
+            self.product = gr.Textbox(
+                label="Product", placeholder="solar cell, screw, ...", elem_id="product", max_length=120, min_width=140
+            )
+            self.domain = domain_list(self.engine)
         self.questions = gr.Textbox(
             label="Questions", lines=2, placeholder="Empty: the five standard ones. One a line.", elem_id="questions",
             max_length=safety.MAX_TEXT,
@@ -63,11 +64,19 @@ class InspectTab:
         with gr.Row():
             self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=80, interactive=False)
-        self.examples = Examples(self.image, self.references, self.product, self.domain)
+        with gr.Column(visible=False) as self.again:
+            self._build_examples("examples-again", 110)
+
+    def _build_examples(self, elem_id: str, height: int) -> None:
+        fields = (self.image, self.references, self.product, self.domain)
+        Examples(*fields, elem_id=elem_id, button="inspect", height=height)
 
     def _build_results(self) -> None:
         self.message = gr.HTML(elem_id="message", visible=False)
-        self.verdict = gr.HTML(render.fragment("empty"), elem_id="verdict")
+        with gr.Column(elem_id="start") as self.start:
+            gr.HTML(render.fragment("empty"))
+            self._build_examples("examples", 330)
+        self.verdict = gr.HTML(elem_id="verdict", visible=False)
         self.evidence = gr.HTML(elem_id="evidence", visible=False)
         self.opacity = gr.Slider(
             0, 100, value=80, step=5, label="Opacity of the evidence (%)", elem_id="opacity", visible=False, buttons=[]
@@ -82,7 +91,7 @@ class InspectTab:
         inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
                   self.model, token]  # fmt: skip
         outputs = [self.message, self.verdict, self.evidence, self.opacity, self.steps, self.answers, self.facts_shown,
-                   self.report, self.go, self.stop, self.run, *self.alarms.outputs]  # fmt: skip
+                   self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
         self.running = self.go.click(
             self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
@@ -144,6 +153,8 @@ class InspectTab:
             self.go: gr.Button("Inspecting …", interactive=False),
             self.stop: gr.Button(interactive=True),
             self.run: "",
+            self.start: gr.Column(visible=False),
+            self.again: gr.Column(visible=True),
             **self.alarms.hidden(),
         }
 

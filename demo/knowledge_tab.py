@@ -17,6 +17,10 @@ from knowledge.facts import KINDS, STATUSES, Fact, check_domain_name
 from vlm.errors import InputError, SageError
 
 FOUND_AT_MOST = 25
+ADDING = (
+    "Here you will watch the document being read and its facts arrive. A sentence becomes a proposed fact at most; an "
+    "expert approves it. The document is kept as its source."
+)
 ANY = ""
 
 
@@ -168,14 +172,8 @@ class KnowledgeTab:
                     self.halt = gr.Button(
                         "Stop", variant="stop", elem_id="kb-stop", scale=1, min_width=80, interactive=False
                     )
-                gr.HTML(
-                    render.notice_html(
-                        "Every sentence becomes a proposed fact at most; an expert approves it. The document is kept "
-                        "as its source.", "plain",
-                    )
-                )  # fmt: skip
             with gr.Column(scale=7, min_width=300):
-                self.arrival = gr.HTML(elem_id="kb-arrival")
+                self.arrival = gr.HTML(render.notice_html(ADDING, "plain"), elem_id="kb-arrival")
         outputs = [self.arrival, self.add, self.halt, self.target]
         adding = self.add.click(
             self.take_in, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
@@ -230,24 +228,14 @@ class KnowledgeTab:
     # -- statistics ------------------------------------------------------------------------------------------------
 
     def _build_statistics(self, page: gr.Tab) -> None:
-        self.table = gr.Dataframe(
-            headers=["Domain", *(status.capitalize() for status in STATUSES), *KINDS],
-            datatype=["str", *["number"] * (len(STATUSES) + len(KINDS))],  # type: ignore[list-item]
-            column_widths=["190px", *["92px"] * (len(STATUSES) + len(KINDS))],
-            interactive=False, elem_id="kb-statistics", show_search="none", buttons=[],
-        )  # fmt: skip
+        self.table = gr.HTML(elem_id="kb-statistics")
         page.select(self.statistics, None, self.table, api_visibility="private", show_progress="minimal")
 
-    def statistics(self) -> list[list[Any]]:
+    def statistics(self) -> str:
         """One row a domain: facts by status and by kind."""
-        return [
-            [
-                info.title or info.name,
-                *(info.counts[status] for status in STATUSES),
-                *(info.kinds[kind] for kind in KINDS),
-            ]
-            for info in self.engine.store.domains()
-        ]
+        domains = self.engine.store.domains()
+        most = max((sum(info.counts.values()) for info in domains), default=1)
+        return render.fragment("statistics", domains=domains, most=max(most, 1), statuses=STATUSES, kinds=KINDS)
 
 
 def fact_label(fact: Fact) -> str:

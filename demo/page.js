@@ -13,7 +13,7 @@
   // On a narrow screen the results stand below the fields: go there when the work begins.
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest("#inspect, #compare");
-    if (!button || window.innerWidth > 640) return;
+    if (!button || window.innerWidth > 760) return;
     const results = button.id === "inspect" ? "#steps, #message" : "#cmp-left, #cmp-message";
     setTimeout(() => document.querySelector(results)?.scrollIntoView({ block: "start", behavior: "smooth" }), 700);
   });

@@ -33,6 +33,7 @@ def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> g
         image_mode=None,  # depth and orientation are read by vlm.images
         sources=["upload", "webcam", "clipboard"],
         alt_text="The picture that you chose",
+        placeholder="Drop a picture here, or click to choose one",
     )
 
     def check(payload: dict[str, Any] | None) -> Any:
@@ -83,33 +84,40 @@ def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
     return field
 
 
-def domain_list(engine: Engine, label: str = "Domain", empty: str = "found by the product's name") -> gr.Dropdown:
+def domain_list(engine: Engine, label: str = "Domain", empty: str = "from the product's name") -> gr.Dropdown:
     """The packs to choose from; read anew whenever the page is opened."""
 
     def choices() -> gr.Dropdown:
         return gr.Dropdown(choices=[(empty, ""), *engine.domain_choices()])
 
-    field = gr.Dropdown([(empty, ""), *engine.domain_choices()], value="", label=label)
+    field = gr.Dropdown([(empty, ""), *engine.domain_choices()], value="", label=label, min_width=140)
     if (page := gr.context.Context.root_block) is not None:
         page.load(choices, None, field, api_visibility="private", show_progress="hidden")
     return field
 
 
 class Examples:
-    """Pictures to try at once: choosing one fills the fields."""
+    """Pictures to try at once: choosing one fills the fields and goes to the button that begins.
+
+    Args:
+        image, references, product, domain: the fields to fill.
+        elem_id: id of the gallery.
+        button: id of the button that begins.
+        height: of the gallery in pixels.
+    """
 
     def __init__(
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
-        elem_id: str = "examples", columns: int = 3,
+        elem_id: str, button: str, height: int = 150,
     ) -> None:  # fmt: skip
-        gr.HTML("<p class='sg-label'>Or try one of these synthetic parts</p>")
+        gr.HTML("<p class='sg-label'>Try one of these synthetic parts</p>")
         self.gallery = gr.Gallery(
             value=[(str(EXAMPLES_FOLDER / f"{name}-test.jpg"), caption) for name, caption, _, _ in EXAMPLES],
             label="Examples: synthetic parts",
             show_label=False,
             elem_id=elem_id,
-            columns=columns,
-            height=150,
+            columns=len(EXAMPLES),
+            height=height,
             object_fit="cover",
             allow_preview=False,
             interactive=False,
@@ -117,7 +125,7 @@ class Examples:
         )
         self.gallery.select(
             self.fill, None, [image, references, product, domain], api_visibility="private", show_progress="hidden"
-        )
+        ).then(None, None, None, js=f"() => document.getElementById('{button}')?.focus()", api_visibility="private")
 
     @staticmethod
     def fill(chosen: gr.SelectData) -> tuple[str, list[str], str, str]:

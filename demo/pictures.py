@@ -61,7 +61,7 @@ def heat_layer(evidence: np.ndarray, threshold: float) -> Image.Image:
     layer = np.empty((*evidence.shape, 4), np.float32)
     for channel in range(3):
         layer[..., channel] = np.interp(above, _SHARES, _COLOURS[:, channel])
-    layer[..., 3] = np.where(above > 0, 255 * (0.45 + 0.55 * above), 0)
+    layer[..., 3] = np.where(above > 0, 255 * (0.6 + 0.4 * above), 0)
     return Image.fromarray(np.rint(layer).astype(np.uint8), "RGBA")
 
 

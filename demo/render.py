@@ -142,7 +142,7 @@ def cited(text: str, facts: Sequence[str], numbers: Mapping[str, int], texts: Ma
         number = numbers[identifier]
         plain = texts[identifier].rstrip(".")
         at = text.find(plain)
-        place = len(text) if at < 0 else at + len(plain)
+        place = len(text) if at < 0 else at + len(plain) + text.startswith(".", at + len(plain))
         link = Markup('<a class="sg-cite" href="#{0}-fact-{1}" aria-label="Fact {1}, with its source">{1}</a>')
         links.append((place, link.format(uid, number)))
     made, end = Markup(""), len(text)

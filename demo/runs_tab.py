@@ -37,10 +37,10 @@ class RunsTab:
                 self.found = gr.Radio([], label="Runs", elem_id="runs-found", elem_classes="sg-list", visible=False)
                 self.note = gr.HTML(elem_id="runs-note")
             with gr.Column(scale=8, min_width=300):
-                self.shown = gr.HTML(render.notice_html("Choose a run to see it again.", "plain"), elem_id="runs-shown")
                 with gr.Row(visible=False) as self.verbs:
                     self.report = gr.DownloadButton("Save as report (HTML)", elem_id="runs-report", min_width=160)
                     self.delete = gr.Button("Delete this run", variant="stop", elem_id="runs-delete", min_width=120)
+                self.shown = gr.HTML(render.notice_html("Choose a run to see it again.", "plain"), elem_id="runs-shown")
         asked = [self.words, self.verdict, token]
         for trigger in (tab.select, self.words.change, self.verdict.input):
             trigger(

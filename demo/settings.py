@@ -6,14 +6,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from demo.models import shipped_models, two_stages
 from vlm.errors import InputError
 from vlm.paths import data_home
 
 PASSWORD_VARIABLE = "SAGE_DEMO_PASSWORD"
 """Environment variable with the password of `--user`: on a command line every process could read it."""
-
-SHIPPED_MODELS = ("sage-tiny", "sage-tiny-sft", "sage-tiny-edpo")
-"""Models that the project ships; a visitor may choose among these and those of the command line, and no others."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,13 @@ class DemoSettings:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models that visitors may choose, the default first."""
-        return list(dict.fromkeys((self.model, *self.also, *SHIPPED_MODELS)))
+        """Names of the models that visitors may choose, the default first; there are no others for them."""
+        return list(dict.fromkeys((self.model, *self.also, *shipped_models())))
+
+    @property
+    def stages(self) -> tuple[str, str] | None:
+        """A model of stage 1 and one of stage 2 (E-DPO) to compare; None where there is no such pair."""
+        return two_stages(self.models)
 
     @property
     def open_to_others(self) -> bool:

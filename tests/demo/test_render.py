@@ -85,7 +85,7 @@ def test_each_citation_leads_to_its_fact(everything: str, trace: InspectionTrace
     assert links == ["#t-fact-1", "#t-fact-2"]
     assert {link[1:] for link in links if link} <= targets
     # The link stands behind the words that the fact gave, not at the end of the answer.
-    assert 'A gash is bright<a class="sg-cite"' in everything
+    assert 'A gash is bright.<a class="sg-cite"' in everything
 
 
 def test_sources_are_named_without_the_servers_folders(everything: str) -> None:
