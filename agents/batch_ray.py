@@ -7,27 +7,21 @@ a ledger counts who died at what, so that one bad picture cannot take actors dow
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-import signal
-import socket
-import threading
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agents.batch_local import LIVES
 from agents.batch_parts import Part
+from agents.batch_ray_start import ray_running
 from agents.batch_worker import BatchSettings, Finished, PartWorker, row_of
 from vlm.backends import one_line
 from vlm.errors import BackendError, InputError, SageError
 
 if TYPE_CHECKING:
     import pyarrow
-
-OBJECT_STORE_BYTES = 256 * 1024 * 1024
-"""Shared memory of a Ray that is started here: chunks are lists of paths, rows a few kilobytes, pictures some more."""
 
 
 class Ledger:
@@ -56,13 +50,15 @@ class Ledger:
 class RayWorker:
     """An actor of Ray Data: a table of chunks in, a table of what was done with them out."""
 
-    def __init__(self, settings: BatchSettings, ledger: Any) -> None:
+    def __init__(
+        self, settings: BatchSettings, ledger: Any, make: Callable[[BatchSettings], Any] | None = None
+    ) -> None:
         from vlm.commandline import quiet_libraries
 
         quiet_libraries()
         self._ledger = ledger
         self._failed: SageError | None = None
-        self._worker = PartWorker(settings)
+        self._worker = (make or PartWorker)(settings)
         try:
             self._worker.load()
         except SageError as error:
@@ -131,6 +127,7 @@ class RayEngine:
         workers: number of actors; 0 takes one for each processor (or GPU) of the cluster.
         chunk: parts that a worker takes at a time.
         address: cluster to join ("auto", "host:6379"); None takes `$RAY_ADDRESS`, else starts Ray here.
+        make: makes what inspects parts in an actor: a `PartWorker`, or something with its methods.
 
     Raises:
         InputError: the package ray is not installed.
@@ -138,13 +135,22 @@ class RayEngine:
 
     name = "ray"
 
-    def __init__(self, settings: BatchSettings, *, workers: int, chunk: int, address: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: BatchSettings,
+        *,
+        workers: int,
+        chunk: int,
+        address: str | None = None,
+        make: Callable[[BatchSettings], Any] | None = None,
+    ) -> None:
         import importlib.util
 
         if importlib.util.find_spec("ray") is None:
             raise InputError("The engine ray needs the package ray; install it with pip install 'ray[data]'.")
         self.settings, self.workers, self.chunk = settings, workers, chunk
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self._make = make
         self.restarts = 0
 
     def run(self, parts: Sequence[Part]) -> Generator[Finished, None, None]:
@@ -154,77 +160,18 @@ class RayEngine:
             InputError: there is no cluster at the address.
             BackendError: a model cannot be loaded, or Ray gives up.
         """
-        ray, own = self._connect()
-        try:
-            ledger = ray.remote(num_cpus=0)(Ledger).remote()
-            for table in self._dataset(parts, ledger).iter_batches(batch_size=None, batch_format="pyarrow"):
-                for item in table["done"].to_pylist():
-                    done = pickle.loads(item)
-                    if isinstance(done, SageError):
-                        raise done
-                    yield done
-            self.restarts = ray.get(ledger.deaths.remote())
-        except ray.exceptions.RayError as error:
-            raise BackendError(f"Ray gave up ({one_line(error)}); look into the logs of its cluster.") from error
-        finally:
-            if own:
-                ray.shutdown()
-
-    def _connect(self) -> tuple[Any, bool]:
-        """Ray, joined or started, and whether it is ours to leave."""
-        self._check_address()
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-        import ray.data
-
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        own = not ray.is_initialized()
-        if own:
-            started: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-            if self.address == "local":
-                # One processor more than there are workers is for Ray Data's own tasks.
-                started |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-                started |= {"num_cpus": self.workers + 1} if self.workers else {}
-            polite_kill = signal.getsignal(signal.SIGTERM)
-            self._start(ray, started)
-            if threading.current_thread() is threading.main_thread():
-                # Ray puts a handler of its own in the place of ours.
-                signal.signal(signal.SIGTERM, polite_kill)
-        return ray, own
-
-    def _start(self, ray: Any, settings: dict[str, Any]) -> None:
-        """Joins or starts Ray; a start that ran into Ray's own time limit (a busy machine) is tried once more."""
-        for last in (False, True):
+        with ray_running(self.address, self.workers) as ray:
             try:
-                ray.init(address=self.address, **settings)
-                return
-            except Exception as error:  # Ray raises the bare class for a node that does not come up
-                if self.address != "local":
-                    raise self._no_cluster(one_line(error, 120)) from error
-                if last:
-                    raise BackendError(
-                        f"Ray does not start here ({one_line(error, 120)}); free the machine and try again, or use "
-                        "--engine local."
-                    ) from error
-                ray.shutdown()
-
-    def _check_address(self) -> None:
-        """A cluster that does not answer is said at once: Ray itself would try for a minute."""
-        host, _, port = self.address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
-            return
-        try:
-            socket.create_connection((host, int(port)), 5).close()
-        except OSError as error:
-            raise self._no_cluster(error.strerror or str(error)) from error
-
-    def _no_cluster(self, why: str) -> InputError:
-        return InputError(
-            f"There is no Ray cluster at {self.address!r} ({why}); start one with ray start --head, or leave "
-            "--address out."
-        )
+                ledger = ray.remote(num_cpus=0)(Ledger).remote()
+                for table in self._dataset(parts, ledger).iter_batches(batch_size=None, batch_format="pyarrow"):
+                    for item in table["done"].to_pylist():
+                        done = pickle.loads(item)
+                        if isinstance(done, SageError):
+                            raise done
+                        yield done
+                self.restarts = ray.get(ledger.deaths.remote())
+            except ray.exceptions.RayError as error:
+                raise BackendError(f"Ray gave up ({one_line(error)}); look into the logs of its cluster.") from error
 
     def _dataset(self, parts: Sequence[Part], ledger: Any) -> Any:
         """The lazy Ray data set: one block a chunk, so that each is a task of its own."""
@@ -238,7 +185,7 @@ class RayEngine:
         items = [{"chunk": pickle.dumps(tuple(chunk))} for chunk in chunks]
         return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             RayWorker,
-            fn_constructor_args=(self.settings, ledger),
+            fn_constructor_args=(self.settings, ledger, self._make),
             batch_size=1,
             batch_format="pyarrow",
             compute=pool,

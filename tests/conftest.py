@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,16 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture
-def ray_cluster() -> None:
-    """Permission to start a local Ray cluster.
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A Ray of this machine's own, started as `sage-batch --engine ray` starts it; its workers find the tests' modules."""
+    from agents.batch_ray_start import ray_running
 
-    Ray gives its first process 15 seconds to start, fixed in its code, and takes a minute and more on two busy cores.
-    """
-    if os.environ.get("SAGE_TEST_RAY") != "1":
-        pytest.skip("starts a Ray cluster, which takes minutes on two cores; set SAGE_TEST_RAY=1 to run it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "agents")]))
+        with ray_running("local", workers=2):
+            yield
 
 
 @pytest.fixture

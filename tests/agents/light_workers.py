@@ -45,6 +45,11 @@ class LightWorker:
         return Finished(rows)
 
 
+def light_worker(settings: BatchSettings) -> LightWorker:
+    """Makes a `LightWorker`, as an actor of Ray makes its worker."""
+    return LightWorker()
+
+
 def light(pipe: Any, settings: BatchSettings, threads: int) -> None:
     """Body of a process with a `LightWorker`."""
     serve(pipe, LightWorker)

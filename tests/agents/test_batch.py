@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -214,28 +213,6 @@ def test_killed_twice_and_interrupted_it_ends_with_every_part_once(plates: Path,
     scores = {Path(row["image"]).name: row["anomaly_score"] for row in rows_found if row["error"] is None}
     gashed = [score for name, score in scores.items() if int(name[6:8]) % 3 == 2]
     assert sum(gashed) / len(gashed) > sum(scores.values()) / len(scores)
-
-
-def test_ray_gives_the_same_rows_and_survives_a_dead_worker(
-    inspector: SageInspector, plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    settings = BatchSettings(language=False, chunk=2)
-    parts = read_parts(plates / "parts", references=[plates / "good.png"])
-    killed: list[int] = []
-
-    def kill_one(rows: list[Row]) -> None:
-        if not killed:
-            killed.append(int(rows[0]["worker"].rpartition(":")[2]))
-            os.kill(killed[0], signal.SIGKILL)
-
-    summary = run_batch(parts, tmp_path / "ray", settings, engine="ray", workers=2, on_rows=kill_one)
-    assert (summary.engine, summary.parts, summary.errors) == ("ray", 13, 1)
-    worker = PartWorker(settings, extractor=inspector.workbench.extractor)
-    run_batch(parts, tmp_path / "here", settings, engine=Here(worker))
-    for ours, theirs in zip(each_once(tmp_path / "ray", parts), each_once(tmp_path / "here", parts), strict=True):
-        assert (ours["verdict"], ours["error"]) == (theirs["verdict"], theirs["error"])
-        assert ours["anomaly_score"] == pytest.approx(theirs["anomaly_score"], abs=1e-3)
 
 
 @pytest.fixture

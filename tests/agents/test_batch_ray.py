@@ -1,21 +1,26 @@
-"""What a Ray worker does when another died at its chunk before; whole batches on Ray are in test_batch.py."""
+"""Workers on Ray that die, and a Ray that does not start, and the same rows from Ray as from here."""
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from light_workers import LightWorker
+from light_workers import LightWorker, light_worker
 
-from agents import batch_ray
+from agents import batch_ray, batch_ray_start
+from agents.batch import run_batch
 from agents.batch_parts import Part
-from agents.batch_ray import Ledger, RayWorker
-from agents.batch_worker import BatchSettings, Finished
-from vlm.errors import InputError
+from agents.batch_ray import Ledger, RayEngine, RayWorker
+from agents.batch_store import read_table
+from agents.batch_worker import BatchSettings, Finished, PartWorker
+from agents.inspector import SageInspector
+from vlm.errors import BackendError, InputError
 
 
 class Actor:
@@ -76,3 +81,58 @@ def test_a_model_that_cannot_be_loaded_comes_back_as_its_sentence(
     monkeypatch.setattr(batch_ray, "PartWorker", lambda settings: Broken())
     done = asked(RayWorker(BatchSettings(), Actor(ledger)), parts_named("a"))
     assert isinstance(done, InputError)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_parts_are_done_once(tmp_path: Path, ray_cluster: None) -> None:
+    names = [f"{number}.png" for number in range(8)] + ["a.png", "fatal once.png", "b.png"]
+    parts = [Part(number, f"k{number}", str(tmp_path / name)) for number, name in enumerate(names, start=1)]
+    kept: Counter[str] = Counter()
+    made = RayEngine(BatchSettings(), workers=2, chunk=3, make=light_worker)
+    summary = run_batch(
+        parts, tmp_path / "out", engine=made, on_rows=lambda rows: kept.update(row["key"] for row in rows)
+    )
+    assert (tmp_path / "fatal once.png.died").exists()
+    assert (summary.normal, summary.errors, summary.restarts) == (11, 0, 1)
+    assert set(kept.values()) == {1}
+    rows = list(read_table(tmp_path / "out" / "results.parquet"))
+    assert [row["part"] for row in rows] == [part.number for part in parts]
+
+
+def test_ray_gives_the_same_rows_as_one_worker_here(
+    inspector: SageInspector, elpv: dict[str, list[Path]], good: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"half a picture")
+    images = [*elpv["mono bad"][:3], *elpv["mono good"][3:5], broken]
+    parts = [Part(n, f"k{n}", str(image), (str(good),), "solar cell") for n, image in enumerate(images, start=1)]
+    settings = BatchSettings(language=False, pictures=True, chunk=2)
+    summary = run_batch(parts, tmp_path / "ray", settings, engine="ray", workers=1)
+    assert (summary.engine, summary.parts, summary.errors, summary.restarts) == ("ray", 6, 1, 0)
+    here = PartWorker(settings, extractor=inspector.workbench.extractor).inspect(parts).rows
+    for ours, theirs in zip(read_table(tmp_path / "ray" / "results.parquet"), here, strict=True):
+        assert (ours["key"], ours["verdict"], ours["error"]) == (theirs["key"], theirs["verdict"], theirs["error"])
+        if ours["error"] is None:
+            assert ours["anomaly_score"] == pytest.approx(theirs["anomaly_score"], abs=1e-3)
+            assert (tmp_path / "ray" / ours["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_ray_that_does_not_start_is_one_sentence_after_several_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[dict[str, Any]] = []
+
+    def slow(**settings: Any) -> None:
+        tries.append(settings)
+        assert Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "rfc3987_syntax.py").is_file()
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setattr(ray, "init", slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(BackendError, match=r"tried 3 times .*timed out during startup.*--engine local\.") as said,
+        batch_ray_start.ray_running("local", 2),
+    ):
+        pytest.fail("Ray did not start")
+    assert "\n" not in str(said.value)
+    assert [settings["num_cpus"] for settings in tries] == [3, 3, 3]
+    assert os.environ["PYTHONPATH"] == "/somewhere"
