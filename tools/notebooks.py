@@ -205,8 +205,8 @@ def execute(notebook: Any, patience: int = CELL_SECONDS, cache: Path | None = No
             own["SAGE_CACHE"] = str(cache)
         calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "1000"}
         client = NotebookClient(
-            notebook, timeout=patience, kernel_name="python3", resources={"metadata": {"path": work}},
-            record_timing=False, coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
+            notebook, timeout=patience, startup_timeout=patience, kernel_name="python3",
+            resources={"metadata": {"path": work}}, record_timing=False, coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
         client.execute(env={**calm, **os.environ, **own, "PYTHONPATH": str(ROOT)})
 
@@ -219,7 +219,7 @@ def run(path: Path, *, store: bool, patience: int = CELL_SECONDS, cache: Path | 
     start, busy = time.perf_counter(), processor_seconds()
     try:
         execute(fresh, patience, cache)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
         report.faults.append(f"it does not run: {plain(str(error))}")
     report.seconds, report.busy = time.perf_counter() - start, processor_seconds() - busy
     report.cells = len(code_cells(fresh))
