@@ -206,7 +206,8 @@ def execute(notebook: Any, patience: int = CELL_SECONDS, cache: Path | None = No
         calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "1000"}
         client = NotebookClient(
             notebook, timeout=patience, startup_timeout=patience, kernel_name="python3",
-            resources={"metadata": {"path": work}}, record_timing=False, coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": work}}, record_timing=False, coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
         client.execute(env={**calm, **os.environ, **own, "PYTHONPATH": str(ROOT)})
 
