@@ -22,7 +22,8 @@ HEADLINE = {
 }
 FIGURES = (
     ("balanced accuracy", "accuracy"), ("Acc-G", "acc_g"), ("SBERT", "sbert"), ("verdict AUROC", "verdict_auroc"),
-    ("evidence AUROC", "evidence_auroc"), ("defect named", "naming"), ("place", "place"), ("consistency", "consistency"),
+    ("evidence AUROC", "evidence_auroc"), ("defect named", "naming"), ("place", "place"),
+    ("place of those found", "place_found"), ("consistency", "consistency"),
 )  # fmt: skip
 
 

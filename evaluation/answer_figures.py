@@ -135,6 +135,8 @@ def figures_of(answers: Answers) -> dict[str, Any]:
         },
         "naming": _json(_share([row.named for row in rows], groups)),
         "place": _json(_share([row.placed for row in rows], groups)),
+        # Whoever misses a defect cannot place it: this one looks only where the verdict was right.
+        "place_found": _json(_share([row.placed if row.right else None for row in rows], groups)),
         "verdict_auroc": _json(verdict_auroc(images)),
         "evidence_auroc": _json(evidence_auroc(images)),
         "consistency": _json(consistency(rows)),
@@ -248,6 +250,7 @@ def report_markdown(result: dict[str, Any]) -> str:
             ("SBERT similarity", "sbert"),
             ("defect named", "naming"),
             ("place touches the mask", "place"),
+            ("the same, defects found", "place_found"),
             ("verdict AUROC", "verdict_auroc"),
             ("evidence AUROC", "evidence_auroc"),
             ("consistency", "consistency"),

@@ -40,6 +40,7 @@ NAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
         ("MLE mean", "mle.mean"),
         ("defect named", "naming"),
         ("place touches the mask", "place"),
+        ("the same, defects found", "place_found"),
         ("verdict AUROC", "verdict_auroc"),
         ("evidence AUROC", "evidence_auroc"),
         ("consistency", "consistency"),

@@ -113,6 +113,7 @@ def test_json_has_the_promised_shape(plates: Path, use: Any, tmp_path: Path) -> 
     assert result["verdict_auroc"]["value"] == 1.0
     assert result["mle"]["mean"]["value"] > 4
     assert result["place"]["value"] == 1.0
+    assert result["place_found"]["value"] == 1.0
     assert result["unscored"]["value"] == 0
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 65
     assert "| accuracy " in report_markdown(result)
