@@ -151,6 +151,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
         raise InputError("The demo needs Gradio, which is not installed; run: pip install 'sage-ad[demo]'.") from None
 
     from demo.engine import Engine
+    from demo.render import page_style
 
     print("Loading the models ...", file=sys.stderr, flush=True)
     engine = Engine(settings)
@@ -178,8 +179,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
                 blocked_paths=[str(settings.home.parent)],
                 footer_links=["api"],
                 theme=theme(),
-                css_paths=FOLDER / "style.css",
-                head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+                head=f"<style>{page_style()}</style><script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
             )
     except OSError as error:
         raise InputError(

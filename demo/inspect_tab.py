@@ -48,7 +48,7 @@ class InspectTab:
         self.references = reference_gallery(self.engine, "Good parts, if you have any", "references")
         with gr.Row(elem_classes="sg-pair"):
             self.product = gr.Textbox(
-                label="Product", placeholder="solar cell, screw, ...", elem_id="product", max_length=120, min_width=140
+                label="Product", placeholder="solar cell, screw, ...", elem_id="product", max_length=120, min_width=170
             )
             self.domain = domain_list(self.engine)
         self.questions = gr.Textbox(
@@ -65,17 +65,16 @@ class InspectTab:
             self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=80, interactive=False)
         with gr.Column(visible=False) as self.again:
-            self._build_examples("examples-again", 110)
+            self._build_examples("examples-again")
 
-    def _build_examples(self, elem_id: str, height: int) -> None:
-        fields = (self.image, self.references, self.product, self.domain)
-        Examples(*fields, elem_id=elem_id, button="inspect", height=height)
+    def _build_examples(self, elem_id: str) -> None:
+        Examples(self.image, self.references, self.product, self.domain, elem_id=elem_id, button="inspect")
 
     def _build_results(self) -> None:
         self.message = gr.HTML(elem_id="message", visible=False)
         with gr.Column(elem_id="start") as self.start:
             gr.HTML(render.fragment("empty"))
-            self._build_examples("examples", 330)
+            self._build_examples("examples")
         self.verdict = gr.HTML(elem_id="verdict", visible=False)
         self.evidence = gr.HTML(elem_id="evidence", visible=False)
         self.opacity = gr.Slider(

@@ -84,13 +84,13 @@ def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
     return field
 
 
-def domain_list(engine: Engine, label: str = "Domain", empty: str = "from the product's name") -> gr.Dropdown:
+def domain_list(engine: Engine, label: str = "Domain", empty: str = "automatic") -> gr.Dropdown:
     """The packs to choose from; read anew whenever the page is opened."""
 
     def choices() -> gr.Dropdown:
         return gr.Dropdown(choices=[(empty, ""), *engine.domain_choices()])
 
-    field = gr.Dropdown([(empty, ""), *engine.domain_choices()], value="", label=label, min_width=140)
+    field = gr.Dropdown([(empty, ""), *engine.domain_choices()], value="", label=label, min_width=170)
     if (page := gr.context.Context.root_block) is not None:
         page.load(choices, None, field, api_visibility="private", show_progress="hidden")
     return field
@@ -103,12 +103,11 @@ class Examples:
         image, references, product, domain: the fields to fill.
         elem_id: id of the gallery.
         button: id of the button that begins.
-        height: of the gallery in pixels.
     """
 
     def __init__(
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
-        elem_id: str, button: str, height: int = 150,
+        elem_id: str, button: str,
     ) -> None:  # fmt: skip
         gr.HTML("<p class='sg-label'>Try one of these synthetic parts</p>")
         self.gallery = gr.Gallery(
@@ -117,7 +116,6 @@ class Examples:
             show_label=False,
             elem_id=elem_id,
             columns=len(EXAMPLES),
-            height=height,
             object_fit="cover",
             allow_preview=False,
             interactive=False,

@@ -45,9 +45,23 @@ def environment() -> Environment:
 
 
 @cache
-def style() -> str:
-    """The style sheet of page and reports."""
-    return (FOLDER / "style.css").read_text(encoding="utf-8")
+def sheet(name: str) -> str:
+    """One of the style sheets: "base", "parts" or "page"."""
+    return (FOLDER / "style" / f"{name}.css").read_text(encoding="utf-8")
+
+
+def report_style() -> str:
+    """The style of reports."""
+    return sheet("base") + sheet("parts")
+
+
+def page_style() -> str:
+    """The style of the page.
+
+    It goes into the head as it is, because what Gradio takes as `css` loses its container queries; being nested, it
+    wins over Gradio's own.
+    """
+    return f"{sheet('base')}.gradio-container.gradio-container {{\n{sheet('parts')}{sheet('page')}}}\n"
 
 
 def fragment(name: str, **values: Any) -> str:

@@ -28,7 +28,7 @@ def report_html(run: Run, store: FactStore | None = None) -> str:
         "report",
         run=run,
         trace=run.trace,
-        style=render.style(),
+        style=render.report_style(),
         verdict=render.verdict_html(run.trace, run.part),
         evidence=render.evidence_html(run.pictures, run.trace, story.uid),
         answers=render.answers_html(story),
