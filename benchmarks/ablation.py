@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 STAGE_1 = "stage 1"
+REFERENCE = "reference"
+"""Where a run keeps the reference model's log-probabilities (`alignment.edpo_run`), by model and list."""
 ARMS: dict[str, dict[str, Any]] = {
     "DPO (extreme pair)": {"pairs": "extreme", "eta": 0.0, "entropy": "term"},
     "E-DPO, term": {"pairs": "edpo", "entropy": "term"},
@@ -34,7 +37,7 @@ DEFAULT_ARMS = "DPO (extreme pair);E-DPO, term;E-DPO, surprisal"
 FIGURES = (
     ("accuracy", ("accuracy", "value")),
     ("Acc-G", ("acc_g", "value")),
-    ("place", ("place", "value")),
+    ("place", ("place_found", "value")),
     ("naming", ("naming", "value")),
     ("reward accuracy", ("rewards",)),
     ("MLE", ("mle", "mean", "value")),
@@ -56,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--headline", action="store_true", help="the headline categories of dev or test")
     parser.add_argument("--per-class", type=int, default=20, help="good and defective images a measured category")
     parser.add_argument("--limit", type=int, help="at most so many measured images in all")
+    parser.add_argument("--held-out", type=int, default=5, help="good and defective images a category for reward accuracy")
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--arms", default=DEFAULT_ARMS, help="separated by semicolons: " + "; ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -115,7 +119,7 @@ def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
             yield from drawn_parts(args.drawn)
 
     def measured() -> Any:
-        few = 3 if args.limit else 10
+        few = 3 if args.limit else args.held_out
         yield from real_parts(open_dataset(args.data, None, categories(args)), limit=few)
 
     return prepared(args.out / "train", training, "train"), prepared(args.out / "held-out", measured, "held_out")
@@ -141,6 +145,14 @@ def prepared(place: Path, parts: Any, wordings: Any) -> Path:
         write_ranked(scored, lines)
         (place / "report.md").write_text(report_markdown(spread(lines), "local", problems) + "\n", encoding="utf-8")
     return scored
+
+
+def copy_new(source: Path, target: Path) -> None:
+    """Copies the files of a folder that another has not yet."""
+    for file in source.glob("*.json"):
+        target.mkdir(parents=True, exist_ok=True)
+        if not (target / file.name).exists():
+            shutil.copy(file, target / file.name)
 
 
 # ---- one cell --------------------------------------------------------------------------------------------------------
@@ -173,7 +185,10 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
             **settings,
         )
         kept = place / "results.json"
+        # All arms begin with the same model and lists, so its log-probabilities are computed once for all of them.
+        copy_new(args.out / REFERENCE, place / REFERENCE)
         result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else align(run, resume=True) or {}
+        copy_new(place / REFERENCE, args.out / REFERENCE)
         model = result["model"]
     options = {"model": model} | ({} if args.device == "auto" else {"device": args.device})
     asked = AnswerSettings(options=options, shots=args.shots, per_class=args.per_class, limit=args.limit)
