@@ -72,9 +72,11 @@ def ray_running(address: str, workers: int) -> Iterator[Any]:
 
 
 def _start(ray: Any, workers: int) -> None:
-    """Starts Ray here, for this machine alone: it listens to nobody else."""
+    """Starts Ray here. It asks everybody who connects for a token, which Ray makes and keeps in the user's folder."""
+    # Ray's workers stand back behind everything else on the machine; the local engine's do not, and it is the same work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     settings: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    settings |= {"_node_ip_address": "127.0.0.1", "log_to_driver": False, "logging_level": logging.ERROR}
+    settings |= {"log_to_driver": False, "logging_level": logging.ERROR}
     if workers:
         # One processor more than there are workers is for Ray Data's own tasks.
         settings["num_cpus"] = workers + 1

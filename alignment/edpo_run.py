@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.edpo_guard import last_checkpoint
-from vlm.errors import InputError
+from vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from alignment.edpo_loading import Loaded
@@ -82,10 +82,11 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
     at = last_checkpoint(run.out) if resume else None
     trainer.train(resume_from_checkpoint=str(at) if at else None)
     measured = trainer.evaluate() if run.held_out else {}
+    weights = gathered_weights(trainer)
     if not trainer.is_world_process_zero():
         return None
     trained = {"stage": 2, "steps": trainer.state.global_step, **_told(run), "stage_1": _stage_1(loaded)}
-    folder = save_model(trainer, loaded, run.out / MODEL, trained)
+    folder = save_model(whole_model(run, trainer, weights), loaded, run.out / MODEL, trained)
     rows: Any = trainer.train_dataset
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     (run.out / LOG).write_text(
@@ -212,9 +213,66 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer,
     return trainer, loaded
 
 
-def save_model(trainer: EDPOTrainer, loaded: Loaded, folder: Path, trained: dict[str, Any]) -> Path:
-    """Writes what was trained: a SAGE checkpoint of the same kind as it began with, else a whole model with its processor."""
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+def gathered_weights(trainer: EDPOTrainer) -> dict[str, Any] | None:
+    """All weights of a model that is split over processes (FSDP, ZeRO). Every process must call it: they exchange their parts.
+
+    Returns:
+        Weights by name, whole in the first process; None where every process holds the whole model anyway.
+    """
+    split: Any = trainer.model if trainer.is_fsdp_enabled else None
+    if trainer.is_deepspeed_enabled:
+        split = trainer.deepspeed
+    if split is None:
+        return None
+    found: dict[str, Any] | None = trainer.accelerator.get_state_dict(split)
+    return found or {}
+
+
+def whole_model(run: EDPORun, trainer: EDPOTrainer, weights: dict[str, Any] | None) -> Any:
+    """The trained model in one piece, in this process.
+
+    Args:
+        run: the settings.
+        trainer: after training.
+        weights: of `gathered_weights`.
+
+    Raises:
+        BackendError: weights are missing among those that were gathered.
+    """
+    if weights is None:
+        return trainer.accelerator.unwrap_model(trainer.model)
+    # A model in parts can be neither merged nor written, so the one that training began with is made again.
+    from alignment.edpo_loading import load_for_alignment, lora
+
+    loaded = load_for_alignment(run.model)
+    model = loaded.model
+    adapter = lora(loaded, run.lora_rank) if run.lora_rank else None
+    if adapter is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, adapter)
+    own = model.state_dict()
+    given = {name: value for name, value in weights.items() if name in own}
+    # Tied weights have two names and may come under one of them.
+    filled = {own[name].data_ptr() for name in given}
+    if missing := sorted(name for name in own if name not in given and own[name].data_ptr() not in filled):
+        raise BackendError(
+            f"{len(missing)} weights did not come together (the first: {missing[0]}); the Trainer's last checkpoint in "
+            f"{run.out} holds the trained ones."
+        )
+    model.load_state_dict(given, strict=False)
+    return model
+
+
+def save_model(model: Any, loaded: Loaded, folder: Path, trained: dict[str, Any]) -> Path:
+    """Writes what was trained: a SAGE checkpoint of the same kind as it began with, else a whole model with its processor.
+
+    Args:
+        model: the trained model in one piece (`whole_model`).
+        loaded: what training began with.
+        folder: is made; files in it are replaced.
+        trained: how it was trained, for the reader.
+    """
     if loaded.checkpoint is not None:
         from vlm.checkpoint import save_checkpoint
 
@@ -223,8 +281,7 @@ def save_model(trainer: EDPOTrainer, loaded: Loaded, folder: Path, trained: dict
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(folder)
-    processor: Any = trainer.processing_class
-    processor.save_pretrained(folder)
+    loaded.processing_class.save_pretrained(folder)
     return folder
 
 
