@@ -199,7 +199,7 @@ class RankTab:
             count = self.rankings.save(owner, ranked_line(run, answer, answers, gold, image, reference))
         except SageError as error:
             return render.notice_html(str(error))
-        return render.notice_html(f"Saved. You have {count} ranked question(s).", "done")
+        return render.notice_html(f"Saved. You have ranked {count} question{'' if count == 1 else 's'}.", "done")
 
     def bundle(self, token: Any, request: gr.Request) -> Any:
         """The button with all rankings of this visitor in a zip file; hidden while there are none."""
