@@ -80,10 +80,3 @@ def ray_cluster() -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "agents")]))
         with ray_running("local", workers=2):
             yield
-
-
-@pytest.fixture
-def patience() -> None:
-    """Permission to take minutes on two cores."""
-    if os.environ.get("SAGE_TEST_SLOW") != "1":
-        pytest.skip("encodes several good parts in the browser, which takes minutes; set SAGE_TEST_SLOW=1 to run it")

@@ -139,6 +139,12 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+DRAWN = """() => [...document.images].every(image => {
+    const {top, width} = image.getBoundingClientRect();
+    return image.complete || !width || top > innerHeight; })"""
+"""Every picture in view has arrived (those further down are loaded when they come into view)."""
+
+
 @pytest.fixture
 def photograph(shots: Path) -> Callable[[Visitor, str], None]:
     """Photographs the page at three widths, light and dark; nothing may stick out of it."""
@@ -147,8 +153,9 @@ def photograph(shots: Path) -> Callable[[Visitor, str], None]:
         page = visitor.page
         for dark in (False, True):
             page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-            for width, height in ((390, 844), (820, 1180), (1600, 1000)):
+            for width, height in ((390, 844), (800, 1180), (1600, 1000)):
                 page.set_viewport_size({"width": width, "height": height})
+                page.wait_for_function(DRAWN)
                 page.screenshot(path=shots / f"{name}-{width}-{'dark' if dark else 'light'}.png", full_page=True)
                 assert not visitor.narrowest_fault(), f"{name} at {width}: {visitor.narrowest_fault()}"
         page.evaluate("document.body.classList.remove('dark')")
