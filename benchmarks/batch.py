@@ -30,11 +30,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.batch import make_engine
+from agents.batch import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
 from agents.batch_parts import Part
 from agents.batch_store import JOURNAL, read_table
 from agents.batch_worker import BatchSettings
@@ -96,6 +96,9 @@ def batch(name: str, settings: BatchSettings, parts: Sequence[Part]) -> Timing:
     The other worker is inside a chunk then: of that one the share counts that was still to be done.
     """
     start = time.perf_counter()
+    # Few parts are cut into smaller chunks, so that every worker has several.
+    usual = CHUNK_WITH_LANGUAGE if settings.language else CHUNK_EVIDENCE_ONLY
+    settings = replace(settings, chunk=max(1, min(usual, len(parts) // (3 * WORKERS))))
     engine = make_engine(name, settings, WORKERS, len(parts))  # type: ignore[arg-type]
     seen: dict[str, tuple[str, float]] = {}
     chunks: list[tuple[str, float, float, int]] = []
