@@ -9,6 +9,8 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,18 @@ def own_upload_folder() -> Path:
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def keep_tidy(seconds: float) -> None:
+    """Deletes prepared downloads (reports, rankings) that are older than this, from now on, beside what Gradio deletes."""
+    from demo.report import delete_downloads
+
+    def sweep() -> None:
+        while True:
+            time.sleep(min(seconds, 300))
+            delete_downloads(seconds)
+
+    threading.Thread(target=sweep, name="tidy", daemon=True).start()
 
 
 def browser_secret(home: Path) -> str:
@@ -191,6 +205,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
         raise InputError(
             f"The demo cannot listen on {settings.host}:{settings.port} ({one_line(error)}); choose another --port."
         ) from None
+    keep_tidy(settings.keep_minutes * 60)
     address = (app.local_url or "").rstrip("/")
     print(f"SAGE is at {address}" + (f" and {app.share_url}" if app.share_url else ""), flush=True)
     if settings.mcp:

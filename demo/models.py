@@ -49,8 +49,7 @@ def different(first: str, second: str) -> tuple[str, str]:
     Raises:
         InputError: both names stand for the same model.
     """
-    if first == second or (
-        checkpoint_folder(first) is not None and checkpoint_folder(first) == checkpoint_folder(second)
-    ):
-        raise InputError(f"Both sides are {first}; choose two different models.")
+    alike = checkpoint_folder(first) is not None and checkpoint_folder(first) == checkpoint_folder(second)
+    if first == second or alike:
+        raise InputError(f"{first} and {second} are the same model; choose two different ones.")
     return first, second

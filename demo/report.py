@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -44,13 +45,17 @@ def write_report(run: Run, store: FactStore | None = None) -> Path:
     return path
 
 
-def download_folder(keep_seconds: float = 3600) -> Path:
-    """A new folder for one download, where Gradio may copy it from; those older than an hour are deleted."""
-    home = upload_folder()
-    for old in home.glob("download-*"):
-        if time.time() - old.stat().st_mtime > keep_seconds:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="download-", dir=home))
+def download_folder() -> Path:
+    """A new folder for one download, where Gradio may copy it from; `delete_downloads` takes it away again."""
+    return Path(tempfile.mkdtemp(prefix="download-", dir=upload_folder()))
+
+
+def delete_downloads(age: float) -> None:
+    """Deletes the folders of downloads that are older than so many seconds (Gradio deletes its own copies and uploads)."""
+    for old in upload_folder().glob("download-*"):
+        with contextlib.suppress(FileNotFoundError):  # another sweep was quicker
+            if time.time() - old.stat().st_mtime > age:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def upload_folder() -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from demo.pictures import Shown
-from demo.report import report_html
+from demo.report import delete_downloads, report_html, write_report
 from demo.run_store import Run, RunStore
 from evaluation.inspection import InspectionTrace
 from tests.demo.visitors import HOSTILE
@@ -94,3 +95,14 @@ def test_what_stands_beside_a_run_is_the_owners(store: RunStore, run: Run) -> No
     with pytest.raises(InputError):
         store.beside(YOU, run.id, "alarms")
     assert json.loads((run.folder / "alarms.json").read_text()) == {"score": 0.5}
+
+
+def test_prepared_downloads_are_deleted_when_they_are_old(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    old, new = write_report(run), write_report(run)
+    os.utime(old.parent, (0, 0))
+    delete_downloads(60)
+    assert new.is_file()
+    assert not old.parent.exists()
