@@ -48,7 +48,7 @@ class InspectTab:
         self.references = reference_gallery(self.engine, "Good parts, if you have any", "references")
         with gr.Row(elem_classes="sg-pair"):
             self.product = gr.Textbox(
-                label="Product", placeholder="solar cell, screw, ...", elem_id="product", max_length=120, min_width=170
+                label="Product", placeholder="e.g. solar cell", elem_id="product", max_length=120, min_width=170
             )
             self.domain = domain_list(self.engine)
         self.questions = gr.Textbox(
