@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from evaluation.citing import citation_faults, cited_sentences
 from evaluation.content import particulars
 from evaluation.defects import concepts, concepts_of, is_named, naming, texts_to_compare
-from evaluation.inspection import Family, MLEScore
+from evaluation.inspection import Family, MLEScore, Verdict
 from evaluation.judging import LOCAL_JUDGE, JudgeRequest
 from evaluation.likeness import Embedder, Likeness, concept_glosses
 from evaluation.logic import consequence_faults, doubt_faults, played_down, reason_faults
@@ -22,10 +22,14 @@ from evaluation.questions import family_of
 from evaluation.reading import Reading, read, with_impressions
 from evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
 from evaluation.second_reader import Impression, PairReader, default_reader
+from evaluation.settling import has_right_verdict, settle, wrong_verdict
 from evaluation.stemming import stem, stems, words
+from evaluation.third_reader import ThirdReader, default_comparer
+from evaluation.token_likeness import TokenLikeness
 from evaluation.truth import Truth, asks_for_use, truth_of
 from evaluation.verdict import STRONG, SpokenVerdict, spoken_verdict
 from evaluation.weighing import Weighed, weigh
+from evaluation.witnesses import Findings, reference_of, texts_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,18 +68,30 @@ class LocalJudge:
     Args:
         embedder: turns sentences into unit vectors; None takes `knowledge.embedding.default_embedder()`.
         reader: the second reader; None takes `evaluation.second_reader.default_reader()`.
+        comparer: the third reader; None takes `evaluation.third_reader.default_comparer()`.
     """
 
     name = LOCAL_JUDGE
 
-    def __init__(self, embedder: Embedder | None = None, reader: PairReader | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder | None = None,
+        reader: PairReader | None = None,
+        comparer: ThirdReader | None = None,
+    ) -> None:
         self._embedder = embedder
         self._reader = reader
+        self._comparer = comparer
         self._glosses: dict[str, np.ndarray] = {}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
-        likeness = Likeness(self._embedder, self._glosses)
+        cases, likeness, tokens = self.prepare(requests)
+        return [self._score(case, likeness, tokens) for case in cases]
+
+    def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], Likeness, TokenLikeness]:
+        """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""
+        likeness, tokens = Likeness(self._embedder, self._glosses), TokenLikeness()
         reader = self._reader or default_reader()
         impressions = reader.read([one.question for one in requests], [one.answer for one in requests])
         cases = [
@@ -90,22 +106,64 @@ class LocalJudge:
             for request, impression in zip(requests, impressions, strict=True)
         ]
         likeness.prepare(_texts(cases))
+        tokens.prepare(text for case in cases for text in texts_of(case.request, case.truth))
         # Only the lexicon's own sentences are kept from call to call: answers come and go, these never change.
         self._glosses = self._glosses or likeness.vectors_of(
             gloss for entry in concept_glosses().values() for gloss in entry
         )
-        return [self._score(case, likeness) for case in cases]
+        return cases, likeness, tokens
 
-    def _score(self, case: Case, likeness: Likeness) -> MLEScore:
+    def _score(self, case: Case, likeness: Likeness, tokens: TokenLikeness) -> MLEScore:
         if case.truth.state is None:
             return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
-        reading = with_impressions(case.reading, likeness)
-        verdict = spoken_verdict(reading, case.truth.yes_means, case.use_asked, frozenset(stems(case.request.question)))
-        if verdict.state is None and not reading.undecided and points_at_something(case, likeness):
-            verdict = replace(verdict, state="anomalous", by_words="anomalous", bad=case.request.answer)
-        weighed = weigh(verdict, reading, case.truth, case.impression)
-        faults = find_faults(replace(case, reading=reading), weighed, likeness)
-        return _as_score(faults, placed=case.truth.state == "normal" or bool(case.truth.cells))
+        case, found = findings(case, likeness)
+        if reference_of(case.request, case.truth) is None:
+            faults = find_faults(case, found.weighed, likeness)
+        else:
+            comparison = (self._comparer or default_comparer()).compare(found, tokens)
+            if has_right_verdict(found, comparison):
+                faults = settle(found, comparison)
+            else:
+                other = with_other_state(found.weighed, case.truth)
+                faults = wrong_verdict(found, comparison, find_faults(case, other, likeness))
+        return score_of(faults, case.truth)
+
+
+def findings(case: Case, likeness: Likeness) -> tuple[Case, Findings]:
+    """The case with its clauses heard, and all that rules and second reader find in the answer."""
+    reading, truth, request = with_impressions(case.reading, likeness), case.truth, case.request
+    spoken = spoken_verdict(reading, truth.yes_means, case.use_asked, frozenset(stems(request.question)))
+    if spoken.state is None and not reading.undecided and points_at_something(case, likeness):
+        spoken = replace(spoken, state="anomalous", by_words="anomalous", bad=request.answer)
+    weighed = weigh(spoken, reading, truth, case.impression)
+    case = replace(case, reading=reading)
+    right = weighed
+    if weighed.verdict.state != truth.state:
+        verdict = replace(weighed.verdict, state=truth.state, by_polar=None, by_words=truth.state)
+        right = replace(weighed, verdict=verdict, overruled=True)
+    named = None
+    if is_named(truth.defect):
+        named = naming(reading, truth, likeness, request.question, request.object)
+    return case, Findings(
+        request=request,
+        reading=reading,
+        truth=truth,
+        impression=case.impression,
+        spoken=spoken,
+        weighed=weighed,
+        faults=tuple(find_faults(case, right, likeness)),
+        named=named,
+        sounds=tuple(likeness.impression(clause.text) for clause in reading.clauses),
+    )
+
+
+def with_other_state(weighed: Weighed, truth: Truth) -> Weighed:
+    """The weighed verdict where the answer is found not to give the right one (a wrong or absent one stays as it is)."""
+    if weighed.verdict.state != truth.state:
+        return weighed
+    state: Verdict = "normal" if truth.state == "anomalous" else "anomalous"
+    verdict = replace(weighed.verdict, state=state, by_polar=None, by_words=state)
+    return replace(weighed, verdict=verdict, overruled=True)
 
 
 def points_at_something(case: Case, likeness: Likeness) -> bool:
@@ -135,7 +193,9 @@ def _texts(cases: Sequence[Case]) -> list[str]:
     return texts
 
 
-def _as_score(faults: list[Fault], placed: bool) -> MLEScore:
+def score_of(faults: list[Fault], truth: Truth) -> MLEScore:
+    """The levels and reasons that faults come to by the rubric; no level for a place that is not known."""
+    placed = truth.state == "normal" or bool(truth.cells)
     levels: dict[Dimension, int | None] = {}
     reasons: list[str] = []
     for dimension in DIMENSIONS:

@@ -32,11 +32,20 @@ class FaultRule:
 
 @dataclass(frozen=True)
 class Rubric:
-    """The whole rubric; `text()` is how a language model is told it."""
+    """The whole rubric; `text()` is how a language model is told it.
+
+    Attributes:
+        version: of the rubric.
+        dimensions: the three dimensions.
+        faults: every kind of fault, by name.
+        ladder: for the part's state, faults by how little an answer tells of what the gold answer tells: each counts below
+            its number (0 to 1).
+    """
 
     version: int
     dimensions: dict[Dimension, RubricDimension]
     faults: dict[str, FaultRule]
+    ladder: dict[str, tuple[tuple[float, str], ...]]
 
     def text(self) -> str:
         """The rubric in plain words, level 5 first."""
@@ -72,6 +81,9 @@ def load_rubric() -> Rubric:
         version=raw["version"],
         dimensions={name: RubricDimension(**raw["dimensions"][name]) for name in DIMENSIONS},
         faults={name: FaultRule(**rule) for name, rule in raw["faults"].items()},
+        ladder={
+            state: tuple((step["below"], step["fault"]) for step in steps) for state, steps in raw["ladder"].items()
+        },
     )
 
 

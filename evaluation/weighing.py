@@ -90,14 +90,15 @@ def _state(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: I
 
 def _weight(verdict: SpokenVerdict, reading: Reading, truth: Truth) -> float:
     """What the rules' verdict weighs against the second reader."""
-    if _denies_the_defect(reading, truth):
+    if denies_the_defect(reading, truth):
         return DENIED
     if verdict.by_polar is not None:
         return BY_POLAR
     return BY_WORDS if max(verdict.good_weight, verdict.bad_weight) >= PLAIN else BY_WORDS / 2
 
 
-def _denies_the_defect(reading: Reading, truth: Truth) -> bool:
+def denies_the_defect(reading: Reading, truth: Truth) -> bool:
+    """Whether an answer denies the very defect that is there, and reports no other."""
     right = concepts_of(truth.defect or "")
     if truth.topical or reading.polar is not None or reading.asserted("bad"):
         return False

@@ -1,0 +1,270 @@
+"""Fits `evaluation/third_reader.yaml`: what each witness weighs when an answer is compared with the gold answer.
+
+    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/third_reader.yaml
+    python -m benchmarks.train_judge_weights --keep FOLDER --each     every pool judged by weights fitted without it
+
+Three linear models by penalised maximum likelihood (logistic and softmax, L-BFGS): is the verdict right; and on defective
+and on normal parts, does an answer with the right verdict tell the gold answer's particulars, too few, or others? The rank in a
+pool says it: best to worst they are the full answer, the vague one, the right verdict with wrong particulars, the wrong
+verdict. To the pools come two made answers a line: the gold answer copied, and copied with its yes or no turned round.
+
+The verdict's weights are fitted on pools that the second reader has not been trained on, since it is surer of itself on the
+others; the content's weights on all. `--keep` holds what was found in each pool (`PICKLE`), which takes most of the time: about
+three minutes on one idle core; the fit takes seconds and has no chance in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evaluation.judging import JudgeRequest
+    from evaluation.third_reader import ThirdReader
+    from evaluation.witnesses import Findings
+
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+UNSEEN = ("third", "training_a", "training_b")
+POOLS = (*UNSEEN, "second", "fourth", "training", "first")
+VERDICT_PENALTY, CONTENT_PENALTY = 10.0, 20.0
+COPY, TURNED = -1, -2
+OPENING = re.compile(r"^(yes|no)\b[\s,.;:-]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer with its witnesses.
+
+    Attributes:
+        line: number of its line in the pool.
+        rank: 0 (best) to the last; COPY for the gold answer itself, TURNED for the gold answer with the verdict turned.
+        last: whether it has the wrong verdict.
+        found: what rules and second reader find in it.
+        verdict, content: its witnesses.
+        before: mean level without the third reader.
+        wrong: mean level if its verdict is taken to be wrong.
+    """
+
+    line: int
+    rank: int
+    last: bool
+    found: Findings
+    verdict: dict[str, float]
+    content: dict[str, float]
+    before: float
+    wrong: float
+
+
+@dataclass
+class Pool:
+    """One writer's answers."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+
+
+# ------------------------------------------------------------------------------------------------------------ witnesses
+
+
+def copies(gold: Any) -> list[tuple[int, str]]:
+    """The gold answer as it is, and with its yes or no turned round."""
+    opening = OPENING.match(gold.reference_answer or "")
+    if not opening:
+        return []
+    rest = gold.reference_answer[opening.end() :]
+    turned = "No" if opening.group(1).lower() == "yes" else "Yes"
+    return [(COPY, gold.reference_answer)] + ([(TURNED, f"{turned}. {rest}")] if len(rest) > 2 else [])
+
+
+def find(name: str) -> Pool:
+    """Reads a pool and finds the witnesses of every answer."""
+    return Pool(name, rows_of(*answers(name)))
+
+
+def answers(name: str) -> tuple[list[tuple[int, int, bool]], list[JudgeRequest]]:
+    """All answers of a pool, and the copies of its gold answers, each with its line, its rank and whether it is wrong."""
+    from evaluation.rank import requests_of
+    from evaluation.ranked import read_ranked
+
+    path = DATA / f"ranked_{name}.jsonl"
+    wanted, requests = [], []
+    for number, line in enumerate(read_ranked(path)):
+        asked = requests_of(line, path.parent)
+        for rank, request in enumerate(asked):
+            wanted.append((number, rank, rank == len(asked) - 1))
+            requests.append(request)
+        for rank, text in copies(line.gold) if name in UNSEEN else []:
+            wanted.append((number, rank, rank == TURNED))
+            requests.append(replace(asked[0], answer=text))
+    return wanted, requests
+
+
+def rows_of(wanted: Sequence[tuple[int, int, bool]], requests: Sequence[JudgeRequest]) -> list[Row]:
+    """The witnesses of answers; those that cannot be compared with a gold answer are left out."""
+    from evaluation.judge_local import LocalJudge, find_faults, findings, score_of, with_other_state
+    from evaluation.witnesses import content_witnesses, reference_of, verdict_witnesses
+
+    cases, likeness, tokens = LocalJudge().prepare(requests)
+    rows = []
+    for (number, rank, last), one in zip(wanted, cases, strict=True):
+        if one.truth.state is None or reference_of(one.request, one.truth) is None:
+            continue
+        case, found = findings(one, likeness)
+        before, wrong = (
+            score_of(find_faults(case, weighed, likeness), case.truth).mean or 0.0
+            for weighed in (found.weighed, with_other_state(found.weighed, case.truth))
+        )
+        verdict, content = verdict_witnesses(found, tokens), content_witnesses(found, tokens)
+        rows.append(Row(number, rank, last, found, verdict, content, before, wrong))
+    return rows
+
+
+def kept(name: str, folder: Path | None) -> Pool:
+    """What was found in a pool, from the folder where it has been kept."""
+    file = folder / f"{name}.pickle" if folder else None
+    if file and file.exists():
+        return pickle.loads(file.read_bytes())  # written by this script alone
+    pool = find(name)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(pool))
+    print(f"{name}: {len(pool.rows)} answers", flush=True)
+    return pool
+
+
+# ------------------------------------------------------------------------------------------------------------------ fit
+
+
+def softmax_fit(rows: np.ndarray, classes: np.ndarray, penalty: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (witnesses, count) and biases (count) of a softmax model with a squared penalty on the weights."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    wanted = np.eye(count)[classes]
+    width = rows.shape[1]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = flat[: width * count].reshape(width, count), flat[width * count :]
+        odds = rows @ weights + bias
+        odds -= odds.max(axis=1, keepdims=True)
+        logs = odds - np.log(np.exp(odds).sum(axis=1, keepdims=True))
+        off = np.exp(logs) - wanted
+        value = -(wanted * logs).sum() + 0.5 * penalty * (weights**2).sum()
+        return float(value), np.concatenate([(rows.T @ off + penalty * weights).ravel(), off.sum(axis=0)])
+
+    found = minimize(loss, np.zeros(count * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return found[: width * count].reshape(width, count), found[width * count :]
+
+
+def linear(witnesses: Sequence[dict[str, float]], classes: Sequence[int], penalty: float, count: int) -> dict[str, Any]:
+    """A fitted model as it is shipped: bias and weights by name, for witnesses as they come (not standardised)."""
+    import numpy as np
+
+    names = list(witnesses[0])
+    rows = np.array([[one[name] for name in names] for one in witnesses], dtype=float)
+    middle, spread = rows.mean(axis=0), rows.std(axis=0)
+    spread[spread < 1e-6] = 1e6  # a witness that never differs says nothing
+    weights, bias = softmax_fit((rows - middle) / spread, np.asarray(classes), penalty, count)
+    weights = weights / spread[:, None]
+    bias = bias - middle @ weights
+    if count == 2:
+        weights, bias = weights[:, 1:] - weights[:, :1], bias[1:] - bias[:1]
+    return {
+        "bias": [round(float(one), 4) for one in bias],
+        "weights": {name: [round(float(one), 4) for one in row] for name, row in zip(names, weights, strict=True)},
+    }
+
+
+def fit(pools: Sequence[Pool]) -> dict[str, Any]:
+    """All weights, as `third_reader.yaml` holds them."""
+    unseen = [row for pool in pools if pool.name in UNSEEN for row in pool.rows]
+    verdict = linear([row.verdict for row in unseen], [int(not row.last) for row in unseen], VERDICT_PENALTY, 2)
+    content = {}
+    for state in ("anomalous", "normal"):
+        rows = [row for pool in pools for row in pool.rows if row.found.truth.state == state and not row.last]
+        classes = [0 if row.rank == COPY else min(2, row.rank) for row in rows]
+        content[state] = linear([row.content for row in rows], classes, CONTENT_PENALTY, 3)
+    return {"verdict": verdict, "content": content}
+
+
+# -------------------------------------------------------------------------------------------------------------- measure
+
+
+def mean_of(row: Row, reader: ThirdReader) -> float:
+    """Mean level of an answer, judged with a third reader."""
+    from evaluation.judge_local import score_of
+    from evaluation.settling import has_right_verdict, is_hard_to_make_out, settle
+    from evaluation.third_reader import Comparison, softmax
+
+    right = round(reader.verdict(row.verdict)[0], 2)
+    chances = softmax(reader.content[str(row.found.truth.state)](row.content))
+    comparison = Comparison(right, *(round(one, 2) for one in chances))
+    if not has_right_verdict(row.found, comparison):
+        placed = row.found.truth.state == "normal" or bool(row.found.truth.cells)
+        # `wrong_verdict` takes the place one level up, which is a third of a level of the mean.
+        return row.wrong + (1 / 3 if placed and is_hard_to_make_out(row.found, comparison) else 0.0)
+    mean = score_of(settle(row.found, comparison), row.found.truth).mean
+    return mean if mean is not None else 0.0
+
+
+def order(rows: Sequence[Row], means: Sequence[float]) -> dict[str, Any]:
+    """Pairwise figures of a pool; made answers are left out."""
+    from evaluation.rank import figures, pairs_of
+
+    lines: dict[int, list[float]] = {}
+    for row, mean in zip(rows, means, strict=True):
+        if row.rank >= 0:
+            lines.setdefault(row.line, []).append(mean)
+    return figures(pairs_of(list(lines.values())))
+
+
+def measure(pools: Sequence[Pool]) -> None:
+    """Every pool judged by weights that were fitted without it, beside the judge without a third reader."""
+    from evaluation.third_reader import reader_from
+
+    print("pool: before (all / adjacent) -> after; verdicts read rightly; turned copies that pass")
+    for pool in pools:
+        reader = reader_from(fit([other for other in pools if other is not pool]))
+        means = [mean_of(row, reader) for row in pool.rows]
+        one, two = order(pool.rows, [row.before for row in pool.rows]), order(pool.rows, means)
+        rows = [row for row in pool.rows if row.rank >= 0]
+        right = sum((reader.verdict(row.verdict)[0] > 0) != row.last for row in rows) / len(rows)
+        turned = [mean for row, mean in zip(pool.rows, means, strict=True) if row.rank == TURNED]
+        passed = sum(mean > 2.5 for mean in turned)
+        cells = [f"{entry[key]['value']:.3f}" for entry in (one, two) for key in ("pairwise_all", "pairwise_adjacent")]
+        print(
+            f"{pool.name}: {cells[0]} / {cells[1]} -> {cells[2]} / {cells[3]}; {right:.3f}; {passed} of {len(turned)}"
+        )
+
+
+def main() -> None:
+    """Fits the weights on all pools and writes them, or measures each pool with weights fitted without it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="folder that holds what was found in the pools")
+    parser.add_argument("--out", type=Path, help="file to write, .yaml")
+    parser.add_argument("--each", action="store_true", help="judge every pool by weights fitted without it")
+    wanted = parser.parse_args()
+    import torch
+    import yaml
+
+    torch.set_num_threads(1)
+    pools = [kept(name, wanted.keep) for name in POOLS]
+    if wanted.each:
+        measure(pools)
+    if wanted.out:
+        head = "# Weights of the third reader, by witness; written by benchmarks/train_judge_weights.py.\n"
+        text = yaml.safe_dump(json.loads(json.dumps(fit(pools))), sort_keys=False, default_flow_style=None, width=120)
+        wanted.out.write_text(head + text, encoding="utf-8")
+        print(f"written: {wanted.out}")
+
+
+if __name__ == "__main__":
+    main()
