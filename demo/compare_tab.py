@@ -131,8 +131,10 @@ class CompareTab:
         self.message = gr.HTML(render.notice_html(hint, "plain"), elem_id="cmp-message")
         self.table = gr.HTML(elem_id="cmp-table", visible=False)
         with gr.Row(equal_height=False):
-            self.left = gr.HTML(elem_id="cmp-left", min_width=300)
-            self.right = gr.HTML(elem_id="cmp-right", min_width=300)
+            with gr.Column(min_width=300):
+                self.left = gr.HTML(elem_id="cmp-left")
+            with gr.Column(min_width=300):
+                self.right = gr.HTML(elem_id="cmp-right")
         self._wire()
         del token  # comparisons are not kept
 

@@ -84,7 +84,7 @@ class InspectTab:
         self.answers = gr.HTML(elem_id="answers", visible=False)
         self.facts_shown = gr.HTML(elem_id="facts", visible=False)
         self.alarms = FalseAlarmPanel(self.engine, self.run)
-        self.report = gr.DownloadButton("Save as report (HTML)", elem_id="report", visible=False)
+        self.report = gr.DownloadButton("Save report (HTML)", elem_id="report", visible=False)
 
     def _wire(self, token: gr.BrowserState) -> None:
         inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,

@@ -30,7 +30,7 @@ class RunsTab:
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 self.words = gr.Textbox(
-                    label="Search", placeholder="product, defect, words of an answer", elem_id="runs-words",
+                    label="Search", placeholder="product, defect, words", elem_id="runs-words",
                     max_length=200,
                 )  # fmt: skip
                 self.verdict = gr.Radio(VERDICTS, value="", label="Verdict")
@@ -38,7 +38,7 @@ class RunsTab:
                 self.note = gr.HTML(elem_id="runs-note")
             with gr.Column(scale=8, min_width=300):
                 with gr.Row(visible=False) as self.verbs:
-                    self.report = gr.DownloadButton("Save as report (HTML)", elem_id="runs-report", min_width=160)
+                    self.report = gr.DownloadButton("Save report (HTML)", elem_id="runs-report", min_width=160)
                     self.delete = gr.Button("Delete this run", variant="stop", elem_id="runs-delete", min_width=120)
                 self.shown = gr.HTML(render.notice_html("Choose a run to see it again.", "plain"), elem_id="runs-shown")
         asked = [self.words, self.verdict, token]
