@@ -27,6 +27,10 @@ REPORTED = 0.6
 RIGHT = 0.75
 """From so much on, what is told is what is there."""
 
+PLAIN = 0.95
+"""From so much on, even a known word for another defect, at the place of the right one, is taken for the right one."""
+_ANOTHER = frozenset({"wrong-defect", "false-reason"})
+_PLACES = frozenset({"no-place", "wrong-place", "beside-place", "mixed-place"})
 _OTHER = frozenset(
     {
         "wrong-defect",
@@ -38,15 +42,13 @@ _OTHER = frozenset(
         "invented-defect",
         "invented-anywhere",
         "tolerated-defect",
-        "contradiction",
-        "opposite-reason",
         "wrong-consequence",
         "split-state",
         "split-verdict",
         "unsupported-place",
     }
 )
-"""Faults that say: it tells something else than what is there."""
+"""Faults that say: it tells something else than what is there. Contradictions are not among them: they stand."""
 _FEW = frozenset(
     {
         "no-place",
@@ -78,6 +80,8 @@ def settle(found: Findings, comparison: Comparison) -> list[Fault]:
     fallen = (_OTHER if told > (REPORTED if normal else ALIKE) else frozenset()) | (
         _FEW if told > RIGHT else frozenset()
     )
+    if _names_another(found) and told < PLAIN:
+        fallen = fallen - _ANOTHER
     faults = _without(found.faults, fallen)
     steps = load_rubric().ladder[str(found.truth.state)]
     right = found.truth.defect or reference_of(found.request, found.truth) or "the defect"
@@ -86,6 +90,12 @@ def settle(found: Findings, comparison: Comparison) -> list[Fault]:
         truth = place if load_rubric().faults[name].dimension == "localisation" else right
         faults.append(Fault.of(name, named=_told(found), truth=truth))
     return faults
+
+
+def _names_another(found: Findings) -> bool:
+    """Whether a known word names another defect at the very place of the right one: a stain is no scratch."""
+    placed = bool(found.truth.cells) and not _PLACES & {fault.name for fault in found.faults}
+    return placed and found.named is not None and found.named.known
 
 
 def wrong_verdict(found: Findings, comparison: Comparison, faults: Iterable[Fault]) -> list[Fault]:

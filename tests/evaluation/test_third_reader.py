@@ -156,6 +156,8 @@ class TestSettling:
 
     def test_a_verdict_that_nobody_hears_must_be_plain(self) -> None:
         found, _ = found_in("asdf qwer zxcv")
+        verdict = replace(found.weighed.verdict, state=None)
+        found = replace(found, weighed=replace(found.weighed, verdict=verdict))
         assert not has_right_verdict(found, Comparison(0.5, 1.0, 0.0, 0.0))
         assert has_right_verdict(found, Comparison(3.0, 1.0, 0.0, 0.0))
 
