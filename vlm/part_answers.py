@@ -23,6 +23,12 @@ State = Literal["normal", "anomalous"]
 OnText = Callable[[int, int, str], None]
 """Is given the numbers of part and question, and a new piece of its answer."""
 
+FEW_ROWS = 8
+"""Answers up to which a batch is written in one go: with so few, a row that ended costs next to nothing."""
+
+TURN = 4
+"""Tokens after which answers that have ended leave a larger batch."""
+
 
 @dataclass(frozen=True)
 class PartQuery:
@@ -245,7 +251,17 @@ class _Rows:
     def go_on(self, openings: Sequence[str], max_new_tokens: int, told: _Pieces | None = None) -> list[str]:
         """What the model says after the given first words of each row."""
         self._add([self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in openings])
-        made = self.model.generate(
+        start = self.ids.shape[1]
+        if told is not None or len(openings) <= FEW_ROWS:
+            made: list[list[int]] = self._generate(max_new_tokens, told)[:, start:].tolist()
+        else:
+            made = self._by_turns(max_new_tokens)
+        texts = self.processor.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _generate(self, max_new_tokens: int, told: _Pieces | None = None) -> torch.Tensor:
+        """Ids of all rows with what the model adds to them."""
+        made: torch.Tensor = self.model.generate(
             input_ids=self.ids,
             attention_mask=self.mask,
             past_key_values=self.cache,
@@ -254,8 +270,29 @@ class _Rows:
             state_first=False,
             streamer=told,
         )
-        texts = self.processor.tokenizer.batch_decode(made[:, self.ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return made
+
+    def _by_turns(self, max_new_tokens: int) -> list[list[int]]:
+        """New tokens of each row, a few at a time; rows that have ended leave the batch and cost nothing more."""
+        import torch
+
+        ends = self.model.generation_config.eos_token_id
+        stops = {ends} if isinstance(ends, int) else set(ends or ())
+        made: list[list[int]] = [[] for _ in self.ids]
+        rows = list(range(len(made)))
+        while rows and (left := max_new_tokens - max(map(len, made))) > 0:
+            before = self.ids.shape[1]
+            self.ids = self._generate(min(TURN, left))
+            fresh = self.ids[:, before:].tolist()
+            for row, own in zip(rows, fresh, strict=True):
+                made[row] += own
+            going = [place for place, own in enumerate(fresh) if not stops.intersection(own)]
+            kept = torch.tensor(going, dtype=torch.long, device=self.ids.device)
+            self.mask = torch.cat((self.mask, torch.ones_like(self.ids[:, before:])), dim=1)[kept]
+            self.ids = self.ids[kept]
+            self.cache.batch_select_indices(kept)
+            rows = [rows[place] for place in going]
+        return made
 
 
 class _Pieces:
