@@ -155,7 +155,7 @@ def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, li
     """The PEFT model that is trained, its processor, and the name of its base."""
     import torch
 
-    from alignment.sft_trainer import with_lora
+    from alignment.sft_trainer import opened, with_lora
     from vlm.backends import UNTUNED
     from vlm.checkpoint import EMBEDDED_BASE, base_model, is_checkpoint, load_checkpoint
 
@@ -163,7 +163,9 @@ def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, li
         tuned, processor, settings = load_checkpoint(Path(run.model), merge=False)
         tuned.get_base_model().config.calibration = calibration
         processor.facts = run.facts
-        return tuned, processor, settings["base"]
+        # As below: small steps would be rounded away.
+        tuned.get_base_model().fusion.float()
+        return opened(tuned, args.train_evidence), processor, settings["base"]
     base = EMBEDDED_BASE if run.model == UNTUNED else run.model
     model, processor = base_model(
         base, {"calibration": calibration, "evidence": "gated"}, {"facts": run.facts}, torch.bfloat16

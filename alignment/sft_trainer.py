@@ -35,7 +35,16 @@ def with_lora(model: Any, rank: int, train_evidence: bool = False) -> Any:
     settings = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, modules_to_save=[FUSION]
     )
-    tuned = get_peft_model(model, settings)
+    return opened(get_peft_model(model, settings), train_evidence)
+
+
+def opened(tuned: Any, train_evidence: bool) -> Any:
+    """A PEFT model whose own new parts are open to training, and the say of the evidence only where it is asked for.
+
+    Args:
+        tuned: made now, or loaded with its adapter to be trained on.
+        train_evidence: whether the say of the evidence in the verdict is trained too.
+    """
     for name, parameter in tuned.named_parameters():
         if "state_evidence" in name:
             parameter.requires_grad_(train_evidence and "modules_to_save" in name)

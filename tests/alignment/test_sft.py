@@ -17,8 +17,10 @@ from alignment.features import SightCache  # noqa: E402
 from alignment.labelled import Picture, drawn_parts  # noqa: E402
 from alignment.sft_config import Stage1Config  # noqa: E402
 from alignment.sft_data import PartBatches, _told, batches_of, packed, part_tasks  # noqa: E402
+from alignment.sft_run import Stage1Run, starting_model  # noqa: E402
 from alignment.sft_trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
 from alignment.stage1_data import Stage1Example  # noqa: E402
+from vlm.checkpoint import shipped  # noqa: E402
 from vlm.errors import InputError  # noqa: E402
 from vlm.sage_inputs import Sight  # noqa: E402
 
@@ -163,6 +165,16 @@ class TestTraining:
         for name, value in run.model.named_parameters():
             if name in before:
                 assert torch.equal(value, before[name]), name
+
+    def test_going_on_from_a_checkpoint_leaves_the_say_of_the_evidence_alone(self, tmp_path):
+        run = Stage1Run(model=str(shipped("sage-tiny")), out=tmp_path)
+        args = Stage1Config(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+        model, _, _ = starting_model(run, args, CALIBRATION)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert any("lora_B" in name for name in trained)
+        assert not any("state_evidence" in name for name in trained)
+        # In bfloat16 the small steps of a second training would be rounded away.
+        assert {p.dtype for name, p in trained.items() if "fusion" in name} == {torch.float32}
 
     def test_settings_that_make_no_sense_are_refused(self, tmp_path):
         with pytest.raises(InputError, match="soft, hard or none"):
