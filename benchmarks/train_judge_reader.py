@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
-POOLS = ("first", "second", "development", "fourth", "training")
+POOLS = ("first", "second", "development", "third", "fourth", "training", "training_a", "training_b")
 UNKNOWN = -1.0
 RANK, TOP, WIDTH, OUTPUTS = 16, 3, 384, 3
 EPOCHS, BATCH, RATE, MADE = 3, 32, 1.5e-3, 2500
