@@ -59,7 +59,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--headline", action="store_true", help="the headline categories of dev or test")
     parser.add_argument("--per-class", type=int, default=20, help="good and defective images a measured category")
     parser.add_argument("--limit", type=int, help="at most so many measured images in all")
-    parser.add_argument("--held-out", type=int, default=5, help="good and defective images a category for reward accuracy")
+    parser.add_argument(
+        "--held-out", type=int, default=5, help="good and defective images a category for reward accuracy"
+    )
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--arms", default=DEFAULT_ARMS, help="separated by semicolons: " + "; ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ DEFAULT_DIMENSIONS = 384
 
 _DEFAULT_TOKENS = 256
 """Longest input of all-MiniLM-L6-v2 in tokens, from its sentence_bert_config.json; the rest is cut off."""
+
+_REMEMBERED = 4096
+"""Sentences whose vectors are remembered, 6 MB."""
 
 _BATCH_TOKENS = 2048
 """Tokens (padding included) in one forward pass: beyond it larger batches gain nothing on a CPU."""
@@ -54,9 +58,10 @@ class SentenceEmbedder:
         else:
             self._encoder = _SentenceTransformer(name, device)
         self.dimensions: int = self._encoder.dimensions
+        self._known: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds sentences.
+        """Embeds sentences. The last few thousand are remembered: parts of one product bring the same ones again.
 
         Args:
             texts: any number of sentences, in any order and of any length (tokens past the model's limit are cut off).
@@ -72,7 +77,21 @@ class SentenceEmbedder:
             return np.zeros((0, self.dimensions), dtype=np.float32)
         # Fast tokenisers keep their padding settings inside, so two threads must not use one at the same moment.
         with self._lock:
-            return self._encoder.encode(list(texts))
+            missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+            found = dict(zip(missing, self._encoder.encode(missing), strict=True)) if missing else {}
+            vectors = np.stack([found[text] if text in found else self._known[text] for text in texts])
+            self._remember(texts, vectors)
+        return vectors
+
+    def _remember(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Keeps the vectors of sentences that came last; a whole corpus is nothing to remember."""
+        if len(texts) > _REMEMBERED:
+            return
+        for text, vector in zip(texts, vectors, strict=True):
+            self._known[text] = vector.copy()
+            self._known.move_to_end(text)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
 
 
 class _MeanPooling:

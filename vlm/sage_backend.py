@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vlm.weights import Progress
 
 UNCALIBRATED = {"references": [1.0, 0.0], "builtin": [1.0, 0.0]}
-PARTS_AT_ONCE = 8
+PARTS_AT_ONCE = 16
 """Parts whose questions go through the model together: memory grows with them, speed hardly beyond."""
 
 _loading = threading.Lock()
