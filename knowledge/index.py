@@ -255,7 +255,8 @@ class VectorIndex:
                 try:
                     segments = [Segment(self.folder, SegmentInfo(*row)) for row in rows.fetchall()]
                 except FileNotFoundError as error:
-                    missing = Path(error.args[0])
+                    # The system names the file apart from its message; our own check gives the path alone.
+                    missing = Path(error.filename or error.args[0])
                     continue  # merged away by another process since we looked: look again
                 view = View(layout=layout, segments=segments, delta=Delta())
                 self._apply(view, view.changed_since)

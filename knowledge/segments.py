@@ -65,6 +65,8 @@ class Segment:
         try:
             self.index = faiss.read_index(str(paths[0]), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
+            if not paths[0].exists():  # taken away since we looked
+                raise FileNotFoundError(paths[0]) from None
             raise UnusableIndex(f"{paths[0].name} cannot be read ({str(error).splitlines()[0]})") from None
         self.rows: np.ndarray = np.load(paths[1], mmap_mode="r")
         # A copy, because deletions since the segment was written are marked in it: 4 bytes a vector.

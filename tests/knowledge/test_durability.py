@@ -1,5 +1,6 @@
 """Nothing acknowledged is ever lost: not by kill -9, not by two writers at once, not by a full disk."""
 
+import contextlib
 import json
 import os
 import resource
@@ -76,6 +77,26 @@ for group in range(60):
     assert writer.wait() == 0, writer.stderr.read()
     assert len(reader.search(query, 1000)) == 60
     reader.close()
+
+
+def test_a_segment_that_vanishes_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
+    """Another process merged it away between our look at the list and our reading of the file."""
+    import knowledge.segments
+
+    with contextlib.closing(VectorIndex(tmp_path, 8, "m", flush_at=5, background=False)) as index:
+        index.upsert([f"{n}" for n in range(10)], np.eye(10, 8, dtype=np.float32), [{"group": 0}] * 10)
+    load, failed = np.load, []
+
+    def vanished_once(path, *args, **kwargs):
+        if not failed:
+            failed.append(path)
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return load(path, *args, **kwargs)
+
+    monkeypatch.setattr(knowledge.segments.np, "load", vanished_once)
+    with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as reader:
+        assert len(reader.search(np.ones(8, dtype=np.float32), 100)) == 10
+    assert failed
 
 
 @pytest.fixture
