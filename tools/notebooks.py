@@ -103,7 +103,9 @@ def kinds(cell: Any) -> list[str]:
 
 def said(cell: Any) -> list[str]:
     """The lines that a cell prints or displays as text, without those about time: that is the machine's."""
-    texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in cell.outputs]
+    # Standard error is told apart and never stored (`standard_error`), so it is nothing to compare.
+    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in outputs]
     lines = "\n".join("".join(text) if isinstance(text, list) else text for text in texts).splitlines()
     return [" ".join(line.split()) for line in lines if line.strip() and "second" not in line]
 

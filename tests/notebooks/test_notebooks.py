@@ -159,6 +159,13 @@ class TestRunner:
         assert len(stale) == 1
         assert "stored" in stale[0]
 
+    def test_progress_on_standard_error_is_no_difference(self) -> None:
+        from nbformat import v4
+
+        bar = v4.new_output("stream", name="stderr", text="Loading weights: 100%")
+        stored = self.notebook("say()", [self.text("normal, 0.72")])
+        assert runner.differences(stored, self.notebook("say()", [bar, self.text("normal, 0.72")])) == ([], [])
+
     def test_another_picture_is_out_of_date(self) -> None:
         stored, alike, other = (self.notebook("draw()", [self.picture(grey)]) for grey in (100, 101, 160))
         assert runner.differences(stored, alike) == ([], [])
