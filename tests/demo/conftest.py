@@ -156,7 +156,9 @@ def photograph(shots: Path) -> Callable[[Visitor, str], None]:
             for width, height in ((390, 844), (800, 1180), (1600, 1000)):
                 page.set_viewport_size({"width": width, "height": height})
                 page.wait_for_function(DRAWN)
-                page.screenshot(path=shots / f"{name}-{width}-{'dark' if dark else 'light'}.png", full_page=True)
+                file = shots / f"{name}-{width}-{'dark' if dark else 'light'}.png"
+                # Colours that are still fading from one theme to the other would look like a fault of the page.
+                page.screenshot(path=file, full_page=True, animations="disabled")
                 assert not visitor.narrowest_fault(), f"{name} at {width}: {visitor.narrowest_fault()}"
         page.evaluate("document.body.classList.remove('dark')")
 
