@@ -14,7 +14,7 @@ from demo.desk import Event
 from demo.engine import Engine
 from demo.inspect_tab import checked_request
 from demo.models import different
-from demo.parts import Examples, domain_list, part_image, reference_gallery
+from demo.parts import FAILED, Examples, domain_list, part_image, reference_gallery
 from demo.story import Story
 from evaluation.inspection import InspectionRequest, InspectionTrace
 from vlm.errors import InputError, SageError
@@ -149,6 +149,7 @@ class CompareTab:
         running = self.go.click(
             self.compare, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
+        running.failure(self.failed, None, outputs, api_visibility="private", show_progress="hidden")
         self.stop.click(self.stopped, None, outputs, cancels=[running], api_visibility="private", queue=False)
 
     def compare(
@@ -187,6 +188,10 @@ class CompareTab:
     def stopped(self) -> dict[Any, Any]:
         """The page after Stop."""
         return {**self._idle(), self.message: gr.HTML(render.notice_html("Stopped.", "plain"), visible=True)}
+
+    def failed(self) -> dict[Any, Any]:
+        """The page after an error that nobody foresaw: it says so and can be used again."""
+        return {**self._idle(), self.message: gr.HTML(render.notice_html(FAILED), visible=True)}
 
     def _idle(self) -> dict[Any, Any]:
         return {self.go: gr.Button("Compare", interactive=True), self.stop: gr.Button(interactive=False)}

@@ -12,7 +12,7 @@ import gradio as gr
 from demo import render, safety
 from demo.engine import Engine, checked_settings
 from demo.false_alarms import FalseAlarmPanel
-from demo.parts import Examples, checked_picture, domain_list, part_image, reference_gallery
+from demo.parts import FAILED, Examples, checked_picture, domain_list, part_image, reference_gallery
 from demo.report import write_report
 from demo.story import Story
 from evaluation.inspection import InspectionRequest
@@ -94,6 +94,7 @@ class InspectTab:
         self.running = self.go.click(
             self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
+        self.running.failure(self.failed, None, outputs, api_visibility="private", show_progress="hidden")
         self.stop.click(self.stopped, None, outputs, cancels=[self.running], api_visibility="private", queue=False)
         self.opacity.input(
             None,
@@ -130,7 +131,9 @@ class InspectTab:
                 if event["event"] == "token" and time.monotonic() - drawn < REDRAW_SECONDS:
                     continue
                 drawn = time.monotonic()
-                yield self._changed(story, changed)
+                # Gradio takes an empty update for a missing one and ends the work with an error.
+                if update := self._changed(story, changed):
+                    yield update
             if story.trace is None or story.pictures is None:
                 raise InputError("The inspection ended without a result; try it again.")
             run = keep_run(self.engine, owner, story, asked, model)
@@ -191,6 +194,10 @@ class InspectTab:
         """The page after Stop: what was found so far stays, nothing is kept."""
         note = render.notice_html("Stopped. Nothing of this inspection was kept.", "plain")
         return {**self._idle(), self.message: gr.HTML(note, visible=True), self.steps: gr.HTML(visible=False)}
+
+    def failed(self) -> dict[Any, Any]:
+        """The page after an error that nobody foresaw: it says so and can be used again."""
+        return {**self._idle(), self.message: gr.HTML(render.notice_html(FAILED), visible=True)}
 
 
 def checked_request(

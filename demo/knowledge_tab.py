@@ -12,7 +12,7 @@ import gradio as gr
 from demo import render, safety
 from demo.documents import DOCUMENT_ENDINGS, ingestion, keep_documents
 from demo.engine import Engine
-from demo.parts import domain_list
+from demo.parts import FAILED, domain_list
 from knowledge.facts import KINDS, STATUSES, Fact, check_domain_name
 from vlm.errors import InputError, SageError
 
@@ -179,6 +179,7 @@ class KnowledgeTab:
             self.take_in, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
             trigger_mode="once", api_visibility="private",
         )  # fmt: skip
+        adding.failure(self.failed, None, outputs, show_progress="hidden", api_visibility="private")
         self.halt.click(self.halted, None, outputs, cancels=[adding], api_visibility="private", queue=False)
 
     def take_in(
@@ -224,6 +225,10 @@ class KnowledgeTab:
         """The page after Stop."""
         text = "Stopped. Facts of files that were done are kept; add the others again."
         return render.notice_html(text, "plain"), gr.update(interactive=True), gr.update(interactive=False), gr.skip()
+
+    def failed(self) -> tuple[Any, ...]:
+        """The page after an error that nobody foresaw: it says so and can be used again."""
+        return render.notice_html(FAILED), gr.update(interactive=True), gr.update(interactive=False), gr.skip()
 
     # -- statistics ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ EXAMPLES = (
     ("tile", "Tile", "ceramic tile", "ceramics"),
 )
 
+FAILED = "This failed for a reason that was not foreseen (the server's log has it); nothing was kept. Please try again."
+"""What a tab says when its work ends in an error that is none of ours; `Dependency.failure` brings it."""
+
 
 def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> gr.Image:
     """A picture field that hands over the file as it was uploaded and refuses at once what cannot be inspected."""

@@ -10,6 +10,7 @@ import gradio as gr
 
 from demo import render, safety
 from demo.engine import Engine
+from demo.parts import FAILED
 from demo.ranking import RankingStore, candidate_answers, gold_of, ranked_line
 from demo.report import download_folder
 from demo.run_store import Run
@@ -90,6 +91,7 @@ class RankTab:
         tab.select(self.bundle, token, self.download, **private)
         self.run.input(self.list_questions, [self.run, token], [self.question, self.picture], **private)
         making = self.make.click(self.answers, [self.run, self.question, token], sheet, trigger_mode="once", **private)
+        making.failure(self.failed, None, sheet, **private)
         self.halt.click(self.stopped, None, sheet, cancels=[making], queue=False, **private)
         self.save.click(
             self.keep,
@@ -172,6 +174,10 @@ class RankTab:
     def stopped(self) -> dict[Any, Any]:
         """The page after Stop."""
         return {**self._idle(), self.note: render.notice_html("Stopped.", "plain")}
+
+    def failed(self) -> dict[Any, Any]:
+        """The page after an error that nobody foresaw: it says so and can be used again."""
+        return {**self._idle(), self.note: render.notice_html(FAILED)}
 
     def _idle(self) -> dict[Any, Any]:
         return {self.make: gr.Button(interactive=True), self.halt: gr.Button(interactive=False)}

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -200,6 +200,10 @@ class ServedBackend(Completing):
                 for messages, own in zip(lists, settings, strict=True)
             ]
             try:
+                # Whichever fails first, not the first in the list: its neighbours may be slow.
+                done, _ = wait(waiting, return_when=FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
                 return [one.result() for one in waiting]
             except BaseException:
                 # Also after Ctrl-C: what waits is dropped, what runs is given up.

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,28 @@ def originals(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The demo as a user starts it, once for all tests; MCP tools included."""
+    with served("", tmp_path_factory) as started:
+        yield started
+
+
+@contextmanager
+def served(fault: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo in a process of its own, after some lines of Python that break it on purpose."""
     home, log = tmp_path_factory.mktemp("demo-home"), tmp_path_factory.mktemp("demo-log") / "log.txt"
     environment = {**os.environ, "SAGE_HOME": str(home), "SAGE_DEMO_PASSWORD": ""}
-    command = [sys.executable, "-c", "from demo.cli import main; main()", "--port", "0", "--mcp"]
+    command = [sys.executable, "-c", f"{fault}\nfrom demo.cli import main; main()", "--port", "0", "--mcp"]
     with log.open("w") as errors, subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, f"the demo did not start: {log.read_text()[-2000:]}"
-        yield Server(found.group(0), home, log)
-        process.terminate()
-        process.wait(60)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            assert found, f"the demo did not start: {log.read_text()[-2000:]}"
+            yield Server(found.group(0), home, log)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 @pytest.fixture(scope="module")

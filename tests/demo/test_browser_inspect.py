@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import pytest
 from PIL import Image
 
+from demo.engine import Engine
+from demo.inspect_tab import InspectTab
+from demo.settings import DemoSettings
+from tests.demo.conftest import served
 from tests.demo.visitors import EXAMPLES, HOSTILE, Visitor
 
 
@@ -173,3 +179,46 @@ def test_several_good_parts_give_a_false_alarm_slider(
 def test_a_dark_system_gets_a_dark_page(arrive: Callable[..., Visitor]) -> None:
     assert arrive(color_scheme="dark").page.locator("body.dark").count() == 1
     assert arrive(color_scheme="light").page.locator("body.dark").count() == 0
+
+
+BROKEN = """
+from demo.engine import Engine
+
+def submit(*_):
+    yield {"event": "started", "step": "perceive"}
+    raise RuntimeError("no trace of this may reach the page")
+
+Engine.load = lambda *_: None
+Engine.submit = submit
+"""
+
+
+def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with served(BROKEN, tmp_path_factory) as server:
+        visitor = Visitor(browser.new_page(), server)
+        page = visitor.page
+        page.goto(server.url)
+        visitor.choose_example(0)
+        for _ in range(2):
+            page.click("#inspect")
+            page.locator("#message").filter(has_text="nothing was kept").wait_for()
+            page.get_by_role("button", name="Inspect", exact=True, disabled=False).wait_for()
+        assert "RuntimeError" not in page.content()
+        assert "no trace of this" not in page.content()
+        assert "no trace of this" in server.log.read_text()
+        page.close()
+
+
+def test_an_event_that_changes_nothing_on_the_page_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio ends the work with an error when it is given an empty update."""
+    events = [{"event": "started", "step": "perceive"}, {"event": "started", "step": "review"}]
+    engine = Engine(DemoSettings())
+    monkeypatch.setattr(engine, "submit", lambda *_: iter(events))
+    with gr.Blocks():
+        tab = InspectTab(engine, gr.BrowserState(""))
+    monkeypatch.setattr(tab, "request", lambda *_: None)
+    updates = list(tab.inspect(None, None, "", "", "", True, False, "sage-tiny", "", gr.Request()))
+    assert len(updates) == 3  # begun, perceive, and that there was no result
+    assert all(updates)

@@ -353,7 +353,8 @@ class TestCancelling:
         assert time.perf_counter() - started < 5
 
     def test_a_failure_in_a_batch_does_not_wait_for_slow_neighbours(self, server: ServerProcess) -> None:
-        server.plan([{"status": 400, "text": "bad"}], default={"text": "late", "delay": 8})
+        late = {"text": "late", "delay": 8}
+        server.plan([late, late, {"status": 400, "text": "bad"}], default=late)
         started = time.perf_counter()
         with pytest.raises(BackendError, match="status 400"):
             connect(server, timeout=30.0, concurrency=4).generate_batch([QUESTION] * 4)
