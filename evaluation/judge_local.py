@@ -303,7 +303,7 @@ def _faults_on_normal(case: Case, weighed: Weighed) -> list[Fault]:
         reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
     known = _known_as_harmless(case)
     reported = [claim for claim in reported if not (claim.tolerated and concepts(claim) & known)]
-    if weighed.reports_defect and (reported or _particulars(case)):
+    if weighed.reports_defect and (reported or _particulars(case, praise=False)):
         named = next((claim.term for claim in reported if not claim.tolerated), "")
         last = reading.clauses[-1].text if reading.clauses else case.request.answer
         return [
@@ -333,10 +333,19 @@ def _thin_reason(case: Case) -> list[Fault]:
 _PRAISE = frozenset(stems("good great decent nice fine proper tidy neat"))
 
 
-def _particulars(case: Case) -> set[str]:
-    """The stems by which an answer tells something in particular; mere praise does not."""
+def _particulars(case: Case, praise: bool = True) -> set[str]:
+    """The stems by which an answer tells something in particular; mere praise does not.
+
+    Args:
+        case: the case.
+        praise: count the lexicon's words for a good state, too ("clean and undamaged"): they are a reason to pass a
+            part, but whoever reads a report of a defect into them is wrong.
+    """
     question, product = case.request.question, case.request.object
-    return {one for clause in case.reading.clauses for one in particulars(clause, question, product)} - _PRAISE
+    told = {one for clause in case.reading.clauses for one in particulars(clause, question, product)} - _PRAISE
+    if praise:
+        return told
+    return told - {one for claim in case.reading.claims if claim.stance == "good" for one in stems(claim.term)}
 
 
 def _in_order(text: str, wanted: set[str]) -> list[str]:

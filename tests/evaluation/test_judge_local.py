@@ -91,6 +91,13 @@ def test_without_gold_an_unheard_of_defect_is_doubted(score: Callable[..., MLESc
     assert score("False. It is mouldy.", gold=None, **evidence).type == 4
 
 
+def test_praise_is_no_report_of_a_defect(score: Callable[..., MLEScore]) -> None:
+    evidence = {"evidence_verdict": "normal", "object": "ceramic tile"}
+    asked = "Is this part free of visible flaws, and if not, what is wrong with it and where?"
+    assert score("Yes. The ceramic tile is clean and undamaged.", asked, gold=None, **evidence).mean == 5.0
+    assert score("Yes. The ceramic tile is clean, with a chip at the left.", asked, gold=None, **evidence).type == 2
+
+
 def test_a_mask_decides_about_state_and_place(score: Callable[..., MLEScore]) -> None:
     mask = np.zeros((60, 60), bool)
     mask[50:55, 50:55] = True
