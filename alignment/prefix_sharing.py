@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from vlm.placeholders import last_places
+
 PADDING = -1
 """Owner of a token that only fills up the batch."""
 
@@ -167,7 +169,8 @@ def _one_pass(
     """Log-probabilities from one forward pass; without `square` every row holds one answer and a plain mask does."""
     inputs = sequence_inputs(model, prompt, ids, owners, square)
     kept = ids.shape[1] + 1
-    logits = call(**inputs, use_cache=False, logits_to_keep=kept).logits[:, -kept:].float()
+    places = last_places(kept, inputs["input_ids"])
+    logits = call(**inputs, use_cache=False, logits_to_keep=places).logits[:, -kept:].float()
     # An answer's first token is told by the prompt's last one, which is the first that was kept.
     columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     source = columns.masked_fill(first_tokens(owners), 0)

@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOu
 from vlm.comparison import distinct_patches, patch_similarity
 from vlm.configuration_sage import SageConfig
 from vlm.fusion import mean_of_tokens, rare_patches
-from vlm.placeholders import flat_rows, project_rows, vectors_at
+from vlm.placeholders import flat_rows, last_places, project_rows, vectors_at
 from vlm.sage_modules import SageFusion, start_weights
 from vlm.state_word import StateWordFirst, answer_starts
 
@@ -280,7 +280,7 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
                 past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
                 use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
+                logits_to_keep=last_places(logits_to_keep, input_ids if input_ids is not None else inputs_embeds),
                 return_dict=True,
                 **images,
                 **_accepted(self.base, inputs),

@@ -250,6 +250,22 @@ class TestBatches:
             torch.testing.assert_close(model(**alone).logits[0], logits[row, -length:], rtol=1e-4, atol=1e-5)
             assert torch.equal(model.generate(**alone, max_new_tokens=6, do_sample=False)[0, length:], said[row])
 
+    def test_last_places_are_the_same_and_a_frozen_output_layer_is_not_copied_for_each_row(self):
+        """A slice of several rows made `matmul` expand the frozen layer: most of the time and memory of a batch."""
+        model, processor = make()
+        model.requires_grad_(False)
+        inputs = batch(processor)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        with torch.no_grad(), torch.profiler.profile(record_shapes=True) as profile:
+            last = model(**inputs, logits_to_keep=2).logits
+        assert torch.allclose(last, model(**inputs).logits[:, -2:], atol=1e-5)
+        copied = [
+            event.input_shapes
+            for event in profile.events()
+            if event.name == "aten::bmm" and any(vocabulary in shape for shape in event.input_shapes)
+        ]
+        assert not copied
+
     def test_beams_and_several_samples_keep_their_pictures(self, sage):
         model, processor = sage
         inputs = batch(processor, evidence=[3.0, -3.0])
