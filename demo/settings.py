@@ -58,6 +58,9 @@ class DemoSettings:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
         if bool(self.user) != bool(self.password):
             raise InputError(f"A login needs both a name and a password: give --user NAME and set {PASSWORD_VARIABLE}.")
+        if self.mcp and self.user:
+            # Gradio's MCP server calls its own page without anybody's login: behind a password no tool would work.
+            raise InputError("MCP tools cannot ask for a password yet; leave out either --mcp or --user.")
 
     @property
     def models(self) -> list[str]:

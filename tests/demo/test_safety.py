@@ -123,6 +123,8 @@ def test_a_login_needs_name_and_password(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "secret" not in repr(settings)
     with pytest.raises(InputError, match="password"):
         DemoSettings(user="ann")
+    with pytest.raises(InputError, match="--mcp or --user"):
+        DemoSettings(user="ann", password="secret", mcp=True)
 
 
 def test_only_an_address_open_to_others_is_warned_of() -> None:
