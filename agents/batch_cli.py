@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
+from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
 
 if TYPE_CHECKING:
     from agents.batch import BatchSettings, BatchSummary
@@ -122,16 +122,6 @@ def check(parts: list[Part], settings: BatchSettings, references: list[Path], do
             known = sorted(info.name for info in store.domains())
         if domain not in known:
             raise InputError(f"There is no domain named {domain!r}; the domains are: {', '.join(known)}.")
-
-
-def stop_on_terminate() -> None:
-    """A polite kill (SIGTERM, as service managers send) stops a batch as Ctrl-C does."""
-    import signal
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
 
 
 def show(summary: BatchSummary) -> None:

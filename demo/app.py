@@ -30,12 +30,33 @@ TEAL = (
 """The page's one colour from light to dark, as Gradio's themes want it."""
 
 
+UPLOADS = "sage-demo-uploads-"
+
+
 def own_upload_folder() -> Path:
-    """A folder for this server's uploads that no other user of the machine can read; gone when the server ends."""
-    folder = Path(tempfile.mkdtemp(prefix="sage-demo-"))
+    """A folder for this server's uploads that no other user of the machine can read; gone when the server ends.
+
+    What servers left behind that were killed (SIGKILL, a power cut) is deleted: their number stands in the name.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
+        number = left.name.removeprefix(UPLOADS).partition("-")[0]
+        if number.isdigit() and not is_running(int(number)):
+            shutil.rmtree(left, ignore_errors=True)  # another user's folder cannot be deleted, and is none of ours
+    folder = Path(tempfile.mkdtemp(prefix=f"{UPLOADS}{os.getpid()}-"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def keep_tidy(seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.commandline import quiet_libraries, run_app
+from vlm.commandline import quiet_libraries, run_app, stop_on_terminate
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,6 +68,7 @@ def demo(
     from demo.app import launch_app
 
     share_heaps()
+    stop_on_terminate()
     launch_app(settings)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +212,22 @@ def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
         assert "no trace of this" not in page.content()
         assert "no trace of this" in server.log.read_text()
         page.close()
+
+
+def test_uploads_go_with_the_server_even_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f"sage-demo-uploads-{ended.pid}-killed"
+    own = tmp_path / f"sage-demo-uploads-{os.getpid()}-runs"
+    for folder in (left, own):
+        folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with served(BROKEN, tmp_path_factory):
+        assert not left.exists()
+        assert len(list(tmp_path.glob("sage-demo-uploads-*"))) == 2
+    assert list(tmp_path.glob("sage-demo-uploads-*")) == [own]
 
 
 def test_an_event_that_changes_nothing_on_the_page_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
