@@ -8,6 +8,9 @@ import numpy as np
 
 from vlm.places import place_of_box
 
+FOOT = 0.8
+"""Share of the threshold above which evidence is summed up to tell the main part of a picture from single peaks."""
+
 
 @dataclass(frozen=True)
 class EvidenceRegion:
@@ -33,7 +36,11 @@ def find_regions(
     reach: float = 0.35,
     min_area: float = 2e-4,
 ) -> list[EvidenceRegion]:
-    """Connected regions whose evidence exceeds a threshold somewhere, the strongest first.
+    """Connected regions whose evidence exceeds a threshold somewhere, best first.
+
+    Best are those in the part of the picture with most evidence in all (`FOOT`), then the strongest: a small peak on a glint
+    or an edge is often higher than a defect, but has less around it. On *train* and *dev* 61 % instead of 54 % of the
+    first places lie in the mask so (`benchmarks/place_trials.py`).
 
     Args:
         evidence: (H, W) map at the resolution of the picture.
@@ -53,7 +60,8 @@ def find_regions(
     height, width = evidence.shape
     low = threshold if down_to is None else min(down_to, threshold)
     labels, _ = ndimage.label(evidence > low, structure=np.ones((3, 3), int))
-    found: list[tuple[float, int, EvidenceRegion]] = []
+    main = _heaviest(evidence, threshold)
+    found: list[tuple[float, int, EvidenceRegion, bool]] = []
     for index, where in enumerate(ndimage.find_objects(labels), start=1):
         values = np.where(labels[where] == index, evidence[where], -np.inf)
         peak = float(values.max())
@@ -67,6 +75,19 @@ def find_regions(
             int(left + columns.max() + 1),
             int(top + rows.max() + 1),
         )
-        found.append((peak, len(rows), EvidenceRegion(box, place_of_box(box, width, height), round(peak, 6))))
+        inside = bool((main[where] & (values > -np.inf)).any())
+        region = EvidenceRegion(box, place_of_box(box, width, height), round(peak, 6))
+        found.append((peak, len(rows), region, inside))
     large = [entry for entry in found if entry[1] >= min_area * height * width] or found
-    return [region for _, _, region in sorted(large, key=lambda entry: -entry[0])[:limit]]
+    return [region for _, _, region, _ in sorted(large, key=lambda entry: (not entry[3], -entry[0]))[:limit]]
+
+
+def _heaviest(evidence: np.ndarray, threshold: float) -> np.ndarray:
+    """(H, W) true in the connected part above `FOOT` of the threshold that holds most evidence in all."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(evidence > FOOT * threshold, structure=np.ones((3, 3), int))
+    if not count:
+        return np.zeros(evidence.shape, bool)
+    above = np.clip(evidence - FOOT * threshold, 0, None)
+    return labels == 1 + int(np.argmax(ndimage.sum(above, labels, range(1, count + 1))))

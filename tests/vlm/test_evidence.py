@@ -209,6 +209,14 @@ class TestRegions:
         wider = find_regions(values, 0.55, down_to=0.4, reach=0.4)
         assert [region.box for region in wider] == [(20, 20, 40, 40)]
 
+    def test_a_broad_defect_comes_before_a_sharp_glint(self) -> None:
+        values = np.zeros((90, 90), np.float32)
+        values[5:9, 80:84] = 0.9
+        values[50:80, 10:40] = 0.6
+        regions = find_regions(values, 0.5)
+        assert [region.place for region in regions] == ["lower left", "upper right"]
+        assert regions[1].score == pytest.approx(0.9)
+
     def test_nothing_above_the_threshold_gives_nothing(self) -> None:
         assert find_regions(np.zeros((20, 20), np.float32), 0.1) == []
 
