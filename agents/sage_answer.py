@@ -299,7 +299,9 @@ def _answer(
         )
     else:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]
-        if question.family != "defect identification":
+        # Asked which defect and where, the model says both itself, as a rule; if it forgets the place, it is told before.
+        told = any(place in words for place in wording.places(evidence))
+        if question.family != "defect identification" or (anomalous and not told):
             parts.append(wording.finding(evidence, state["product"]))
         parts.append(words)
         if question.family == "defect diagnosis" and anomalous and not re.search(r"\b(should|must)\b", words):

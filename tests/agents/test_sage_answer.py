@@ -61,6 +61,10 @@ class TestWords:
         assert "5 of 5 answers in its words" in said.note
         assert said.warnings == []
 
+    def test_a_place_that_the_model_forgets_is_told_all_the_same(self):
+        said = made("There is a dark scratch on the valve.")
+        assert all("upper left" in answer["text"] for answer in said.answers)
+
     def test_a_part_that_is_normal_never_gets_a_defect(self):
         said = made(SCRATCH, -2.0, "normal")
         assert said.defect is None
