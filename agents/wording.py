@@ -24,7 +24,7 @@ def join(words: Sequence[str]) -> str:
 
 
 def places(evidence: EvidenceSummary) -> list[str]:
-    """The places of the strongest regions, best first, each once."""
+    """The places of the first regions, best first, each once."""
     return list(dict.fromkeys(region["place"] for region in evidence["regions"][:NAMED_REGIONS]))
 
 
@@ -45,7 +45,7 @@ def finding(evidence: EvidenceSummary, product: str | None) -> str:
 
 
 def telling(looks: Sequence[str]) -> int | None:
-    """Index of the strongest region whose look says something: the first with a tone ("dark patch"), else the first."""
+    """Index of the best region whose look says something: the first with a tone ("dark patch"), else the first."""
     toned = (index for index, look in enumerate(looks[:NAMED_REGIONS]) if look.startswith(("dark", "bright")))
     return next(toned, 0 if looks else None)
 

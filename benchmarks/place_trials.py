@@ -23,7 +23,8 @@ def ways(evidence: np.ndarray, found: Any) -> dict[str, str]:
     from scipy import ndimage
 
     height, width = evidence.shape
-    region = max(found.regions, key=lambda r: r.score)
+    strongest = sorted(found.regions, key=lambda r: -r.score)
+    region = strongest[0]
     x0, y0, x1, y1 = region.box
     inside = evidence[y0:y1, x0:x1]
     row, column = np.unravel_index(int(inside.argmax()), inside.shape)
@@ -57,7 +58,7 @@ def ways(evidence: np.ndarray, found: Any) -> dict[str, str]:
         result[f"{name}: centre of mass"] = place_of_point(column, row, width, height)
         row, column = np.unravel_index(int(np.where(labels == best, evidence, -1).argmax()), evidence.shape)
         result[f"{name}: peak"] = place_of_point(column, row, width, height)
-        within = [r for r in found.regions if _most_common(labels, r.box) == best] or found.regions
+        within = [r for r in strongest if _most_common(labels, r.box) == best] or strongest
         result[f"{name}: box of its strongest region"] = place_of_box(within[0].box, width, height)
     return result
 

@@ -228,7 +228,12 @@ class KnowledgeTab:
 
     def failed(self) -> tuple[Any, ...]:
         """The page after an error that nobody foresaw: it says so and can be used again."""
-        return render.notice_html(FAILED), gr.update(interactive=True), gr.update(interactive=False), gr.skip()
+        return (
+            render.notice_html(f"{FAILED} Facts of files that were done are kept."),
+            gr.update(interactive=True),
+            gr.update(interactive=False),
+            gr.skip(),
+        )
 
     # -- statistics ------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ EXAMPLES = (
 )
 
 FAILED = (
-    "This failed for a reason that was not foreseen (the server's log has it); nothing was kept. If the page was open for "
-    "long, choose the pictures again, for uploads are deleted after a while; else please try again."
+    "This failed for a reason that was not foreseen (the server's log has it). If the page was open for long, choose "
+    " the pictures again, for uploads are deleted after a while; else please try again."
 )
 """What a tab says when its work ends in an error that is none of ours; `Dependency.failure` brings it."""
 

@@ -206,7 +206,7 @@ def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
         visitor.choose_example(0)
         for _ in range(2):
             page.click("#inspect")
-            page.locator("#message").filter(has_text="nothing was kept").wait_for()
+            page.locator("#message").filter(has_text="was not foreseen").wait_for()
             page.get_by_role("button", name="Inspect", exact=True, disabled=False).wait_for()
         assert "RuntimeError" not in page.content()
         assert "no trace of this" not in page.content()
