@@ -7,6 +7,7 @@ Every arm makes the same number of optimiser steps on the same number of pairs. 
 wordings for training, scored by the local judge; rewards are measured on lists in held-out wordings about the categories
 that are measured. Answers are measured by `sage-eval answer` with the inspector of this project. Our own judge scores the
 training data, so the figures that decide are those that it does not set: accuracy, Acc-G, place, naming, reward accuracy.
+`--rewards-only` leaves the answers out: settings can be tried on *dev* in a tenth of the time.
 Killed at any time, the same command goes on. `--limit 4 --steps 4 --drawn 8 --seeds 1` is a quick look.
 """
 
@@ -33,7 +34,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "pairs by term, eta 0": {"pairs": "edpo", "eta": 0.0, "entropy": "term"},
     "pairs by surprisal, eta 0": {"pairs": "edpo", "eta": 0.0, "entropy": "surprisal"},
     "E-DPO, surprisal, reference-free": {"pairs": "edpo", "entropy": "surprisal", "reference_free": True},
+    "E-DPO, term, eta 5": {"pairs": "edpo", "entropy": "term", "eta": 5.0},
+    "E-DPO, surprisal, eta 0.5": {"pairs": "edpo", "entropy": "surprisal", "eta": 0.5},
+    "all pairs, eta 0": {"pairs": "all", "eta": 0.0, "entropy": "term"},
 }
+PAIRS_A_LIST = {"extreme": 1, "edpo": 2, "all": 6}
+"""Of four answers; so many questions a step make about the same number of pairs."""
 DEFAULT_ARMS = "DPO (extreme pair);E-DPO, term;E-DPO, surprisal"
 FIGURES = (
     ("accuracy", ("accuracy", "value")),
@@ -41,6 +47,8 @@ FIGURES = (
     ("place", ("place_found", "value")),
     ("naming", ("naming", "value")),
     ("reward accuracy", ("rewards",)),
+    ("reward margin", ("margin",)),
+    ("kl, held-out", ("kl",)),
     ("MLE", ("mle", "mean", "value")),
     ("SBERT", ("sbert", "value")),
 )
@@ -74,6 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--eta", type=float, default=1.0, help="of arms that name none")
     parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--rewards-only", action="store_true", help="measure rewards on held-out wordings, no answers")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -94,8 +103,11 @@ def categories(args: argparse.Namespace) -> list[str] | None:
 
 
 def cells(args: argparse.Namespace) -> list[tuple[str, int | None]]:
-    """Every model that is measured: stage 1, and each arm with each seed."""
-    return [(STAGE_1, None), *((arm, seed) for arm in args.arms.split(";") for seed in range(args.seeds))]
+    """Every model that is measured: stage 1 (it has no rewards), and each arm with each seed."""
+    return [
+        *([] if args.rewards_only else [(STAGE_1, None)]),
+        *((arm, seed) for arm in args.arms.split(";") for seed in range(args.seeds)),
+    ]
 
 
 def folder(args: argparse.Namespace, arm: str, seed: int | None) -> Path:
@@ -171,7 +183,7 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
     place, model, result = folder(args, arm, seed), args.stage1, {}
     if seed is not None:
         settings = {"eta": args.eta, **ARMS[arm]}
-        questions = args.pairs_per_step // (2 if settings["pairs"] == "edpo" else 1)
+        questions = max(1, args.pairs_per_step // PAIRS_A_LIST[settings["pairs"]])
         at_once = min(questions, args.questions_at_once)
         run = EDPORun(
             data=(train,),
@@ -193,11 +205,15 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
         result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else align(run, resume=True) or {}
         copy_new(place / REFERENCE, args.out / REFERENCE)
         model = result["model"]
-    options = {"model": model} | ({} if args.device == "auto" else {"device": args.device})
-    asked = AnswerSettings(options=options, shots=args.shots, per_class=args.per_class, limit=args.limit)
-    dataset = open_dataset(args.data, None, categories(args))
-    figures = measure(dataset, asked, out=place / "answers", progress=Progress())
+    figures: dict[str, Any] = {}
+    if not args.rewards_only:
+        options = {"model": model} | ({} if args.device == "auto" else {"device": args.device})
+        asked = AnswerSettings(options=options, shots=args.shots, per_class=args.per_class, limit=args.limit)
+        dataset = open_dataset(args.data, None, categories(args))
+        figures = measure(dataset, asked, out=place / "answers", progress=Progress())
     figures["rewards"] = result.get("held_out", {}).get("eval_rewards/accuracies")
+    figures["margin"] = result.get("held_out", {}).get("eval_rewards/margins")
+    figures["kl"] = result.get("held_out", {}).get("eval_kl")
     figures["alignment"] = {key: result.get(key) for key in ("steps", "pairs", "seconds", "last")}
     write_whole(place / "cell.json", json.dumps(figures, indent=2))
 
