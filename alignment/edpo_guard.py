@@ -1,36 +1,15 @@
-"""Stops a training run that has gone wrong, before the wrong step is taken; and finds the last checkpoint worth having."""
+"""Stops a training run that has gone wrong, before the wrong step is taken."""
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
+from alignment.run_folder import last_checkpoint
 from vlm.errors import BackendError
-
-
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint in a folder; one that was being written when the run was killed is passed over.
-
-    The trainer's state is written last, so a checkpoint whose state is read without fault is whole.
-    """
-    found = []
-    for path in Path(folder).glob("checkpoint-*"):
-        step = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if step is None:
-            continue
-        try:
-            state = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if state.get("global_step") == int(step.group(1)):
-            found.append((int(step.group(1)), path))
-    return max(found)[1] if found else None
 
 
 def stop(what: str, step: int, folder: str | Path) -> BackendError:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.edpo_guard import last_checkpoint
+from alignment.run_folder import begin_folder, last_checkpoint
 from vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alignment.edpo_trainer import EDPOTrainer
     from evaluation.ranked import RankedAnswers
 
-SETTINGS, LOG, MODEL = "settings.json", "log.jsonl", "checkpoint"
+LOG, MODEL = "log.jsonl", "checkpoint"
 _MAY_DIFFER = {"save_steps", "device", "out", "max_kl", "held_out"}
 """What may be another on resuming: it changes neither the data nor any step."""
 
@@ -76,7 +76,7 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
         BackendError: training went wrong; the message names the last good checkpoint.
     """
     started = time.monotonic()
-    begin_folder(run, resume)
+    begin_folder(run.out, run.record(), resume, _MAY_DIFFER)
     lines = read_lines(run.data) if lines is None else lines
     trainer, loaded = make_trainer(run, lines)
     at = last_checkpoint(run.out) if resume else None
@@ -107,27 +107,6 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
     }
     (run.out / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
-
-
-def begin_folder(run: EDPORun, resume: bool) -> None:
-    """Makes `out`, and refuses to mix two runs in it."""
-    from evaluation.runs import output_folder
-
-    file = output_folder(run.out) / SETTINGS
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if kept is not None and not resume and last_checkpoint(run.out):
-        raise InputError(
-            f"{run.out} holds the checkpoints of an earlier run; add --resume to go on, or name another folder."
-        )
-    now = run.record()
-    if kept is not None and resume:
-        other = sorted(key for key in now if key not in _MAY_DIFFER and kept.get(key) != now[key])
-        if other:
-            raise InputError(
-                f"{run.out} was begun with other settings ({', '.join(other)}); repeat its own (they stand in "
-                f"{SETTINGS}), or name another folder."
-            )
-    file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
 
 def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:

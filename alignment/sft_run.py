@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 FINAL = "checkpoint"
+_MAY_DIFFER = {"resume", "device", "out"}
+"""What may be another on resuming: it changes neither the data nor any step."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Stage1Run:
         domain: knowledge pack of the parts; None finds it by product.
         out: folder for checkpoints, logs and the trained weights.
         settings: fields of `Stage1Config`.
-        resume: go on from the last checkpoint in `out`.
+        resume: go on from the last whole checkpoint in `out`; from the beginning where there is none.
         seed: of data, order and starting weights.
         device: "auto", "cpu" or "cuda".
     """
@@ -52,6 +54,10 @@ class Stage1Run:
     resume: bool = False
     seed: int = 0
     device: str = "auto"
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON."""
+        return asdict(self) | {"out": str(self.out), "data": [str(path.resolve()) for path in self.data]}
 
 
 def labelled_parts(run: Stage1Run) -> list[LabelledPart]:
@@ -114,12 +120,17 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
 
     from alignment.calibrating import calibrate
     from alignment.features import SightCache
+    from alignment.run_folder import begin_folder, last_checkpoint
     from alignment.sft_trainer import Stage1Trainer
     from vlm.backends import pick_device
     from vlm.checkpoint import save_checkpoint
 
     pick_device(run.device)
     args = _arguments(run)
+    begin_folder(run.out, run.record(), run.resume, _MAY_DIFFER)
+    last = last_checkpoint(run.out)
+    if run.resume and last is None:
+        say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
     random.seed(run.seed)
     torch.manual_seed(run.seed)
     sights = SightCache()
@@ -133,7 +144,6 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     model, processor, base = starting_model(run, args, calibration)
     batches = _batches(run, args, tasks, processor, sights, calibration)
     trainer = Stage1Trainer(model, args, train_dataset=batches)
-    last = _last_checkpoint(run)
     say(f"Training {len(batches)} steps an epoch on {len(seen)} parts" + (f", from {last}" if last else ""))
     done = trainer.train(resume_from_checkpoint=str(last) if last else None)
     folder = run.out / FINAL
@@ -209,14 +219,3 @@ def _arguments(run: Stage1Run) -> Stage1Config:
         return Stage1Config(**chosen)
     except (TypeError, ValueError) as error:
         raise InputError(f"The settings of stage 1 do not fit: {str(error).splitlines()[0]}") from None
-
-
-def _last_checkpoint(run: Stage1Run) -> Path | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    last = get_last_checkpoint(str(run.out)) if run.out.is_dir() else None
-    if run.resume and last is None:
-        raise InputError(f"There is no checkpoint in {run.out} to resume from; leave --resume out to start.")
-    if not run.resume and last is not None:
-        raise InputError(f"{run.out} holds a run already; add --resume to go on with it, or name another --out.")
-    return Path(last) if last else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -27,9 +26,9 @@ from tiny_sage import FACTS, QUESTIONS, features, make  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from alignment import EDPOConfig, EDPOTrainer  # noqa: E402
-from alignment.edpo_guard import last_checkpoint  # noqa: E402
 from alignment.frozen import is_frozen  # noqa: E402
 from alignment.prompts import SagePrompts  # noqa: E402
+from alignment.run_folder import last_checkpoint  # noqa: E402
 from vlm.errors import BackendError, InputError  # noqa: E402
 from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
 from vlm.processing_sage import SageProcessor  # noqa: E402
@@ -248,14 +247,6 @@ class TestStops:
         trainer = text_trainer(tmp_path, learning_rate=0.5, max_kl=0.5, max_steps=8)
         with pytest.raises(BackendError, match=r"max_kl is 0.5.*no checkpoint"):
             trainer.train()
-
-    def test_half_written_checkpoints_are_passed_over(self, tmp_path):
-        for step, state in ((2, {"global_step": 2}), (4, None), (10, {"global_step": 1})):
-            (tmp_path / f"checkpoint-{step}").mkdir()
-            if state:
-                (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
-        assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-        assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 KILLED = """
