@@ -241,6 +241,11 @@ def level_trials(rows: list[Row]) -> None:
         for held in (1.0, 0.5, 0.0):
             raw = score - held * threshold - share * level
             told(f"score - {held:g} x threshold - {share:g} x map's 95 %", centred(raw, state, category), rows)
+    print("\nAUROC of the score, and of the score less half of the map's 95 %:")
+    for name in np.unique(category):
+        own = category == name
+        pair = (auroc(values[own], state[own], category[own]) for values in (score, score - 0.5 * level))
+        print(f"- {name}: " + ", ".join(f"{value:.3f}" for value in pair))
 
 
 def centred(raw: np.ndarray, state: np.ndarray, category: np.ndarray) -> np.ndarray:
