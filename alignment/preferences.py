@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from alignment.labelled import LabelledPart, Picture, seeded
 from evaluation.judging import Gold
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WORDINGS_FILE = Path(__file__).with_name("preferences.yaml")
 Wordings = Literal["train", "held_out"]
+Verdicts = Literal["mixed", "right"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,20 @@ class PreferenceSettings:
         seed: chooses questions, wordings, facts, wrong defects and places.
         wordings: "train", or "held_out" for measuring rewards on sentences that training never saw.
         facts: facts attached to a part, at most.
+        verdicts: "mixed", the worst answer of a list has the wrong verdict, as in the paper; or "right", none has, and the
+            worst answer is all wrong behind it. That is for SAGE models: their verdict is the evidence's, so two answers
+            with different verdicts teach them nothing but to write badly after the one that they would never give.
     """
 
     answers: int = 4
     seed: int = 0
     wordings: Wordings = "train"
     facts: int = 6
+    verdicts: Verdicts = "mixed"
 
     def __post_init__(self) -> None:
+        if self.verdicts not in get_args(Verdicts):
+            raise InputError(f"There are no lists with {self.verdicts!r} verdicts; use mixed or right.")
         if not 2 <= self.answers <= 4:
             raise InputError(f"A list of {self.answers} answers is not possible; ask for 2, 3 or 4.")
 
@@ -147,25 +154,31 @@ class RuleWriter:
     def write(self, part: LabelledPart, question: GoldQuestion, line: RankedAnswers, rng: random.Random) -> list[str]:
         """Up to four answers, best first, no two alike."""
         verdict = bool(question.verdict)
-        filled = _Sentences(part, question, self.settings.wordings, rng)
+        filled = _Sentences(part, question, self.settings, rng)
         ranked = [f"{verdict}. {filled.right()}"]
         if self.settings.answers > 2:
             ranked.append(f"{verdict}. {filled.vague()}")
         if self.settings.answers > 3:
             ranked.append(f"{verdict}. {filled.wrong()}")
-        ranked.append(f"{not verdict}. {filled.opposite()}")
+        if self.settings.verdicts == "right":
+            ranked += [f"{verdict}. {reason}" for reason in filled.all_wrong()]
+        else:
+            ranked.append(f"{not verdict}. {filled.opposite()}")
         return list(dict.fromkeys(ranked))
 
 
 class _Sentences:
     """The reasons that go into one list of answers."""
 
-    def __init__(self, part: LabelledPart, question: GoldQuestion, wordings: Wordings, rng: random.Random) -> None:
+    def __init__(
+        self, part: LabelledPart, question: GoldQuestion, settings: PreferenceSettings, rng: random.Random
+    ) -> None:
         self.part, self.family, self.rng = part, question.family, rng
         self.consequence = _told_consequence(question.reference_answer)
         self.state = "anomalous" if part.anomalous else "normal"
-        self.data = {name: preference_wordings()[name][wordings] for name in ("best", "vague", "made_up")}
+        self.data = {name: preference_wordings()[name][settings.wordings] for name in ("best", "vague", "made_up")}
         self.template = rng.choice(self.data["best"][self.family][self.state])
+        self.same_words = settings.verdicts == "right"
 
     def right(self) -> str:
         return self._fill(self.template, self.part.defect, self.part.place)
@@ -179,14 +192,31 @@ class _Sentences:
             return self._fill(
                 self.rng.choice(self.data["made_up"][self.family]), self._other_defect(), self._other_place()
             )
-        template = self.rng.choice(self.data["best"][self.family][self.state])
+        template = self._next_template()
         faults = [name for name, known in (("defect", self.part.defect), ("place", self.part.place)) if known]
         if not faults:
             return self._fill(template, self._other_defect(), self._other_place())
-        chosen = self.rng.choice([[fault] for fault in faults] + [faults])
+        # Where a worse answer follows, one fault of two is left to it.
+        both = [] if self.same_words and len(faults) > 1 else [faults]
+        chosen = self.rng.choice([[fault] for fault in faults] + both)
         defect = self._other_defect() if "defect" in chosen else self.part.defect
         place = self._other_place() if "place" in chosen else self.part.place
         return self._fill(template, defect, place)
+
+    def all_wrong(self) -> list[str]:
+        """Wrong in defect and place behind the right verdict; on a good part, a reason that goes with the wrong one.
+
+        Nothing where neither defect nor place is known: `wrong` has then said all that can be wrong.
+        """
+        if not self.part.anomalous:
+            return [self.opposite()]
+        if not (self.part.defect or self.part.place):
+            return []
+        return [self._fill(self._next_template(), self._other_defect(), self._other_place())]
+
+    def _next_template(self) -> str:
+        """Where all verdicts are right, answers of a list differ in what they say and not in their words."""
+        return self.template if self.same_words else self.rng.choice(self.data["best"][self.family][self.state])
 
     def opposite(self) -> str:
         """The reason that goes with the wrong verdict."""

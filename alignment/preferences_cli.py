@@ -42,6 +42,13 @@ def build_command(
     facts: Annotated[
         int, typer.Option(help="Facts of the knowledge base attached to a part, at most; 0 for none.")
     ] = 6,
+    verdicts: Annotated[
+        str,
+        typer.Option(
+            help="mixed: the worst answer has the wrong verdict; right: none has (for SAGE models, whose verdict is the "
+            "evidence's). For the rule writer."
+        ),
+    ] = "mixed",
     held_out: Annotated[bool, typer.Option("--held-out", help="Use the wordings that training never sees.")] = False,
     categories: Annotated[str | None, typer.Option(help="Only these categories, separated by commas.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -57,7 +64,13 @@ def build_command(
 
     if not data and not drawn:
         raise InputError("There is nothing to build from; give --data SET, or --drawn N for synthetic parts.")
-    settings = PreferenceSettings(answers, seed, "held_out" if held_out else "train", facts)
+    settings = PreferenceSettings(
+        answers=answers,
+        seed=seed,
+        wordings="held_out" if held_out else "train",
+        facts=facts,
+        verdicts=verdicts,  # type: ignore[arg-type]
+    )
     output_folder(out)
     ready: list[RankedAnswers] = []
     labelled: list[Path] = []

@@ -71,6 +71,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--held-out", type=int, default=5, help="good and defective images a category for reward accuracy"
     )
+    parser.add_argument(
+        "--verdicts",
+        default="mixed",
+        help="right: no answer of a list has the wrong verdict (alignment/preferences.py)",
+    )
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--arms", default=DEFAULT_ARMS, help="separated by semicolons: " + "; ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -137,10 +142,13 @@ def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
         few = 3 if args.limit else args.held_out
         yield from real_parts(open_dataset(args.data, None, categories(args)), limit=few)
 
-    return prepared(args.out / "train", training, "train"), prepared(args.out / "held-out", measured, "held_out")
+    return (
+        prepared(args.out / "train", training, "train", args.verdicts),
+        prepared(args.out / "held-out", measured, "held_out", args.verdicts),
+    )
 
 
-def prepared(place: Path, parts: Any, wordings: Any) -> Path:
+def prepared(place: Path, parts: Any, wordings: Any, verdicts: Any) -> Path:
     """Writes and scores ranked answers, unless that was done."""
     from alignment.preferences import PreferenceSettings, build_preferences
     from alignment.scoring import report_markdown, score_lines, spread
@@ -153,7 +161,7 @@ def prepared(place: Path, parts: Any, wordings: Any) -> Path:
     ranked, scored = place / "ranked.jsonl", place / "scored.jsonl"
     if not ranked.exists():
         with FactStore.open() as store:
-            settings = PreferenceSettings(wordings=wordings)
+            settings = PreferenceSettings(wordings=wordings, verdicts=verdicts)
             write_ranked(ranked, build_preferences(parts(), None, FactPool(store), settings, place))
     if not scored.exists():
         lines, problems = score_lines(read_ranked(ranked), load_judge(), folder=place, out=place, progress=Progress())

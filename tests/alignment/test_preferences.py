@@ -54,6 +54,27 @@ class TestWrittenByRule:
             assert " area" in line.answers[3]
             assert line.gold.anomalous is False
 
+    def test_lists_with_right_verdicts_differ_in_what_is_said_alone(self):
+        """Best, vague, one of defect and place wrong, both wrong; the sentence is the same where more than a hint is given."""
+        for seed in range(4):
+            for line in lists(verdicts="right", seed=seed):
+                best, vague, half, wrong = (a.removeprefix(f"{line.gold.verdict}. ") for a in line.answers)
+                assert all(answer.startswith(f"{line.gold.verdict}. ") for answer in line.answers)
+                assert ("crack" in best, "upper left" in best) == (True, True)
+                assert ("crack" in vague, "area" in vague) == (False, False)
+                assert ("crack" in half) != ("upper left" in half)
+                assert ("crack" in wrong, "upper left" in wrong) == (False, False)
+                # The words before the defect are those of the best answer.
+                assert best[: best.index("a crack")] == wrong[: best.index("a crack")]
+
+    def test_what_is_not_known_of_a_defect_cannot_be_wrong_twice(self):
+        unnamed = LabelledPart(CRACKED.picture, None, "solar cell", True, None, None, "cell", "cells")
+        assert {len(line.answers) for line in lists(unnamed, verdicts="right")} == {3}
+        for line in lists(GOOD, verdicts="right"):
+            assert {answer.split(".")[0] for answer in line.answers} == {str(line.gold.verdict)}
+        with pytest.raises(InputError, match="mixed or right"):
+            PreferenceSettings(verdicts="wrong")
+
     def test_wrong_places_do_not_touch_the_right_one(self):
         row, column = cell_of_place("upper left")
         for seed in range(8):
