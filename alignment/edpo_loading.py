@@ -58,14 +58,14 @@ def load_for_alignment(name: str) -> Loaded:
     """
     import torch
 
-    from vlm.checkpoint import load_checkpoint
+    from vlm.checkpoint import checkpoint_folder, load_checkpoint
     from vlm.weights import smollm2_folder
 
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name} is served, so its weights cannot be trained; give a Hugging Face name or a folder.")
     if _is_untuned(name):
         return _stored(str(smollm2_folder()))
-    folder = _checkpoint_folder(name)
+    folder = checkpoint_folder(name)
     if folder is None:
         return _stored(name)
     model, processor, settings = load_checkpoint(folder, dtype=torch.float32, merge=False)
@@ -214,18 +214,14 @@ def _is_untuned(name: str) -> bool:
     return name == UNTUNED or (name == DEFAULT_BACKEND and not is_checkpoint(FOLDER / BEST))
 
 
-def _checkpoint_folder(name: str) -> Path | None:
-    from vlm.checkpoint import is_checkpoint, shipped
-
-    return Path(name) if is_checkpoint(Path(name)) else shipped(name)
-
-
 def _is_sage(name: str) -> bool:
     """Whether a name stands for a SAGE model (looked up, not loaded)."""
     config = Path(name) / "config.json"
     if config.is_file():
         return '"model_type": "sage"' in config.read_text(encoding="utf-8")
-    return not _is_untuned(name) and _checkpoint_folder(name) is not None
+    from vlm.checkpoint import checkpoint_folder
+
+    return not _is_untuned(name) and checkpoint_folder(name) is not None
 
 
 def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_new_tokens: int = 48) -> Sampler:

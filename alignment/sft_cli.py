@@ -30,7 +30,10 @@ def sft(
     ] = None,
     model: Annotated[
         str,
-        typer.Option(help="'smollm2-135m' (embedded), a checkpoint's folder, or a Hugging Face vision-language model."),
+        typer.Option(
+            help="'smollm2-135m' (embedded), a checkpoint's folder or name (sage-tiny-sft), or a Hugging Face "
+            "vision-language model."
+        ),
     ] = "smollm2-135m",
     facts: Annotated[str, typer.Option(help="How facts reach the model: soft, hard or none.")] = "soft",
     domain: Annotated[str | None, typer.Option(help="Knowledge pack of the parts; default: found by product.")] = None,

@@ -32,7 +32,7 @@ class Stage1Run:
         synthetic: drawn parts to add.
         pasted: good parts of each category that get a defect pasted on.
         limit: most good and most defective images of a category; None takes all.
-        model: `vlm.backends.UNTUNED`, the folder of a checkpoint, or a Hugging Face vision-language model.
+        model: `vlm.backends.UNTUNED`, a checkpoint's folder or shipped name, or a Hugging Face vision-language model.
         facts: soft, hard or none.
         domain: knowledge pack of the parts; None finds it by product.
         out: folder for checkpoints, logs and the trained weights.
@@ -167,10 +167,11 @@ def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, li
 
     from alignment.sft_trainer import opened, with_lora
     from vlm.backends import UNTUNED
-    from vlm.checkpoint import EMBEDDED_BASE, base_model, is_checkpoint, load_checkpoint
+    from vlm.checkpoint import EMBEDDED_BASE, base_model, checkpoint_folder, load_checkpoint
 
-    if is_checkpoint(Path(run.model)):
-        tuned, processor, settings = load_checkpoint(Path(run.model), merge=False)
+    # The bare name of the embedded language model begins like none of the shipped checkpoints'.
+    if folder := checkpoint_folder(run.model):
+        tuned, processor, settings = load_checkpoint(folder, merge=False)
         tuned.get_base_model().config.calibration = calibration
         processor.facts = run.facts
         # As below: small steps would be rounded away.

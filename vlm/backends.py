@@ -177,13 +177,13 @@ def load_backend(
         from vlm.served import ServedBackend
 
         return ServedBackend.from_url(name)
-    from vlm.checkpoint import is_checkpoint, shipped
+    from vlm.checkpoint import checkpoint_folder
 
     if name == UNTUNED:
         from vlm.smollm import load_smollm2
 
         return load_smollm2(device=device, progress=progress)
-    folder = shipped(name) or (Path(name) if is_checkpoint(Path(name)) else None)
+    folder = checkpoint_folder(name)
     if folder is not None:
         from vlm.sage_backend import load_sage
 

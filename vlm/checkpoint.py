@@ -54,6 +54,15 @@ def shipped(name: str) -> Path | None:
     raise InputError(f"There is no shipped checkpoint {name!r}; there are: {', '.join(['sage-tiny', *known])}.")
 
 
+def checkpoint_folder(name: str) -> Path | None:
+    """Folder of a checkpoint by its path or by the name of a shipped one; None where the name stands for something else.
+
+    Raises:
+        InputError: the name begins like that of a shipped checkpoint, and there is none.
+    """
+    return Path(name) if is_checkpoint(Path(name)) else shipped(name)
+
+
 def save_checkpoint(tuned: Any, processor: SageProcessor, folder: Path, base: str, trained: dict[str, Any]) -> None:
     """Writes a checkpoint; weights in bfloat16, which is what inference on a CPU uses.
 

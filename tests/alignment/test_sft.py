@@ -20,7 +20,6 @@ from alignment.sft_data import PartBatches, _told, batches_of, packed, part_task
 from alignment.sft_run import Stage1Run, starting_model  # noqa: E402
 from alignment.sft_trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
 from alignment.stage1_data import Stage1Example  # noqa: E402
-from vlm.checkpoint import shipped  # noqa: E402
 from vlm.errors import InputError  # noqa: E402
 from vlm.sage_inputs import Sight  # noqa: E402
 
@@ -167,7 +166,7 @@ class TestTraining:
                 assert torch.equal(value, before[name]), name
 
     def test_going_on_from_a_checkpoint_leaves_the_say_of_the_evidence_alone(self, tmp_path):
-        run = Stage1Run(model=str(shipped("sage-tiny")), out=tmp_path)
+        run = Stage1Run(model="sage-tiny-sft", out=tmp_path)
         args = Stage1Config(output_dir=str(tmp_path), report_to="none", use_cpu=True)
         model, _, _ = starting_model(run, args, CALIBRATION)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
