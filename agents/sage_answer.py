@@ -17,6 +17,7 @@ from agents.naming import is_known, known_defects, ranked_names
 from agents.settings import mode_of_facts
 from agents.state import EvidenceSummary, InspectionState
 from evaluation.inspection import InspectionRequest, TraceAnswer
+from evaluation.questions import with_article
 
 if TYPE_CHECKING:
     from agents.workbench import View, Workbench
@@ -29,6 +30,8 @@ NAME = re.compile(
     r"(?=\s+(?:on|in|at|of|which|that|can|and)\b|[;,.]|$)"
 )
 """A defect's name as the model was trained to bring it: "there is a dark stain in the ...", "it differs by a crack"."""
+UNCOUNTED = re.compile(NAME.pattern.replace(r"\s+an?\s+", r"\s+", 1))
+"""The same without an article: "there is contamination on the ...", "it shows scratches"."""
 PLACE = re.compile(r" in the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
 """A place as the model was trained to bring it."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
@@ -234,11 +237,11 @@ def domain_name(said: str | None, names: Sequence[tuple[str, float]]) -> str | N
 
 
 def renamed(words: str, defect: str | None) -> str:
-    """The model's words with another name for the defect, where it named one."""
+    """The model's words with another name for the defect, where it named one: one part has one name for it."""
     found = defect_named(words)
     if defect is None or found is None or found == defect:
         return words
-    return re.sub(rf"\ban? {re.escape(found)}\b", wording.with_article(defect), words, flags=re.IGNORECASE)
+    return re.sub(rf"\b(?:an? )?{re.escape(found)}\b", with_article(defect), words, flags=re.IGNORECASE)
 
 
 def words_fault(
@@ -270,11 +273,15 @@ def _defect(questions: Sequence[Question], reply: PartReply) -> str | None:
 
 def defect_named(words: str) -> str | None:
     """The name of a defect in a sentence of the model, or None where it is left open ("a defect")."""
+    from evaluation.defects import concepts_of
+
     for match in NAME.finditer(words.lower()):
         name = match.group(1).strip(" -")
         if name.split()[-1] not in NOTHING:
             return name
-    return None
+    # Without an article many words could stand there; a name is what is known as one and takes none.
+    bare = (match.group(1).strip(" -") for match in UNCOUNTED.finditer(words.lower()))
+    return next((name for name in bare if with_article(name) == name and concepts_of(name)), None)
 
 
 def _answer(

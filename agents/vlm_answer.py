@@ -17,6 +17,7 @@ from agents import wording
 from agents.settings import mode_of_facts
 from agents.vlm_reply import REPLY_FORM, VlmReply, one_sentence, read_reply, reply_schema
 from evaluation.inspection import InspectionRequest, TraceAnswer, Verdict
+from evaluation.questions import with_article
 from vlm.backends import UndecidedError, one_line
 from vlm.errors import BackendError
 
@@ -259,7 +260,7 @@ def measured_lines(evidence: EvidenceSummary, looks: Sequence[str]) -> list[str]
     if not evidence["regions"]:
         return [*lines, "No region stands out."]
     for number, region in enumerate(evidence["regions"], start=1):
-        look = f", {wording.with_article(looks[number - 1])}" if number <= len(looks) else ""
+        look = f", {with_article(looks[number - 1])}" if number <= len(looks) else ""
         lines.append(f"Region {number}: {region['place']}, box {region['box']}, score {region['score']:.3f}{look}.")
     return lines
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from agents.state import EvidenceSummary
 from evaluation.inspection import Family
+from evaluation.questions import with_article
 
 NAMED_REGIONS = 3
 """So many regions are named in words; the boxes of the others stand in the trace."""
@@ -48,11 +49,6 @@ def telling(looks: Sequence[str]) -> int | None:
     """Index of the best region whose look says something: the first with a tone ("dark patch"), else the first."""
     toned = (index for index, look in enumerate(looks[:NAMED_REGIONS]) if look.startswith(("dark", "bright")))
     return next(toned, 0 if looks else None)
-
-
-def with_article(noun: str) -> str:
-    """a scratch, an open circuit."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def fact_sentence(fact: dict[str, Any]) -> str:

@@ -141,6 +141,13 @@ class TestNames:
         assert all("missing screw" not in answer["text"] for answer in said.answers)
         assert any("a blowhole in the upper left area" in answer["text"] for answer in said.answers)
 
+    def test_all_answers_about_one_part_give_one_name_with_an_article_or_without(self):
+        dirt = "There is contamination on the valve in the lower right area."
+        said = made([dirt, SCRATCH, dirt, SCRATCH, dirt])
+        assert said.defect == "contamination"
+        assert all("contamination" in answer["text"] for answer in said.answers)
+        assert all("dark scratch" not in answer["text"] for answer in said.answers)
+
     def test_what_a_pack_tells_more_of_and_what_the_looks_fit_comes_first(self):
         looks = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}
         first = [name for name, _ in ranked_names({"scratch": 9, "blowhole": 2, "crack": 1, "fuzz": 5}, looks)]
@@ -163,7 +170,10 @@ class TestNames:
         ("It departs from the standard: a missing screw head can be seen.", "missing screw head"),
         ("The valve differs from a good one by an open circuit in the centre area.", "open circuit"),
         ("The defect is a scratch on the valve.", "scratch"),
+        ("There is contamination on the valve in the centre area.", "contamination"),
+        ("It differs from a good one: scratches can be seen.", "scratches"),
         ("There is a defect in the upper left area.", None),
+        ("There is damage to be feared; it is always in use.", None),
         ("The valve is clean and undamaged.", None),
     ],
 )
