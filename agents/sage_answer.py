@@ -32,7 +32,7 @@ NAME = re.compile(
 """A defect's name as the model was trained to bring it: "there is a dark stain in the ...", "it differs by a crack"."""
 UNCOUNTED = re.compile(NAME.pattern.replace(r"\s+an?\s+", r"\s+", 1))
 """The same without an article: "there is contamination on the ...", "it shows scratches"."""
-PLACE = re.compile(r" in the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
+PLACE = re.compile(r" (?:in|on|at) the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
 """A place as the model was trained to bring it."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
 CAREFUL = frozenset(("may", "fail", "use"))
@@ -149,7 +149,7 @@ def compose(
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = renamed(placed(backed(reason(said), facts), evidence), defect)
+        words = renamed(placed(backed(about(reason(said), product), facts), evidence), defect)
         fault = words_fault(words, question, evidence, product, facts)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -204,6 +204,11 @@ def reason(said: str) -> str:
     sentences = re.split(r"(?<=[.!?])\s+", line)
     whole = [s for s in sentences if s.endswith((".", "!"))]
     return " ".join(whole[:2])
+
+
+def about(words: str, product: str | None) -> str:
+    """The model's words about the part: where no product is named the model tends to put "the defect" in its stead."""
+    return words if product else re.sub(r"\b(on|of) the defect\b", r"\1 the part", words)
 
 
 def placed(words: str, evidence: EvidenceSummary) -> str:

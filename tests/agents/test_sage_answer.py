@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.naming import known_defects, ranked_names
-from agents.sage_answer import compose, defect_named, placed, probability
+from agents.sage_answer import about, compose, defect_named, placed, probability
 from evaluation.questions import standard_questions
 from evaluation.reading import read
 from vlm.part_answers import PartReply
@@ -179,6 +179,17 @@ class TestNames:
 )
 def test_a_defect_is_read_from_the_models_phrases(words, name):
     assert defect_named(words) == name
+
+
+def test_any_way_to_name_a_place_gives_way_to_the_measured_one():
+    said = placed("There is a scratch on the lower centre area.", state()["evidence"])
+    assert said == "There is a scratch in the upper left area."
+
+
+def test_a_part_without_a_name_is_called_the_part():
+    said = "There is contamination on the defect in the centre area."
+    assert about(said, None) == "There is contamination on the part in the centre area."
+    assert about(said, "valve") == said
 
 
 def test_a_place_without_a_region_is_left_out():
