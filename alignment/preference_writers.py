@@ -67,6 +67,8 @@ class SampledWriter:
     def write(self, part: LabelledPart, question: GoldQuestion, line: RankedAnswers, rng: random.Random) -> list[str]:
         """The best and the worst answer that were found, and others between them; one of each rank, sampled first."""
         drawn = [plain_answer(text) for text in self.sample(line, self.draws, rng.randrange(2**31))]
+        if self.settings.verdicts == "right":
+            drawn = [text for text in drawn if gold_rank(text, question)[0]]
         by_rank: dict[tuple[bool, bool, bool], str] = {}
         for text in [*filter(None, drawn), *self._rules.write(part, question, line, rng)]:
             by_rank.setdefault(gold_rank(text, question), text)
@@ -94,6 +96,8 @@ _RANKS = {
     "vague": "right verdict {verdict}, but vague: no defect, no place, no reason",
     "wrong": "right verdict {verdict}, but a wrong defect or a wrong place (on a normal part: a made-up small flaw)",
     "opposite": "wrong verdict {opposite}, with a reason that fits it",
+    "all wrong": "right verdict {verdict}, but a wrong defect and a wrong place (on a normal part: a reason that contradicts "
+    "the verdict)",
 }
 
 
@@ -121,7 +125,9 @@ class LanguageModelWriter:
         Raises:
             BackendError: the server failed (what was written so far is not lost to the caller).
         """
-        names = {2: ["best", "opposite"], 3: ["best", "vague", "opposite"]}.get(self.settings.answers, list(_RANKS))
+        worst = "all wrong" if self.settings.verdicts == "right" else "opposite"
+        names = [*["best", "vague", "wrong"][: self.settings.answers - 1], worst]
+        begins = [str(question.verdict != (name == "opposite")).lower() for name in names]
         messages = [{"role": "user", "content": self._task(part, question, names)}]
         for _ in range(2):
             done = self.backend.complete(
@@ -132,9 +138,11 @@ class LanguageModelWriter:
                 json_schema=_schema(len(names)),
             )
             answers = read_answers(done.text, len(names))
-            if answers:
+            if answers and all(text.lower().startswith(word) for text, word in zip(answers, begins, strict=True)):
                 return answers
-        self.failed.append(f"line {line.id}: the writer gave no list of {len(names)} different answers")
+        self.failed.append(
+            f"line {line.id}: the writer gave no list of {len(names)} different answers with the verdicts asked for"
+        )
         return []
 
     def _task(self, part: LabelledPart, question: GoldQuestion, names: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ def build_command(
         str,
         typer.Option(
             help="mixed: the worst answer has the wrong verdict; right: none has (for SAGE models, whose verdict is the "
-            "evidence's). For --writer rule."
+            "evidence's)."
         ),
     ] = "mixed",
     held_out: Annotated[bool, typer.Option("--held-out", help="Use the wordings that training never sees.")] = False,
@@ -64,10 +64,6 @@ def build_command(
 
     if not data and not drawn:
         raise InputError("There is nothing to build from; give --data SET, or --drawn N for synthetic parts.")
-    if verdicts != "mixed" and writer != "rule":
-        raise InputError(
-            f"--verdicts {verdicts} is for answers written by rule, and --writer is {writer}; leave one out."
-        )
     settings = PreferenceSettings(
         answers=answers,
         seed=seed,

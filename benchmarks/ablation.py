@@ -76,6 +76,9 @@ def arguments() -> argparse.Namespace:
         default="mixed",
         help="right: no answer of a list has the wrong verdict (alignment/preferences.py)",
     )
+    parser.add_argument(
+        "--writer", default="rule", help="of the answers trained on: rule, local (sampled from --stage1) or a URL"
+    )
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--arms", default=DEFAULT_ARMS, help="separated by semicolons: " + "; ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -143,14 +146,16 @@ def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
         yield from real_parts(open_dataset(args.data, None, categories(args)), limit=few)
 
     return (
-        prepared(args.out / "train", training, "train", args.verdicts),
-        prepared(args.out / "held-out", measured, "held_out", args.verdicts),
+        prepared(args, args.out / "train", training, "train", args.writer),
+        # Wordings that no arm trains on are written by rule alone.
+        prepared(args, args.out / "held-out", measured, "held_out", "rule"),
     )
 
 
-def prepared(place: Path, parts: Any, wordings: Any, verdicts: Any) -> Path:
+def prepared(args: argparse.Namespace, place: Path, parts: Any, wordings: Any, writer: str) -> Path:
     """Writes and scores ranked answers, unless that was done."""
     from alignment.preferences import PreferenceSettings, build_preferences
+    from alignment.preferences_cli import make_writer
     from alignment.scoring import report_markdown, score_lines, spread
     from alignment.stage1_data import FactPool
     from evaluation.judging import load_judge
@@ -161,8 +166,10 @@ def prepared(place: Path, parts: Any, wordings: Any, verdicts: Any) -> Path:
     ranked, scored = place / "ranked.jsonl", place / "scored.jsonl"
     if not ranked.exists():
         with FactStore.open() as store:
-            settings = PreferenceSettings(wordings=wordings, verdicts=verdicts)
-            write_ranked(ranked, build_preferences(parts(), None, FactPool(store), settings, place))
+            settings = PreferenceSettings(wordings=wordings, verdicts=args.verdicts)
+            made_by = make_writer(writer, args.stage1, settings, args.device)
+            lines = build_preferences(parts(), made_by, FactPool(store), settings, place)
+            write_ranked(ranked, Progress().count(lines, "Questions"))
     if not scored.exists():
         lines, problems = score_lines(read_ranked(ranked), load_judge(), folder=place, out=place, progress=Progress())
         write_ranked(scored, lines)

@@ -145,6 +145,16 @@ class TestSampled:
             assert line.answers[-1] == f"{not line.gold.verdict}. Nothing stands out."
             assert len(line.answers) > 2
 
+    def test_samples_with_the_wrong_verdict_are_dropped_where_all_must_be_right(self):
+        def sample(line, count, seed):
+            verdict = line.gold.verdict
+            return [f"{not verdict}. Nothing stands out.", f"{verdict}. There is a stain in the upper left area."]
+
+        settings = PreferenceSettings(verdicts="right")
+        for line in build_preferences([CRACKED], SampledWriter(sample, settings), settings=settings):
+            assert f"{line.gold.verdict}. There is a stain in the upper left area." in line.answers
+            assert all(answer.startswith(str(line.gold.verdict)) for answer in line.answers)
+
     def test_state_words_are_taken_off(self):
         assert plain_answer("anomalous. False.  There is\na crack.") == "False. There is a crack."
         assert plain_answer("False. It is not normal.") == "False. It is not normal."
@@ -152,18 +162,30 @@ class TestSampled:
 
 class TestWrittenByALanguageModel:
     def test_a_reply_becomes_a_list(self):
-        reply = json.dumps({"answers": ["True. a", "True. b", "True. c", "False. d"]})
-        writer = LanguageModelWriter(ScriptedBackend([reply]))
         question = questions(CRACKED)[0]
+        right, wrong = question.verdict, not question.verdict
+        written = [f"{right}. a", f"{right}. b", f"{right}. c", f"{wrong}. d"]
+        writer = LanguageModelWriter(ScriptedBackend([json.dumps({"answers": written})]))
         line = RankedAnswers(question=question.text, answers=["x", "y"])
-        assert writer.write(CRACKED, question, line, random.Random(0)) == ["True. a", "True. b", "True. c", "False. d"]
+        assert writer.write(CRACKED, question, line, random.Random(0)) == written
 
     def test_a_reply_that_is_none_is_asked_again_and_then_counted(self):
         writer = LanguageModelWriter(ScriptedBackend(["no", "nothing"]))
         question = questions(CRACKED)[0]
         line = RankedAnswers(id="7", question=question.text, answers=["x", "y"])
         assert writer.write(CRACKED, question, line, random.Random(0)) == []
-        assert writer.failed == ["line 7: the writer gave no list of 4 different answers"]
+        assert len(writer.failed) == 1
+        assert "line 7" in writer.failed[0]
+
+    def test_verdicts_that_were_not_asked_for_are_no_list(self):
+        question = questions(CRACKED)[0]
+        line = RankedAnswers(question=question.text, answers=["x", "y"])
+        right, wrong = str(question.verdict), str(not question.verdict)
+        mixed = json.dumps({"answers": [f"{right}. a", f"{right}. b", f"{right}. c", f"{wrong}. d"]})
+        alike = json.dumps({"answers": [f"{right}. a", f"{right}. b", f"{right}. c", f"{right}. d"]})
+        for verdicts, replies in (("mixed", [alike, mixed]), ("right", [mixed, alike])):
+            writer = LanguageModelWriter(ScriptedBackend(replies), PreferenceSettings(verdicts=verdicts))
+            assert writer.write(CRACKED, question, line, random.Random(0)) == json.loads(replies[1])["answers"]
 
     @pytest.mark.parametrize("text", ["", "{", '{"answers": ["a"]}', '{"answers": ["a", "a"]}', '{"answers": 3}'])
     def test_what_is_no_list(self, text):

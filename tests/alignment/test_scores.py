@@ -167,7 +167,6 @@ def test_equal_scores_end_the_command_with_the_reason(tmp_path, capsys, monkeypa
     [
         (("build-preferences", "--out", "x"), "--data"),
         (("build-preferences", "--drawn", 1, "--writer", "nobody", "--out", "x"), "nobody"),
-        (("build-preferences", "--drawn", 1, "--writer", "local", "--verdicts", "right", "--out", "x"), "by rule"),
         (("build-preferences", "--drawn", 1, "--verdicts", "wrong", "--out", "x"), "mixed or right"),
         (("convert", "nowhere.jsonl", "--out", "x"), "nowhere.jsonl"),
         (("edpo", "--data", "nowhere.jsonl", "--out", "x"), "nowhere.jsonl"),
