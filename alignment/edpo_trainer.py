@@ -39,6 +39,9 @@ from alignment.prefix_sharing import PADDING, answer_sums, token_log_probs
 from alignment.prompts import PromptEncoder, prompt_encoder
 from vlm.errors import InputError
 
+NEIGHBOURS, ENDS = "rewards/accuracies_neighbours", "rewards/accuracies_ends"
+"""Logged when a data set is evaluated: reward accuracy on neighbours in rank, and on the best and the worst answer."""
+
 
 class EDPOTrainer(DPOTrainer):
     """Trains on ranked answers with the E-DPO loss.
@@ -217,6 +220,12 @@ class EDPOTrainer(DPOTrainer):
         loss = edpo_loss(logits)
         with torch.no_grad():
             chosen, rejected = args.beta * (winner - ref_winner), args.beta * (loser - ref_loser)
+            right = (chosen > rejected).float()
+            by_distance = {}
+            if not model.training:
+                # Every pair is measured, so fine and clear distinctions (Eq. 5) can be told apart.
+                ends = (winners == 0) & (losers == owners.amax(dim=1)[rows])
+                by_distance = {NEIGHBOURS: right[losers == winners + 1].mean(), ENDS: right[ends].mean()}
             self._record(
                 {
                     "loss": loss,
@@ -224,11 +233,12 @@ class EDPOTrainer(DPOTrainer):
                     "rewards/chosen": chosen.mean(),
                     "rewards/rejected": rejected.mean(),
                     "rewards/margins": (chosen - rejected).mean(),
-                    "rewards/accuracies": (chosen > rejected).float().mean(),
+                    "rewards/accuracies": right.mean(),
                     "logps/chosen": winner.mean(),
                     "logps/rejected": loser.mean(),
                     "entropy_gap": inputs["pair_gaps"].mean(),
                     "pairs": torch.tensor(float(len(rows)), device=loss.device),
+                    **by_distance,
                 }
             )
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -238,7 +248,8 @@ class EDPOTrainer(DPOTrainer):
         model: Any = self.model
         mode = "train" if model.training else "eval"
         own = torch.stack([value.detach().float() for value in values.values()])
-        means = dict(zip(values, self.accelerator.gather(own[None]).mean(dim=0).tolist(), strict=True))
+        everyone = self.accelerator.gather(own[None])
+        means = dict(zip(values, everyone.mean(dim=0).tolist(), strict=True))
         step = self.state.global_step + (mode == "train")
         args: Any = self.args
         if not math.isfinite(means["loss"]):
@@ -249,8 +260,10 @@ class EDPOTrainer(DPOTrainer):
                 step,
                 args.output_dir,
             )
+        # Equal scores make no pair, so a batch may have no neighbours or no ends: it then says nothing about them.
+        means |= {name: everyone[:, i].nanmean().item() for i, name in enumerate(values) if name in (NEIGHBOURS, ENDS)}
         for name, value in means.items():
-            if name != "loss":
+            if name != "loss" and not (name in (NEIGHBOURS, ENDS) and math.isnan(value)):
                 self._metrics[mode][name].append(value)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -47,6 +47,8 @@ FIGURES = (
     ("place", ("place_found", "value")),
     ("naming", ("naming", "value")),
     ("reward accuracy", ("rewards",)),
+    ("of neighbours", ("neighbours",)),
+    ("of ends", ("ends",)),
     ("reward margin", ("margin",)),
     ("kl, held-out", ("kl",)),
     ("MLE", ("mle", "mean", "value")),
@@ -227,6 +229,8 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
         dataset = open_dataset(args.data, None, categories(args))
         figures = measure(dataset, asked, out=place / "answers", progress=Progress())
     figures["rewards"] = result.get("held_out", {}).get("eval_rewards/accuracies")
+    figures["neighbours"] = result.get("held_out", {}).get("eval_rewards/accuracies_neighbours")
+    figures["ends"] = result.get("held_out", {}).get("eval_rewards/accuracies_ends")
     figures["margin"] = result.get("held_out", {}).get("eval_rewards/margins")
     figures["kl"] = result.get("held_out", {}).get("eval_kl")
     figures["alignment"] = {key: result.get(key) for key in ("steps", "pairs", "seconds", "last")}

@@ -204,9 +204,27 @@ class TestInTheOpen:
         wanted |= {f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies")}
         assert wanted <= set(trainer.state.log_history[0])
         assert {"eval_loss", "eval_rewards/accuracies", "eval_kl"} <= set(trainer.state.log_history[-1])
+        assert "rewards/accuracies_ends" not in trainer.state.log_history[0], (
+            "a trained pair is not known by its places"
+        )
         events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent)).Reload()
         tags = set(events.Tags()["scalars"])
         assert {f"train/{name}" for name in wanted} <= tags
+
+    def test_fine_and_clear_distinctions_are_measured_apart(self, tmp_path):
+        """Trained on the ends alone, a model can tell them; where ends tie, neighbours alone are measured."""
+        rows = text_rows(3)
+        trainer = text_trainer(
+            tmp_path, pairs="extreme", eta=0.0, max_steps=30, learning_rate=1e-2, eval_dataset=Dataset.from_list(rows)
+        )
+        trainer.train()
+        measured = trainer.evaluate()
+        assert measured["eval_rewards/accuracies_ends"] == 1
+        assert 0 <= measured["eval_rewards/accuracies_neighbours"] <= 1
+        tied = [{**row, "scores": [3.0, 4.0, 2.0, 3.0]} for row in rows]
+        measured = text_trainer(tmp_path / "tied", eval_dataset=Dataset.from_list(tied)).evaluate()
+        assert "eval_rewards/accuracies_ends" not in measured
+        assert "eval_rewards/accuracies_neighbours" in measured
 
     def test_the_reference_is_asked_once_and_kept(self, tmp_path, monkeypatch):
         first = text_trainer(tmp_path)
