@@ -25,6 +25,10 @@ def edpo_command(
     reference_free: Annotated[
         bool, typer.Option("--reference-free", help="Eq. 6 as printed, without a reference.")
     ] = False,
+    sft_weight: Annotated[
+        float,
+        typer.Option(help="Adds the best answers' own likelihood to the loss, so that it does not sink with the rest."),
+    ] = 0.0,
     steps: Annotated[int, typer.Option(help="Optimiser steps; 0 goes through the data --epochs times.")] = 0,
     epochs: Annotated[float, typer.Option(help="Times through the data.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Questions that go through the model together (a process).")] = 1,
@@ -54,6 +58,7 @@ def edpo_command(
         entropy=entropy,
         pairs=pairs,
         reference_free=reference_free,
+        sft_weight=sft_weight,
         steps=steps,
         epochs=epochs,
         batch=batch,

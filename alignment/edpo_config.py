@@ -10,8 +10,8 @@ from alignment.entropy import READINGS
 from alignment.pairs import PAIR_CHOICES
 from vlm.errors import InputError
 
+_LOSSES = (["sigmoid"], ["sigmoid", "sft"])
 _NOT_OFFERED = {
-    "loss_type": ["sigmoid"],
     "ld_alpha": None,
     "f_divergence_type": "reverse_kl",
     "label_smoothing": 0.0,
@@ -38,6 +38,8 @@ class EDPOConfig(DPOConfig):
             (`alignment.edpo_loss.kl_estimate`).
         max_length: answers are cut so that prompt and answer are no longer; None (the default here) cuts nothing.
         precompute_ref_log_probs: always true: the reference is asked once, before training.
+        loss_type, loss_weights: `["sigmoid", "sft"]` adds the likelihood of each question's best answer to Eq. 7 (nats a
+            token), so that it is not lowered along with the others; not in the paper.
 
     A batch of `per_device_train_batch_size` is so many *questions*; each brings all of its pairs.
 
@@ -77,6 +79,10 @@ class EDPOConfig(DPOConfig):
                 raise InputError(f"{name}={value} has no meaning; give a number from 0 up.")
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
+        if self.loss_type not in _LOSSES:
+            raise InputError(
+                f"loss_type={self.loss_type!r} is not offered; use ['sigmoid'] (Eq. 7), ['sigmoid', 'sft'], or trl.DPOTrainer."
+            )
         for name, only in _NOT_OFFERED.items():
             if getattr(self, name) != only:
                 raise InputError(

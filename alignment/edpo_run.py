@@ -34,6 +34,7 @@ class EDPORun:
     entropy: str = "term"
     pairs: str = "edpo"
     reference_free: bool = False
+    sft_weight: float = 0.0
     steps: int = 0
     epochs: float = 1.0
     batch: int = 1
@@ -50,6 +51,8 @@ class EDPORun:
         for name in ("batch", "accumulate", "save_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} has no meaning; give 1 or more.")
+        if not 0 <= self.sft_weight < float("inf"):
+            raise InputError(f"sft_weight={self.sft_weight} has no meaning; give a number from 0 up.")
         if self.steps < 0 or self.lora_rank < 0 or self.epochs <= 0 or self.learning_rate <= 0:
             raise InputError("Steps and the LoRA rank must be 0 or more, epochs and the learning rate above 0.")
 
@@ -130,7 +133,8 @@ def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
 
 def _told(run: EDPORun) -> dict[str, Any]:
     """The settings that a reader of the checkpoint wants to know."""
-    names = ("eta", "beta", "entropy", "pairs", "reference_free", "learning_rate", "batch", "accumulate", "seed")
+    method = ("eta", "beta", "entropy", "pairs", "reference_free", "sft_weight")
+    names = (*method, "learning_rate", "batch", "accumulate", "seed")
     return {name: getattr(run, name) for name in names} | {"data": [path.name for path in run.data]}
 
 
@@ -156,6 +160,8 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer,
         entropy=run.entropy,
         pairs=run.pairs,
         reference_free=run.reference_free,
+        loss_type=["sigmoid", "sft"] if run.sft_weight else ["sigmoid"],
+        loss_weights=[1.0, run.sft_weight] if run.sft_weight else None,
         max_kl=run.max_kl,
         max_steps=run.steps or -1,
         num_train_epochs=run.epochs,

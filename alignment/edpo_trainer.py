@@ -217,7 +217,11 @@ class EDPOTrainer(DPOTrainer):
         ref_winner, ref_loser = ref_logps[rows, winners], ref_logps[rows, losers]
         held = {} if args.reference_free else {"ref_winner": ref_winner, "ref_loser": ref_loser}
         logits = edpo_logits(winner, loser, inputs["pair_gaps"], beta=args.beta, eta=args.eta, **held)
-        loss = edpo_loss(logits)
+        # The best answer that is compared is the first of its question.
+        best = -tokens[owners == 0].mean()
+        parts = {"sigmoid": edpo_loss(logits), "sft": best}
+        weighed = [weight * parts[kind] for kind, weight in zip(self.loss_types, self.loss_weights, strict=True)]
+        loss = torch.stack(weighed).sum()
         with torch.no_grad():
             chosen, rejected = args.beta * (winner - ref_winner), args.beta * (loser - ref_loser)
             right = (chosen > rejected).float()
@@ -236,6 +240,7 @@ class EDPOTrainer(DPOTrainer):
                     "rewards/accuracies": right.mean(),
                     "logps/chosen": winner.mean(),
                     "logps/rejected": loser.mean(),
+                    "nll/best": best,
                     "entropy_gap": inputs["pair_gaps"].mean(),
                     "pairs": torch.tensor(float(len(rows)), device=loss.device),
                     **by_distance,

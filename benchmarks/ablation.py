@@ -92,6 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--eta", type=float, default=1.0, help="of arms that name none")
     parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--sft-weight", type=float, default=0.0, help="of the best answers' likelihood, in all arms")
     parser.add_argument("--rewards-only", action="store_true", help="measure rewards on held-out wordings, no answers")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
@@ -212,6 +213,7 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
             accumulate=max(1, questions // at_once),
             learning_rate=args.learning_rate,
             beta=args.beta,
+            sft_weight=args.sft_weight,
             seed=seed,
             device=args.device,
             **settings,

@@ -113,19 +113,20 @@ def assert_equal(ours, theirs):
         torch.testing.assert_close(grad, theirs[1][name], **EQUAL)
 
 
-def test_without_the_gap_it_is_dpo(tmp_path):
+@pytest.mark.parametrize("losses", [{}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]}])
+def test_without_the_gap_it_is_dpo(losses, tmp_path):
     """eta = 0 and the extreme pair: loss and gradients of TRL's DPOTrainer on the same batch."""
     rows = text_rows(4)
     ours = EDPOTrainer(
         tiny_language_model(),
-        args=settings(tmp_path / "ours", eta=0.0, pairs="extreme"),
+        args=settings(tmp_path / "ours", eta=0.0, pairs="extreme", **losses),
         train_dataset=Dataset.from_list(rows),
         processing_class=tiny_tokenizer(),
     )
     theirs = DPOTrainer(
         tiny_language_model(),
         ref_model=tiny_language_model(),
-        args=plain_settings(tmp_path / "theirs"),
+        args=plain_settings(tmp_path / "theirs", **losses),
         train_dataset=Dataset.from_list(extreme(rows)),
         processing_class=tiny_tokenizer(),
     )

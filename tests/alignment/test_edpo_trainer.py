@@ -186,7 +186,15 @@ class TestData:
             text_trainer(tmp_path, max_length=5)
 
     @pytest.mark.parametrize(
-        "wrong", [{"entropy": "sum"}, {"pairs": "best"}, {"eta": -1.0}, {"loss_type": "ipo"}, {"ld_alpha": 0.5}]
+        "wrong",
+        [
+            {"entropy": "sum"},
+            {"pairs": "best"},
+            {"eta": -1.0},
+            {"loss_type": "ipo"},
+            {"loss_type": ["sft"]},
+            {"ld_alpha": 0.5},
+        ],
     )
     def test_settings_without_meaning_are_refused(self, wrong, tmp_path):
         with pytest.raises(InputError, match=next(iter(wrong))):
