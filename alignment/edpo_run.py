@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.run_folder import begin_folder, last_checkpoint
+from alignment.run_folder import begin_folder, last_checkpoint, train_from
 from vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
     lines = read_lines(run.data) if lines is None else lines
     trainer, loaded = make_trainer(run, lines)
     at = last_checkpoint(run.out) if resume else None
-    trainer.train(resume_from_checkpoint=str(at) if at else None)
+    train_from(trainer, at)
     measured = trainer.evaluate() if run.held_out else {}
     weights = gathered_weights(trainer)
     if not trainer.is_world_process_zero():

@@ -271,6 +271,13 @@ class EDPOTrainer(DPOTrainer):
             if name != "loss" and not (name in (NEIGHBOURS, ENDS) and math.isnan(value)):
                 self._metrics[mode][name].append(value)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        args: Any = self.args
+        if args.freeze_encoder:
+            # PEFT opens all of an adapter that it loads.
+            freeze(self.model)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # TRL writes a model card that describes DPO into the output folder; the rest is the Trainer's own.
         Trainer._save_checkpoint(self, model, trial)

@@ -6,9 +6,13 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+    from transformers.trainer_utils import TrainOutput
 
 SETTINGS = "settings.json"
 
@@ -62,3 +66,30 @@ def begin_folder(out: Path, settings: Mapping[str, Any], resume: bool, may_diffe
                 f"{SETTINGS}), or name another folder."
             )
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def train_from(trainer: Trainer, checkpoint: Path | None) -> TrainOutput:
+    """Trains from a checkpoint on, or from the beginning without one.
+
+    A run that was killed behind its last step only gets its weights back: the Trainer itself would take one step more.
+
+    Raises:
+        InputError: such a run is split over processes, so that its weights come back by training alone.
+    """
+    from transformers import TrainerState
+    from transformers.trainer import TRAINER_STATE_NAME
+    from transformers.trainer_utils import TrainOutput
+
+    if checkpoint is None:
+        return trainer.train()
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if state.global_step < state.max_steps:
+        return trainer.train(resume_from_checkpoint=str(checkpoint))
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise InputError(
+            f"This run had taken all of its steps; delete {checkpoint} and repeat, to take the last ones again."
+        )
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = state
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return TrainOutput(state.global_step, sum(losses) / max(1, len(losses)), {"train_runtime": 0.0})

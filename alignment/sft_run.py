@@ -120,7 +120,7 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
 
     from alignment.calibrating import calibrate
     from alignment.features import SightCache
-    from alignment.run_folder import begin_folder, last_checkpoint
+    from alignment.run_folder import begin_folder, last_checkpoint, train_from
     from alignment.sft_trainer import Stage1Trainer
     from vlm.backends import pick_device
     from vlm.checkpoint import save_checkpoint
@@ -145,7 +145,7 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     batches = _batches(run, args, tasks, processor, sights, calibration)
     trainer = Stage1Trainer(model, args, train_dataset=batches)
     say(f"Training {len(batches)} steps an epoch on {len(seen)} parts" + (f", from {last}" if last else ""))
-    done = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    done = train_from(trainer, last)
     folder = run.out / FINAL
     trained = {
         "data": [path.name for path in run.data], "synthetic": run.synthetic, "pasted": run.pasted, "facts": run.facts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -39,7 +41,9 @@ def stage_1(tmp_path):
     return tmp_path / "stage-1"
 
 
-def test_the_adapter_of_stage_1_is_trained_and_its_copy_is_the_reference(stage_1, tmp_path):
+@pytest.fixture
+def run(stage_1, tmp_path):
+    """Settings of a short run on the checkpoint, and its scored answers."""
     lines = []
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
@@ -55,16 +59,20 @@ def test_the_adapter_of_stage_1_is_trained_and_its_copy_is_the_reference(stage_1
             )
         )
     write_ranked(tmp_path / "scored.jsonl", lines)
-    run = EDPORun(
+    return EDPORun(
         data=(tmp_path / "scored.jsonl",),
         out=tmp_path / "run",
         model=str(stage_1),
         steps=3,
         batch=2,
         learning_rate=1e-2,
+        save_steps=2,
         device="cpu",
         held_out=tmp_path / "scored.jsonl",
     )
+
+
+def test_the_adapter_of_stage_1_is_trained_and_its_copy_is_the_reference(run, stage_1, tmp_path):
     result = align(run)
     assert result["first"]["kl"] == pytest.approx(0, abs=1e-9)
     assert result["last"]["kl"] > 0
@@ -82,6 +90,21 @@ def test_the_adapter_of_stage_1_is_trained_and_its_copy_is_the_reference(stage_1
     _, _, settings = load_checkpoint(folder)
     assert settings["trained"]["stage_1"] == {"steps": 1}
     assert settings["trained"]["eta"] == 1.0
+
+
+def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
+    """The same weights as without the interruption, to the bit: nothing frozen is opened, and no step is taken twice."""
+    align(run)
+    whole = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")
+    for step in (3, 2):
+        shutil.rmtree(tmp_path / "run" / "checkpoint")
+        result = align(run, resume=True)
+        assert result["resumed_from"].endswith(f"checkpoint-{step}")
+        assert result["steps"] == 3
+        again = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")
+        assert set(again) == set(whole)
+        assert all(torch.equal(again[name], whole[name]) for name in whole)
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
 
 
 class Sights:
