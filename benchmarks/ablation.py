@@ -113,6 +113,12 @@ def categories(args: argparse.Namespace) -> list[str] | None:
     return args.categories.split(",") if args.categories else None
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What every finished cell depends on, so that a folder is not gone on with under other settings."""
+    free = {"out", "arms", "seeds", "one", "device", "questions_at_once"}
+    return {name: json.loads(json.dumps(value, default=str)) for name, value in vars(args).items() if name not in free}
+
+
 def cells(args: argparse.Namespace) -> list[tuple[str, int | None]]:
     """Every model that is measured: stage 1 (it has no rewards), and each arm with each seed."""
     return [
@@ -313,10 +319,15 @@ def report(args: argparse.Namespace, result: dict[str, Any]) -> str:
 def main() -> None:
     """Runs what is missing, each cell in a process of its own, and prints the table."""
     args = arguments()
+    from alignment.run_folder import begin_folder
     from vlm.commandline import quiet_libraries
+    from vlm.errors import InputError
 
     quiet_libraries()
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        begin_folder(args.out, settings_of(args), resume=True)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
     train, held_out = preferences(args)
     if args.one:
         arm, _, seed = args.one.rpartition("#")
