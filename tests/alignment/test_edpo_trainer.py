@@ -28,7 +28,7 @@ from transformers import TrainerCallback  # noqa: E402
 from alignment import EDPOConfig, EDPOTrainer  # noqa: E402
 from alignment.frozen import is_frozen  # noqa: E402
 from alignment.prompts import SagePrompts  # noqa: E402
-from alignment.run_folder import last_checkpoint  # noqa: E402
+from alignment.run_folder import last_checkpoint, train_from  # noqa: E402
 from vlm.errors import BackendError, InputError  # noqa: E402
 from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
 from vlm.processing_sage import SageProcessor  # noqa: E402
@@ -311,3 +311,12 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, repository):
     resumed.train(resume_from_checkpoint=str(at))
     for (name, one), two in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, two), name
+
+
+def test_a_finished_run_in_parts_says_what_to_do(tmp_path):
+    """Weights that are split over processes come back by training alone."""
+    trainer = text_trainer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(InputError, match=r"delete .*checkpoint-1"):
+        train_from(trainer, last_checkpoint(tmp_path))
