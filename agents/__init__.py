@@ -5,8 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "batch": ["BatchSettings", "run_batch"],
-        "batch_parts": ["read_parts"],
+        "batch.run": ["BatchSettings", "run_batch"],
+        "batch.manifest": ["read_parts"],
         "graph": ["build_graph"],
         "inspector": ["SageInspector"],
         "settings": ["AgentSettings"],

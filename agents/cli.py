@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm.commandline import print_json, quiet_libraries, run_app
+from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
 
 if TYPE_CHECKING:
-    from agents.inspector import SageInspector
-    from evaluation.inspection import InspectionTrace
+    from sage_ad.agents.inspector import SageInspector
+    from sage_ad.evaluation.inspection import InspectionTrace
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -52,8 +52,8 @@ def inspect(
 
     quiet_libraries()
     start = time.perf_counter()
-    from agents.inspector import SageInspector
-    from evaluation.inspection import InspectionRequest
+    from sage_ad.agents.inspector import SageInspector
+    from sage_ad.evaluation.inspection import InspectionRequest
 
     check_files(image, reference or [], out)
     import_heavy()
@@ -76,9 +76,9 @@ def inspect(
 
 def check_files(image: Path, references: list[Path], out: Path | None) -> None:
     """Refuses what cannot be read before seconds go into loading models."""
-    from agents.inspector import expand_references
-    from vlm.errors import InputError
-    from vlm.images import load_image
+    from sage_ad.agents.inspector import expand_references
+    from sage_ad.vlm.errors import InputError
+    from sage_ad.vlm.images import load_image
 
     for path in [image, *expand_references(references)]:
         load_image(path)
@@ -95,8 +95,8 @@ def import_heavy() -> None:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
-    import agents.graph  # noqa: F401
-    import knowledge.store  # noqa: F401
+    import sage_ad.agents.graph
+    import sage_ad.knowledge.store.fact_store  # noqa: F401
 
 
 def watch(inspector: SageInspector, request: Any, quiet: bool) -> InspectionTrace:
@@ -113,7 +113,7 @@ def watch(inspector: SageInspector, request: Any, quiet: bool) -> InspectionTrac
 
 def with_timing(trace: InspectionTrace, timing: dict[str, float]) -> InspectionTrace:
     """The trace with imports and model load as its first steps, so that a cold process says why it is slow."""
-    from evaluation.inspection import TraceStep
+    from sage_ad.evaluation.inspection import TraceStep
 
     cold = [
         TraceStep(name=name, seconds=round(seconds, 4), summary="once a process") for name, seconds in timing.items()
@@ -123,8 +123,8 @@ def with_timing(trace: InspectionTrace, timing: dict[str, float]) -> InspectionT
 
 def write(inspector: SageInspector, trace: InspectionTrace, out: Path) -> list[Path]:
     """Writes evidence.png and trace.json; returns their paths."""
-    from vlm.errors import InputError
-    from vlm.picture import evidence_picture
+    from sage_ad.vlm.errors import InputError
+    from sage_ad.vlm.evidence.visualize import evidence_picture
 
     view = inspector.workbench.view(Path(trace.image), [Path(path) for path in trace.references])
     picture, text = out / "evidence.png", out / "trace.json"

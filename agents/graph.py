@@ -12,9 +12,9 @@ from typing import Any
 
 from langgraph.graph import END, START, StateGraph
 
-from agents import nodes
-from agents.state import InspectionState
-from agents.workbench import AgentContext
+from sage_ad.agents import nodes
+from sage_ad.agents.state import InspectionState
+from sage_ad.agents.workbench import AgentContext
 
 
 def after_recall(state: InspectionState) -> str:

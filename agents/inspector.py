@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from agents.settings import AgentSettings, make_settings
-from agents.workbench import AgentContext, Workbench
-from evaluation.inspection import InspectionRequest, InspectionTrace
-from vlm.errors import InputError
+from sage_ad.agents.settings import AgentSettings, make_settings
+from sage_ad.agents.workbench import AgentContext, Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from agents.batch_worker import BatchWorkbench
+    from sage_ad.agents.batch.worker import BatchWorkbench
 
 # Settings of a single request; the others decide what is loaded and belong to the inspector.
 PER_REQUEST = (
@@ -43,7 +43,7 @@ def expand_references(paths: Iterable[Path]) -> list[Path]:
     Raises:
         InputError: a path does not exist, or a folder holds no picture.
     """
-    from vlm.images import list_images
+    from sage_ad.vlm.images import list_images
 
     files: list[Path] = []
     for path in paths:
@@ -87,7 +87,7 @@ class SageInspector:
     def graph(self) -> Any:
         """The compiled LangGraph graph."""
         if self._graph is None:
-            from agents.graph import build_graph
+            from sage_ad.agents.graph import build_graph
 
             self._graph = build_graph(self._checkpointer)
         return self._graph
@@ -155,7 +155,7 @@ class SageInspector:
 
     def _group_workbench(self) -> BatchWorkbench:
         """The same models and knowledge, asked for several parts together."""
-        from agents.batch_worker import BatchWorkbench
+        from sage_ad.agents.batch.worker import BatchWorkbench
 
         own = self.workbench
         return BatchWorkbench(

@@ -14,17 +14,17 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
-from agents import wording
-from agents.sage_answer import answer_as_sage
-from agents.settings import mode_of_facts
-from agents.state import EvidenceSummary, InspectionState
-from agents.vlm_answer import answer_with_pictures
-from agents.workbench import AgentContext, Workbench
-from evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
-from evaluation.questions import Question
-from knowledge.facts import Fact
-from vlm.appearance import describe_region
-from vlm.errors import InputError
+from sage_ad.agents.answering import wording
+from sage_ad.agents.answering.soft_facts import answer_as_sage
+from sage_ad.agents.answering.vision_language import answer_with_pictures
+from sage_ad.agents.settings import mode_of_facts
+from sage_ad.agents.state import EvidenceSummary, InspectionState
+from sage_ad.agents.workbench import AgentContext, Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
+from sage_ad.evaluation.questions import Question
+from sage_ad.knowledge.facts import Fact
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.appearance import describe_region
 
 Update = dict[str, Any]
 Node = Callable[[InspectionState, Runtime[AgentContext]], tuple[Update, str]]
@@ -137,7 +137,7 @@ def recall_facts(
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
-    The pack's defect that fits what was measured best (`agents.naming`) guides the search, so that the cited facts speak
+    The pack's defect that fits what was measured best (`defect_naming`) guides the search, so that the cited facts speak
     of one and the same defect; without one, what the fact is *of* that fits the looks of the strongest region ("dark
     elongated line") does.
     """
@@ -173,9 +173,9 @@ def recall_facts(
 
 def _suspect(state: InspectionState, workbench: Workbench, domain: str | None, product: str | None) -> str | None:
     """The domain's defect that fits the looks best, or None."""
-    from agents.naming import known_defects, ranked_names
-    from vlm.defect_kinds import kind_probabilities
-    from vlm.sage_inputs import sight_of
+    from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
+    from sage_ad.vlm.sage.defect_kinds import kind_probabilities
+    from sage_ad.vlm.sage.visual_inputs import sight_of
 
     request = request_of(state)
     evidence = workbench.view(request.image, request.references).evidence
@@ -186,8 +186,8 @@ def _suspect(state: InspectionState, workbench: Workbench, domain: str | None, p
 @step
 def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """The model writes fact sentences itself; they are checked, and kept as proposed."""
-    from knowledge.checks import check_facts
-    from knowledge.writing import write_facts
+    from sage_ad.knowledge.ingestion.checks import check_facts
+    from sage_ad.knowledge.ingestion.writing import write_facts
 
     settings, product, domain = state["settings"], state["product"], state["domain"] or "general"
     reason = state.get("retry_reason") or state["recall_note"]
@@ -274,7 +274,7 @@ def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update
 @step
 def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Verdict from the evidence, words from the model where they hold, facts cited by id."""
-    from evaluation.questions import read_question, standard_questions, verdict_of
+    from sage_ad.evaluation.questions import read_question, standard_questions, verdict_of
 
     request, evidence, product = request_of(state), state["evidence"], state["product"]
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
@@ -353,7 +353,7 @@ def word_finding(
 @step
 def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """MLE of each answer against evidence and facts; a failing score is the reason for another round."""
-    from evaluation.judging import JudgeRequest
+    from sage_ad.evaluation.judge.loading import JudgeRequest
 
     evidence, settings = state["evidence"], state["settings"]
     texts = [fact["text"] for fact in state["facts"]]

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agents.inspector import expand_references
-from agents.settings import make_settings
-from agents.workbench import Workbench
-from evaluation.inspection import (
+from sage_ad.agents.inspector import expand_references
+from sage_ad.agents.settings import make_settings
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import (
     InspectionRequest,
     InspectionTrace,
     TraceAnswer,
@@ -23,7 +23,7 @@ from evaluation.inspection import (
     TraceStep,
     Verdict,
 )
-from evaluation.questions import Question, read_question, standard_questions
+from sage_ad.evaluation.questions import Question, read_question, standard_questions
 
 TASK = 'Begin your answer with "True." or "False.", then give the reason in one or two sentences.'
 
@@ -33,7 +33,7 @@ class LanguageModelInspector:
 
     Args:
         workbench: ready parts; by default they are made from the settings.
-        **settings: fields of `agents.settings.AgentSettings` (`model`, `facts`: "none" leaves facts out, ...).
+        **settings: fields of `sage_ad.agents.settings.AgentSettings` (`model`, `facts`: "none" leaves facts out, ...).
     """
 
     name = "language-model"
@@ -109,8 +109,8 @@ class LanguageModelInspector:
         ]
 
     def _messages(self, question: Question, facts: list[TraceFact], evidence: Any) -> list[dict[str, Any]]:
-        from knowledge.instructions import quote_fact
-        from vlm.processing_sage import measured_sentence
+        from sage_ad.knowledge.text.instructions import quote_fact
+        from sage_ad.vlm.sage.processing_sage import measured_sentence
 
         place = evidence.regions[0].place if evidence.regions else None
         known = ["Facts about such parts:", *(quote_fact(fact.text) for fact in facts)] if facts else []
@@ -120,8 +120,8 @@ class LanguageModelInspector:
 
 
 def _answer(question: Question, text: str, facts: list[TraceFact]) -> TraceAnswer:
-    from evaluation.reading import read
-    from evaluation.verdict import spoken_verdict
+    from sage_ad.evaluation.text.answer_parser import read
+    from sage_ad.evaluation.text.stated_verdict import spoken_verdict
 
     verdict: bool | None = None
     if question.polarity is not None:
@@ -135,7 +135,7 @@ def _answer(question: Question, text: str, facts: list[TraceFact]) -> TraceAnswe
 
 def _majority(questions: list[Question], answers: list[TraceAnswer]) -> Verdict:
     """The state that most answers give the part; "normal" where they are even."""
-    from evaluation.questions import state_of
+    from sage_ad.evaluation.questions import state_of
 
     said = [
         state_of(question.polarity, answer.verdict)

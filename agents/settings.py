@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 FactMode = Literal["auto", "hard", "soft", "none"]
 
@@ -24,7 +24,7 @@ class AgentSettings(BaseModel):
     """How an inspection is done.
 
     Attributes:
-        model: language model that words the answers (see `vlm.backends.load_backend`).
+        model: language model that words the answers (see `sage_ad.vlm.backends.base.load_backend`).
         device: "auto", "cpu" or "cuda".
         facts: "auto" as the model was trained (soft for SAGE models, hard for others), "hard" puts fact sentences into
             the prompt, "soft" their embeddings through fusion attention (SAGE models only), "none" leaves them out.

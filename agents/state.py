@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, TypedDict
 
-from evaluation.inspection import Verdict
+from sage_ad.evaluation.inspection import Verdict
 
 
 class EvidenceSummary(TypedDict):

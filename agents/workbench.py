@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.settings import AgentSettings
+from sage_ad.agents.settings import AgentSettings
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from evaluation.judging import Judge
-    from knowledge.store import FactStore
-    from vlm.backends import LanguageBackend
-    from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
+    from sage_ad.evaluation.judge.loading import Judge
+    from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.vlm.backends.base import LanguageBackend
+    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, ReferenceBank
 
 BANKS_KEPT = 8
 VIEWS_KEPT = 4
@@ -27,7 +27,7 @@ VIEWS_KEPT = 4
 
 @dataclass
 class View:
-    """One test part as seen: pictures and evidence (see `vlm.evidence.Evidence`)."""
+    """One test part as seen: pictures and evidence (see `sage_ad.vlm.evidence.extractor.Evidence`)."""
 
     image: Image.Image
     references: list[Image.Image]
@@ -81,7 +81,7 @@ class Workbench:
         """Visual evidence."""
 
         def make() -> EvidenceExtractor:
-            from vlm.evidence import EvidenceExtractor, EvidenceSettings
+            from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
             extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device))
             _ = extractor.encoder  # loaded now: a first inspection should not pay for it
@@ -95,7 +95,7 @@ class Workbench:
         """The knowledge base: shipped packs with the user's own on top."""
 
         def make() -> FactStore:
-            from knowledge.store import FactStore
+            from sage_ad.knowledge.store.fact_store import FactStore
 
             return FactStore.open()
 
@@ -107,7 +107,7 @@ class Workbench:
         """The language model."""
 
         def make() -> LanguageBackend:
-            from vlm.backends import load_backend
+            from sage_ad.vlm.backends.base import load_backend
 
             return load_backend(
                 self.settings.model, device=self.settings.device, progress=lambda line: print(line, file=sys.stderr)
@@ -121,7 +121,7 @@ class Workbench:
         """The MLE judge."""
 
         def make() -> Judge:
-            from evaluation.judging import load_judge
+            from sage_ad.evaluation.judge.loading import load_judge
 
             return load_judge(self.settings.judge)
 
@@ -135,7 +135,7 @@ class Workbench:
 
     def bank(self, references: Sequence[Path]) -> tuple[list[Image.Image], ReferenceBank | None]:
         """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow."""
-        from vlm.images import load_image
+        from sage_ad.vlm.images import load_image
 
         if not references:
             return [], None
@@ -159,7 +159,7 @@ class Workbench:
         Raises:
             InputError: a picture cannot be read.
         """
-        from vlm.images import load_image
+        from sage_ad.vlm.images import load_image
 
         picture = load_image(image)
         pictures, bank = self.bank(references)

@@ -5,15 +5,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "edpo_config": ["EDPOConfig"],
-        "edpo_loss": ["edpo_logits", "edpo_loss"],
-        "edpo_trainer": ["EDPOTrainer"],
-        "entropy": ["entropies"],
-        "labelled": ["LabelledPart", "Picture", "drawn_parts", "pasted_parts", "real_parts"],
-        "pairs": ["AnswerPair", "select_pairs"],
-        "prefix_sharing": ["pack_answers", "token_log_probs"],
-        "stage1_data": ["FactPool", "Stage1Example", "Stage1Settings", "split_by_category", "stage1_examples"],
-        "synthetic": [
+        "edpo.config": ["EDPOConfig"],
+        "edpo.loss": ["edpo_logits", "edpo_loss"],
+        "edpo.trainer": ["EDPOTrainer"],
+        "data.entropy": ["entropies"],
+        "data.labelled": ["LabelledPart", "Picture", "drawn_parts", "pasted_parts", "real_parts"],
+        "data.pairs": ["AnswerPair", "select_pairs"],
+        "data.prefix_sharing": ["pack_answers", "token_log_probs"],
+        "data.questions": ["FactPool", "Stage1Example", "Stage1Settings", "split_by_category", "stage1_examples"],
+        "synthetic.generate": [
             "DEFECTS",
             "PRODUCTS",
             "SyntheticSample",

@@ -1,6 +1,6 @@
-"""Lets launchers start the trainers: `accelerate launch -m alignment edpo ...`, `python -m alignment ...`."""
+"""Lets launchers start the trainers: `accelerate launch -m sage_ad.alignment edpo ...`, `python -m sage_ad.alignment ...`."""
 
-from alignment.cli import main
+from sage_ad.alignment.cli import main
 
 if __name__ == "__main__":
     main()

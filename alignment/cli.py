@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from alignment.edpo_cli import edpo_command
-from alignment.preferences_cli import build_command, convert_command
-from alignment.score_cli import score_command
-from alignment.sft_cli import HELP as SFT_HELP
-from alignment.sft_cli import sft
-from vlm.commandline import run_app
+from sage_ad.alignment.commands.edpo import edpo_command
+from sage_ad.alignment.commands.preferences import build_command, convert_command
+from sage_ad.alignment.commands.score import score_command
+from sage_ad.alignment.commands.sft import HELP as SFT_HELP
+from sage_ad.alignment.commands.sft import sft
+from sage_ad.vlm.commandline import run_app
 
 app = typer.Typer(
     add_completion=False,

@@ -24,7 +24,7 @@ from typing import Any
 
 STAGE_1 = "stage 1"
 REFERENCE = "reference"
-"""Where a run keeps the reference model's log-probabilities (`alignment.edpo_run`), by model and list."""
+"""Where a run keeps the reference model's log-probabilities (`sage_ad.alignment.edpo.run`), by model and list."""
 ARMS: dict[str, dict[str, Any]] = {
     "DPO (extreme pair)": {"pairs": "extreme", "eta": 0.0, "entropy": "term"},
     "E-DPO, term": {"pairs": "edpo", "entropy": "term"},
@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--verdicts",
         default="mixed",
-        help="right: no answer of a list has the wrong verdict (alignment/preferences.py)",
+        help="right: no answer of a list has the wrong verdict (alignment/data/build_preferences.py)",
     )
     parser.add_argument(
         "--writer", default="rule", help="of the answers trained on: rule, local (sampled from --stage1) or a URL"
@@ -138,8 +138,8 @@ def folder(args: argparse.Namespace, arm: str, seed: int | None) -> Path:
 
 def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
     """Scored answers to train on, and scored answers in held-out wordings about the measured categories."""
-    from alignment.labelled import drawn_parts, pasted_parts, real_parts
-    from evaluation.datasets import open_dataset
+    from sage_ad.alignment.data.labelled import drawn_parts, pasted_parts, real_parts
+    from sage_ad.evaluation.datasets import open_dataset
 
     def training() -> Any:
         for path in args.train:
@@ -163,14 +163,14 @@ def preferences(args: argparse.Namespace) -> tuple[Path, Path]:
 
 def prepared(args: argparse.Namespace, place: Path, parts: Any, wordings: Any, writer: str) -> Path:
     """Writes and scores ranked answers, unless that was done."""
-    from alignment.preferences import PreferenceSettings, build_preferences
-    from alignment.preferences_cli import make_writer
-    from alignment.scoring import report_markdown, score_lines, spread
-    from alignment.stage1_data import FactPool
-    from evaluation.judging import load_judge
-    from evaluation.ranked import read_ranked, write_ranked
-    from evaluation.runs import Progress
-    from knowledge.store import FactStore
+    from sage_ad.alignment.commands.preferences import make_writer
+    from sage_ad.alignment.data.build_preferences import PreferenceSettings, build_preferences
+    from sage_ad.alignment.data.judge_scores import report_markdown, score_lines, spread
+    from sage_ad.alignment.data.questions import FactPool
+    from sage_ad.evaluation.judge.loading import load_judge
+    from sage_ad.evaluation.ranked import read_ranked, write_ranked
+    from sage_ad.evaluation.runs import Progress
+    from sage_ad.knowledge.store.fact_store import FactStore
 
     ranked, scored = place / "ranked.jsonl", place / "scored.jsonl"
     if not ranked.exists():
@@ -199,10 +199,10 @@ def copy_new(source: Path, target: Path) -> None:
 
 def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, held_out: Path) -> None:
     """Aligns (unless it is stage 1), measures, and writes cell.json."""
-    from alignment.edpo_run import EDPORun, align
-    from evaluation.answer import AnswerSettings, measure
-    from evaluation.datasets import open_dataset
-    from evaluation.runs import Progress, write_whole
+    from sage_ad.alignment.edpo.run import EDPORun, align
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
+    from sage_ad.evaluation.runs import Progress, write_whole
 
     place, model, result = folder(args, arm, seed), args.stage1, {}
     if seed is not None:
@@ -301,7 +301,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
 
 def report(args: argparse.Namespace, result: dict[str, Any]) -> str:
     """The table and the verdicts as Markdown."""
-    from evaluation.tables import markdown_table
+    from sage_ad.evaluation.reports.tables import markdown_table
 
     def cell(entry: dict[str, Any] | None) -> str:
         if entry is None:
@@ -319,9 +319,9 @@ def report(args: argparse.Namespace, result: dict[str, Any]) -> str:
 def main() -> None:
     """Runs what is missing, each cell in a process of its own, and prints the table."""
     args = arguments()
-    from alignment.run_folder import begin_folder
-    from vlm.commandline import quiet_libraries
-    from vlm.errors import InputError
+    from sage_ad.alignment.data.run_folder import begin_folder
+    from sage_ad.vlm.commandline import quiet_libraries
+    from sage_ad.vlm.errors import InputError
 
     quiet_libraries()
     try:

@@ -34,10 +34,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.batch import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
-from agents.batch_parts import Part
-from agents.batch_store import JOURNAL, read_table
-from agents.batch_worker import BatchSettings
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.run import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
+from sage_ad.agents.batch.store import JOURNAL, read_table
+from sage_ad.agents.batch.worker import BatchSettings
 
 WORKERS = 2
 LOOPED_ANEW = 6
@@ -69,7 +69,7 @@ def cells(count: int, references: int) -> list[Part]:
 
 def evidence_loop(extractor: Any, parts: Sequence[Part], anew: bool) -> Timing:
     """One part after the other over a warm extractor."""
-    from vlm.images import load_image
+    from sage_ad.vlm.images import load_image
 
     bank = extractor.prepare([load_image(path) for path in parts[0].references])
     seen, start = {}, time.perf_counter()
@@ -161,7 +161,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"load": os.getloadavg()[0], "cores": os.cpu_count(), "workers": WORKERS}
     print(f"load average {results['load']:.1f} on {results['cores']} cores, {WORKERS} workers")
     if not options.language:
-        from vlm.evidence import EvidenceExtractor
+        from sage_ad.vlm.evidence.extractor import EvidenceExtractor
 
         extractor, settings = EvidenceExtractor(), BatchSettings(language=False)
         for count in options.references:
@@ -176,7 +176,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 f"evidence only, {count} reference{'s' * (count != 1)}; wanted: {0.9 * (1 + count):.1f} x anew", result
             )
         return results
-    from agents.inspector import SageInspector
+    from sage_ad.agents.inspector import SageInspector
 
     inspector = SageInspector()
     inspector.load()

@@ -29,12 +29,12 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm.commandline import print_json, run_app
-from vlm.errors import InputError
+from sage_ad.vlm.commandline import print_json, run_app
+from sage_ad.vlm.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 COMPARED = ("image", "references", "product", "verdict", "anomaly_score", "threshold", "regions", "answers")
-START = "from demo.cli import main; main()"
+START = "from sage_ad.demo.cli import main; main()"
 REST_SECONDS = 30
 """How long the server may rest before its memory counts as "after"."""
 
@@ -117,7 +117,7 @@ class Progress:
 
 def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
     """A synthetic part and its good piece for every visitor, each of another design; the same ones every time."""
-    from alignment.synthetic import PRODUCTS, generate
+    from sage_ad.alignment.synthetic.generate import PRODUCTS, generate
 
     parts = []
     for number in range(count):

@@ -22,9 +22,9 @@ HEADLINE = {
 
 def measure(data: Path, shots: int, draws: int, categories: list[str] | None, out: Path | None) -> dict[str, Any]:
     """Both methods on one set; the report as `sage-eval detect --json` prints it."""
-    from evaluation.datasets import open_dataset
-    from evaluation.detect import DetectSettings, detect
-    from evaluation.runs import Progress
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.evaluation.reports.detect_run import DetectSettings, detect
+    from sage_ad.evaluation.runs import Progress
 
     settings = DetectSettings(shots=shots, seeds=tuple(range(draws)), methods=("sage", "baseline"))
     report = detect(open_dataset(data, categories=categories), settings, out=out, progress=Progress())

@@ -173,7 +173,7 @@ def contestants(args: argparse.Namespace, folder: str, device: str) -> tuple[lis
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from alignment import EDPOConfig, EDPOTrainer
+    from sage_ad.alignment import EDPOConfig, EDPOTrainer
 
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     seeing = seeing_model(args.layers, dtype, device)
@@ -274,8 +274,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    from vlm.backends import pick_device
-    from vlm.commandline import quiet_libraries
+    from sage_ad.vlm.backends.base import pick_device
+    from sage_ad.vlm.commandline import quiet_libraries
 
     quiet_libraries()
     device = pick_device(args.device)

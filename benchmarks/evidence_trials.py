@@ -26,7 +26,7 @@ def measured(root: Path, out: Path, category: str) -> list[Row]:
 
     Keys of a row: `anywhere`, `place`, `mirror`, `plain` and `looks`, each (h, w); `anomalous`, `draw`.
     """
-    from evaluation.datasets import open_dataset
+    from sage_ad.evaluation.datasets import open_dataset
 
     file = out / f"{category}.npz"
     if file.exists():
@@ -58,12 +58,12 @@ _extractor: Any = None
 
 
 def _distances(image: Path, reference: Path) -> dict[str, np.ndarray]:
-    from vlm.comparison import mirror_similarity, patch_similarity, window_similarity
-    from vlm.defect_head import defect_logits
-    from vlm.evidence import EvidenceExtractor
-    from vlm.explanations import WINDOW, on_grid
-    from vlm.images import even_exposure, load_image
-    from vlm.references import Look
+    from sage_ad.vlm.evidence.defect_head import defect_logits
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor
+    from sage_ad.vlm.evidence.memory_bank import Look
+    from sage_ad.vlm.evidence.patch_matching import mirror_similarity, patch_similarity, window_similarity
+    from sage_ad.vlm.evidence.score_terms import WINDOW, on_grid
+    from sage_ad.vlm.images import even_exposure, load_image
 
     global _extractor
     _extractor = _extractor or EvidenceExtractor()
@@ -146,7 +146,7 @@ TRIALS: dict[str, Callable[[Row], float]] = {
 
 def auroc(rows: list[Row], score: Callable[[Row], float]) -> float:
     """Image AUROC, mean over the draws of the reference."""
-    from evaluation.metrics import rank_auroc
+    from sage_ad.evaluation.reports.metrics import rank_auroc
 
     values = []
     for draw in sorted({int(row["draw"]) for row in rows}):
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-trials"))
     args = parser.parse_args()
-    from evaluation.datasets import open_dataset
+    from sage_ad.evaluation.datasets import open_dataset
 
     data: dict[str, list[Row]] = {}
     for category in open_dataset(args.data).categories:

@@ -140,8 +140,8 @@ def evidence(device: Device) -> Iterator[Row]:
     from PIL import Image
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vlm.encoders import load_encoder
-    from vlm.evidence import EvidenceExtractor, EvidenceSettings
+    from sage_ad.vlm.evidence.encoders import load_encoder
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
     torch, side = device.torch, device.amounts.picture
     noise = np.random.default_rng(0)
@@ -172,7 +172,7 @@ def sage_model(size: str, device: Device) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from vlm.modeling_sage import SageForConditionalGeneration
+    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
 
     config = LlamaConfig(**SHAPES[size], max_position_embeddings=8192, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
@@ -277,8 +277,8 @@ def alignment(model: Any, size: str, device: Device) -> Iterator[Row]:
     """E-DPO steps on one question with four answers: LoRA (r = 16), loss, gradients, AdamW; the reference precomputed."""
     from peft import LoraConfig, get_peft_model
 
-    from alignment.edpo_loss import edpo_logits, edpo_loss
-    from alignment.prefix_sharing import answer_sums, pack_answers, token_log_probs
+    from sage_ad.alignment.data.prefix_sharing import answer_sums, pack_answers, token_log_probs
+    from sage_ad.alignment.edpo.loss import edpo_logits, edpo_loss
 
     torch = device.torch
     projections = "(q|k|v|o|gate|up|down)_proj"
@@ -371,8 +371,8 @@ def main() -> None:
     sizes = ["tiny"] if chosen.quick else [size for size in chosen.sizes.split(",") if size]
     if unknown := [size for size in sizes if size not in SHAPES]:
         parser.error(f"there is no size {unknown[0]!r}; the sizes are: {', '.join(SHAPES)}")
-    from vlm.backends import pick_device
-    from vlm.commandline import quiet_libraries
+    from sage_ad.vlm.backends.base import pick_device
+    from sage_ad.vlm.commandline import quiet_libraries
 
     quiet_libraries()
     device = pick_device(chosen.device)

@@ -49,8 +49,8 @@ def cold(image: Path, reference: Path, repeats: int) -> None:
 
 def warm(image: Path, reference: Path, repeats: int) -> None:
     """A warm inspector that has the reference encoded already."""
-    from agents.inspector import SageInspector
-    from evaluation.inspection import InspectionRequest
+    from sage_ad.agents.inspector import SageInspector
+    from sage_ad.evaluation.inspection import InspectionRequest
 
     inspector = SageInspector()
     inspector.load()

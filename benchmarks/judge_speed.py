@@ -21,8 +21,8 @@ def main() -> None:
     count = parser.parse_args().answers
     import torch
 
-    from evaluation.judging import JudgeRequest, load_judge
-    from evaluation.ranked import read_ranked
+    from sage_ad.evaluation.judge.loading import JudgeRequest, load_judge
+    from sage_ad.evaluation.ranked import read_ranked
 
     known = [(line, answer) for line in read_ranked(FIRST) for answer in line.answers]
     asked = [known[number % len(known)] for number in range(count)]

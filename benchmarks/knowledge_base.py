@@ -89,7 +89,7 @@ def build(folder: Path, total: int) -> dict[str, Any]:
     """Builds our index in blocks, as many adds would, and merges it into one segment."""
     import numpy as np
 
-    from knowledge.index import VectorIndex
+    from sage_ad.knowledge.vectors.index import VectorIndex
 
     start = time.perf_counter()
     index = VectorIndex(folder, DIMENSIONS, "synthetic", background=False, most_segments=10**6)
@@ -123,7 +123,7 @@ def ours(folder: Path, total: int) -> dict[str, Any]:
     import faiss  # noqa: F401  what the import costs is not what opening costs
     import numpy as np
 
-    from knowledge.index import VectorIndex
+    from sage_ad.knowledge.vectors.index import VectorIndex
 
     before = memory()
     start = time.perf_counter()
@@ -254,9 +254,9 @@ def embedding(rounds: int = 5) -> dict[str, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from knowledge.embedding import default_embedder
-    from knowledge.store import FactStore
-    from vlm.weights import minilm_folder
+    from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.knowledge.vectors.embedding import default_embedder
+    from sage_ad.vlm.weights.embedded import minilm_folder
 
     with FactStore.open() as store:
         texts = [fact.text for fact in store.facts()][:320]
@@ -287,8 +287,8 @@ def embedding(rounds: int = 5) -> dict[str, Any]:
 
 def retrieval() -> dict[str, Any]:
     """recall@5 and nDCG@10 on the labelled queries, and how long opening and one search of the shipped packs take."""
-    from knowledge.labelled import measure, read_queries
-    from knowledge.store import FactStore
+    from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.knowledge.store.retrieval_eval import measure, read_queries
 
     path = Path(__file__).parents[1] / "tests" / "data" / "retrieval_queries.yaml"
     wanted = read_queries(path)

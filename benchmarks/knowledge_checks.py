@@ -24,8 +24,8 @@ def _yaml(name: str) -> Any:
 
 
 def contradictions() -> dict[str, Any]:
-    """Precision and recall of `knowledge.contradictions.contradiction` on labelled pairs."""
-    from knowledge.contradictions import contradiction
+    """Precision and recall of `sage_ad.knowledge.text.contradictions.contradiction` on labelled pairs."""
+    from sage_ad.knowledge.text.contradictions import contradiction
 
     pairs = _yaml("contradictions.yaml")
     flagged = [pair for pair in pairs if contradiction(pair["first"], pair["second"])]
@@ -44,8 +44,8 @@ def orders() -> dict[str, Any]:
     """How many hostile sentences are recognised, and how many honest ones (of documents and packs) are taken for them."""
     import yaml
 
-    from knowledge.checks import instruction_reason
-    from knowledge.packs import SHIPPED
+    from sage_ad.knowledge.ingestion.checks import instruction_reason
+    from sage_ad.knowledge.store.packs import SHIPPED
 
     documents = _yaml("hostile_documents.yaml")
     hostile = [text for document in documents for text in document["hostile"]]
@@ -65,10 +65,10 @@ def orders() -> dict[str, Any]:
 
 def documents() -> dict[str, Any]:
     """Whole documents through the ingestion: what was stored of their hostile and of their honest sentences."""
-    from knowledge.embedding import default_embedder
-    from knowledge.facts import normalise_text
-    from knowledge.ingestion import ingest
-    from knowledge.store import FactStore
+    from sage_ad.knowledge.facts import normalise_text
+    from sage_ad.knowledge.ingestion.pipeline import ingest
+    from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.knowledge.vectors.embedding import default_embedder
 
     entries = _yaml("hostile_documents.yaml")
     obeyed = honest = kept = 0
@@ -92,8 +92,8 @@ def documents() -> dict[str, Any]:
 
 def ordinary() -> dict[str, Any]:
     """How many sentences that are no facts are dropped."""
-    from knowledge.classifier import FactClassifier
-    from knowledge.embedding import default_embedder
+    from sage_ad.knowledge.ingestion.classifier import FactClassifier
+    from sage_ad.knowledge.vectors.embedding import default_embedder
 
     embedder = default_embedder()
     texts = _yaml("ordinary_sentences.yaml")

@@ -34,8 +34,8 @@ def measure(threads: int, dtype: str, repeats: int, tokens: int = 64) -> dict[st
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    from vlm.smollm import load_smollm2
-    from vlm.weights import smollm2_folder
+    from sage_ad.vlm.backends.smollm import load_smollm2
+    from sage_ad.vlm.weights.embedded import smollm2_folder
 
     torch.set_num_threads(threads)
     imported = time.perf_counter()

@@ -55,7 +55,7 @@ def rates(file: Path) -> tuple[float | None, float | None]:
 
 def named_on_normal(file: Path) -> tuple[int, int]:
     """Answers that assert a named defect of a part whose verdict is normal, and how many answers there are of such parts."""
-    from evaluation.reading import read
+    from sage_ad.evaluation.text.answer_parser import read
 
     answers = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     calm = [a for a in answers if a["verdict"] is not None and (a["verdict"] == (a["polarity"] == "normal"))]
@@ -83,9 +83,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--all", action="store_true", help="every category, not the headline ones alone")
     args = parser.parse_args()
-    from evaluation.answer import AnswerSettings, measure
-    from evaluation.datasets import open_dataset
-    from evaluation.runs import Progress
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
+    from sage_ad.evaluation.runs import Progress
 
     categories = None if args.all else list(HEADLINE.get(args.data.resolve().name, ())) or None
     print("| row | shots | " + " | ".join(name for name, _ in FIGURES) + " | MLE | overkill | miss | named on normal |")

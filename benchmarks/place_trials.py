@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm.places import PLACES, cell_of_place, place_of_box, place_of_point
+from sage_ad.vlm.places import PLACES, cell_of_place, place_of_box, place_of_point
 
 
 def ways(evidence: np.ndarray, found: Any) -> dict[str, str]:
@@ -76,11 +76,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--per-class", type=int, default=25)
     args = parser.parse_args()
-    from evaluation.datasets import open_dataset
-    from evaluation.datasets.masks import load_mask as truth_of
-    from evaluation.placing import cells_of_mask
-    from vlm.evidence import EvidenceExtractor, EvidenceSettings
-    from vlm.images import load_image
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.evaluation.datasets.masks import load_mask as truth_of
+    from sage_ad.evaluation.text.localisation import cells_of_mask
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+    from sage_ad.vlm.images import load_image
 
     extractor = EvidenceExtractor(EvidenceSettings(max_regions=50))
     hits: dict[str, list[list[bool]]] = {}

@@ -2,7 +2,7 @@
 
     python benchmarks/self_written_facts.py [--model sage-tiny] [--facts 10] [--json FILE]
 
-For each product the model writes facts (`knowledge.writing.write_facts`), and each is judged against the approved facts
+For each product the model writes facts (`knowledge.ingestion.writing.write_facts`), and each is judged against the approved facts
 of the product's pack:
 
 - on topic: it reads like a fact (classifier) and is closer to its own pack than the domain check asks;
@@ -38,11 +38,11 @@ PRODUCTS = {
 
 def measure(model: str, count: int, device: str) -> list[dict[str, Any]]:
     """One row a product: the facts that the model wrote and what the checks say of them."""
-    from knowledge.checks import check_facts
-    from knowledge.facts import KINDS
-    from knowledge.store import FactStore
-    from knowledge.writing import write_facts
-    from vlm.backends import load_backend
+    from sage_ad.knowledge.facts import KINDS
+    from sage_ad.knowledge.ingestion.checks import check_facts
+    from sage_ad.knowledge.ingestion.writing import write_facts
+    from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.vlm.backends.base import load_backend
 
     backend = load_backend(model, device=device)
     rows = []

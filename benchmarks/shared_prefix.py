@@ -23,12 +23,12 @@ def main() -> None:
     args = parser.parse_args()
     from dataclasses import replace
 
-    from agents import SageInspector
-    from alignment.synthetic import generate
-    from evaluation.inspection import InspectionRequest
-    from evaluation.questions import standard_questions
-    from vlm.part_answers import PartQuery
-    from vlm.sage_inputs import sight_of
+    from sage_ad.agents import SageInspector
+    from sage_ad.alignment.synthetic.generate import generate
+    from sage_ad.evaluation.inspection import InspectionRequest
+    from sage_ad.evaluation.questions import standard_questions
+    from sage_ad.vlm.sage.generation import PartQuery
+    from sage_ad.vlm.sage.visual_inputs import sight_of
 
     inspector = SageInspector(model=args.model)
     inspector.load()

@@ -34,10 +34,10 @@ FORMS: dict[str, tuple[str, ...]] = {
 
 def measured(data: Path, draws: int, count: int) -> Iterator[dict[str, Any]]:
     """One row an image and draw: state, category, score, threshold, and what else one picture tells."""
-    from evaluation.datasets import open_dataset
-    from vlm.evidence import EvidenceExtractor
-    from vlm.images import load_image
-    from vlm.self_similarity import ONE_REFERENCE
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor
+    from sage_ad.vlm.evidence.thresholds import ONE_REFERENCE
+    from sage_ad.vlm.images import load_image
 
     extractor, dataset = EvidenceExtractor(), open_dataset(data)
     factor, offset = ONE_REFERENCE

@@ -82,9 +82,9 @@ def collect(data: Path, count: int, seed: int) -> tuple[torch.Tensor, torch.Tens
     """Patches relative to their pictures, their labels, and the mean and spread of the raw channels."""
     import torch
 
-    from vlm.defect_head import relative_to_picture
-    from vlm.encoders import load_encoder
-    from vlm.images import even_exposure
+    from sage_ad.vlm.evidence.defect_head import relative_to_picture
+    from sage_ad.vlm.evidence.encoders import load_encoder
+    from sage_ad.vlm.images import even_exposure
 
     encoder, rng = load_encoder(device="cpu"), np.random.default_rng(seed)
 

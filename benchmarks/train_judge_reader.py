@@ -133,7 +133,7 @@ def samples(lines: Sequence[dict[str, Any]], seed: int) -> list[Sample]:
     """All training samples that may be drawn from ranked lines, replies and exemplars."""
     import yaml
 
-    from evaluation.wordlists import exemplars
+    from sage_ad.evaluation.text.lexicon import exemplars
 
     rng = random.Random(seed)
     short = yaml.safe_load((DATA / "short_replies.yaml").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ class Trainee:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        from vlm.weights import minilm_folder
+        from sage_ad.vlm.weights.embedded import minilm_folder
 
         torch.manual_seed(seed)
         self.tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
@@ -184,7 +184,7 @@ class Trainee:
 
     def tokens(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Token ids and types of questions with their answers."""
-        from evaluation.second_reader import LONGEST
+        from sage_ad.evaluation.judge.answer_classifier import LONGEST
 
         found = self.tokenizer(
             [question for question, _ in pairs],
@@ -203,7 +203,7 @@ class Trainee:
         """Log-odds (batch, 3) from the hidden states under the layers that learn."""
         import torch
 
-        from evaluation.second_reader import mean_over
+        from sage_ad.evaluation.judge.answer_classifier import mean_over
 
         hidden = self._through(self.upper, self.dropout(hidden), mask)
         pooled = [hidden[:, 0], mean_over(hidden, mask * types), mean_over(hidden, mask * (1 - types))]

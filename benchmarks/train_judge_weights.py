@@ -1,6 +1,6 @@
-"""Fits `evaluation/third_reader.yaml`: what each witness weighs when an answer is compared with the gold answer.
+"""Fits `evaluation/judge/third_reader.yaml`: what each witness weighs when an answer is compared with the gold answer.
 
-    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/third_reader.yaml
+    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/judge/third_reader.yaml
     python -m benchmarks.train_judge_weights --keep FOLDER --each     every pool judged by weights fitted without it
 
 Three linear models by penalised maximum likelihood (logistic and softmax, L-BFGS): is the verdict right; and on defective
@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from evaluation.judging import JudgeRequest
-    from evaluation.third_reader import ThirdReader
-    from evaluation.witnesses import Findings
+    from sage_ad.evaluation.judge.features import Findings
+    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.judge.score_model import ThirdReader
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 UNSEEN = ("third", "training_a", "training_b")
@@ -91,8 +91,8 @@ def find(name: str) -> Pool:
 
 def answers(name: str) -> tuple[list[tuple[int, int, bool]], list[JudgeRequest]]:
     """All answers of a pool, and the copies of its gold answers, each with its line, its rank and whether it is wrong."""
-    from evaluation.rank import requests_of
-    from evaluation.ranked import read_ranked
+    from sage_ad.evaluation.ranked import read_ranked
+    from sage_ad.evaluation.reports.judge_run import requests_of
 
     path = DATA / f"ranked_{name}.jsonl"
     wanted, requests = [], []
@@ -109,8 +109,8 @@ def answers(name: str) -> tuple[list[tuple[int, int, bool]], list[JudgeRequest]]
 
 def rows_of(wanted: Sequence[tuple[int, int, bool]], requests: Sequence[JudgeRequest]) -> list[Row]:
     """The witnesses of answers; those that cannot be compared with a gold answer are left out."""
-    from evaluation.judge_local import LocalJudge, find_faults, findings, score_of, with_other_state
-    from evaluation.witnesses import content_witnesses, reference_of, verdict_witnesses
+    from sage_ad.evaluation.judge.features import content_witnesses, reference_of, verdict_witnesses
+    from sage_ad.evaluation.judge.local import LocalJudge, find_faults, findings, score_of, with_other_state
 
     cases, likeness, tokens = LocalJudge().prepare(requests)
     rows = []
@@ -200,9 +200,9 @@ def fit(pools: Sequence[Pool]) -> dict[str, Any]:
 
 def mean_of(row: Row, reader: ThirdReader) -> float:
     """Mean level of an answer, judged with a third reader."""
-    from evaluation.judge_local import score_of
-    from evaluation.settling import has_right_verdict, is_hard_to_make_out, settle
-    from evaluation.third_reader import Comparison, softmax
+    from sage_ad.evaluation.judge.local import score_of
+    from sage_ad.evaluation.judge.score_model import Comparison, softmax
+    from sage_ad.evaluation.judge.score_resolution import has_right_verdict, is_hard_to_make_out, settle
 
     right = round(reader.verdict(row.verdict)[0], 2)
     chances = softmax(reader.content[str(row.found.truth.state)](row.content))
@@ -217,7 +217,7 @@ def mean_of(row: Row, reader: ThirdReader) -> float:
 
 def order(rows: Sequence[Row], means: Sequence[float]) -> dict[str, Any]:
     """Pairwise figures of a pool; made answers are left out."""
-    from evaluation.rank import figures, pairs_of
+    from sage_ad.evaluation.reports.judge_run import figures, pairs_of
 
     lines: dict[int, list[float]] = {}
     for row, mean in zip(rows, means, strict=True):
@@ -228,7 +228,7 @@ def order(rows: Sequence[Row], means: Sequence[float]) -> dict[str, Any]:
 
 def measure(pools: Sequence[Pool]) -> None:
     """Every pool judged by weights that were fitted without it, beside the judge without a third reader."""
-    from evaluation.third_reader import reader_from
+    from sage_ad.evaluation.judge.score_model import reader_from
 
     print("pool: before (all / adjacent) -> after; verdicts read rightly; turned copies that pass")
     for pool in pools:

@@ -40,11 +40,11 @@ Row = dict[str, Any]
 
 def parts_of(data: Path, drawn: int) -> Iterator[tuple[Any, np.ndarray | None]]:
     """Parts with a reference, and the mask of each (None where nobody drew one)."""
-    from alignment.labelled import _drawn, drawn_parts, pasted_parts, real_parts
-    from alignment.synthetic import paste_defect
-    from evaluation.datasets import open_dataset
-    from evaluation.datasets.masks import load_mask
-    from vlm.images import load_image
+    from sage_ad.alignment.data.labelled import _drawn, drawn_parts, pasted_parts, real_parts
+    from sage_ad.alignment.synthetic.generate import paste_defect
+    from sage_ad.evaluation.datasets import open_dataset
+    from sage_ad.evaluation.datasets.masks import load_mask
+    from sage_ad.vlm.images import load_image
 
     if drawn:
         for part in drawn_parts(drawn, seed=1):
@@ -68,9 +68,9 @@ def measured(data: Path, drawn: int) -> Iterator[Row]:
     import torch
     import torch.nn.functional as F
 
-    from vlm.defect_head import _weights, relative_to_picture
-    from vlm.evidence import EvidenceExtractor
-    from vlm.images import even_exposure
+    from sage_ad.vlm.evidence.defect_head import _weights, relative_to_picture
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor
+    from sage_ad.vlm.images import even_exposure
 
     extractor, usual = EvidenceExtractor(), _weights("cpu")
     found = sorted(

@@ -7,10 +7,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "app": ["build_app", "launch_app"],
-        "desk": ["FairDesk"],
-        "engine": ["Engine"],
-        "report": ["report_html"],
-        "run_store": ["Run", "RunStore"],
-        "settings": ["DemoSettings"],
+        "services.fair_queue": ["FairDesk"],
+        "services.engine": ["Engine"],
+        "view.report": ["report_html"],
+        "services.run_store": ["Run", "RunStore"],
+        "services.settings": ["DemoSettings"],
     },
 )

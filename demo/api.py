@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from demo import safety
-from demo.compare_tab import both, figures_of, two_sides
-from demo.documents import ingestion, keep_documents
-from demo.engine import Engine
-from demo.inspect_tab import checked_request, keep_run
-from demo.knowledge_tab import uploaded
-from demo.ranking import RankingStore, ranked_line
-from demo.report import report_html
-from demo.story import Story
-from evaluation.inspection import InspectionTrace
-from vlm.errors import InputError, SageError
+from sage_ad.demo.services import safety
+from sage_ad.demo.services.documents import ingestion, keep_documents
+from sage_ad.demo.services.engine import Engine
+from sage_ad.demo.services.ranking import RankingStore, ranked_line
+from sage_ad.demo.tabs.compare import both, figures_of, two_sides
+from sage_ad.demo.tabs.inspect import checked_request, keep_run
+from sage_ad.demo.tabs.knowledge import uploaded
+from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.report import report_html
+from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.vlm.errors import InputError, SageError
 
 T = TypeVar("T")
 

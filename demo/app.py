@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo.settings import DemoSettings
-from vlm.errors import InputError
+from sage_ad.demo.services.settings import DemoSettings
+from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
     import gradio as gr
 
-    from demo.engine import Engine
+    from sage_ad.demo.services.engine import Engine
 
 TITLE = "SAGE: explainable visual inspection"
 FOLDER = Path(__file__).parent
@@ -61,7 +61,7 @@ def is_running(process: int) -> bool:
 
 def keep_tidy(seconds: float) -> None:
     """Deletes prepared downloads (reports, rankings) that are older than this, from now on, beside what Gradio deletes."""
-    from demo.report import delete_downloads
+    from sage_ad.demo.view.report import delete_downloads
 
     def sweep() -> None:
         while True:
@@ -88,13 +88,13 @@ def build_app(engine: Engine) -> gr.Blocks:
     """The page, ready to be launched."""
     import gradio as gr
 
-    from demo.api import add_endpoints
-    from demo.compare_tab import CompareTab
-    from demo.inspect_tab import InspectTab
-    from demo.knowledge_tab import KnowledgeTab
-    from demo.rank_tab import RankTab
-    from demo.runs_tab import RunsTab
-    from demo.safety import is_token
+    from sage_ad.demo.api import add_endpoints
+    from sage_ad.demo.services.safety import is_token
+    from sage_ad.demo.tabs.compare import CompareTab
+    from sage_ad.demo.tabs.inspect import InspectTab
+    from sage_ad.demo.tabs.knowledge import KnowledgeTab
+    from sage_ad.demo.tabs.rank import RankTab
+    from sage_ad.demo.tabs.runs import RunsTab
 
     settings = engine.settings
     age = settings.keep_minutes * 60
@@ -191,8 +191,8 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
     except ImportError:
         raise InputError("The demo needs Gradio, which is not installed; run: pip install 'sage-ad[demo]'.") from None
 
-    from demo.engine import Engine
-    from demo.render import page_style
+    from sage_ad.demo.services.engine import Engine
+    from sage_ad.demo.view.render import page_style
 
     print("Loading the models ...", file=sys.stderr, flush=True)
     engine = Engine(settings)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.commandline import quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.commandline import quiet_libraries, run_app, stop_on_terminate
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Serves the demo: inspect parts, compare settings, teach facts, rank answers, keep reports."""
     quiet_libraries()
-    from demo.settings import DemoSettings, password_from_environment
+    from sage_ad.demo.services.settings import DemoSettings, password_from_environment
 
     settings = DemoSettings(
         host=host,
@@ -65,7 +65,7 @@ def demo(
             "--user asks for a password.",
             file=sys.stderr,
         )
-    from demo.app import launch_app
+    from sage_ad.demo.app import launch_app
 
     share_heaps()
     stop_on_terminate()

@@ -7,13 +7,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "answer": ["AnswerSettings"],
-        "calibration": ["calibrate", "conformal_threshold", "needed_normals"],
+        "reports.answer_run": ["AnswerSettings"],
+        "reports.calibration": ["calibrate", "conformal_threshold", "needed_normals"],
         "datasets": ["InspectionDataset", "Sample", "load_mask", "open_dataset"],
-        "detect": ["DetectSettings"],
+        "reports.detect_run": ["DetectSettings"],
         "inspection": ["InspectionRequest", "InspectionTrace", "Inspector", "MLEScore", "load_inspector"],
-        "judging": ["Gold", "Judge", "JudgeRequest", "load_judge"],
-        "metrics": ["Figure", "PixelTally", "bootstrap", "bootstrap_mean"],
+        "judge.loading": ["Gold", "Judge", "JudgeRequest", "load_judge"],
+        "reports.metrics": ["Figure", "PixelTally", "bootstrap", "bootstrap_mean"],
         "questions": [
             "GoldQuestion",
             "Question",

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.rank import judge_command
-from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
-from vlm.errors import InputError
+from sage_ad.evaluation.reports.judge_run import judge_command
+from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
+from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.datasets import InspectionDataset
+    from sage_ad.evaluation.datasets import InspectionDataset
 
 app = typer.Typer(
     add_completion=False,
@@ -40,7 +40,7 @@ def _about() -> None:
 
 def _open(data: Path, format: str | None, categories: str | None) -> InspectionDataset:
     quiet_libraries()
-    from evaluation.datasets import open_dataset
+    from sage_ad.evaluation.datasets import open_dataset
 
     wanted = [name.strip() for name in categories.split(",") if name.strip()] if categories else None
     return open_dataset(data, format, wanted)
@@ -48,7 +48,7 @@ def _open(data: Path, format: str | None, categories: str | None) -> InspectionD
 
 def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
     """Writes what --out asks for, prints the report or the JSON, and ends with 1 if there were problems."""
-    from evaluation.runs import write_results
+    from sage_ad.evaluation.runs import write_results
 
     if out:
         write_results(out, result, report)
@@ -85,9 +85,9 @@ def detect(
     if draws < 1:
         raise InputError(f"The number of draws must be at least 1, not {draws}.")
     dataset = _open(data, format, categories)
-    from evaluation.detect import DetectSettings
-    from evaluation.detect import detect as measure
-    from evaluation.runs import Progress
+    from sage_ad.evaluation.reports.detect_run import DetectSettings
+    from sage_ad.evaluation.reports.detect_run import detect as measure
+    from sage_ad.evaluation.runs import Progress
 
     settings = DetectSettings(
         shots=shots,
@@ -125,9 +125,9 @@ def answer(
     """Figures for the answers of whole inspections: accuracy, Acc-G, MLE, naming, place, consistency."""
     given = {"model": model, "facts": facts, "device": None if device == "auto" else device, "seed": seed or None}
     dataset = _open(data, format, categories)
-    from evaluation.answer import AnswerSettings, measure
-    from evaluation.answer_figures import report_markdown
-    from evaluation.runs import Progress
+    from sage_ad.evaluation.reports.answer_figures import report_markdown
+    from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
+    from sage_ad.evaluation.runs import Progress
 
     settings = AnswerSettings(
         inspector=inspector,
@@ -152,7 +152,7 @@ def compare(
 ) -> None:
     """Runs side by side in one table; with --out also as a page with plots and the best and worst cases."""
     quiet_libraries()
-    from evaluation.compare import compare as side_by_side
+    from sage_ad.evaluation.reports.compare import compare as side_by_side
 
     print(side_by_side(runs, out))
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 Verdict = Literal["normal", "anomalous"]
 Family = Literal["standard comparison", "defect identification", "defect diagnosis"]
@@ -33,7 +33,7 @@ class InspectionRequest(Shape):
     Attributes:
         image: file of the test image.
         references: files of good parts of the same product (none, one or several).
-        questions: questions to answer; empty means the five standard ones of `evaluation.questions`.
+        questions: questions to answer; empty means the five standard ones of `sage_ad.evaluation.questions`.
         domain: name of a knowledge pack; None searches all packs.
         product: name of the product if the user knows it; it is never invented.
         settings: settings of the inspector at hand (for ours: `AgentSettings` fields), checked by it.
@@ -110,7 +110,7 @@ class InspectionTrace(Shape):
     """Everything an inspection found, and how; its JSON is what `sage-inspect --json` prints.
 
     Attributes:
-        anomaly_score: on the absolute scale of `vlm.evidence` (higher is more anomalous).
+        anomaly_score: on the absolute scale of `sage_ad.vlm.evidence.extractor` (higher is more anomalous).
         threshold: the score above which the verdict is "anomalous".
         threshold_from: "references" (their self-similarity) or "builtin" (no reference); `threshold_reason` says how.
         confidence: trust in the verdict, 0.5 to 1; null when it cannot be told, `confidence_reason` says why or how.

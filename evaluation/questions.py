@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.inspection import FAMILIES, Family, Verdict
-from vlm.errors import InputError
+from sage_ad.evaluation.inspection import FAMILIES, Family, Verdict
+from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.datasets import Sample
-    from evaluation.judging import Gold
+    from sage_ad.evaluation.datasets import Sample
+    from sage_ad.evaluation.judge.loading import Gold
 
 Polarity = Verdict
 """The state of the part that a "True" asserts: "normal" (True is good news) or "anomalous" (True is bad news)."""
@@ -45,7 +45,7 @@ class GoldQuestion(Question):
         verdict: True or False for the question as asked; None if it is no yes/no question.
         anomalous: the state of the part.
         defect: the defect in words; None for a good part, and where the label names no kind ("defective").
-        place: one of `vlm.places.PLACES` from mask or boxes; None where they are missing.
+        place: one of `sage_ad.vlm.places.PLACES` from mask or boxes; None where they are missing.
         reference_answer: a right answer in words.
         group: the image that the five questions share (Acc-G is per group).
         options: letter and text of each choice, for multiple-choice sets (MMAD).
@@ -66,8 +66,8 @@ class GoldQuestion(Question):
     ranked: tuple[str, ...] = ()
 
     def gold(self) -> Gold:
-        """The same as the `Gold` of `evaluation.judging`."""
-        from evaluation.judging import Gold
+        """The same as the `Gold` of `sage_ad.evaluation.judge.loading`."""
+        from sage_ad.evaluation.judge.loading import Gold
 
         return Gold(
             verdict=self.verdict,
@@ -276,7 +276,7 @@ def build_questions(
         product: the product in words.
         anomalous: the state of the part.
         defect: the defect in words (`defect_words`), None if unknown.
-        place: one of `vlm.places.PLACES`, None if unknown.
+        place: one of `sage_ad.vlm.places.PLACES`, None if unknown.
         consequence: a clause such as "current is lost behind the crack"; a careful general one stands in when unknown.
         group: name of the image; the wording is drawn from it and `seed`, so that it never depends on the order.
         seed: another seed draws other wordings.
@@ -307,7 +307,7 @@ def build_questions(
 
 def questions_for(sample: Sample, *, seed: int = 0, product: str | None = None) -> list[GoldQuestion]:
     """Five questions about a sample of a labelled set; the place is read from its mask or boxes."""
-    from evaluation.datasets import place_of_sample
+    from sage_ad.evaluation.datasets import place_of_sample
 
     return build_questions(
         product=product or product_words(sample.category),

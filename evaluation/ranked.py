@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evaluation.inspection import Family, Shape
-from evaluation.judging import Gold
-from vlm.errors import InputError
+from sage_ad.evaluation.inspection import Family, Shape
+from sage_ad.evaluation.judge.loading import Gold
+from sage_ad.vlm.errors import InputError
 
 RankSource = Literal["expert", "writer", "llm"]
 

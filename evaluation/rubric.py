@@ -76,7 +76,7 @@ def load_rubric() -> Rubric:
     """The shipped rubric (read once)."""
     import yaml
 
-    raw = yaml.safe_load(files("evaluation").joinpath("rubric.yaml").read_text(encoding="utf-8"))
+    raw = yaml.safe_load(files("sage_ad.evaluation").joinpath("rubric.yaml").read_text(encoding="utf-8"))
     return Rubric(
         version=raw["version"],
         dimensions={name: RubricDimension(**raw["dimensions"][name]) for name in DIMENSIONS},

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 T = TypeVar("T")
 RESULTS = "results.json"

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceRegion, TraceStep
-from evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceRegion, TraceStep
+from sage_ad.evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
 
 if TYPE_CHECKING:
-    from vlm.evidence import Evidence, EvidenceExtractor, ReferenceBank
+    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, ReferenceBank
 
 NAME = "evidence-template"
 
@@ -50,7 +50,7 @@ class EvidenceTemplateInspector:
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
         """Inspects one part."""
-        from vlm.images import load_image
+        from sage_ad.vlm.images import load_image
 
         start = time.perf_counter()
         evidence = self._evidence(request, load_image(request.image))
@@ -87,8 +87,8 @@ class EvidenceTemplateInspector:
             yield self.inspect(request)
 
     def _evidence(self, request: InspectionRequest, image: Any) -> Evidence:
-        from vlm.evidence import EvidenceExtractor, EvidenceSettings
-        from vlm.images import load_image
+        from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+        from sage_ad.vlm.images import load_image
 
         if self._extractor is None:
             chosen: dict[str, Any] = {"encoder": self._encoder} if self._encoder else {}
@@ -103,7 +103,7 @@ class EvidenceTemplateInspector:
 
 def _files(references: Sequence[Path]) -> list[Path]:
     """Files of the references; a folder stands for the pictures in it."""
-    from vlm.images import list_images
+    from sage_ad.vlm.images import list_images
 
     return [file for path in references for file in (list_images(path) if path.is_dir() else [path])]
 

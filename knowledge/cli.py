@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
-from vlm.errors import InputError
+from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
+from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from knowledge.facts import Fact
-    from knowledge.ingestion import IngestionReport
-    from knowledge.store import FactStore
+    from sage_ad.knowledge.facts import Fact
+    from sage_ad.knowledge.ingestion.pipeline import IngestionReport
+    from sage_ad.knowledge.store.fact_store import FactStore
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +46,7 @@ def main() -> None:
 @contextmanager
 def _store() -> Iterator[FactStore]:
     quiet_libraries()
-    from knowledge.store import FactStore
+    from sage_ad.knowledge.store.fact_store import FactStore
 
     with FactStore.open() as store:
         yield store
@@ -96,11 +96,11 @@ def add(
                 f"Domain {domain!r} is not known; use one of {', '.join(store.packs())}, or make it with "
                 f"sage-kb new-domain {domain}."
             )
-        from knowledge.ingestion import ingest
+        from sage_ad.knowledge.ingestion.pipeline import ingest
 
         backend = None
         if model is not None:
-            from vlm.backends import load_backend
+            from sage_ad.vlm.backends.base import load_backend
 
             backend = load_backend(model, device=device)
         report = ingest(paths, domain, store, backend, _progress, approve=approve)
@@ -271,7 +271,7 @@ def remove(
         raise InputError("Name the facts to remove by their ids, or a source with --source, not both.")
     with _store() as store:
         if source:
-            from knowledge.sources import remove_source
+            from sage_ad.knowledge.store.sources import remove_source
 
             facts = remove_source(store, source, domain).removed
         else:
@@ -321,7 +321,7 @@ def export_domain(
     json: Json = False,
 ) -> None:
     """Writes a domain, with all provenance, into one portable file."""
-    from knowledge.portable import export_pack
+    from sage_ad.knowledge.store.portable import export_pack
 
     with _store() as store:
         count = export_pack(store, domain, file)
@@ -337,7 +337,7 @@ def import_domain(
     json: Json = False,
 ) -> None:
     """Takes a domain over from a portable file."""
-    from knowledge.portable import import_pack
+    from sage_ad.knowledge.store.portable import import_pack
 
     with _store() as store:
         report = import_pack(store, file)

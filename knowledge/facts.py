@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 Kind = Literal["appearance", "cause", "consequence", "normal-variation", "inspection"]
 Status = Literal["approved", "proposed", "rejected"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm.errors import BackendError
+from sage_ad.vlm.errors import BackendError
 
 
 @contextlib.contextmanager

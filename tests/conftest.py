@@ -13,7 +13,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see vlm.commandline.quiet_libraries
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see sage_ad.vlm.commandline.quiet_libraries
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -73,7 +73,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this machine's own, started as `sage-batch --engine ray` starts it; its workers find the tests' modules."""
-    from agents.batch_ray_start import ray_running
+    from sage_ad.agents.batch.ray_cluster import ray_running
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)

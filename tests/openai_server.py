@@ -195,7 +195,7 @@ def completion(text: str | None, reply: dict[str, Any]) -> dict[str, Any]:
 
 def embedded_text(body: dict[str, Any]) -> str:
     """What the embedded model writes; pictures are told it in words, since it reads none."""
-    from vlm.smollm import load_smollm2
+    from sage_ad.vlm.backends.smollm import load_smollm2
 
     messages = []
     for message in body["messages"]:

@@ -38,7 +38,7 @@ def gash(path: Path) -> Path:
 
 @dataclass
 class PlainEvidence:
-    """What `PlainExtractor` measures, with the names of `vlm.evidence.Evidence`."""
+    """What `PlainExtractor` measures, with the names of `sage_ad.vlm.evidence.extractor.Evidence`."""
 
     score: float
     map: np.ndarray

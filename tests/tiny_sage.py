@@ -6,8 +6,8 @@ import torch
 from tiny_models import tiny_language_model, tiny_tokenizer
 from torch.nn import functional as F
 
-from vlm.modeling_sage import SageForConditionalGeneration
-from vlm.processing_sage import SageProcessor
+from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+from sage_ad.vlm.sage.processing_sage import SageProcessor
 
 CHANNELS, GRID = 12, 6
 FACTS = [["a scratch is a crack in the area", "there is a hole"], ["no hole in the centre", "a scratch"]]

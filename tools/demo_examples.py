@@ -1,6 +1,6 @@
 """Draws the demo's example pictures: `.venv/bin/python tools/demo_examples.py demo/examples` (run once; kept in git).
 
-All are synthetic parts of `alignment.parts`, drawn for this project (Apache-2.0). The demo may not import `alignment`,
+All are synthetic parts of `alignment.synthetic.parts`, drawn for this project (Apache-2.0). The demo may not import `alignment`,
 so the pictures are shipped. Each set is one design: good pieces differ in grain, light and position, as real ones do.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alignment.defects import painted_defect
-from alignment.parts import PARTS
+from sage_ad.alignment.synthetic.defects import painted_defect
+from sage_ad.alignment.synthetic.parts import PARTS
 
 SIDE, MARGIN = 320, 16
 # name: product, design seed, pieces of good parts, defect of the test piece (a name, an item to leave out, or None)

@@ -211,7 +211,7 @@ def execute(notebook: Any, patience: int = CELL_SECONDS, cache: Path | None = No
             resources={"metadata": {"path": work}}, record_timing=False, coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
-        client.execute(env={**calm, **os.environ, **own, "PYTHONPATH": str(ROOT)})
+        client.execute(env={**calm, **os.environ, **own})
 
 
 def run(path: Path, *, store: bool, patience: int = CELL_SECONDS, cache: Path | None = None) -> Report:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from vlm.errors import SageError
+from sage_ad.vlm.errors import SageError
 
 EXIT_OK = 0
 EXIT_LISTED_FAILURES = 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before they are decoded (an RGB copy of this many pixels takes 240 MB)."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.datasets.common import GOOD, Sample
-from evaluation.datasets.manta import family_named, state_from
-from evaluation.datasets.records import RecordDataset, find_image, first_records, text_of, verdict_in
-from evaluation.questions import GoldQuestion, polarity_of, state_of
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets.common import GOOD, Sample
+from sage_ad.evaluation.datasets.manta import family_named, state_from
+from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first_records, text_of, verdict_in
+from sage_ad.evaluation.questions import GoldQuestion, polarity_of, state_of
+from sage_ad.vlm.errors import InputError
 
 GROUPS = frozenset({"train", "test", "validation", "images", "image", "data", "rgb"})
 """Folder names in an image's path that name no product."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.datasets.common import child, has_images
-from evaluation.datasets.mvtec import MVTec, find_category_folders
+from sage_ad.evaluation.datasets.common import child, has_images
+from sage_ad.evaluation.datasets.mvtec import MVTec, find_category_folders
 
 
 class BTAD(MVTec):

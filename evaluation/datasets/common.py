@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vlm.errors import InputError
-from vlm.images import ENDINGS
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.images import ENDINGS
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from evaluation.questions import GoldQuestion
+    from sage_ad.evaluation.questions import GoldQuestion
 
 Split = Literal["train", "test"]
 MaskKind = Literal["pixel", "box"]
@@ -155,7 +155,7 @@ class InspectionDataset(ABC):
 
     def load_file(self, path: Path) -> Image.Image | None:
         """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`)."""
-        from vlm.images import load_image
+        from sage_ad.vlm.images import load_image
 
         try:
             return load_image(path)

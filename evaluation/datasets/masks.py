@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluation.datasets.common import Sample
-from vlm.errors import InputError
-from vlm.places import PLACES
+from sage_ad.evaluation.datasets.common import Sample
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.places import PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +111,7 @@ def places_of_mask(mask: np.ndarray, share: float = 0.2) -> list[str]:
         share: a cell belongs to it if it holds at least this share of the marked area; the fullest always does.
 
     Returns:
-        Words of `vlm.places.PLACES`; empty for an empty mask.
+        Words of `sage_ad.vlm.places.PLACES`; empty for an empty mask.
     """
     import numpy as np
 

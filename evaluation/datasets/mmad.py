@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.datasets.common import GOOD, Sample
-from evaluation.datasets.records import RecordDataset, find_image, first_records, text_of
-from evaluation.inspection import Family
-from evaluation.questions import GoldQuestion, polarity_of
+from sage_ad.evaluation.datasets.common import GOOD, Sample
+from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first_records, text_of
+from sage_ad.evaluation.inspection import Family
+from sage_ad.evaluation.questions import GoldQuestion, polarity_of
 
 SUBTASKS = (
     "Anomaly Detection",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.datasets.common import (
+from sage_ad.evaluation.datasets.common import (
     GOOD,
     GOOD_NAMES,
     InspectionDataset,
@@ -19,9 +19,9 @@ from evaluation.datasets.common import (
     name_key,
     subfolders,
 )
-from evaluation.datasets.index import IndexRow, find_index, read_index
-from evaluation.datasets.masks import is_box_like, load_mask
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets.masks import is_box_like, load_mask
+from sage_ad.evaluation.datasets.mvtec_index import IndexRow, find_index, read_index
+from sage_ad.vlm.errors import InputError
 
 MASKS_LOOKED_AT = 12
 """So many masks of a category are opened to tell drawn outlines from filled boxes, where no index says it."""

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evaluation.datasets.common import InspectionDataset, json_records
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets.common import InspectionDataset, json_records
+from sage_ad.vlm.errors import InputError
 
 ENDINGS = (".json", ".jsonl")
 

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from evaluation.datasets.common import InspectionDataset
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets.common import InspectionDataset
+from sage_ad.vlm.errors import InputError
 
 READERS: dict[str, str] = {
-    "elpv": "evaluation.datasets.elpv:ELPV",
-    "visa": "evaluation.datasets.visa:VisA",
-    "btad": "evaluation.datasets.btad:BTAD",
-    "mmad": "evaluation.datasets.mmad:MMAD",
-    "adpl": "evaluation.datasets.adpl:ADPL",
-    "manta": "evaluation.datasets.manta:MANTA",
-    "mvtec": "evaluation.datasets.mvtec:MVTec",
-    "loco": "evaluation.datasets.mvtec:MVTec",
-    "mpdd": "evaluation.datasets.mvtec:MVTec",
-    "deeppcb": "evaluation.datasets.deeppcb:DeepPCB",
+    "elpv": "sage_ad.evaluation.datasets.elpv:ELPV",
+    "visa": "sage_ad.evaluation.datasets.visa:VisA",
+    "btad": "sage_ad.evaluation.datasets.btad:BTAD",
+    "mmad": "sage_ad.evaluation.datasets.mmad:MMAD",
+    "adpl": "sage_ad.evaluation.datasets.adpl:ADPL",
+    "manta": "sage_ad.evaluation.datasets.manta:MANTA",
+    "mvtec": "sage_ad.evaluation.datasets.mvtec:MVTec",
+    "loco": "sage_ad.evaluation.datasets.mvtec:MVTec",
+    "mpdd": "sage_ad.evaluation.datasets.mvtec:MVTec",
+    "deeppcb": "sage_ad.evaluation.datasets.deeppcb:DeepPCB",
 }
 """Format name to "module:class". Detection asks in this order: particular layouts first, slow looks last."""
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.datasets.common import (
+from sage_ad.evaluation.datasets.common import (
     GOOD,
     InspectionDataset,
     Sample,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.inspector import SageInspector
-from evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.batch_local import serve
-from agents.batch_parts import Part
-from agents.batch_worker import BatchSettings, Finished, row_of
-from evaluation.inspection import InspectionTrace
-from vlm.errors import InputError
+from sage_ad.agents.batch.local_engine import serve
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.worker import BatchSettings, Finished, row_of
+from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.vlm.errors import InputError
 
 
 class LightWorker:

@@ -15,15 +15,15 @@ import pytest
 from openai_server import ServerProcess
 from plates import plate
 
-from agents.batch import BatchSettings, run_batch
-from agents.batch_cli import main
-from agents.batch_parts import Part, read_parts
-from agents.batch_store import JOURNAL, BatchStopped, Row, read_table
-from agents.batch_worker import Finished, PartWorker
-from agents.inspector import SageInspector
-from agents.settings import AgentSettings
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionTrace
+from sage_ad.agents.batch.cli import main
+from sage_ad.agents.batch.manifest import Part, read_parts
+from sage_ad.agents.batch.run import BatchSettings, run_batch
+from sage_ad.agents.batch.store import JOURNAL, BatchStopped, Row, read_table
+from sage_ad.agents.batch.worker import Finished, PartWorker
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.settings import AgentSettings
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionTrace
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,9 @@ def test_parts_of_a_sage_model_are_answered_together_as_alone(
 ) -> None:
     from tiny_models import tiny_language_model, tiny_tokenizer
 
-    from vlm.modeling_sage import SageForConditionalGeneration
-    from vlm.processing_sage import SageProcessor
-    from vlm.sage_backend import SageBackend
+    from sage_ad.vlm.backends.sage_backend import SageBackend
+    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
 
     processor = SageProcessor.from_base(tiny_tokenizer(), image_side=3)
     model = SageForConditionalGeneration.from_base(
@@ -151,7 +151,7 @@ def test_a_server_that_vanishes_leaves_what_is_finished(
     shared = {name: part for name, part in parts_of(inspector).items() if name != "backend"}
     settings = BatchSettings(AgentSettings(model="http://127.0.0.1:9/v1#scripted-model"))
     with ServerProcess() as server:
-        from vlm.served import ServedBackend
+        from sage_ad.vlm.backends.served import ServedBackend
 
         backend = ServedBackend(server.url, "scripted-model", retries=0)
         worker = PartWorker(settings, backend=backend, **shared)
@@ -173,7 +173,7 @@ def test_a_server_that_vanishes_leaves_what_is_finished(
 def command(*arguments: object) -> list[str]:
     # A test run in the background of a shell ignores Ctrl-C, and so would its children.
     script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    script += "from agents.batch_cli import main\nmain()"
+    script += "from sage_ad.agents.batch.cli import main\nmain()"
     return [sys.executable, "-c", script, *map(str, arguments)]
 
 

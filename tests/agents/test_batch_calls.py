@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agents.batch_calls import SharedBackend
-from vlm.backends import Capabilities, LanguageBackend
-from vlm.errors import BackendError, InputError
-from vlm.scripted import ScriptedBackend
+from sage_ad.agents.shared_calls import SharedBackend
+from sage_ad.vlm.backends.base import Capabilities, LanguageBackend
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 def says(text: str) -> list[dict[str, Any]]:

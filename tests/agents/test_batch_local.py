@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from light_workers import cannot_load, dies_loading, light
 
-from agents.batch import BatchSettings, run_batch
-from agents.batch_local import LocalEngine
-from agents.batch_parts import Part
-from agents.batch_store import BatchStopped, Row, read_table
-from vlm.errors import BackendError, InputError
+from sage_ad.agents.batch.local_engine import LocalEngine
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.run import BatchSettings, run_batch
+from sage_ad.agents.batch.store import BatchStopped, Row, read_table
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 def parts_named(folder: Path, *names: str) -> list[Part]:

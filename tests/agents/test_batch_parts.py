@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from plates import plate
 
-from agents.batch_parts import Part, in_working_order, read_parts
-from vlm.errors import InputError
+from sage_ad.agents.batch.manifest import Part, in_working_order, read_parts
+from sage_ad.vlm.errors import InputError
 
 
 @pytest.fixture

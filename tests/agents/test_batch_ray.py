@@ -13,14 +13,15 @@ import pytest
 import ray
 from light_workers import LightWorker, light_worker
 
-from agents import batch_ray, batch_ray_start
-from agents.batch import run_batch
-from agents.batch_parts import Part
-from agents.batch_ray import Ledger, RayEngine, RayWorker
-from agents.batch_store import read_table
-from agents.batch_worker import BatchSettings, Finished, PartWorker
-from agents.inspector import SageInspector
-from vlm.errors import BackendError, InputError
+from sage_ad.agents.batch import ray_cluster as batch_ray_start
+from sage_ad.agents.batch import ray_engine as batch_ray
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.ray_engine import Ledger, RayEngine, RayWorker
+from sage_ad.agents.batch.run import run_batch
+from sage_ad.agents.batch.store import read_table
+from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 class Actor:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from agents.batch_parts import Part
-from agents.batch_store import JOURNAL, BatchStore, read_table
-from agents.batch_worker import row_of
-from evaluation.inspection import InspectionTrace, TraceAnswer, TraceRegion
-from vlm.errors import InputError
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.store import JOURNAL, BatchStore, read_table
+from sage_ad.agents.batch.worker import row_of
+from sage_ad.evaluation.inspection import InspectionTrace, TraceAnswer, TraceRegion
+from sage_ad.vlm.errors import InputError
 
 SETTINGS = {"model": "sage-tiny", "language": True}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agents.cli import main
-from evaluation.inspection import InspectionTrace
+from sage_ad.agents.cli import main
+from sage_ad.evaluation.inspection import InspectionTrace
 
 Run = tuple[int, str, str]
 
@@ -88,7 +88,7 @@ def test_a_bad_picture_is_one_line_that_names_it(run, good: Path, tmp_path: Path
 
 @pytest.mark.parametrize("mode", ["I;16", "P", "CMYK", "L", "RGBA", "1", "rotated"])
 def test_unusual_pictures_are_read_right(good: Path, tmp_path: Path, mode: str) -> None:
-    from vlm.images import load_image
+    from sage_ad.vlm.images import load_image
 
     with Image.open(good) as picture:
         grey = picture.convert("L")

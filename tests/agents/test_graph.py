@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from agents.graph import build_graph
-from agents.inspector import SageInspector
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionRequest, MLEScore
-from knowledge.store import FactStore
-from vlm.backends import Capabilities, load_backend
-from vlm.errors import InputError
-from vlm.scripted import ScriptedBackend
+from sage_ad.agents.graph import build_graph
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, MLEScore
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.vlm.backends.base import Capabilities, load_backend
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import InputError
 
 WRITTEN = [
     "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.",

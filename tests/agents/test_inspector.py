@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agents.inspector import SageInspector, expand_references
-from agents.settings import make_settings
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
-from vlm.errors import InputError
+from sage_ad.agents.inspector import SageInspector, expand_references
+from sage_ad.agents.settings import make_settings
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
+from sage_ad.vlm.errors import InputError
 
 
 def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace) -> None:
@@ -24,7 +24,7 @@ def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace)
 
 
 def test_each_question_is_answered_as_asked(trace: InspectionTrace) -> None:
-    from evaluation.questions import read_question
+    from sage_ad.evaluation.questions import read_question
 
     assert len(trace.answers) == 5
     assert {answer.family for answer in trace.answers} == {

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.naming import known_defects, ranked_names
-from agents.sage_answer import about, compose, defect_named, placed, probability
-from evaluation.questions import standard_questions
-from evaluation.reading import read
-from vlm.part_answers import PartReply
+from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
+from sage_ad.agents.answering.soft_facts import about, compose, defect_named, placed, probability
+from sage_ad.evaluation.questions import standard_questions
+from sage_ad.evaluation.text.answer_parser import read
+from sage_ad.vlm.sage.generation import PartReply
 
 QUESTIONS = standard_questions()
 SCRATCH = "There is a dark scratch in the lower right area."

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.inspector import SageInspector
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionRequest
-from knowledge.store import FactStore
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionRequest
+from sage_ad.knowledge.store.fact_store import FactStore
 
 NOTES = (
     "A dark patch with a straight border in an HL-3 cell is a piece that a crack has cut off from the busbar.",
@@ -39,7 +39,7 @@ def test_from_a_manual_to_a_cited_fact(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from knowledge.cli import main
+    from sage_ad.knowledge.cli import main
 
     def kb(*words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["sage-kb", *map(str, words)])

@@ -10,10 +10,10 @@ from plates import plate
 from tiny_models import tiny_llava_folder, tiny_wrapped_folder
 from transformers_server import shared_server
 
-from agents.inspector import SageInspector
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionRequest, InspectionTrace
-from vlm.backends import LanguageBackend, load_backend
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.vlm.backends.base import LanguageBackend, load_backend
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from agents.inspector import SageInspector
-from agents.vlm_answer import text_fault
-from agents.vlm_reply import read_reply, reply_schema
-from agents.workbench import Workbench
-from evaluation.inspection import InspectionRequest, InspectionTrace
-from evaluation.questions import standard_questions
-from vlm.backends import Capabilities
-from vlm.errors import BackendError
-from vlm.scripted import ScriptedBackend
+from sage_ad.agents.answering.vision_language import text_fault
+from sage_ad.agents.answering.vlm_reply import read_reply, reply_schema
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.workbench import Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.evaluation.questions import standard_questions
+from sage_ad.vlm.backends.base import Capabilities
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import BackendError
 
 EYES = Capabilities(images=True, streaming=True)
 SEEN = "A dark crack cuts the cell off from its neighbours in the {place}."

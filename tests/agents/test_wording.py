@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agents import wording
-from agents.state import EvidenceSummary
+from sage_ad.agents.answering import wording
+from sage_ad.agents.state import EvidenceSummary
 
 
 def evidence(verdict: str, *places: str, compared: bool = True) -> EvidenceSummary:

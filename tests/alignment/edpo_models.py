@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tiny_models import IMAGE_ID, VOCABULARY, WRAPPED, vision_inputs
 
-from vlm.modeling_sage import SageForConditionalGeneration
+from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
 
 HEADER, STATES = [30, 31, 32], [[40], [41, 42]]
 FACT_ID = VOCABULARY
@@ -98,7 +98,7 @@ def text_rows(count: int = 8) -> list[dict]:
 
 def settings(folder, **changes):
     """A configuration for tests: CPU, full precision, every step logged."""
-    from alignment import EDPOConfig
+    from sage_ad.alignment import EDPOConfig
 
     plain = {
         "use_cpu": True,

@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from alignment.edpo_loading import load_for_alignment, lora
-from alignment.edpo_run import EDPORun, gathered_weights, save_model, whole_model
+from sage_ad.alignment.edpo.loading import load_for_alignment, lora
+from sage_ad.alignment.edpo.run import EDPORun, gathered_weights, save_model, whole_model
 
 
 def trained(run: EDPORun) -> Any:

@@ -15,14 +15,14 @@ from safetensors.torch import load_file  # noqa: E402
 from tiny_models import WRAPPED  # noqa: E402
 from tiny_sage import CHANNELS, FACTS, GRID, QUESTIONS, features, make  # noqa: E402
 
-from alignment.edpo_run import EDPORun, align  # noqa: E402
-from alignment.frozen import is_frozen  # noqa: E402
-from alignment.labelled import Picture  # noqa: E402
-from alignment.sage_prompts import SightPrompts  # noqa: E402
-from alignment.sft_trainer import with_lora  # noqa: E402
-from evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
-from vlm.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from vlm.sage_inputs import Sight  # noqa: E402
+from sage_ad.alignment.data.labelled import Picture  # noqa: E402
+from sage_ad.alignment.data.sage_prompts import SightPrompts  # noqa: E402
+from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
+from sage_ad.alignment.edpo.run import EDPORun, align  # noqa: E402
+from sage_ad.alignment.sft.trainer import with_lora  # noqa: E402
+from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
+from sage_ad.vlm.sage.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import Sight  # noqa: E402
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from edpo_models import llava_processor, picture, settings, text_rows  # noqa: E
 from tiny_models import tiny_language_model, tiny_llava, tiny_tokenizer  # noqa: E402
 from trl import DPOConfig, DPOTrainer  # noqa: E402
 
-from alignment import EDPOTrainer  # noqa: E402
-from alignment.edpo_loss import edpo_logits, edpo_loss, kl_estimate  # noqa: E402
+from sage_ad.alignment import EDPOTrainer  # noqa: E402
+from sage_ad.alignment.edpo.loss import edpo_logits, edpo_loss, kl_estimate  # noqa: E402
 
 EQUAL = {"rtol": 1e-5, "atol": 1e-5}
 

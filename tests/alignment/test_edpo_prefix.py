@@ -10,7 +10,7 @@ from edpo_models import ANSWERS, picture_prompts, plain_log_probs, text_prompts,
 from tiny_models import WRAPPED, tiny_language_model  # noqa: E402
 from tiny_sage import batch, make  # noqa: E402
 
-from alignment.prefix_sharing import (  # noqa: E402
+from sage_ad.alignment.data.prefix_sharing import (  # noqa: E402
     PADDING,
     answer_places,
     answer_sums,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny_models import tiny_language_model, tiny_tokenizer
 
-from alignment.edpo_run import EDPORun, gathered_weights, whole_model
-from vlm.errors import BackendError
+from sage_ad.alignment.edpo.run import EDPORun, gathered_weights, whole_model
+from sage_ad.vlm.errors import BackendError
 
 
 @pytest.fixture

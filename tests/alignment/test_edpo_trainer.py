@@ -25,13 +25,13 @@ from tiny_models import WRAPPED, tiny_language_model, tiny_tokenizer  # noqa: E4
 from tiny_sage import FACTS, QUESTIONS, features, make  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
-from alignment import EDPOConfig, EDPOTrainer  # noqa: E402
-from alignment.frozen import is_frozen  # noqa: E402
-from alignment.prompts import SagePrompts  # noqa: E402
-from alignment.run_folder import last_checkpoint, train_from  # noqa: E402
-from vlm.errors import BackendError, InputError  # noqa: E402
-from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
-from vlm.processing_sage import SageProcessor  # noqa: E402
+from sage_ad.alignment import EDPOConfig, EDPOTrainer  # noqa: E402
+from sage_ad.alignment.data.prompts import SagePrompts  # noqa: E402
+from sage_ad.alignment.data.run_folder import last_checkpoint, train_from  # noqa: E402
+from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
+from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
+from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
+from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
 
 
 def text_trainer(folder, rows=None, **changes):
@@ -282,7 +282,7 @@ from datasets import Dataset
 from edpo_models import settings, text_rows
 from tiny_models import tiny_language_model, tiny_tokenizer
 from transformers import TrainerCallback
-from alignment import EDPOTrainer
+from sage_ad.alignment import EDPOTrainer
 
 class Killer(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.entropy import READINGS, entropies, gap, softmax
-from vlm.errors import InputError
+from sage_ad.alignment.data.entropy import READINGS, entropies, gap, softmax
+from sage_ad.vlm.errors import InputError
 
 LEVELS = st.lists(st.floats(1, 5), min_size=1, max_size=6)
 

@@ -20,7 +20,7 @@ def test_accelerate_takes_the_configuration(repository: Path, name: str) -> None
 
     file = repository / "alignment" / "configs" / f"{name}.yaml"
     assert load_config_from_file(str(file)).distributed_type == EXPECTED[name]
-    command = ["--config_file", str(file), "--num_processes", "2", "-m", "alignment", "edpo"]
+    command = ["--config_file", str(file), "--num_processes", "2", "-m", "sage_ad.alignment", "edpo"]
     args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     assert defaults is not None
     assert args.num_processes == 2
@@ -55,7 +55,7 @@ def test_two_processes_align_a_tiny_model(repository: Path, tmp_path: Path) -> N
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", repository / "alignment" / "configs" / "cpu.yaml", "--main_process_port", "0"),
-        *("-m", "alignment", "edpo", "--data", data, "--model", model, "--out", tmp_path / "run"),
+        *("-m", "sage_ad.alignment", "edpo", "--data", data, "--model", model, "--out", tmp_path / "run"),
         *("--steps", "2", "--batch", "1", "--lora-rank", "2", "--device", "cpu", "--json"),
     ]
     ran = subprocess.run(

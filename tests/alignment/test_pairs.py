@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.entropy import READINGS, entropies
-from alignment.pairs import PAIR_CHOICES, AnswerPair, select_pairs, unscored_pairs
-from vlm.errors import InputError
+from sage_ad.alignment.data.entropy import READINGS, entropies
+from sage_ad.alignment.data.pairs import PAIR_CHOICES, AnswerPair, select_pairs, unscored_pairs
+from sage_ad.vlm.errors import InputError
 
 
 def places(scores, choice="edpo", reading="surprisal"):

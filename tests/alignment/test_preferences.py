@@ -7,15 +7,21 @@ import random
 
 import pytest
 
-from alignment.exchange import from_trl, read_preferences, to_trl, write_preferences
-from alignment.labelled import LabelledPart, Picture, drawn_parts
-from alignment.preference_writers import LanguageModelWriter, SampledWriter, gold_rank, plain_answer, read_answers
-from alignment.preferences import PreferenceSettings, build_preferences, preference_wordings
-from evaluation.questions import build_questions
-from evaluation.ranked import AnswerScore, RankedAnswers
-from vlm.errors import InputError
-from vlm.places import cell_of_place
-from vlm.scripted import ScriptedBackend
+from sage_ad.alignment.data.build_preferences import PreferenceSettings, build_preferences, preference_wordings
+from sage_ad.alignment.data.exchange import from_trl, read_preferences, to_trl, write_preferences
+from sage_ad.alignment.data.labelled import LabelledPart, Picture, drawn_parts
+from sage_ad.alignment.data.preference_writers import (
+    LanguageModelWriter,
+    SampledWriter,
+    gold_rank,
+    plain_answer,
+    read_answers,
+)
+from sage_ad.evaluation.questions import build_questions
+from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.places import cell_of_place
 
 CRACKED = LabelledPart(
     Picture("file", "cell.png"), Picture("file", "good.png"), "solar cell", True, "crack", "upper left", "cell", "cells"

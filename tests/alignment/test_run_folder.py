@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from alignment.run_folder import begin_folder, last_checkpoint
-from alignment.sft_run import Stage1Run, train_stage1
-from vlm.errors import InputError
+from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint
+from sage_ad.alignment.sft.run import Stage1Run, train_stage1
+from sage_ad.vlm.errors import InputError
 
 
 def checkpoint(folder, step, state):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from alignment.edpo_loading import with_state
-from alignment.scoring import equal_everywhere, means_of, report_markdown, score_lines, spread
-from evaluation.inspection import MLEScore
-from evaluation.ranked import AnswerScore, RankedAnswers, read_ranked, write_ranked
+from sage_ad.alignment.data.judge_scores import equal_everywhere, means_of, report_markdown, score_lines, spread
+from sage_ad.alignment.edpo.loading import with_state
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, read_ranked, write_ranked
 
 
 class LengthJudge:
@@ -108,7 +108,7 @@ def test_answers_as_sage_models_give_them():
 def run(*arguments):
     import sys
 
-    from alignment import cli
+    from sage_ad.alignment import cli
 
     before = sys.argv
     sys.argv = ["sage-train", *map(str, arguments)]
@@ -155,7 +155,7 @@ def test_equal_scores_end_the_command_with_the_reason(tmp_path, capsys, monkeypa
         def judge(self, requests):
             return [MLEScore(type=3, localisation=3, logic=3, mean=3) for _ in requests]
 
-    monkeypatch.setattr("evaluation.judging.load_judge", lambda name: Blind())
+    monkeypatch.setattr("sage_ad.evaluation.judge.loading.load_judge", lambda name: Blind())
     write_ranked(tmp_path / "ranked.jsonl", lines(2))
     assert run("score", tmp_path / "ranked.jsonl", "--out", tmp_path / "out") == 1
     assert "entropy selects nothing" in capsys.readouterr().out

@@ -12,16 +12,16 @@ pytest.importorskip("peft")
 from tiny_sage import GRID, features, make  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from alignment.calibrating import calibrate  # noqa: E402
-from alignment.features import SightCache  # noqa: E402
-from alignment.labelled import Picture, drawn_parts  # noqa: E402
-from alignment.sft_config import Stage1Config  # noqa: E402
-from alignment.sft_data import PartBatches, _told, batches_of, packed, part_tasks  # noqa: E402
-from alignment.sft_run import Stage1Run, starting_model  # noqa: E402
-from alignment.sft_trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
-from alignment.stage1_data import Stage1Example  # noqa: E402
-from vlm.errors import InputError  # noqa: E402
-from vlm.sage_inputs import Sight  # noqa: E402
+from sage_ad.alignment.data.features import SightCache  # noqa: E402
+from sage_ad.alignment.data.labelled import Picture, drawn_parts  # noqa: E402
+from sage_ad.alignment.data.questions import Stage1Example  # noqa: E402
+from sage_ad.alignment.sft.calibration import calibrate  # noqa: E402
+from sage_ad.alignment.sft.config import Stage1Config  # noqa: E402
+from sage_ad.alignment.sft.data import PartBatches, _told, batches_of, packed, part_tasks  # noqa: E402
+from sage_ad.alignment.sft.run import Stage1Run, starting_model  # noqa: E402
+from sage_ad.alignment.sft.trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
+from sage_ad.vlm.errors import InputError  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import Sight  # noqa: E402
 
 CALIBRATION = {"references": [0.7, 0.2], "builtin": [0.5, -0.1]}
 

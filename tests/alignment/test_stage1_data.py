@@ -8,19 +8,19 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from alignment.labelled import LabelledPart, Picture, drawn_parts, pasted_parts, real_parts
-from alignment.stage1_data import (
+from sage_ad.alignment.data.labelled import LabelledPart, Picture, drawn_parts, pasted_parts, real_parts
+from sage_ad.alignment.data.questions import (
     FactPool,
     Stage1Settings,
     inspection_examples,
     split_by_category,
     stage1_examples,
 )
-from evaluation.inspection import FAMILIES
-from evaluation.questions import read_question, wordings
-from knowledge.store import FactStore
-from vlm.errors import InputError
-from vlm.places import PLACES
+from sage_ad.evaluation.inspection import FAMILIES
+from sage_ad.evaluation.questions import read_question, wordings
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.places import PLACES
 
 SIZE = 96
 
@@ -114,7 +114,7 @@ class TestAnswers:
         assert cited > 5
 
     def test_the_local_judge_gives_full_marks(self, inspections):
-        from evaluation.judging import Gold, JudgeRequest, load_judge
+        from sage_ad.evaluation.judge.loading import Gold, JudgeRequest, load_judge
 
         asked = inspections[:40]
         requests = [
@@ -210,7 +210,7 @@ class TestPictures:
 class TestRealSets:
     @pytest.fixture
     def dataset(self, data_root):
-        from evaluation.datasets import open_dataset
+        from sage_ad.evaluation.datasets import open_dataset
 
         return open_dataset(data_root / "train", categories=["cookie", "screw_plate"])
 

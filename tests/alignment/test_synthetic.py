@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignment.synthetic import (
+from sage_ad.alignment.synthetic.generate import (
     DEFECTS,
     MISSING,
     PRODUCTS,
@@ -18,8 +18,8 @@ from alignment.synthetic import (
     generate_many,
     paste_defect,
 )
-from vlm.errors import InputError
-from vlm.places import PLACES, place_of_box
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.places import PLACES, place_of_box
 
 SIZE = 128
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.pictures import Shown, heat_layer, webp
-from evaluation.inspection import InspectionTrace, MLEScore, TraceAnswer, TraceFact, TraceRegion, TraceStep
+from sage_ad.demo.services.pictures import Shown, heat_layer, webp
+from sage_ad.evaluation.inspection import InspectionTrace, MLEScore, TraceAnswer, TraceFact, TraceRegion, TraceStep
 from tests.demo.visitors import CHROMIUM_FLAGS, HOSTILE, PATIENCE, Server, Visitor
 from tests.plates import plate
 
@@ -82,7 +82,7 @@ def served(fault: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """The demo in a process of its own, after some lines of Python that break it on purpose."""
     home, log = tmp_path_factory.mktemp("demo-home"), tmp_path_factory.mktemp("demo-log") / "log.txt"
     environment = {**os.environ, "SAGE_HOME": str(home), "SAGE_DEMO_PASSWORD": ""}
-    command = [sys.executable, "-c", f"{fault}\nfrom demo.cli import main; main()", "--port", "0", "--mcp"]
+    command = [sys.executable, "-c", f"{fault}\nfrom sage_ad.demo.cli import main; main()", "--port", "0", "--mcp"]
     with log.open("w") as errors, subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
     ) as process:  # fmt: skip

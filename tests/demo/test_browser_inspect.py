@@ -14,9 +14,9 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demo.engine import Engine
-from demo.inspect_tab import InspectTab
-from demo.settings import DemoSettings
+from sage_ad.demo.services.engine import Engine
+from sage_ad.demo.services.settings import DemoSettings
+from sage_ad.demo.tabs.inspect import InspectTab
 from tests.demo.conftest import served
 from tests.demo.visitors import EXAMPLES, HOSTILE, Visitor
 
@@ -185,7 +185,7 @@ def test_a_dark_system_gets_a_dark_page(arrive: Callable[..., Visitor]) -> None:
 
 
 BROKEN = """
-from demo.engine import Engine
+from sage_ad.demo.services.engine import Engine
 
 def submit(*_):
     yield {"event": "started", "step": "perceive"}

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from evaluation.ranked import read_ranked
+from sage_ad.evaluation.ranked import read_ranked
 from tests.demo.visitors import HOSTILE, Visitor
 
 MANUAL = f"""# Solar cells of line 7

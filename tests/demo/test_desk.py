@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.desk import MAX_WAITING_EACH, Event, FairDesk
-from vlm.errors import BackendError, InputError
+from sage_ad.demo.services.fair_queue import MAX_WAITING_EACH, Event, FairDesk
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 def said(word: str, log: list[str]) -> Iterator[Event]:

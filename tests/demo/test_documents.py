@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.documents import ingestion, keep_documents
-from knowledge.store import FactStore
+from sage_ad.demo.services.documents import ingestion, keep_documents
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.vlm.errors import InputError
 from tests.knowledge.light_embedder import LightEmbedder
-from vlm.errors import InputError
 
 TEXT = """# Pump impeller
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agents.settings import AgentSettings
-from agents.workbench import Workbench
-from demo.conformal import alarm_html, calibration_scores, split_goods
+from sage_ad.agents.settings import AgentSettings
+from sage_ad.agents.workbench import Workbench
+from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores, split_goods
 from tests.plates import PlainExtractor, plate
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from demo.compare_tab import two_sides
-from demo.models import checkpoint_folder, shipped_models, two_stages
-from demo.settings import DemoSettings
-from evaluation.inspection import InspectionRequest
-from vlm.backends import UNTUNED
-from vlm.checkpoint import SETTINGS
-from vlm.errors import InputError
+from sage_ad.demo.services.models import checkpoint_folder, shipped_models, two_stages
+from sage_ad.demo.services.settings import DemoSettings
+from sage_ad.demo.tabs.compare import two_sides
+from sage_ad.evaluation.inspection import InspectionRequest
+from sage_ad.vlm.backends.base import UNTUNED
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.sage.checkpoint import SETTINGS
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.pictures import Shown
-from demo.ranking import RankingStore, gold_of, ranked_line
-from demo.run_store import Run, RunStore
-from evaluation.inspection import InspectionTrace
-from evaluation.ranked import read_ranked
-from vlm.errors import InputError
+from sage_ad.demo.services.pictures import Shown
+from sage_ad.demo.services.ranking import RankingStore, gold_of, ranked_line
+from sage_ad.demo.services.run_store import Run, RunStore
+from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.evaluation.ranked import read_ranked
+from sage_ad.vlm.errors import InputError
 
 ME = "a" * 24
 

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from demo import render
-from demo.pictures import Shown, boxes, heat_layer
-from demo.story import STEPS, Story
-from evaluation.inspection import InspectionTrace
+from sage_ad.demo.services.pictures import Shown, boxes, heat_layer
+from sage_ad.demo.view import render
+from sage_ad.demo.view.progress import STEPS, Story
+from sage_ad.evaluation.inspection import InspectionTrace
 from tests.demo.visitors import HOSTILE
 
 

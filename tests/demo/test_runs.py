@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.pictures import Shown
-from demo.report import delete_downloads, report_html, write_report
-from demo.run_store import Run, RunStore
-from evaluation.inspection import InspectionTrace
+from sage_ad.demo.services.pictures import Shown
+from sage_ad.demo.services.run_store import Run, RunStore
+from sage_ad.demo.view.report import delete_downloads, report_html, write_report
+from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.vlm.errors import InputError
 from tests.demo.visitors import HOSTILE
-from vlm.errors import InputError
 
 ME, YOU = "a" * 24, "b" * 24
 

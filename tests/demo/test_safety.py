@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from demo import safety
-from demo.settings import DemoSettings, password_from_environment
-from vlm.errors import InputError
+from sage_ad.demo.services import safety
+from sage_ad.demo.services.settings import DemoSettings, password_from_environment
+from sage_ad.vlm.errors import InputError
 
 LIMITS = {"max_bytes": 2**20, "max_pixels": 1_000_000}
 

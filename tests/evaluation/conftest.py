@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from plates import PlainExtractor, gash, plate
 
-import evaluation.detect as detection
-from evaluation.inspection import MLEScore
-from evaluation.judging import Gold, Judge, JudgeRequest, load_judge
+import sage_ad.evaluation.reports.detect_run as detection
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
 
 
 @pytest.fixture(scope="session")

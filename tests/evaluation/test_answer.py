@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from plates import PlainExtractor
 
-import evaluation.answer as answering
-from evaluation.answer import AnswerSettings, asked, measure, standard_subset, tasks_of
-from evaluation.answer_figures import report_markdown
-from evaluation.cli import app
-from evaluation.datasets import open_dataset
-from evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, MLEScore, TraceAnswer
-from evaluation.judge_local import LocalJudge
-from evaluation.judging import JudgeRequest
-from evaluation.questions import GoldQuestion, build_questions, family_of, polarity_of
-from evaluation.template_inspector import EvidenceTemplateInspector
-from vlm.commandline import run_app
-from vlm.errors import InputError
-from vlm.places import PLACES
+import sage_ad.evaluation.reports.answer_run as answering
+from sage_ad.evaluation.cli import app
+from sage_ad.evaluation.datasets import open_dataset
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, MLEScore, TraceAnswer
+from sage_ad.evaluation.judge.loading import JudgeRequest
+from sage_ad.evaluation.judge.local import LocalJudge
+from sage_ad.evaluation.questions import GoldQuestion, build_questions, family_of, polarity_of
+from sage_ad.evaluation.reports.answer_figures import report_markdown
+from sage_ad.evaluation.reports.answer_run import AnswerSettings, asked, measure, standard_subset, tasks_of
+from sage_ad.evaluation.template_inspector import EvidenceTemplateInspector
+from sage_ad.vlm.commandline import run_app
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.places import PLACES
 
 FIGURES = ("accuracy", "acc_g", "sbert", "verdict_auroc", "consistency", "unscored")
 
@@ -78,7 +78,7 @@ class QuickJudge:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evaluation.judging.load_judge", lambda name: QuickJudge())
+    monkeypatch.setattr("sage_ad.evaluation.judge.loading.load_judge", lambda name: QuickJudge())
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_a_judge_that_fails_leaves_answers_unscored(plates: Path, use: Any, monk
         def judge(self, requests: Any) -> list[MLEScore]:
             return [MLEScore(unscored="the server did not answer") for _ in requests]
 
-    monkeypatch.setattr("evaluation.judging.load_judge", lambda name: Silent())
+    monkeypatch.setattr("sage_ad.evaluation.judge.loading.load_judge", lambda name: Silent())
     use(Oracle())
     result = measure(open_dataset(plates, categories=["plate"]), AnswerSettings())
     assert result["unscored"]["value"] == 30

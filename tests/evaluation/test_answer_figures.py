@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.answer_figures import acc_g, accuracy, consistency, verdict_auroc
-from evaluation.choices import choice_of
-from evaluation.scoring import AnswerRow, ImageRow
+from sage_ad.evaluation.reports.answer_figures import acc_g, accuracy, consistency, verdict_auroc
+from sage_ad.evaluation.reports.answer_scores import AnswerRow, ImageRow
+from sage_ad.evaluation.reports.choices import choice_of
 
 
 def row(image: str, anomalous: bool, right: bool, verdict: bool = True, category: str = "c") -> AnswerRow:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.calibration import calibrate, conformal_p_value, conformal_threshold, needed_normals
-from vlm.errors import InputError
+from sage_ad.evaluation.reports.calibration import calibrate, conformal_p_value, conformal_threshold, needed_normals
+from sage_ad.vlm.errors import InputError
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.5, 1), (0.3, 3), (0.9, 1)])

@@ -13,14 +13,20 @@ import pytest
 from PIL import Image
 from plates import PlainExtractor
 
-from evaluation.cli import app
-from evaluation.compare import compare, read_runs, tables_of
-from evaluation.compare_pictures import mean_roc, mle_picture, pick_cases, reliability_picture, roc_picture
-from evaluation.datasets import open_dataset
-from evaluation.detect import DetectSettings, detect
-from evaluation.runs import write_results
-from vlm.commandline import run_app
-from vlm.errors import InputError
+from sage_ad.evaluation.cli import app
+from sage_ad.evaluation.datasets import open_dataset
+from sage_ad.evaluation.reports.compare import compare, read_runs, tables_of
+from sage_ad.evaluation.reports.compare_pictures import (
+    mean_roc,
+    mle_picture,
+    pick_cases,
+    reliability_picture,
+    roc_picture,
+)
+from sage_ad.evaluation.reports.detect_run import DetectSettings, detect
+from sage_ad.evaluation.runs import write_results
+from sage_ad.vlm.commandline import run_app
+from sage_ad.vlm.errors import InputError
 
 
 @pytest.fixture

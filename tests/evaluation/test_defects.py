@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.defects import concepts_of, is_named
-from evaluation.inspection import MLEScore
-from evaluation.judging import Gold
-from evaluation.wordlists import lexicon
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.judge.defect_match import concepts_of, is_named
+from sage_ad.evaluation.judge.loading import Gold
+from sage_ad.evaluation.text.lexicon import lexicon
 
 
 def gold(defect: str) -> Gold:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from plates import PlainExtractor, plate
 
-import evaluation.detect as detection
-from evaluation.cli import app, main
-from evaluation.datasets import open_dataset
-from evaluation.detect import DetectSettings, detect, plan, references_of
-from evaluation.runs import Progress
-from vlm.commandline import run_app
-from vlm.errors import InputError
+import sage_ad.evaluation.reports.detect_run as detection
+from sage_ad.evaluation.cli import app, main
+from sage_ad.evaluation.datasets import open_dataset
+from sage_ad.evaluation.reports.detect_run import DetectSettings, detect, plan, references_of
+from sage_ad.evaluation.runs import Progress
+from sage_ad.vlm.commandline import run_app
+from sage_ad.vlm.errors import InputError
 
 KEYS = {
     "image_auroc",

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from evaluation.inspection import InspectionRequest, InspectionTrace, MLEScore, load_inspector
-from vlm.errors import InputError
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, MLEScore, load_inspector
+from sage_ad.vlm.errors import InputError
 
 TRACE = {
     "image": "part.png",

@@ -14,11 +14,11 @@ import pytest
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
-from evaluation.judge_llm import LLMJudge, read_reply, reply_schema
-from evaluation.judging import Gold, Judge, JudgeRequest, load_judge
-from evaluation.reply_cache import ReplyCache
-from evaluation.rubric import load_rubric
-from vlm.errors import BackendError
+from sage_ad.evaluation.judge.llm import LLMJudge, read_reply, reply_schema
+from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
+from sage_ad.evaluation.judge.reply_cache import ReplyCache
+from sage_ad.evaluation.rubric import load_rubric
+from sage_ad.vlm.errors import BackendError
 
 QUESTION = "Is the solar cell free of defects?"
 GOLD = Gold(
@@ -27,7 +27,7 @@ GOLD = Gold(
 WRITE = """
 import sys
 from pathlib import Path
-from evaluation.reply_cache import ReplyCache
+from sage_ad.evaluation.judge.reply_cache import ReplyCache
 cache = ReplyCache(Path(sys.argv[1]))
 for number in range(150):
     cache.put(f"key {number}", "model", f"reply {number}", 1, 1)

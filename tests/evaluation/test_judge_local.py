@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.inspection import MLEScore
-from evaluation.judging import Gold, Judge, JudgeRequest, load_judge
-from evaluation.ranked import read_ranked
-from evaluation.rubric import DIMENSIONS, load_rubric
-from vlm.errors import InputError
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
+from sage_ad.evaluation.ranked import read_ranked
+from sage_ad.evaluation.rubric import DIMENSIONS, load_rubric
+from sage_ad.vlm.errors import InputError
 
 QUESTION = "Is this part free of defects?"
 FLUENT = (

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from trees import mask, picture
 
-from evaluation.datasets import load_mask, place_of_mask
-from evaluation.datasets.common import Sample
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets import load_mask, place_of_mask
+from sage_ad.evaluation.datasets.common import Sample
+from sage_ad.vlm.errors import InputError
 
 
 def test_mask_of_another_size_and_kind(tmp_path: Path) -> None:

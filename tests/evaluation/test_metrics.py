@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.metrics import (
+from sage_ad.evaluation.reports.metrics import (
     PixelTally,
     average_precision,
     balanced_accuracy,
@@ -23,7 +23,7 @@ from evaluation.metrics import (
     rank_auroc,
     reliability,
 )
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 
 def plain_regions(mask: np.ndarray) -> list[list[tuple[int, int]]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.placing import (
+from sage_ad.evaluation.text.answer_parser import read
+from sage_ad.evaluation.text.localisation import (
     cells_of_mask,
     cells_of_regions,
     cells_of_words,
@@ -13,8 +14,7 @@ from evaluation.placing import (
     pointed_faults,
     region_of_words,
 )
-from evaluation.reading import read
-from vlm.places import PLACES, cell_of_place
+from sage_ad.vlm.places import PLACES, cell_of_place
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from evaluation.inspection import FAMILIES
-from evaluation.questions import (
+from sage_ad.evaluation.inspection import FAMILIES
+from sage_ad.evaluation.questions import (
     build_questions,
     defect_words,
     family_of,
@@ -20,7 +20,7 @@ from evaluation.questions import (
     with_article,
     wordings,
 )
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
 
 FREE_WORDING = {
     "Is it free of defects?": "normal",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.inspection import MLEScore
-from evaluation.judging import Judge, JudgeRequest
-from evaluation.rank import figures, judge_command, measure_judge, pairs_of
-from evaluation.ranked import RankedAnswers, read_ranked
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.judge.loading import Judge, JudgeRequest
+from sage_ad.evaluation.ranked import RankedAnswers, read_ranked
+from sage_ad.evaluation.reports.judge_run import figures, judge_command, measure_judge, pairs_of
 
 
 class LengthJudge:

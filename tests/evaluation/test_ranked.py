@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.ranked import read_ranked, write_ranked
-from vlm.errors import InputError
+from sage_ad.evaluation.ranked import read_ranked, write_ranked
+from sage_ad.vlm.errors import InputError
 
 LINE = {"question": "Is it fine?", "answers": ["Yes.", "No."], "gold": {"verdict": True}}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from trees import disc, picture
 
-from evaluation.datasets import open_dataset, place_of_sample
-from evaluation.datasets.adpl import ADPL, ranked_lines, write_adpl
-from vlm.errors import InputError
+from sage_ad.evaluation.datasets import open_dataset, place_of_sample
+from sage_ad.evaluation.datasets.adpl import ADPL, ranked_lines, write_adpl
+from sage_ad.vlm.errors import InputError
 
 
 def test_manta_layout(tmp_path: Path) -> None:

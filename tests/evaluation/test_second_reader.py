@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.judge_local import LocalJudge
-from evaluation.judging import Gold, JudgeRequest
-from evaluation.ranked import read_ranked
-from evaluation.second_reader import Impression, default_reader
-from knowledge.embedding import default_embedder
+from sage_ad.evaluation.judge.answer_classifier import Impression, default_reader
+from sage_ad.evaluation.judge.loading import Gold, JudgeRequest
+from sage_ad.evaluation.judge.local import LocalJudge
+from sage_ad.evaluation.ranked import read_ranked
+from sage_ad.knowledge.vectors.embedding import default_embedder
 
 SOUND = Gold(verdict=True, anomalous=False, reference_answer="Yes. Rails and rungs are firm; the splashes are paint.")
 CRACKED = Gold(verdict=False, anomalous=True, defect="crack", place="centre", reference_answer="No. It is cracked.")

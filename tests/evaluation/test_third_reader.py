@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.inspection import MLEScore
-from evaluation.judge_local import LocalJudge, findings, score_of
-from evaluation.judging import Gold, Judge, JudgeRequest
-from evaluation.ranked import read_ranked
-from evaluation.rubric import DIMENSIONS
-from evaluation.settling import has_right_verdict, settle
-from evaluation.third_reader import Comparison, default_comparer
-from evaluation.token_likeness import NOTHING, TokenLikeness
-from evaluation.witnesses import Findings, content_witnesses, reference_of, verdict_witnesses
+from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.judge.features import Findings, content_witnesses, reference_of, verdict_witnesses
+from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest
+from sage_ad.evaluation.judge.local import LocalJudge, findings, score_of
+from sage_ad.evaluation.judge.score_model import Comparison, default_comparer
+from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle
+from sage_ad.evaluation.ranked import read_ranked
+from sage_ad.evaluation.rubric import DIMENSIONS
+from sage_ad.evaluation.text.token_similarity import NOTHING, TokenLikeness
 
 QUESTION = "Is this kettle fit for sale?"
 DENTED = Gold(

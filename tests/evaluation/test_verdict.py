@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.polar import read_polar
-from evaluation.reading import read
-from evaluation.truth import question_polarity
-from evaluation.verdict import spoken_verdict
+from sage_ad.evaluation.judge.gold import question_polarity
+from sage_ad.evaluation.text.answer_parser import read
+from sage_ad.evaluation.text.stated_verdict import spoken_verdict
+from sage_ad.evaluation.text.yes_no import read_polar
 
 FREE = "Is this part free of defects?"
 BAD = "Is this part defective?"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from light_embedder import LightEmbedder
 
-from knowledge.facts import Fact, FactSource
-from knowledge.store import FactStore
-from vlm.errors import SageError
+from sage_ad.knowledge.facts import Fact, FactSource
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.vlm.errors import SageError
 
 
 def open_store(home: str, cache: str) -> FactStore:

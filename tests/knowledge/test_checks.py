@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from knowledge.checks import CheckedFact, check_facts, near_duplicate
-from knowledge.contradictions import contradiction, find_flips, profile
-from knowledge.embedding import default_embedder
-from knowledge.facts import Fact, FactSource
-from knowledge.packs import SHIPPED
-from knowledge.quantities import conflict, find_quantities
-from knowledge.store import FactStore
+from sage_ad.knowledge.facts import Fact, FactSource
+from sage_ad.knowledge.ingestion.checks import CheckedFact, check_facts, near_duplicate
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.knowledge.text.contradictions import contradiction, find_flips, profile
+from sage_ad.knowledge.text.quantities import conflict, find_quantities
+from sage_ad.knowledge.vectors.embedding import default_embedder
 
 
 @pytest.fixture

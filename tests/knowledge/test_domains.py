@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from knowledge.embedding import SentenceEmbedder
-from knowledge.facts import KINDS, fact_from_record, normalise_text
-from knowledge.packs import list_pack_files, read_fact_yaml, read_pack
+from sage_ad.knowledge.facts import KINDS, fact_from_record, normalise_text
+from sage_ad.knowledge.store.packs import list_pack_files, read_fact_yaml, read_pack
+from sage_ad.knowledge.vectors.embedding import SentenceEmbedder
 
 DOMAINS = Path(__file__).resolve().parents[2] / "knowledge" / "domains"
 PACKS = (

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from light_embedder import LightEmbedder
 
-from knowledge.index import VectorIndex
-from knowledge.store import FactStore
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.vectors.index import VectorIndex
 
 WORKER = Path(__file__).parent / "store_worker.py"
 ROUNDS = int(os.environ.get("SAGE_KILL_ROUNDS", "50"))
@@ -59,7 +59,7 @@ def test_a_reader_never_sees_half_a_change(tmp_path):
     """A writer in another process adds groups of ten; each is seen whole or not at all, through flushes and merges."""
     code = f"""
 import numpy as np
-from knowledge.index import VectorIndex
+from sage_ad.knowledge.vectors.index import VectorIndex
 index = VectorIndex(__import__("pathlib").Path({str(tmp_path)!r}), 8, "m", flush_at=35, background=False)
 rng = np.random.default_rng(0)
 for group in range(60):
@@ -81,7 +81,7 @@ for group in range(60):
 
 def test_a_segment_that_vanishes_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
     """Another process merged it away between our look at the list and our reading of the file."""
-    import knowledge.segments
+    from sage_ad.knowledge.vectors import segments
 
     with contextlib.closing(VectorIndex(tmp_path, 8, "m", flush_at=5, background=False)) as index:
         index.upsert([f"{n}" for n in range(10)], np.eye(10, 8, dtype=np.float32), [{"group": 0}] * 10)
@@ -93,7 +93,7 @@ def test_a_segment_that_vanishes_while_it_is_read_is_looked_for_again(tmp_path, 
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return load(path, *args, **kwargs)
 
-    monkeypatch.setattr(knowledge.segments.np, "load", vanished_once)
+    monkeypatch.setattr(segments.np, "load", vanished_once)
     with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as reader:
         assert len(reader.search(np.ones(8, dtype=np.float32), 100)) == 10
     assert failed

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from knowledge.classifier import CLASSES, FactClassifier, labelled_sentences
-from knowledge.embedding import default_embedder
-from knowledge.extraction import (
+from sage_ad.knowledge.facts import KINDS
+from sage_ad.knowledge.ingestion.classifier import CLASSES, FactClassifier, labelled_sentences
+from sage_ad.knowledge.ingestion.extraction import (
     Extraction,
     boilerplate_reason,
     classify,
@@ -19,12 +19,12 @@ from knowledge.extraction import (
     extract_with_model,
     parse_written,
 )
-from knowledge.facts import KINDS
-from knowledge.packs import SHIPPED
-from knowledge.readers import SentenceParser, reader_for
+from sage_ad.knowledge.ingestion.readers import SentenceParser, reader_for
+from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.knowledge.vectors.embedding import default_embedder
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import BackendError
 from tests.knowledge.light_embedder import LightEmbedder
-from vlm.errors import BackendError
-from vlm.scripted import ScriptedBackend
 
 DATE = "2026-11-22T00:00:00+00:00"
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from knowledge.facts import Fact, FactLocation, FactSource, check_domain_name, fact_from_record, fact_id
-from vlm.errors import InputError
+from sage_ad.knowledge.facts import Fact, FactLocation, FactSource, check_domain_name, fact_from_record, fact_id
+from sage_ad.vlm.errors import InputError
 
 
 def make(text="A crack shows as a thin dark line.", **changes):

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from agents.inspector import SageInspector
-from agents.workbench import AgentSettings, Workbench
-from evaluation.inspection import InspectionRequest, InspectionTrace
-from knowledge.checks import check_facts, instruction_reason, quote_fact
-from knowledge.embedding import default_embedder
-from knowledge.facts import Fact, FactSource, normalise_text
-from knowledge.ingestion import ingest
-from knowledge.packs import SHIPPED
-from knowledge.store import FactStore
-from vlm.scripted import ScriptedBackend
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.workbench import AgentSettings, Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.knowledge.facts import Fact, FactSource, normalise_text
+from sage_ad.knowledge.ingestion.checks import check_facts, instruction_reason, quote_fact
+from sage_ad.knowledge.ingestion.pipeline import ingest
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.knowledge.vectors.embedding import default_embedder
+from sage_ad.vlm.backends.scripted import ScriptedBackend
 
 DOCUMENTS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "hostile_documents.yaml").read_text(encoding="utf-8")

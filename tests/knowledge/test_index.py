@@ -6,9 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
-from knowledge import gpu
-from knowledge.index import VectorIndex
-from knowledge.segments import UnusableIndex
+from sage_ad.knowledge.vectors import gpu
+from sage_ad.knowledge.vectors.index import VectorIndex
+from sage_ad.knowledge.vectors.segments import UnusableIndex
 
 DIMENSIONS = 16
 
@@ -114,7 +114,7 @@ def test_a_merge_gives_the_same_answers_without_the_deleted(filled, open_index):
 
 
 def test_changes_during_a_merge_are_kept(filled, monkeypatch):
-    import knowledge.index as module
+    import sage_ad.knowledge.vectors.index as module
 
     index, truth = filled
     write = module.write_segment
@@ -139,7 +139,7 @@ def test_changes_during_a_merge_are_kept(filled, monkeypatch):
 
 
 def test_a_merge_is_given_up_when_the_segments_changed(filled, monkeypatch):
-    import knowledge.index as module
+    import sage_ad.knowledge.vectors.index as module
 
     index, truth = filled
     write = module.write_segment

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from knowledge.facts import Fact, FactSource
-from knowledge.packs import SHIPPED
-from knowledge.store import FactStore
-from vlm.commandline import run_app
+from sage_ad.knowledge.facts import Fact, FactSource
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.vlm.commandline import run_app
 
 
 @pytest.fixture
 def kb(capsys):
     """Runs `sage-kb` in this process (imports are slow); gives (status, output, errors)."""
-    from knowledge.cli import app
+    from sage_ad.knowledge.cli import app
 
     def run(*arguments):
         argv = sys.argv
@@ -50,7 +50,7 @@ def test_help_is_quick_and_names_every_command(tmp_path):
     """Nothing heavy is imported for --help: torch, FAISS, llama-index, SQLite and even pydantic are not."""
     code = (
         "import sys; sys.argv = ['sage-kb', '--help']\n"
-        "from knowledge.cli import main\n"
+        "from sage_ad.knowledge.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'faiss', 'llama_index', 'numpy', 'pydantic', 'sqlite3', 'yaml'} & set(sys.modules)\n"

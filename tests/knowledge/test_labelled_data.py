@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from knowledge.facts import KINDS
-from vlm.places import PLACES
+from sage_ad.knowledge.facts import KINDS
+from sage_ad.vlm.places import PLACES
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from knowledge.facts import KINDS
-from knowledge.packs import (
+from sage_ad.knowledge.facts import KINDS
+from sage_ad.knowledge.store.packs import (
     SHIPPED,
     append_records,
     append_to_logs,
@@ -17,7 +17,7 @@ from knowledge.packs import (
     read_pack,
     write_file,
 )
-from vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from knowledge.embedding import SageEmbedding, SentenceEmbedder, batches_by_length, default_embedder
-from knowledge.facts import Fact
-from knowledge.labelled import measure, ndcg, read_queries, recall
-from knowledge.packs import Pack
-from knowledge.retrieval import (
+from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.store.packs import Pack
+from sage_ad.knowledge.store.retrieval import (
     Query,
     ScoredFact,
     canonical_names,
@@ -21,8 +20,9 @@ from knowledge.retrieval import (
     plain_words,
     within_budget,
 )
-from knowledge.store import FactStore
-from vlm.errors import InputError
+from sage_ad.knowledge.store.retrieval_eval import measure, ndcg, read_queries, recall
+from sage_ad.knowledge.vectors.embedding import SageEmbedding, SentenceEmbedder, batches_by_length, default_embedder
+from sage_ad.vlm.errors import InputError
 
 QUERIES = Path(__file__).parents[1] / "data" / "retrieval_queries.yaml"
 

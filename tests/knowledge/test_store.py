@@ -6,9 +6,9 @@ import threading
 import pytest
 from light_embedder import LightEmbedder
 
-from knowledge.facts import Fact, FactSource
-from knowledge.store import FactStore
-from vlm.errors import BackendError, InputError
+from sage_ad.knowledge.facts import Fact, FactSource
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.vlm.errors import BackendError, InputError
 
 SHIPPED_PACK = (
     "name: metal\ntitle: Metal parts\nproducts:\n- {name: screw, synonyms: [bolt]}\ndefects:\n- {name: rust}\n"

@@ -12,12 +12,12 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from vector_store_conformance import DIMENSIONS, VectorStoreConformance, ask, name, node, unit, where
 
-from knowledge.facts import Fact
-from knowledge.segments import UnusableIndex
-from knowledge.store import FactStore
-from knowledge.vector_store import SegmentedVectorStore
-from knowledge.vectors import _store_at, open_vectors
-from vlm.errors import BackendError, InputError
+from sage_ad.knowledge.adapters.llama_index_store import SegmentedVectorStore
+from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.vectors.backends import _store_at, open_vectors
+from sage_ad.knowledge.vectors.segments import UnusableIndex
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 class TestSimpleVectorStore(VectorStoreConformance):

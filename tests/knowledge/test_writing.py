@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from knowledge.checks import check_facts
-from knowledge.embedding import default_embedder
-from knowledge.facts import KINDS
-from knowledge.store import FactStore
-from knowledge.writing import write_facts
-from vlm.backends import Capabilities, plain_text
-from vlm.errors import BackendError, InputError
-from vlm.scripted import ScriptedBackend
+from sage_ad.knowledge.facts import KINDS
+from sage_ad.knowledge.ingestion.checks import check_facts
+from sage_ad.knowledge.ingestion.writing import write_facts
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.vectors.embedding import default_embedder
+from sage_ad.vlm.backends.base import Capabilities, plain_text
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import BackendError, InputError
 
 REPLIES = [
     "A cracked washer shows a dark radial line. And then some more text.",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vlm.backends import LanguageBackend
-from vlm.errors import InputError
+from sage_ad.vlm.backends.base import LanguageBackend
+from sage_ad.vlm.errors import InputError
 
 QUESTION = [
     {"role": "system", "content": "You inspect parts and answer in one short sentence."},

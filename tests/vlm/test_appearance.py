@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm.appearance import describe_region
+from sage_ad.vlm.evidence.appearance import describe_region
 
 
 def drawn(box: tuple[int, int, int, int], level: int) -> tuple[Image.Image, SimpleNamespace, SimpleNamespace]:

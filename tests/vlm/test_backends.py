@@ -13,9 +13,9 @@ import pytest
 from backend_conformance import OTHERS, QUESTION, BackendConformance
 from PIL import Image
 
-from vlm.backends import Capabilities, cut_at_stop, load_backend, safe_length
-from vlm.errors import BackendError, InputError
-from vlm.scripted import ScriptedBackend
+from sage_ad.vlm.backends.base import Capabilities, cut_at_stop, load_backend, safe_length
+from sage_ad.vlm.backends.scripted import ScriptedBackend
+from sage_ad.vlm.errors import BackendError, InputError
 
 SHARED = "You inspect parts. Facts: a crack is a dark line in the cell; a finger interruption is a dark bar. " * 3
 
@@ -23,7 +23,7 @@ SHARED = "You inspect parts. Facts: a crack is a dark line in the cell; a finger
 @pytest.fixture(scope="session")
 def smollm() -> Any:
     """The embedded model in float32, in which a batch equals single calls exactly."""
-    from vlm.smollm import load_smollm2
+    from sage_ad.vlm.backends.smollm import load_smollm2
 
     return load_smollm2(device="cpu", dtype="float32")
 
@@ -225,7 +225,7 @@ class TestLoading:
     def test_a_model_without_a_chat_template_raises(self, text_folder: Path) -> None:
         from tiny_models import tiny_language_model, tiny_tokenizer
 
-        from vlm.huggingface import HuggingFaceBackend
+        from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = None
@@ -250,9 +250,9 @@ class TestLoading:
 
     def test_the_interface_is_light_to_import(self) -> None:
         heavy = "{'torch', 'transformers', 'openai', 'PIL', 'numpy'}"
-        code = (
-            f"import sys, vlm, vlm.backends, vlm.scripted, vlm.weights, vlm.smollm; print({heavy} & set(sys.modules))"
-        )
+        light = ("backends.base", "backends.scripted", "backends.smollm", "weights.embedded")
+        imports = ", ".join(f"sage_ad.vlm.{name}" for name in light)
+        code = f"import sys, {imports}; print({heavy} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 

@@ -10,14 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from vlm.backends import load_backend  # noqa: E402
-from vlm.checkpoint import BEST, FOLDER, SETTINGS, WEIGHTS, is_checkpoint, load_checkpoint, shipped  # noqa: E402
-from vlm.errors import BackendError, InputError  # noqa: E402
-from vlm.evidence import EvidenceExtractor  # noqa: E402
-from vlm.images import load_image  # noqa: E402
-from vlm.part_answers import PartQuery  # noqa: E402
-from vlm.sage_backend import SageBackend  # noqa: E402
-from vlm.sage_inputs import sight_of  # noqa: E402
+from sage_ad.vlm.backends.base import load_backend  # noqa: E402
+from sage_ad.vlm.backends.sage_backend import SageBackend  # noqa: E402
+from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
+from sage_ad.vlm.evidence.extractor import EvidenceExtractor  # noqa: E402
+from sage_ad.vlm.images import load_image  # noqa: E402
+from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS, WEIGHTS, is_checkpoint, load_checkpoint, shipped  # noqa: E402
+from sage_ad.vlm.sage.generation import PartQuery  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import sight_of  # noqa: E402
 
 QUESTIONS = ("Is this solar cell defective?", "Does this solar cell match the normal standard?")
 
@@ -84,7 +84,7 @@ class TestKnownAnswer:
         assert not torch.allclose(prefixes[0], prefixes[2])
 
     def _fact_tokens(self, sage, asked):
-        from vlm.part_answers import prefix_inputs
+        from sage_ad.vlm.sage.generation import prefix_inputs
 
         inputs = prefix_inputs(
             sage.sage_processor, [asked.sight], [asked.sight.measured(asked.product)], [list(asked.facts)],

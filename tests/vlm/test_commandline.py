@@ -10,8 +10,8 @@ import sys
 import pytest
 import typer
 
-from vlm.commandline import print_json, run_app
-from vlm.errors import BackendError, InputError
+from sage_ad.vlm.commandline import print_json, run_app
+from sage_ad.vlm.errors import BackendError, InputError
 
 
 def raising(error: BaseException):
@@ -61,7 +61,7 @@ def test_json_is_one_object_and_no_nan() -> None:
 
 def test_a_closed_pipe_is_no_failure() -> None:
     script = (
-        "from vlm.commandline import run_app\n"
+        "from sage_ad.vlm.commandline import run_app\n"
         "def app():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
         "run_app(app)"
     )

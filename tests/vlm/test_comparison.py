@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlm.comparison import (
+from sage_ad.vlm.evidence.patch_matching import (
     distinct_patches,
     mirror_similarity,
     patch_similarity,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.encoders import PatchEncoder, load_encoder, resolve_device, working_size
-from vlm.errors import InputError
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder, resolve_device, working_size
 
 
 @pytest.fixture(scope="module")

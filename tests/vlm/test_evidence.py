@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from vlm.encoders import PatchEncoder, load_encoder
-from vlm.errors import BackendError, InputError
-from vlm.evidence import Evidence, EvidenceExtractor, EvidenceSettings
-from vlm.images import load_image
-from vlm.places import place_of_box
-from vlm.references import ReferenceBank
-from vlm.regions import find_regions
+from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder
+from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, EvidenceSettings
+from sage_ad.vlm.evidence.memory_bank import ReferenceBank
+from sage_ad.vlm.evidence.regions import find_regions
+from sage_ad.vlm.images import load_image
+from sage_ad.vlm.places import place_of_box
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vlm.fusion import FusionAttention, LNProjection, mean_of_tokens, pad_rows, rare_patches  # noqa: E402
-from vlm.shared_prefix import shared_length  # noqa: E402
-from vlm.state_word import StateEvidence, StateWordFirst, answer_starts  # noqa: E402
+from sage_ad.vlm.sage.fusion import FusionAttention, LNProjection, mean_of_tokens, pad_rows, rare_patches  # noqa: E402
+from sage_ad.vlm.sage.shared_prefix import shared_length  # noqa: E402
+from sage_ad.vlm.sage.verdict_token import StateEvidence, StateWordFirst, answer_starts  # noqa: E402
 
 
 def times(matrix, vector):

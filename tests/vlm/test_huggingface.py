@@ -19,8 +19,8 @@ from tiny_models import (
     tiny_wrapped_folder,
 )
 
-from vlm.backends import load_backend
-from vlm.errors import InputError
+from sage_ad.vlm.backends.base import load_backend
+from sage_ad.vlm.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ class TestPrecision:
 
 
 def test_a_reserved_cache_writes_what_a_growing_one_writes(text_folder: Path) -> None:
-    from vlm.huggingface import HuggingFaceBackend
+    from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 
     growing, reserved = (
         HuggingFaceBackend.from_pretrained(str(text_folder), device="cpu", dtype="float32", static_cache=static)
@@ -140,7 +140,7 @@ class TestWrapped:
 
     @pytest.mark.parametrize("text", ["anomalous. False. A hole.", "Normal, A hole.", "A hole."])
     def test_state_and_verdict_words_are_no_part_of_the_reason(self, text: str) -> None:
-        from vlm.wrapped_backend import reason_of
+        from sage_ad.vlm.backends.wrapped_backend import reason_of
 
         assert reason_of(text) == "A hole."
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm.errors import InputError
-from vlm.images import EVEN_MEDIAN, even_exposure, list_images, load_image
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.images import EVEN_MEDIAN, even_exposure, list_images, load_image
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tiny_sage import CHANNELS, FACTS, GRID, QUESTIONS, batch, features, make  #
 from torch.nn import functional as F  # noqa: E402
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
-from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
-from vlm.processing_sage import ASSIST_PROMPT, SageProcessor  # noqa: E402
+from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
+from sage_ad.vlm.sage.processing_sage import ASSIST_PROMPT, SageProcessor  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from tiny_sage import GRID, features, make  # noqa: E402
 
-from vlm.part_answers import PartQuery, answer_parts, evidence_log_odds, opening  # noqa: E402
-from vlm.sage_inputs import Sight, sight_from_tensors, sight_tensors  # noqa: E402
+from sage_ad.vlm.sage.generation import PartQuery, answer_parts, evidence_log_odds, opening  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import Sight, sight_from_tensors, sight_tensors  # noqa: E402
 
 CALIBRATION = {"references": [1.0, 0.0], "builtin": [0.5, 0.25]}
 QUESTIONS = ("Is there a scratch ?", "Is the part normal ?", "Where is the hole in the area ?")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.evidence import Evidence
-from vlm.picture import PANEL, evidence_picture, overlay
-from vlm.regions import find_regions
+from sage_ad.vlm.evidence.extractor import Evidence
+from sage_ad.vlm.evidence.regions import find_regions
+from sage_ad.vlm.evidence.visualize import PANEL, evidence_picture, overlay
 
 
 def evidence_of(values: np.ndarray, threshold: float = 0.4) -> Evidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlm.places import PLACES, cell_of_place, place_of_box, place_of_point
+from sage_ad.vlm.places import PLACES, cell_of_place, place_of_box, place_of_point
 
 
 def test_the_nine_places_tile_the_picture() -> None:

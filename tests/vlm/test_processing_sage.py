@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from tiny_sage import QUESTIONS, batch, features, make  # noqa: E402
 
-from vlm.errors import InputError  # noqa: E402
-from vlm.processing_sage import measured_sentence  # noqa: E402
+from sage_ad.vlm.errors import InputError  # noqa: E402
+from sage_ad.vlm.sage.processing_sage import measured_sentence  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ class TestProcessor:
 
 @pytest.fixture(scope="module")
 def embedded():
-    from vlm import wrapping
+    from sage_ad.vlm.sage import wrapping
 
     return wrapping.embedded(
         image_side=3, encoder_size=96, encoder_side=6, distinct=4, base_kwargs={"dtype": torch.float32}
@@ -96,7 +96,7 @@ class TestEmbeddedComposition:
     """SmolLM2-135M and EfficientNet-Lite2 with untrained SAGE parts: drawn pictures in, words out."""
 
     def test_pictures_and_words_to_a_verdict_that_rests_on_the_evidence(self, embedded):
-        from alignment.synthetic import generate
+        from sage_ad.alignment.synthetic.generate import generate
 
         model, processor = embedded
         pair = generate(3, product="gear", defect="crack", size=96)

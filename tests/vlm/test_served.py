@@ -18,10 +18,10 @@ from backend_conformance import OTHERS, QUESTION, BackendConformance
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
-from vlm.backends import load_backend
-from vlm.errors import BackendError, InputError
-from vlm.retrying import Retrying, retry_after
-from vlm.served import ServedBackend
+from sage_ad.vlm.backends.base import load_backend
+from sage_ad.vlm.backends.retries import Retrying, retry_after
+from sage_ad.vlm.backends.served import ServedBackend
+from sage_ad.vlm.errors import BackendError, InputError
 
 KEY = "sk-very-secret-0123456789"
 SCHEMA = {"type": "object", "properties": {"verdict": {"type": "boolean"}}, "required": ["verdict"]}

@@ -7,8 +7,8 @@ from PIL import Image
 from tiny_models import tiny_llava_folder
 from transformers_server import TransformersServer, shared_server
 
-from vlm.backends import UndecidedError, load_backend
-from vlm.served import ServedBackend
+from sage_ad.vlm.backends.base import UndecidedError, load_backend
+from sage_ad.vlm.backends.served import ServedBackend
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
@@ -55,7 +55,7 @@ def test_what_it_ignores_is_found_out(seeing: ServedBackend) -> None:
 
 
 def test_sensible_words_from_the_embedded_model_and_its_sampled_choice(server: TransformersServer) -> None:
-    from vlm.weights import smollm2_folder
+    from sage_ad.vlm.weights.embedded import smollm2_folder
 
     backend = load_backend(f"{server.url}#{smollm2_folder()}")
     assert "Paris" in backend.generate(PARIS, max_new_tokens=16)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from vlm import weights
-from vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.weights import embedded as weights
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 ASK = """
 import sys
-from vlm.weights import smollm2_folder
+from sage_ad.vlm.weights.embedded import smollm2_folder
 print(smollm2_folder(lambda line: print(line, file=sys.stderr)))
 """
 

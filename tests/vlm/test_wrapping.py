@@ -21,9 +21,9 @@ from tiny_models import (  # noqa: E402
 )
 from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
-from vlm.errors import InputError  # noqa: E402
-from vlm.modeling_sage import SageForConditionalGeneration  # noqa: E402
-from vlm.processing_sage import SageProcessor  # noqa: E402
+from sage_ad.vlm.errors import InputError  # noqa: E402
+from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
+from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
 
 FACT_ID = VOCABULARY
 HEADER, STATES = [30, 31, 32], [[40], [41, 42]]

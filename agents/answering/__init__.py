@@ -1,0 +1,1 @@
+"""Turns evidence, facts and a model's words into answers to questions."""

@@ -1,0 +1,66 @@
+"""Which defect of the domain fits what was measured: the pack says what such parts suffer from, the evidence what it looks like.
+
+A name is never taken from the picture alone: the head of `vlm.sage.defect_kinds` knows seven looks, the pack knows the words of
+the trade ("blowhole", "broken pick"). `looks.yaml` says which defect can look like what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sage_ad.knowledge.store.fact_store import FactStore
+
+LOOKS_FILE = Path(__file__).with_name("looks.yaml")
+
+
+def known_defects(store: FactStore, domain: str | None, product: str | None) -> Counter[str]:
+    """Defects that the approved facts of a pack tell of, for this product or for any, with the number of their facts."""
+    if domain is None:
+        return Counter()
+    name = (product or "").casefold()
+    counts: Counter[str] = Counter()
+    for fact in store.facts(domain, status="approved"):
+        if not fact.products or any(known.casefold() in name for known in fact.products):
+            counts.update(fact.defects)
+    return counts
+
+
+def ranked_names(known: Mapping[str, int], kinds: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Defects of a pack that fit the looks, best first, with their scores.
+
+    Args:
+        known: names with the number of facts about them; what a pack tells more of is met more often.
+        kinds: probability of each look (`sage_ad.vlm.sage.defect_kinds.kind_probabilities`).
+    """
+    scored = [(name, math.log1p(count) * _fit(name, kinds)) for name, count in known.items()]
+    return sorted((item for item in scored if item[1] > 0), key=lambda item: (-item[1], item[0]))
+
+
+def _fit(name: str, kinds: Mapping[str, float]) -> float:
+    """How probable the looks are that a defect of this name can have."""
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    fits = [sum(kinds.get(k, 0) * w for k, w in _looks().get(concept, {}).items()) for concept in concepts_of(name)]
+    return max(fits, default=0.0)
+
+
+def is_known(name: str, known: Mapping[str, int]) -> bool:
+    """Whether a pack tells of a defect of this kind, by whatever name."""
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    own = concepts_of(name)
+    return any(own & concepts_of(other) for other in known)
+
+
+@cache
+def _looks() -> dict[str, dict[str, float]]:
+    import yaml
+
+    looks: dict[str, dict[str, float]] = yaml.safe_load(LOOKS_FILE.read_text(encoding="utf-8"))["looks"]
+    return looks

@@ -1,0 +1,1 @@
+"""Inspects many parts: manifest, engines (this machine or Ray), stored rows."""

@@ -1,0 +1,246 @@
+"""What a batch is asked to inspect: a folder of pictures, or a manifest (CSV or JSON lines) with a line for each part."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from sage_ad.evaluation.inspection import InspectionRequest
+
+MANIFEST_ENDINGS = (".csv", ".jsonl", ".ndjson")
+COLUMNS = ("id", "image", "references", "product", "domain", "questions")
+_ALIASES = {"reference": "references", "question": "questions"}
+_LISTS = ("references", "questions")
+SEPARATOR = "|"
+"""Between several references or questions in one field of a CSV manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a batch.
+
+    Attributes:
+        number: place in the folder or manifest, from 1.
+        key: name of this piece of work: a digest of the request and of its files' sizes and times of change, so that a
+            picture that was replaced is a new piece of work; the n-th line with the same request has its own key.
+        image: absolute path of the picture.
+        references: absolute paths of good parts; a folder in a request is already its pictures here.
+        product, domain, questions: as in `InspectionRequest`.
+        id: the user's own name of the part, from the manifest.
+    """
+
+    number: int
+    key: str
+    image: str
+    references: tuple[str, ...] = ()
+    product: str | None = None
+    domain: str | None = None
+    questions: tuple[str, ...] = ()
+    id: str | None = None
+
+    def request(self) -> InspectionRequest:
+        """The part as an inspector takes it."""
+        from sage_ad.evaluation.inspection import InspectionRequest
+
+        return InspectionRequest(
+            image=Path(self.image),
+            references=[Path(path) for path in self.references],
+            questions=list(self.questions),
+            domain=self.domain,
+            product=self.product,
+        )
+
+
+def read_parts(
+    source: Path,
+    *,
+    references: Iterable[Path] = (),
+    product: str | None = None,
+    domain: str | None = None,
+    questions: Sequence[str] = (),
+    recursive: bool = False,
+) -> list[Part]:
+    """Lists the parts of a folder or manifest.
+
+    Args:
+        source: a folder of pictures, or a manifest. Relative paths in a manifest start at the manifest's own folder.
+        references, product, domain, questions: for parts whose manifest line does not name its own.
+        recursive: take pictures in folders below a folder, too.
+
+    Returns:
+        The parts in the order of names or lines.
+
+    Raises:
+        InputError: no such source, a reference given here cannot be found, or a manifest line cannot be understood.
+    """
+    from sage_ad.agents.inspector import expand_references
+
+    given = tuple(os.path.abspath(path) for path in expand_references(references))
+    if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
+        entries = _manifest(source)
+    else:
+        entries = ({"image": str(path)} for path in _pictures(source, recursive))
+    keys = _Keys()
+    parts = []
+    for number, entry in enumerate(entries, start=1):
+        own = entry.get("references")
+        fields: dict[str, Any] = {
+            "image": os.path.abspath(entry["image"]),
+            "references": given if own is None else keys.expanded(tuple(own)),
+            "product": entry.get("product") or product,
+            "domain": entry.get("domain") or domain,
+            "questions": tuple(entry.get("questions") or questions),
+        }
+        parts.append(Part(number=number, key=keys.key(fields), id=entry.get("id"), **fields))
+    if not parts:
+        raise InputError(f"The manifest {source} names no part; give it a line for each picture.")
+    return parts
+
+
+def in_working_order(parts: Sequence[Part]) -> list[Part]:
+    """Parts that share references one after the other, so that few encoded references are held at a time."""
+    first: dict[tuple[str, ...], int] = {}
+    for part in parts:
+        first.setdefault(part.references, len(first))
+    return sorted(parts, key=lambda part: first[part.references])
+
+
+class _Keys:
+    """Makes keys; looks at each file once, however many parts share it."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+        self._stamps: dict[tuple[str, ...], list[str]] = {}
+        self._folders: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def expanded(self, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """A line's references with folders as their pictures; what cannot be found stays, and fails with its part."""
+        from sage_ad.agents.inspector import expand_references
+
+        if paths not in self._folders:
+            try:
+                files: Iterable[Path] = expand_references(Path(path) for path in paths)
+            except InputError:
+                files = [Path(path) for path in paths]
+            self._folders[paths] = tuple(os.path.abspath(path) for path in files)
+        return self._folders[paths]
+
+    def key(self, fields: Mapping[str, Any]) -> str:
+        references = fields["references"]
+        if references not in self._stamps:
+            self._stamps[references] = [_stamp(path) for path in references]
+        text = json.dumps([*fields.values(), _stamp(fields["image"]), self._stamps[references]])
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:20]
+        self._seen[digest] += 1
+        again = self._seen[digest]
+        return digest if again == 1 else f"{digest}-{again}"
+
+
+def _stamp(path: str) -> str:
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return "absent"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _pictures(folder: Path, recursive: bool) -> list[Path]:
+    """Pictures of a folder; with `recursive` those of the folders below it, too, sorted by path."""
+    from sage_ad.vlm.images import ENDINGS, list_images
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"{folder} is neither a folder nor a manifest; give a folder of pictures, or a file ending in "
+            f"{', '.join(MANIFEST_ENDINGS)} (for one picture use sage-inspect)."
+        )
+    if not recursive or not folder.exists():
+        return list_images(folder)
+    found = sorted(
+        Path(where, name)
+        for where, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in ENDINGS and not name.startswith(".")
+    )
+    if not found:
+        raise InputError(f"Neither {folder} nor a folder in it holds a picture; give another folder.")
+    return found
+
+
+def _manifest(source: Path) -> Iterator[dict[str, Any]]:
+    """Entries of a manifest with plain names and absolute paths."""
+    read = _csv_lines if source.suffix.lower() == ".csv" else _json_lines
+    try:
+        for line, raw in read(source):
+            yield _entry(raw, f"Line {line} of {source}", Path(os.path.abspath(source)).parent)
+    except UnicodeDecodeError:
+        raise InputError(f"The manifest {source} is not UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise InputError(f"The manifest {source} cannot be read ({error.strerror}); check the path.") from None
+
+
+def _csv_lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with source.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream, strict=True)
+        try:
+            for raw in reader:
+                if None in raw or None in raw.values():
+                    raise InputError(
+                        f"Line {reader.line_num} of {source} has another number of fields than the first line; "
+                        "put fields with commas in quotation marks."
+                    )
+                filled: dict[str, Any] = {name: text.strip() for name, text in raw.items() if text.strip()}
+                for name in filled.keys() & {*_LISTS, *_ALIASES}:
+                    filled[name] = [item.strip() for item in filled[name].split(SEPARATOR) if item.strip()]
+                yield reader.line_num, filled
+        except csv.Error as error:
+            raise InputError(f"Line {reader.line_num} of {source} is no CSV ({error}); mend or remove it.") from None
+
+
+def _json_lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with source.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                raw = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"Line {number} of {source} is no JSON ({error.msg}); mend or remove it.") from None
+            if not isinstance(raw, dict):
+                raise InputError(f"Line {number} of {source} is no JSON object; write one object a line.")
+            yield number, {name: value for name, value in raw.items() if value is not None}
+
+
+def _entry(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:
+    """A checked entry: known names, texts and lists of texts, paths absolute."""
+    entry: dict[str, Any] = {}
+    for name, value in raw.items():
+        plain = _ALIASES.get(name, name)
+        if plain not in COLUMNS:
+            raise InputError(f"{where} has an unknown field {name!r}; the fields are: {', '.join(COLUMNS)}.")
+        if plain in entry:
+            raise InputError(f"{where} gives {plain} twice ({name!r} is another name of it); keep one.")
+        if plain in _LISTS:
+            value = [value] if isinstance(value, str) else value
+            if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+                raise InputError(f"{where}: {name!r} must be a text or a list of texts.")
+        elif plain == "id" and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        elif not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: {name!r} must be a text.")
+        entry[plain] = value
+    if "image" not in entry:
+        raise InputError(f"{where} names no image; the fields are: {', '.join(COLUMNS)}.")
+    entry["image"] = str(folder / entry["image"])
+    if "references" in entry:
+        entry["references"] = [str(folder / path) for path in entry["references"]]
+    return entry

@@ -1,0 +1,277 @@
+"""Batch inspection: a folder or manifest of parts in, one row a part out, on one machine or a Ray cluster.
+
+    from pathlib import Path
+    from sage_ad.agents.batch.run import BatchSettings, run_batch
+    from sage_ad.agents.batch.manifest import read_parts
+
+    parts = read_parts(Path("parts"), references=[Path("good")])
+    summary = run_batch(parts, Path("out"), BatchSettings(language=False))
+
+A batch that ends early (Ctrl-C, a full disk, a server that vanished, kill -9) keeps every finished row and goes on with
+`resume=True`. Call it from under `if __name__ == "__main__":`, since workers are processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sage_ad.agents.batch.manifest import Part, in_working_order
+from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row
+from sage_ad.agents.batch.worker import BatchSettings, Finished
+from sage_ad.vlm.errors import BackendError, InputError
+
+CHUNK_WITH_LANGUAGE, CHUNK_EVIDENCE_ONLY = 16, 8
+ERRORS_SHOWN = 100
+WORKER_BYTES = {False: 0.5e9, True: 1.5e9}
+"""Memory of a worker without and with the embedded language model; half of the machine's is given to workers."""
+ENGINES = ("local", "ray")
+EngineName = Literal["local", "ray"]
+
+
+class Engine(Protocol):
+    """Something that inspects parts with several workers."""
+
+    name: str
+    workers: int
+    restarts: int
+
+    def run(self, parts: Sequence[Part]) -> Generator[Finished, None, None]: ...
+
+
+@dataclass
+class BatchSummary:
+    """What a finished batch amounts to; `asdict` of it is what `sage-batch --json` prints.
+
+    Attributes:
+        parts: parts of the batch; `normal`, `anomalous` and `errors` add up to it.
+        resumed: parts that were finished before this run.
+        errors_shown: the first errors: part, image and sentence.
+        seconds, parts_a_second: of this run, from the first part handed out, loading of models included.
+        restarts: workers that died and were replaced.
+        results: path of the table.
+    """
+
+    parts: int
+    normal: int
+    anomalous: int
+    errors: int
+    resumed: int
+    seconds: float
+    parts_a_second: float | None
+    engine: str
+    workers: int
+    restarts: int
+    results: str
+    errors_shown: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+class Progress:
+    """Counts what is done; says the rate of the last minute and the time that is left.
+
+    Args:
+        total: parts to do in this run.
+        say: is given a line of text now and then; None keeps silent.
+        every: seconds between lines.
+    """
+
+    WINDOW = 60.0
+
+    def __init__(self, total: int, say: Callable[[str], None] | None, every: float = 10.0) -> None:
+        self.total, self.done, self.errors = total, 0, 0
+        self._say, self._every = say, every
+        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._last = time.monotonic()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Counts rows, and says so when it is time."""
+        now = time.monotonic()
+        self.done += len(rows)
+        self.errors += sum(row["error"] is not None for row in rows)
+        self._times.append((now, self.done))
+        while len(self._times) > 2 and now - self._times[0][0] > self.WINDOW:
+            self._times.popleft()
+        if self._say and (now - self._last >= self._every or self.done == self.total):
+            self._last = now
+            self._say(self.line())
+
+    def line(self) -> str:
+        """'128 of 2000 parts, 7.9 parts/s, 3 min 57 s left, 1 error'."""
+        (then, before), (now, done) = self._times[0], self._times[-1]
+        rate = (done - before) / (now - then) if now > then and done > before else 0.0
+        text = f"{self.done} of {self.total} parts"
+        if rate:
+            left = round((self.total - self.done) / rate)
+            minutes, seconds = divmod(left, 60)
+            hours, minutes = divmod(minutes, 60)
+            clock = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+            text += f", {rate:.1f} parts/s, {clock} left"
+        return text + (f", {self.errors} error{'s' * (self.errors != 1)}" if self.errors else "")
+
+
+def run_batch(
+    parts: Sequence[Part],
+    out: Path,
+    settings: BatchSettings | None = None,
+    *,
+    engine: EngineName | Engine = "local",
+    workers: int = 0,
+    resume: bool = False,
+    retry_errors: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_rows: Callable[[list[Row]], None] | None = None,
+) -> BatchSummary:
+    """Inspects parts and keeps one row for each in `results.parquet`.
+
+    Args:
+        parts: what to inspect (`sage_ad.agents.batch.manifest.read_parts`).
+        out: folder of the results.
+        settings: how the parts are inspected.
+        engine: "local" (worker processes here), "ray" (a Ray cluster, or Ray here), or an engine made by the caller.
+        workers: number of workers; 0 takes one for each core, at most as many as there are chunks of parts.
+        resume: go on with the batch in `out`; only parts without a row are inspected.
+        retry_errors: with `resume`, inspect parts whose row is an error once more.
+        say: is given lines of progress.
+        on_rows: is given rows as soon as they are safe on disk.
+
+    Raises:
+        InputError: the folder or a setting cannot be used.
+        BackendError: the models cannot be loaded, or no worker stays alive.
+        BatchStopped: the disk is full or the model's server is gone; finished rows are safe, and `resume` goes on.
+    """
+    settings = settings or BatchSettings()
+    with BatchStore(out, settings.of_rows(), resume=resume, retry_errors=retry_errors) as store:
+        todo = [part for part in in_working_order(parts) if not store.finished(part.key)]
+        resumed = len(parts) - len(todo)
+        if say and resumed:
+            say(f"{resumed} of {len(parts)} parts are finished already")
+        made = make_engine(engine, settings, workers, len(todo)) if isinstance(engine, str) else engine
+        progress, start = Progress(len(todo), say), time.perf_counter()
+        try:
+            with closing(made.run(todo) if todo else nothing()) as work:
+                for done in work:
+                    _keep(store, done, progress, on_rows)
+            seconds = time.perf_counter() - start
+            store.complete(parts)
+        except BackendError as error:
+            # On the way, not before anything was done: say what is safe.
+            if not progress.done:
+                raise
+            raise BatchStopped(_stopped(store, parts, str(error))) from error
+        except OSError as error:
+            reason = f"The results cannot be written to {out} ({error.strerror or error})."
+            raise BatchStopped(_stopped(store, parts, reason)) from error
+        return _summary(parts, store, made, resumed, seconds)
+
+
+def nothing() -> Generator[Finished, None, None]:
+    """No work: a batch that is complete already."""
+    yield from ()
+
+
+def _keep(store: BatchStore, done: Finished, progress: Progress, on_rows: Callable[[list[Row]], None] | None) -> None:
+    """Pictures first, then their rows: a row that stands in the journal has its picture."""
+    for row in done.rows:
+        if row["key"] in done.pictures and not store.finished(row["key"]):
+            row["picture"] = store.keep_picture(f"{row['key']}.png", done.pictures[row["key"]])
+    new = store.append(done.rows)
+    progress.add(new)
+    if on_rows and new:
+        on_rows(new)
+    if done.stopped:
+        raise BackendError(done.stopped)
+
+
+def _stopped(store: BatchStore, parts: Sequence[Part], reason: str) -> str:
+    safe = sum(store.finished(part.key) for part in parts)
+    return (
+        f"{reason} {safe} of {len(parts)} parts are safe in {store.folder}; "
+        "mend it and run the same command with --resume."
+    )
+
+
+def _summary(parts: Sequence[Part], store: BatchStore, engine: Engine, resumed: int, seconds: float) -> BatchSummary:
+    import pyarrow.parquet as pq
+
+    verdicts = Counter(pq.read_table(store.results, columns=["verdict"])["verdict"].to_pylist())
+    shown = [part for part in parts if part.key in store.errors][:ERRORS_SHOWN]
+    return BatchSummary(
+        parts=len(parts),
+        normal=verdicts["normal"],
+        anomalous=verdicts["anomalous"],
+        errors=verdicts[None],
+        resumed=resumed,
+        seconds=round(seconds, 3),
+        parts_a_second=round((len(parts) - resumed) / seconds, 3) if len(parts) > resumed else None,
+        engine=engine.name,
+        workers=engine.workers,
+        restarts=engine.restarts,
+        results=str(store.results),
+        errors_shown=[
+            {"part": part.number, "image": plain(part.image), "error": plain(store.errors[part.key])} for part in shown
+        ],
+    )
+
+
+def plain(text: str) -> str:
+    """A text that can be printed: bytes of a file name that are no characters become question marks."""
+    return text.encode(errors="replace").decode()
+
+
+def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: int, **more: Any) -> Engine:
+    """Makes an engine by name.
+
+    Args:
+        name: "local" or "ray".
+        settings: how parts are inspected.
+        workers: number of workers; 0 leaves the choice to SAGE.
+        parts: how many parts there are, so that few parts are shared out, too.
+        **more: passed to the engine (`address` of a Ray cluster).
+    """
+    if workers < 0 or settings.chunk < 0:
+        raise InputError("The numbers of workers and of parts in a chunk cannot be negative.")
+    likely = workers or _usual_workers(settings)
+    usual = CHUNK_WITH_LANGUAGE if settings.language else CHUNK_EVIDENCE_ONLY
+    chunk = settings.chunk or max(1, min(usual, -(-parts // likely)))
+    if name == "local":
+        from sage_ad.agents.batch.local_engine import LocalEngine
+
+        return LocalEngine(settings, workers=likely, chunk=chunk)
+    if name == "ray":
+        from sage_ad.agents.batch.ray_engine import RayEngine
+
+        return RayEngine(settings, workers=workers, chunk=chunk, **more)
+    raise InputError(f"There is no engine {name!r}; use one of: {', '.join(ENGINES)}.")
+
+
+def _usual_workers(settings: BatchSettings) -> int:
+    """One worker a core on a CPU, as far as memory goes; with a GPU one, since workers would share it."""
+    on_gpu = settings.agent.device.startswith("cuda") or (
+        settings.agent.device == "auto" and shutil.which("nvidia-smi") is not None
+    )
+    if on_gpu:
+        return 1
+    from sage_ad.agents.batch.local_engine import cores
+
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return cores()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores(), int(memory / 2 / WORKER_BYTES[settings.language])))
+
+
+def say_on_terminal(line: str) -> None:
+    """Prints a line of progress on standard error."""
+    print(f"  {line}", file=sys.stderr, flush=True)

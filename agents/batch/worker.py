@@ -1,0 +1,322 @@
+"""What one worker of a batch does: several parts in, one row each out. It knows neither folders nor other workers."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.agents.batch.manifest import Part
+from sage_ad.agents.batch.store import Row
+from sage_ad.agents.settings import AgentSettings
+from sage_ad.agents.shared_calls import SharedBackend
+from sage_ad.agents.workbench import AgentContext, View, Workbench
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.vlm.errors import SageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sage_ad.agents.inspector import SageInspector
+
+EVIDENCE_ONLY = "none (evidence only)"
+"""Name of the model in rows that no language model had a part in."""
+
+DECODED_AHEAD = 4
+"""Pictures that are decoded before their turn; more would only take memory."""
+
+VIEW_BYTES = 400_000_000
+"""Memory for pictures and evidence maps of parts that are still being answered; older ones are measured again."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How the parts of a batch are inspected.
+
+    Attributes:
+        agent: settings of the agent (model, device, facts, judge, seed, ...).
+        language: False measures evidence only: no facts, no answers, no language model.
+        pictures: make an evidence picture of every part.
+        chunk: parts that one worker takes at a time, whose words are written together; 0 leaves the choice to SAGE.
+    """
+
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    language: bool = True
+    pictures: bool = False
+    chunk: int = 0
+
+    def of_rows(self) -> dict[str, Any]:
+        """What the rows depend on; device and chunk may change when a batch goes on."""
+        agent = self.agent.model_dump(mode="json", exclude={"device", "review"})
+        return {**agent, "language": self.language, "pictures": self.pictures}
+
+
+@dataclass
+class Finished:
+    """What a worker hands back for the parts that it was given.
+
+    Attributes:
+        rows: one row a part, as `results.parquet` keeps it; fewer if the back end went away.
+        pictures: PNG files by part key.
+        stopped: why the batch cannot go on (a server that answers nothing any more), else None.
+    """
+
+    rows: list[Row]
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+class PartWorker:
+    """Inspects parts, several at a time; holds the models, the encoded references and the pictures decoded ahead.
+
+    Args:
+        settings: how the parts are inspected.
+        parts: ready parts of the workbench (see `Workbench`), used in place of those that the settings name.
+
+    Raises:
+        InputError, BackendError: (from `load`) a model cannot be used.
+    """
+
+    def __init__(self, settings: BatchSettings, **parts: Any) -> None:
+        self.settings = settings
+        self.workbench = BatchWorkbench(settings.agent, **parts)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._inspector: SageInspector | None = None
+
+    def load(self) -> None:
+        """Loads every model now."""
+        if self.settings.language:
+            self.inspector.load()
+        else:
+            _ = self.workbench.extractor
+
+    @property
+    def inspector(self) -> SageInspector:
+        """The agent, over this worker's workbench."""
+        if self._inspector is None:
+            from sage_ad.agents.inspector import SageInspector
+
+            self._inspector = SageInspector(workbench=self.workbench, **self.settings.agent.model_dump())
+        return self._inspector
+
+    def look_ahead(self, parts: Iterable[Part]) -> None:
+        """Starts to decode the pictures of parts that will be inspected next."""
+        self.workbench.decoder.will_need(part.image for part in parts)
+
+    def inspect(self, parts: Sequence[Part]) -> Finished:
+        """Inspects parts; a part that fails is a row with its error.
+
+        Raises:
+            RuntimeError: the GPU was lost; this process can do nothing more on it.
+        """
+        start = time.perf_counter()
+        self.look_ahead(parts)
+        pictures: dict[str, bytes] = {}
+        jobs = [self._job(part, pictures) for part in parts]
+        if self.settings.language:
+            outcomes = self.workbench.backend.run(jobs)
+        else:
+            outcomes = [_outcome(job) for job in jobs]
+        self.workbench.forget_views()
+        self.workbench.decoder.forget(part.image for part in parts)
+        down = self.workbench.backend.down if self.settings.language else None
+        rows = []
+        for part, outcome in zip(parts, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                if "CUDA error" in str(outcome):
+                    raise outcome
+                if down is not None:
+                    continue
+                rows.append(self._row(part, error=_sentence(part, outcome)))
+            elif not math.isfinite(outcome.anomaly_score):
+                rows.append(
+                    self._row(part, error=f"The score of {part.image} is no number; look at this picture apart.")
+                )
+            else:
+                rows.append(self._row(part, trace=outcome))
+        for row in rows:
+            # The trace's own seconds hold the time that a part waited for the others.
+            row["seconds"] = round((time.perf_counter() - start) / len(parts), 4)
+        return Finished(rows, pictures, None if down is None else str(down))
+
+    def _job(self, part: Part, pictures: dict[str, bytes]) -> Callable[[], InspectionTrace]:
+        def inspect_one() -> InspectionTrace:
+            request = part.request()
+            trace = self.inspector.inspect(request) if self.settings.language else self._evidence(request)
+            if self.settings.pictures:
+                pictures[part.key] = self._picture(request)
+            return trace
+
+        return inspect_one
+
+    def _evidence(self, request: InspectionRequest) -> InspectionTrace:
+        """The trace of a part that is only measured: what the agent's first step finds."""
+        from langgraph.runtime import Runtime
+
+        from sage_ad.agents import nodes
+        from sage_ad.agents.inspector import expand_references
+
+        start = time.perf_counter()
+        request = request.model_copy(update={"references": expand_references(request.references)})
+        state: Any = {"request": request.model_dump(mode="json"), "settings": self.settings.agent.model_dump()}
+        found = nodes.perceive(state, Runtime(context=AgentContext(self.workbench)))
+        seen = dict(found["evidence"])
+        shown = {name: seen[name] for name in seen.keys() & InspectionTrace.model_fields.keys()}
+        return InspectionTrace(
+            image=str(request.image),
+            references=[str(path) for path in request.references],
+            product=request.product,
+            domain=request.domain,
+            anomaly_score=seen["score"],
+            **shown,
+            steps=found["steps"],
+            warnings=found["warnings"],
+            model=EVIDENCE_ONLY,
+            seconds=round(time.perf_counter() - start, 4),
+        )
+
+    def _picture(self, request: InspectionRequest) -> bytes:
+        from sage_ad.agents.inspector import expand_references
+        from sage_ad.vlm.evidence.visualize import evidence_picture
+
+        view = self.workbench.view(request.image, expand_references(request.references))
+        stream = io.BytesIO()
+        evidence_picture(view.image, view.references, view.evidence).save(stream, format="PNG")
+        return stream.getvalue()
+
+    def _row(self, part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
+        return {**row_of(part, trace, error), "worker": self.name}
+
+
+def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
+    """A row of `results.parquet`: from the trace of a part, or with the error that stands in its place."""
+    row: Row = {
+        "part": part.number,
+        "key": part.key,
+        "id": part.id,
+        "image": part.image,
+        "references": list(part.references),
+        "product": part.product,
+        "domain": part.domain,
+        "error": error,
+        "worker": None,
+        "picture": None,
+        "seconds": None,
+    }
+    if trace is None:
+        return row
+    values = trace.model_dump(mode="json")
+    same = ("product", "domain", "verdict", "anomaly_score", "threshold", "threshold_from", "confidence", "defect")
+    answers = [{**item, "mle": (item["mle"] or {}).get("mean")} for item in values["answers"]]
+    return {
+        **row,
+        **{name: values[name] for name in (*same, "regions", "warnings", "model")},
+        "answers": answers,
+        "trace": trace.to_json(indent=None),
+    }
+
+
+class BatchWorkbench(Workbench):
+    """A workbench whose back end is asked for several parts together, and whose pictures are decoded ahead."""
+
+    def __init__(self, settings: AgentSettings, **parts: Any) -> None:
+        super().__init__(settings, **parts)
+        self.decoder = Decoder()
+        self._shared: SharedBackend | None = None
+        self._kept: OrderedDict[tuple[Any, ...], View] = OrderedDict()
+
+    @property
+    def backend(self) -> SharedBackend:
+        """The language model, asked together."""
+        if self._shared is None:
+            self._shared = SharedBackend(super().backend)
+        return self._shared
+
+    def view(self, image: Path, references: Sequence[Path]) -> View:
+        """Looks at a part; the views of parts that are still being answered are kept while there is room."""
+        key = (str(image), *map(str, references))
+        if key in self._kept:
+            return self._kept[key]
+        picture = self.decoder.take(image)
+        pictures, bank = self.bank(references)
+        self._kept[key] = View(picture, pictures, self.extractor.extract(picture, bank))
+        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def forget_views(self) -> None:
+        """Forgets the parts that were looked at (not the references)."""
+        self._kept.clear()
+        super().forget_views()
+
+
+class Decoder:
+    """Decodes pictures in threads before they are asked for; safe to use from several threads."""
+
+    def __init__(self, ahead: int = DECODED_AHEAD) -> None:
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="sage-decode")
+        self._ahead = ahead
+        self._lock = threading.Lock()
+        self._next: deque[str] = deque()
+        self._futures: dict[str, Future[Image.Image]] = {}
+
+    def will_need(self, paths: Iterable[str]) -> None:
+        """Pictures that will be asked for, in this order."""
+        with self._lock:
+            known = {*self._next, *self._futures}
+            self._next.extend(path for path in dict.fromkeys(paths) if path not in known)
+            self._fill()
+
+    def take(self, path: Path) -> Image.Image:
+        """The picture, decoded already or now; raises `InputError` if it cannot be read."""
+        from sage_ad.vlm.images import load_image
+
+        with self._lock:
+            if str(path) in self._next:
+                self._next.remove(str(path))
+            future = self._futures.pop(str(path), None)
+            self._fill()
+        return future.result() if future else load_image(path)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Pictures that nobody will ask for any more."""
+        with self._lock:
+            for path in paths:
+                self._futures.pop(path, None)
+            self._fill()
+
+    def _fill(self) -> None:
+        from sage_ad.vlm.images import load_image
+
+        while self._next and len(self._futures) < self._ahead:
+            name = self._next.popleft()
+            self._futures[name] = self._pool.submit(load_image, name)
+
+
+def _size(view: View) -> int:
+    """Bytes of a view, about: picture and map by the pixel, features by the patch."""
+    features = view.evidence.features
+    return 7 * view.image.width * view.image.height + 4 * int(getattr(features, "nbytes", 0))
+
+
+def _outcome(job: Callable[[], InspectionTrace]) -> InspectionTrace | Exception:
+    try:
+        return job()
+    except Exception as error:
+        return error
+
+
+def _sentence(part: Part, error: Exception) -> str:
+    """The error of a part in one sentence; one that nobody foresaw is named by its kind."""
+    if isinstance(error, SageError):
+        return str(error)
+    return f"The inspection of {part.image} failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})."

@@ -1,0 +1,42 @@
+"""`sage-train score`: a judge's scores for ranked answers, once, ahead of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
+
+
+def score_command(
+    ranked: Annotated[Path, typer.Argument(help="Ranked answers (JSONL, best answer first).", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="Folder for scored.jsonl, results.json and report.md; finished parts are kept there.")
+    ],
+    judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Scores ranked answers and tells how scores and entropy gaps spread; goes on where it was stopped."""
+    quiet_libraries()
+    from sage_ad.alignment.data.judge_scores import equal_everywhere, report_markdown, score_lines, spread
+    from sage_ad.evaluation.judge.loading import load_judge
+    from sage_ad.evaluation.ranked import read_ranked, write_ranked
+    from sage_ad.evaluation.runs import Progress, write_results
+
+    lines = read_ranked(ranked)
+    scored, problems = score_lines(lines, load_judge(judge), folder=ranked.parent, out=out, progress=Progress())
+    write_ranked(out / "scored.jsonl", scored)
+    found = spread(scored)
+    if sentence := equal_everywhere(found):
+        problems.append(sentence)
+    report = report_markdown(found, judge, problems)
+    result = {"judge": judge, "scored": str(out / "scored.jsonl"), **found, "problems": problems}
+    write_results(out, result, report)
+    if json:
+        print_json(result)
+    else:
+        print(report)
+    if problems:
+        raise typer.Exit(EXIT_LISTED_FAILURES)

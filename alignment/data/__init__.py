@@ -1,0 +1,1 @@
+"""Training data: labelled sets, preference lists, judge scores, pairs and prompts."""

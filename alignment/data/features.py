@@ -1,0 +1,131 @@
+"""Frozen visual features and evidence of labelled parts, computed once and kept on disk.
+
+A part is looked at by the frozen encoder alone (method.md, section 1), so nothing that is trained changes what is kept.
+One file a part; a file is whole or absent, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from sage_ad.alignment.data.labelled import Picture
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, ReferenceBank
+    from sage_ad.vlm.sage.visual_inputs import Sight
+
+_DECIDING = (
+    "evidence/patch_matching", "evidence/defect_head", "evidence/encoders", "evidence/extractor", "evidence/score_terms",
+    "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
+)  # fmt: skip
+
+
+class SightCache:
+    """What a SAGE model sees of parts, from disk or measured now.
+
+    Args:
+        folder: where the files lie; default: a folder in the cache of this project.
+        extractor: measures evidence; loaded when first needed.
+    """
+
+    def __init__(self, folder: Path | None = None, extractor: EvidenceExtractor | None = None) -> None:
+        from sage_ad.vlm.paths import cache_home
+
+        self.folder = folder or cache_home() / "sights"
+        self.measured = 0
+        self._extractor = extractor
+        self._bank: tuple[str, ReferenceBank] | None = None
+
+    def file(self, picture: Picture, reference: Picture | None) -> Path:
+        """Where the sight of a part compared with this reference (or with none) is kept."""
+        words = "\n".join((picture.key, reference.key if reference else "", _code()))
+        name = hashlib.sha256(words.encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def sight(self, picture: Picture, reference: Picture | None) -> Sight:
+        """The part as a SAGE model sees it.
+
+        Raises:
+            InputError: a picture cannot be read, or the folder cannot be written.
+        """
+        from safetensors.torch import load_file
+
+        from sage_ad.vlm.sage.visual_inputs import sight_from_tensors
+
+        file = self.file(picture, reference)
+        if not file.exists():
+            self._measure(picture, reference, file)
+        return sight_from_tensors(load_file(file))
+
+    def fill(
+        self,
+        pairs: Sequence[tuple[Picture, Picture | None]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Measures what is not kept yet; returns how many were measured.
+
+        Args:
+            pairs: pictures with their references.
+            progress: is told how many are done, and of how many.
+        """
+        todo = [(picture, reference) for picture, reference in pairs if not self.file(picture, reference).exists()]
+        # Parts that share a reference stand together: its bank is made once.
+        todo.sort(key=lambda pair: pair[1].key if pair[1] else "")
+        for number, (picture, reference) in enumerate(todo):
+            file = self.file(picture, reference)
+            if not file.exists():
+                self._measure(picture, reference, file)
+            if progress:
+                progress(number + 1, len(todo))
+        return len(todo)
+
+    def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
+        from safetensors.torch import save_file
+
+        from sage_ad.vlm.sage.visual_inputs import sight_of, sight_tensors
+
+        if self._extractor is None:
+            from sage_ad.vlm.evidence.extractor import EvidenceExtractor
+
+            self._extractor = EvidenceExtractor()
+        evidence = self._extractor.extract(picture.load(), self._prepared(reference))
+        self.measured += 1
+        part = file.with_suffix(f".{os.getpid()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(sight_tensors(sight_of(evidence)), part)
+            part.replace(file)
+        except OSError as error:
+            raise InputError(
+                f"The features of {picture.path or picture.product} cannot be kept in {self.folder} "
+                f"({error.strerror or error}); free space there or set SAGE_CACHE to another folder."
+            ) from None
+
+    def _prepared(self, reference: Picture | None) -> Any:
+        if reference is None:
+            return None
+        if self._bank is None or self._bank[0] != reference.key:
+            assert self._extractor is not None
+            self._bank = (reference.key, self._extractor.prepare([reference.load()]))
+        return self._bank[1]
+
+
+@cache
+def _code() -> str:
+    """A digest of everything that decides a sight, so that nothing stale is read after a change (of more than layout)."""
+    import ast
+
+    from sage_ad import vlm
+
+    folder = Path(vlm.__file__).parent
+    digest = hashlib.sha256()
+    for name in _DECIDING:
+        digest.update(ast.dump(ast.parse((folder / f"{name}.py").read_bytes())).encode())
+    digest.update((folder / "evidence" / "defect_head.safetensors").read_bytes())
+    return digest.hexdigest()

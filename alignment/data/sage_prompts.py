@@ -1,0 +1,84 @@
+"""How SAGE models see rows of preference data: as in stage 1 and in inspection, from the same frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.alignment.data.prompts import Look, Row, SagePrompts
+
+if TYPE_CHECKING:
+    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.vlm.sage.visual_inputs import Sight
+
+UNCALIBRATED: Mapping[str, Sequence[float]] = {"references": (1.0, 0.0), "builtin": (1.0, 0.0)}
+"""The margin itself as log-odds, for models that stage 1 has not calibrated."""
+
+
+class SightPrompts(SagePrompts):
+    """Prompts of a SAGE model with a frozen encoder: patch features, evidence, measurement, facts, question.
+
+    A row has `prompt` (the question), `facts`, `picture_file`, and where known `reference_file` and `product`.
+
+    Args:
+        model: gives the calibration of the evidence.
+        processor: makes tokens; its mode of facts is kept.
+        sights: what the frozen encoder saw.
+    """
+
+    def __init__(self, model: Any, processor: Any, sights: SightCache) -> None:
+        super().__init__(processor)
+        self.sights = sights
+        self.calibration = model.config.calibration or UNCALIBRATED
+
+    def encode(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Inputs of the model for the rows' prompts, padded on the left."""
+        import torch
+
+        from sage_ad.vlm.sage.generation import prefix_inputs
+
+        seen = [sight_of_row(row, self.sights) for row in rows]
+        inputs = prefix_inputs(
+            self.processor,
+            seen,
+            [sight.measured(row.get("product")) for sight, row in zip(seen, rows, strict=True)],
+            [list(row["facts"]) for row in rows],
+            [[row["prompt"]] for row in rows],
+            self.processor.facts,
+            self.calibration,
+        )
+        # A prompt alone shares all but its last token with itself; that token goes back behind the prefix.
+        ends = torch.tensor([own[0] for own in inputs.pop("tails")])
+        inputs["input_ids"] = torch.cat((inputs["input_ids"], ends), dim=1)
+        inputs["attention_mask"] = torch.cat((inputs["attention_mask"], torch.ones_like(ends)), dim=1)
+        return inputs
+
+
+def sight_of_row(row: Row, sights: SightCache) -> Sight:
+    """What the frozen encoder saw of a row's picture, beside its reference."""
+    from sage_ad.alignment.data.labelled import Picture
+
+    reference = Picture("file", row["reference_file"]) if row.get("reference_file") else None
+    return sights.sight(Picture("file", row["picture_file"]), reference)
+
+
+def picture_look(model: Any, sights: SightCache) -> Look:
+    """What a SAGE model with eyes of its own is given of a row: pictures, and the measured evidence where calibrated."""
+
+    def look(row: Row) -> Mapping[str, Any]:
+        from sage_ad.vlm.images import load_image
+
+        seen: dict[str, Any] = {"pictures": [load_image(row["picture_file"])]}
+        if row.get("reference_file"):
+            seen["references"] = [load_image(row["reference_file"])]
+        if model.config.calibration:
+            from sage_ad.vlm.sage.generation import evidence_log_odds
+
+            sight = sight_of_row(row, sights)
+            seen |= {
+                "measured": sight.measured(row.get("product")),
+                "evidence": evidence_log_odds(sight, model.config.calibration),
+            }
+        return seen
+
+    return look

@@ -1,0 +1,1 @@
+"""Stage 1, Self-Guided Fact Enhancement: configuration, data, trainer, calibration."""

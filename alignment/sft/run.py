@@ -1,0 +1,222 @@
+"""A whole run of stage 1: data, frozen features, calibration, training, and the checkpoint at the end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.labelled import LabelledPart
+    from sage_ad.alignment.sft.config import Stage1Config
+    from sage_ad.alignment.sft.data import PartTask
+    from sage_ad.vlm.sage.processing_sage import FactMode
+
+Say = Callable[[str], None]
+FINAL = "checkpoint"
+_MAY_DIFFER = {"resume", "device", "out"}
+"""What may be another on resuming: it changes neither the data nor any step."""
+
+
+@dataclass(frozen=True)
+class Stage1Run:
+    """What is trained on what; see the options of `sage-train sft`.
+
+    Attributes:
+        data: labelled sets.
+        synthetic: drawn parts to add.
+        pasted: good parts of each category that get a defect pasted on.
+        limit: most good and most defective images of a category; None takes all.
+        model: `vlm.backends.base.UNTUNED`, a checkpoint's folder or shipped name, or a Hugging Face vision-language model.
+        facts: soft, hard or none.
+        domain: knowledge pack of the parts; None finds it by product.
+        out: folder for checkpoints, logs and the trained weights.
+        settings: fields of `Stage1Config`.
+        resume: go on from the last whole checkpoint in `out`; from the beginning where there is none.
+        seed: of data, order and starting weights.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    data: tuple[Path, ...] = ()
+    synthetic: int = 400
+    pasted: int = 60
+    limit: int | None = None
+    model: str = "smollm2-135m"
+    facts: FactMode = "soft"
+    domain: str | None = None
+    out: Path = Path("runs/sft")
+    settings: dict[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    seed: int = 0
+    device: str = "auto"
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON."""
+        return asdict(self) | {"out": str(self.out), "data": [str(path.resolve()) for path in self.data]}
+
+
+def labelled_parts(run: Stage1Run) -> list[LabelledPart]:
+    """The parts of a run: real ones, pasted defects, drawn ones.
+
+    Raises:
+        InputError: a set cannot be read, or there is nothing to learn from.
+    """
+    from dataclasses import replace
+
+    from sage_ad.alignment.data.labelled import drawn_parts, pasted_parts, real_parts
+    from sage_ad.evaluation.datasets import open_dataset
+
+    parts = list(drawn_parts(run.synthetic, seed=run.seed)) if run.synthetic else []
+    for path in run.data:
+        dataset = open_dataset(path)
+        own = list(pasted_parts(dataset, seed=run.seed, limit=run.pasted)) if run.pasted else []
+        own += real_parts(dataset, seed=run.seed, limit=run.limit)
+        if not own:
+            raise InputError(f"{path} holds no labelled picture to learn from; check its layout.")
+        parts += [replace(part, domain=run.domain) for part in own] if run.domain else own
+    if not parts:
+        raise InputError("There is nothing to learn from; name a labelled set with --data, or add --synthetic parts.")
+    return parts
+
+
+def tasks_of(run: Stage1Run, parts: Iterable[LabelledPart]) -> list[PartTask]:
+    """Questions, answers and facts for the parts."""
+    from sage_ad.alignment.data.questions import FactPool, Stage1Settings, stage1_examples
+    from sage_ad.alignment.sft.data import part_tasks
+    from sage_ad.knowledge.store.fact_store import FactStore
+
+    settings = Stage1Settings(seed=run.seed)
+    return part_tasks(list(stage1_examples(parts, FactPool(FactStore.open()), settings)))
+
+
+def look_at(tasks: Iterable[PartTask], sights: SightCache, say: Say) -> None:
+    """Measures the evidence of all parts that is not kept yet."""
+    pairs = [
+        (task.examples[0].picture, task.examples[0].reference) for task in tasks if task.examples[0].picture is not None
+    ]
+
+    def told(done: int, todo: int) -> None:
+        if done % 50 == 0 or done == todo:
+            say(f"Looked at {done} of {todo} parts")
+
+    sights.fill(pairs, told)
+
+
+def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
+    """Trains and writes the checkpoint.
+
+    Returns:
+        `checkpoint` (its folder), `parts`, `steps`, `seconds`, `calibration`.
+
+    Raises:
+        InputError: data, model or settings cannot be used.
+    """
+    import torch
+
+    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
+    from sage_ad.alignment.sft.calibration import calibrate
+    from sage_ad.alignment.sft.trainer import Stage1Trainer
+    from sage_ad.vlm.backends.base import pick_device
+    from sage_ad.vlm.sage.checkpoint import save_checkpoint
+
+    pick_device(run.device)
+    args = _arguments(run)
+    begin_folder(run.out, run.record(), run.resume, _MAY_DIFFER)
+    last = last_checkpoint(run.out)
+    if run.resume and last is None:
+        say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
+    random.seed(run.seed)
+    torch.manual_seed(run.seed)
+    sights = SightCache()
+    tasks = tasks_of(run, labelled_parts(run))
+    look_at(tasks, sights, say)
+    seen = [task.examples[0] for task in tasks if task.pictured]
+    calibration = calibrate(
+        (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in seen if e.picture is not None
+    )
+    say(f"Calibrated the evidence: {calibration}")
+    model, processor, base = starting_model(run, args, calibration)
+    batches = _batches(run, args, tasks, processor, sights, calibration)
+    trainer = Stage1Trainer(model, args, train_dataset=batches)
+    say(f"Training {len(batches)} steps an epoch on {len(seen)} parts" + (f", from {last}" if last else ""))
+    done = train_from(trainer, last)
+    folder = run.out / FINAL
+    trained = {
+        "data": [path.name for path in run.data], "synthetic": run.synthetic, "pasted": run.pasted, "facts": run.facts,
+        "parts": len(seen), "steps": trainer.state.global_step, "seed": run.seed, "loss": round(done.training_loss, 4),
+    }  # fmt: skip
+    save_checkpoint(model, processor, folder, base, trained)
+    return {
+        "checkpoint": str(folder),
+        "parts": len(seen),
+        "steps": trainer.state.global_step,
+        "seconds": round(done.metrics["train_runtime"], 1),
+        "calibration": calibration,
+    }
+
+
+def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, list[float]]) -> tuple[Any, Any, str]:
+    """The PEFT model that is trained, its processor, and the name of its base."""
+    import torch
+
+    from sage_ad.alignment.sft.trainer import opened, with_lora
+    from sage_ad.vlm.backends.base import UNTUNED
+    from sage_ad.vlm.sage.checkpoint import EMBEDDED_BASE, base_model, checkpoint_folder, load_checkpoint
+
+    # The bare name of the embedded language model begins like none of the shipped checkpoints'.
+    if folder := checkpoint_folder(run.model):
+        tuned, processor, settings = load_checkpoint(folder, merge=False)
+        tuned.get_base_model().config.calibration = calibration
+        processor.facts = run.facts
+        # As below: small steps would be rounded away.
+        tuned.get_base_model().fusion.float()
+        return opened(tuned, args.train_evidence), processor, settings["base"]
+    base = EMBEDDED_BASE if run.model == UNTUNED else run.model
+    model, processor = base_model(
+        base, {"calibration": calibration, "evidence": "gated"}, {"facts": run.facts}, torch.bfloat16
+    )
+    # The new parts learn from noise in small steps, which bfloat16 would round away.
+    model.fusion.float()
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return with_lora(model, args.lora_rank, args.train_evidence), processor, base
+
+
+def _batches(run: Stage1Run, args: Stage1Config, tasks: Any, processor: Any, sights: Any, calibration: Any) -> Any:
+    from sage_ad.alignment.sft.data import PartBatches, PictureBatches
+
+    make = PictureBatches if processor.has_base else PartBatches
+    return make(
+        tasks,
+        processor,
+        sights,
+        mode=run.facts,
+        parts=args.parts_per_batch,
+        seed=run.seed,
+        calibration=calibration,
+    )
+
+
+def _arguments(run: Stage1Run) -> Stage1Config:
+    from sage_ad.alignment.sft.config import Stage1Config
+
+    known = {f.name for f in fields(Stage1Config) if f.init}
+    if unknown := sorted(set(run.settings) - known):
+        raise InputError(f"There is no setting {unknown[0]!r} in Stage1Config; see `sage-train sft --help`.")
+    chosen: dict[str, Any] = {
+        "output_dir": str(run.out), "facts": run.facts, "seed": run.seed, "report_to": "tensorboard",
+        "logging_dir": str(run.out / "logs"), "use_cpu": run.device == "cpu", "save_total_limit": 2,
+        "dataloader_num_workers": 0, "dataloader_pin_memory": False, "disable_tqdm": True,
+        "lr_scheduler_type": "cosine", "max_grad_norm": 1.0,
+    }  # fmt: skip
+    chosen = {name: value for name, value in chosen.items() if name in known} | run.settings
+    try:
+        return Stage1Config(**chosen)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The settings of stage 1 do not fit: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,1 @@
+"""Drawn parts with drawn defects, to train on without real images."""

@@ -1,0 +1,1 @@
+"""What the page stands on: the engine, its queue, runs, uploads, documents."""

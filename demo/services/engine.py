@@ -1,0 +1,145 @@
+"""`Engine`: the models, the knowledge base and the workers behind all tabs, loaded once and shared by all visitors."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.demo.services.fair_queue import Event, FairDesk, Job
+from sage_ad.demo.services.run_store import RunStore
+from sage_ad.demo.services.settings import DemoSettings
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from sage_ad.agents.inspector import SageInspector
+    from sage_ad.evaluation.inspection import InspectionRequest
+    from sage_ad.knowledge.store.fact_store import FactStore
+
+MODELS_KEPT = 2
+"""Models beside the default one that stay loaded."""
+
+
+class Engine:
+    """Real parts, made when first used: `SageInspector`s (which share eyes, knowledge and judge), store, desk, runs.
+
+    Args:
+        settings: what to load and where to keep things.
+        inspector: a ready inspector for the default model.
+    """
+
+    def __init__(self, settings: DemoSettings, inspector: SageInspector | None = None) -> None:
+        self.settings = settings
+        self.desk = FairDesk(settings.parallel, complain=report_failure)
+        self.runs = RunStore(settings.home / "runs")
+        self._lock = threading.RLock()
+        self._inspectors: OrderedDict[str, SageInspector] = OrderedDict()
+        self._loaded: set[str] = set()
+        if inspector is not None:
+            self._inspectors[settings.model] = inspector
+
+    @property
+    def store(self) -> FactStore:
+        """The knowledge base."""
+        return self.inspector().workbench.store
+
+    def load(self, model: str | None = None) -> None:
+        """Loads what an inspection with this model needs, once.
+
+        Raises:
+            SageError: the model cannot be loaded.
+        """
+        inspector = self.inspector(model)
+        inspector.load()
+        inspector.workbench.store.prepare()
+        self._loaded.add(model or self.settings.model)
+
+    def inspector(self, model: str | None = None) -> SageInspector:
+        """The inspector of a model; all share eyes, knowledge and judge.
+
+        Raises:
+            InputError: visitors may not choose this model.
+        """
+        from sage_ad.agents.inspector import SageInspector
+        from sage_ad.agents.settings import AgentSettings
+        from sage_ad.agents.workbench import Workbench
+
+        name = model or self.settings.model
+        if name not in self.settings.models:
+            raise InputError(
+                f"The model {name!r} is not offered here; choose one of {', '.join(self.settings.models)}, "
+                "or start sage-demo with --also."
+            )
+        with self._lock:
+            if name in self._inspectors:
+                self._inspectors.move_to_end(name)
+                return self._inspectors[name]
+            chosen: dict[str, Any] = {
+                "model": name,
+                "device": self.settings.device,
+                "judge": self.settings.judge,
+                "seed": self.settings.seed,
+            }
+            if name == self.settings.model:
+                made = SageInspector(**chosen)
+            else:
+                base = self.inspector().workbench
+                shared: dict[str, Any] = {"extractor": base.extractor, "store": base.store, "judge": base.judge}
+                made = SageInspector(workbench=Workbench(AgentSettings(**chosen), **shared), **chosen)
+            self._inspectors[name] = made
+            extra = [key for key in self._inspectors if key != self.settings.model]
+            for key in extra[:-MODELS_KEPT]:
+                del self._inspectors[key]
+                self._loaded.discard(key)
+            return made
+
+    def inspection(self, request: InspectionRequest, model: str | None = None) -> Iterator[Event]:
+        """What `SageInspector.stream` tells, and {"event": "pictures", "pictures": Shown} as soon as the part was seen.
+
+        Raises:
+            SageError: the request cannot be served.
+        """
+        from sage_ad.demo.services.pictures import shown
+
+        inspector = self.inspector(model)
+        if (model or self.settings.model) not in self._loaded:
+            yield {"event": "loading"}
+            self.load(model)
+        seen = False
+        events = inspector.stream(request)
+        try:
+            for event in events:
+                yield event
+                if not seen and event["event"] == "step":
+                    seen = True
+                    view = inspector.workbench.view(Path(request.image), [Path(path) for path in request.references])
+                    yield {"event": "pictures", "pictures": shown(view)}
+        finally:
+            close = getattr(events, "close", None)
+            if close is not None:
+                close()
+            # Pictures of one visitor have no business in memory once they were answered.
+            inspector.workbench.forget_views()
+
+    def submit(self, who: str, request: InspectionRequest, model: str | None = None) -> Job:
+        """Hands an inspection in at the desk."""
+        return self.desk.submit(who, lambda: self.inspection(request, model))
+
+    def domain_choices(self) -> list[tuple[str, str]]:
+        """Title and name of every pack, for a list to choose from."""
+        return [(info.title or info.name, info.name) for info in self.store.domains()]
+
+
+def report_failure(error: BaseException) -> None:
+    """Tells the operator (standard error) of a failure that is no fault of a visitor's."""
+    print("".join(traceback.format_exception(error)), file=sys.stderr, end="")
+
+
+def checked_settings(facts: bool = True, learn: bool = False) -> dict[str, Any]:
+    """Settings of one inspection as the page offers them (`AgentSettings` fields)."""
+    # How facts reach the model (as sentences, or through fusion attention) is the inspector's own choice.
+    return {"learn": bool(learn)} if facts else {"facts": "none"}

@@ -1,0 +1,1 @@
+"""One module a tab of the page, and the widgets that tabs share."""

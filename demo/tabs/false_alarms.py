@@ -1,0 +1,69 @@
+"""The false-alarm slider of the Inspect tab: the threshold that keeps a promise, instead of the built-in rule's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sage_ad.demo.services import safety
+from sage_ad.demo.services.engine import Engine
+from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores
+from sage_ad.demo.view import render
+from sage_ad.vlm.errors import InputError, SageError
+
+
+class FalseAlarmPanel:
+    """Slider, button and result; shown when an inspection had several good parts."""
+
+    def __init__(self, engine: Engine, run: gr.State) -> None:
+        self.engine, self.run = engine, run
+        with gr.Group(visible=False, elem_id="alarms") as self.group:
+            self.slider = gr.Slider(
+                1, 50, value=20, step=1, label="False alarms that you accept, in 100 good parts", elem_id="alarm-rate",
+                buttons=[],
+            )  # fmt: skip
+            self.go = gr.Button("Find the threshold that keeps this promise", elem_id="alarm-go", size="md")
+            self.result = gr.HTML(elem_id="alarm-result", padding=True)
+        self.outputs = [self.group, self.result]
+
+    def wire(self, token: gr.BrowserState) -> None:
+        """Connects slider, button and result: the rate that stands there when the page comes needs the button."""
+        for trigger in (self.slider.change, self.go.click):
+            trigger(
+                self.calibrate, [self.slider, self.run, token], self.result, trigger_mode="always_last",
+                show_progress="minimal", api_visibility="private",
+            )  # fmt: skip
+
+    def hidden(self) -> dict[Any, Any]:
+        """The panel put away."""
+        return {self.group: gr.Group(visible=False), self.result: ""}
+
+    def offered(self, references: int) -> dict[Any, Any]:
+        """The panel as it stands after an inspection with so many good parts."""
+        return {self.group: gr.Group(visible=references > 1), self.result: ""}
+
+    def calibrate(self, percent: float, run: str, token: Any, request: gr.Request) -> Iterator[str]:
+        """Scores the good parts once per run, then answers at once for any rate."""
+        owner = safety.owner_of(token, request)
+        runs = self.engine.runs
+        try:
+            scores = runs.beside(owner, run, "alarms")
+            if scores is None:
+                image, *goods = (Path(path) for path in runs.beside(owner, run, "uploads") or [])
+                if not all(path.is_file() for path in (image, *goods)):
+                    raise InputError("The uploaded pictures were deleted in the meantime; inspect the part again.")
+                work = lambda: calibration_scores(self.engine, image, goods)  # noqa: E731
+                for event in self.engine.desk.submit(owner, work):
+                    if event["event"] == "scores":
+                        scores = event
+                    elif event["event"] == "scored":
+                        text = f"Scoring good parts: {event['done']} of {event['of']}"
+                        yield render.notice_html(text, "plain")
+                runs.keep_beside(owner, run, "alarms", scores)
+            assert scores is not None
+            yield alarm_html(scores, percent / 100)
+        except SageError as error:
+            yield render.notice_html(str(error))

@@ -1,0 +1,241 @@
+"""The Inspect tab: a part in, the steps as they happen, and a verdict whose every claim can be followed to its source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from sage_ad.demo.services import safety
+from sage_ad.demo.services.engine import Engine, checked_settings
+from sage_ad.demo.tabs.false_alarms import FalseAlarmPanel
+from sage_ad.demo.tabs.widgets import FAILED, Examples, checked_picture, domain_list, part_image, reference_gallery
+from sage_ad.demo.view import render
+from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.report import write_report
+from sage_ad.evaluation.inspection import InspectionRequest
+from sage_ad.vlm.errors import InputError, SageError
+
+if TYPE_CHECKING:
+    from sage_ad.demo.services.run_store import Run
+
+REDRAW_SECONDS = 0.12
+"""Streamed words are drawn at most this often; every step is drawn at once."""
+
+
+class InspectTab:
+    """Builds the tab inside the current `gr.Blocks` and holds its components.
+
+    Args:
+        engine: models, knowledge and desk.
+        token: the browser's secret (`gr.BrowserState`), which names this visitor's runs.
+    """
+
+    def __init__(self, engine: Engine, token: gr.BrowserState) -> None:
+        self.engine = engine
+        self.run = gr.State("")
+        with gr.Row(equal_height=False, elem_id="inspect-row"):
+            with gr.Column(scale=4, min_width=300):
+                self._build_inputs()
+            with gr.Column(scale=9, min_width=300, elem_id="results"):
+                self._build_results()
+        self._wire(token)
+
+    def _build_inputs(self) -> None:
+        self.image = part_image(self.engine, "The part to inspect", "part")
+        self.references = reference_gallery(self.engine, "Good parts, if you have any", "references")
+        with gr.Row(elem_classes="sg-pair"):
+            self.product = gr.Textbox(
+                label="Product", placeholder="e.g. solar cell", elem_id="product", max_length=120, min_width=170
+            )
+            self.domain = domain_list(self.engine)
+        self.questions = gr.Textbox(
+            label="Questions", lines=2, placeholder="Empty: the five standard ones. One a line.", elem_id="questions",
+            max_length=safety.MAX_TEXT,
+        )  # fmt: skip
+        with gr.Accordion("More", open=False, elem_id="more"):
+            self.facts = gr.Checkbox(True, label="Use facts of the knowledge base")
+            self.learn = gr.Checkbox(False, label="Keep facts that the model writes, as proposed")
+            self.model = gr.Dropdown(
+                self.engine.settings.models, value=self.engine.settings.model, label="Model", filterable=False
+            )
+        with gr.Row():
+            self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
+            self.stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=1, min_width=80, interactive=False)
+        with gr.Column(visible=False) as self.again:
+            self._build_examples("examples-again")
+
+    def _build_examples(self, elem_id: str) -> None:
+        Examples(self.image, self.references, self.product, self.domain, elem_id=elem_id, button="inspect")
+
+    def _build_results(self) -> None:
+        self.message = gr.HTML(elem_id="message", visible=False)
+        with gr.Column(elem_id="start") as self.start:
+            gr.HTML(render.fragment("empty"))
+            self._build_examples("examples")
+        self.verdict = gr.HTML(elem_id="verdict", visible=False)
+        self.evidence = gr.HTML(elem_id="evidence", visible=False)
+        self.opacity = gr.Slider(
+            0, 100, value=80, step=5, label="Opacity of the evidence (%)", elem_id="opacity", visible=False, buttons=[]
+        )
+        self.steps = gr.HTML(elem_id="steps", visible=False)
+        self.answers = gr.HTML(elem_id="answers", visible=False)
+        self.facts_shown = gr.HTML(elem_id="facts", visible=False)
+        self.alarms = FalseAlarmPanel(self.engine, self.run)
+        self.report = gr.DownloadButton("Save report (HTML)", elem_id="report", visible=False)
+
+    def _wire(self, token: gr.BrowserState) -> None:
+        inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
+                  self.model, token]  # fmt: skip
+        outputs = [self.message, self.verdict, self.evidence, self.opacity, self.steps, self.answers, self.facts_shown,
+                   self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
+        self.running = self.go.click(
+            self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
+        )
+        self.running.failure(self.failed, None, outputs, api_visibility="private", show_progress="hidden")
+        self.stop.click(self.stopped, None, outputs, cancels=[self.running], api_visibility="private", queue=False)
+        self.opacity.input(
+            None,
+            self.opacity,
+            None,
+            js="(share) => { document.documentElement.style.setProperty('--sg-heat', share / 100); }",
+            api_visibility="private",
+        )
+        self.alarms.wire(token)
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def request(
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool
+    ) -> InspectionRequest:
+        """The checked request of what stands in the fields; see `checked_request`."""
+        return checked_request(
+            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn
+        )
+
+    def inspect(
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
+        model: str, token: Any, request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Inspects and yields what changed on the page."""
+        owner = safety.owner_of(token, request)
+        story = Story(uid=f"i{time.time_ns() % 10**9}")
+        try:
+            asked = self.request(image, references, product, domain, questions, facts, learn)
+            yield self._begun(story)
+            drawn = 0.0
+            for event in self.engine.submit(owner, asked, model):
+                changed = story.feed(event)
+                if event["event"] == "token" and time.monotonic() - drawn < REDRAW_SECONDS:
+                    continue
+                drawn = time.monotonic()
+                # Gradio takes an empty update for a missing one and ends the work with an error.
+                if update := self._changed(story, changed):
+                    yield update
+            if story.trace is None or story.pictures is None:
+                raise InputError("The inspection ended without a result; try it again.")
+            run = keep_run(self.engine, owner, story, asked, model)
+            yield self._finished(story, run)
+        except SageError as error:
+            yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
+
+    def _begun(self, story: Story) -> dict[Any, Any]:
+        hidden = gr.HTML(value="", visible=False)
+        return {
+            self.message: hidden,
+            self.verdict: hidden,
+            self.evidence: hidden,
+            self.opacity: gr.Slider(visible=False),
+            self.steps: gr.HTML(render.steps_html(story), visible=True),
+            self.answers: hidden,
+            self.facts_shown: hidden,
+            self.report: gr.DownloadButton(visible=False),
+            self.go: gr.Button("Inspecting …", interactive=False),
+            self.stop: gr.Button(interactive=True),
+            self.run: "",
+            self.start: gr.Column(visible=False),
+            self.again: gr.Column(visible=True),
+            **self.alarms.hidden(),
+        }
+
+    def _changed(self, story: Story, changed: set[str]) -> dict[Any, Any]:
+        update: dict[Any, Any] = {}
+        if "steps" in changed:
+            update[self.steps] = render.steps_html(story)
+        if "pictures" in changed and story.pictures is not None:
+            drawn = render.evidence_html(story.pictures, story.trace, story.uid)
+            update[self.evidence] = gr.HTML(drawn, visible=True)
+            update[self.opacity] = gr.Slider(visible=True)
+        if "answers" in changed:
+            update[self.answers] = gr.HTML(render.answers_html(story), visible=True)
+        if "trace" in changed and story.trace is not None:
+            part = Path(story.trace.image).name
+            update[self.verdict] = gr.HTML(render.verdict_html(story.trace, part), visible=True)
+            facts = render.facts_html(story.trace, story.uid, self.engine.store)
+            update[self.facts_shown] = gr.HTML(facts, visible=bool(facts.strip()))
+        return update
+
+    def _finished(self, story: Story, run: Run) -> dict[Any, Any]:
+        assert story.trace is not None
+        return {
+            **self._idle(),
+            self.run: run.id,
+            # The button downloads what it holds when it is clicked, so the report is written now.
+            self.report: gr.DownloadButton(value=str(write_report(run, self.engine.store)), visible=True),
+            **self.alarms.offered(len(story.trace.references)),
+        }
+
+    def _idle(self) -> dict[Any, Any]:
+        return {self.go: gr.Button("Inspect", interactive=True), self.stop: gr.Button(interactive=False)}
+
+    def stopped(self) -> dict[Any, Any]:
+        """The page after Stop: what was found so far stays, nothing is kept."""
+        note = render.notice_html("Stopped. Nothing of this inspection was kept.", "plain")
+        return {**self._idle(), self.message: gr.HTML(note, visible=True), self.steps: gr.HTML(visible=False)}
+
+    def failed(self) -> dict[Any, Any]:
+        """The page after an error that nobody foresaw: it says so and can be used again."""
+        return {**self._idle(), self.message: gr.HTML(render.notice_html(FAILED), visible=True)}
+
+
+def checked_request(
+    engine: Engine, image: str | None, references: list[str], product: str | None, domain: str | None,
+    questions: str | None, facts: bool = True, learn: bool = False,
+) -> InspectionRequest:  # fmt: skip
+    """What a visitor gave, checked.
+
+    Raises:
+        InputError: there is no picture, or one cannot be used, or a text is too long.
+    """
+    settings = engine.settings
+    if not image:
+        raise InputError("There is no picture to inspect; drop one into the field, or pick an example.")
+    if len(references) > settings.max_references:
+        raise InputError(f"{len(references)} good parts are too many; give at most {settings.max_references}.")
+    return InspectionRequest(
+        image=checked_picture(engine, image),
+        references=[checked_picture(engine, path) for path in references],
+        questions=safety.questions_of(questions),
+        domain=domain or None,
+        product=safety.check_text(product, "The product's name", 120) or None,
+        settings=checked_settings(facts, learn),
+    )
+
+
+def keep_run(engine: Engine, owner: str, story: Story, asked: InspectionRequest, model: str | None) -> Run:
+    """Keeps a finished inspection under the visitor's runs; file names in it are without folders."""
+    assert story.trace is not None
+    assert story.pictures is not None
+    names = {
+        "image": Path(asked.image).name,
+        "references": [Path(path).name for path in asked.references],
+    }
+    record = {**asked.model_dump(mode="json"), **names, "model": model or engine.settings.model}
+    originals = [Path(asked.image), *(Path(path) for path in asked.references[:1])]
+    trace = story.trace.model_copy(update=names)
+    run = engine.runs.add(owner, trace, story.pictures, record, originals)
+    engine.runs.keep_beside(owner, run.id, "uploads", [str(path) for path in (asked.image, *asked.references)])
+    return run

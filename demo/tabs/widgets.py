@@ -1,0 +1,139 @@
+"""Pieces that several tabs build their pages from: picture fields, the list of domains, the shipped examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from sage_ad.demo.services import safety
+from sage_ad.demo.services.safety import PICTURE_ENDINGS
+from sage_ad.vlm.errors import SageError
+
+if TYPE_CHECKING:
+    from sage_ad.demo.services.engine import Engine
+
+EXAMPLES_FOLDER = Path(__file__).parents[1] / "examples"
+# name of the files, caption, product, domain; all are synthetic parts drawn for this project (tools/demo_examples.py)
+EXAMPLES = (
+    ("cell", "Cell", "solar cell", "photovoltaics"),
+    ("capsule", "Capsule", "capsule", "pharmaceuticals"),
+    ("tile", "Tile", "ceramic tile", "ceramics"),
+)
+
+FAILED = (
+    "This failed for a reason that was not foreseen (the server's log has it). If the page was open for long, choose "
+    " the pictures again, for uploads are deleted after a while; else please try again."
+)
+"""What a tab says when its work ends in an error that is none of ours; `Dependency.failure` brings it."""
+
+
+def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> gr.Image:
+    """A picture field that hands over the file as it was uploaded and refuses at once what cannot be inspected."""
+    field = gr.Image(
+        label=label,
+        elem_id=elem_id,
+        height=height,
+        type="filepath",
+        image_mode=None,  # depth and orientation are read by sage_ad.vlm.images
+        sources=["upload", "webcam", "clipboard"],
+        alt_text="The picture that you chose",
+        placeholder="Drop a picture here, or click to choose one",
+    )
+
+    def check(payload: dict[str, Any] | None) -> Any:
+        return gr.skip() if payload is None or usable(engine, payload["path"]) else None
+
+    field.upload(check, field, field, preprocess=False, show_progress="hidden", api_visibility="private")
+    return field
+
+
+def usable(engine: Engine, path: str) -> bool:
+    """Whether an upload is a picture that can be inspected; if not, the visitor is told why."""
+    try:
+        checked_picture(engine, path)
+    except SageError as error:
+        gr.Warning(safety.escaped(str(error)), title="This picture cannot be used", duration=8)
+        return False
+    return True
+
+
+def checked_picture(engine: Engine, path: str) -> Path:
+    """An upload within the limits of the settings; raises `InputError` with what is wrong with it."""
+    settings = engine.settings
+    limits = {"max_bytes": settings.max_megabytes * 2**20, "max_pixels": settings.max_pixels}
+    return safety.check_picture(path, Path(gr.utils.get_upload_folder()), **limits)
+
+
+def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
+    """A field for any number of good parts; what cannot be used is taken out again, with the reason."""
+    field = gr.Gallery(
+        label=label,
+        elem_id=elem_id,
+        type="filepath",
+        columns=4,
+        height=150,
+        object_fit="contain",
+        allow_preview=False,
+        interactive=True,
+        file_types=[*PICTURE_ENDINGS],
+        sources=["upload"],
+        buttons=[],
+    )
+
+    def check(chosen: list[Any] | None) -> Any:
+        kept = [path for path in safety.reference_paths(chosen) if usable(engine, path)]
+        return gr.skip() if len(kept) == len(chosen or []) else kept or None
+
+    field.upload(check, field, field, show_progress="hidden", api_visibility="private")
+    return field
+
+
+def domain_list(engine: Engine, label: str = "Domain", empty: str = "automatic") -> gr.Dropdown:
+    """The packs to choose from; read anew whenever the page is opened."""
+
+    def choices() -> gr.Dropdown:
+        return gr.Dropdown(choices=[(empty, ""), *engine.domain_choices()])
+
+    field = gr.Dropdown([(empty, ""), *engine.domain_choices()], value="", label=label, min_width=170)
+    if (page := gr.context.Context.root_block) is not None:
+        page.load(choices, None, field, api_visibility="private", show_progress="hidden")
+    return field
+
+
+class Examples:
+    """Pictures to try at once: choosing one fills the fields and goes to the button that begins.
+
+    Args:
+        image, references, product, domain: the fields to fill.
+        elem_id: id of the gallery.
+        button: id of the button that begins.
+    """
+
+    def __init__(
+        self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
+        elem_id: str, button: str,
+    ) -> None:  # fmt: skip
+        gr.HTML("<p class='sg-label'>Try one of these synthetic parts</p>")
+        self.gallery = gr.Gallery(
+            value=[(str(EXAMPLES_FOLDER / f"{name}-test.jpg"), caption) for name, caption, _, _ in EXAMPLES],
+            label="Examples: synthetic parts",
+            show_label=False,
+            elem_id=elem_id,
+            columns=len(EXAMPLES),
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+        )
+        self.gallery.select(
+            self.fill, None, [image, references, product, domain], api_visibility="private", show_progress="hidden"
+        ).then(None, None, None, js=f"() => document.getElementById('{button}')?.focus()", api_visibility="private")
+
+    @staticmethod
+    def fill(chosen: gr.SelectData) -> tuple[str, list[str], str, str]:
+        """Pictures and names of the chosen example."""
+        name, _, product, domain = EXAMPLES[int(chosen.index)]
+        goods = sorted(EXAMPLES_FOLDER.glob(f"{name}-good-*.jpg"))
+        return str(EXAMPLES_FOLDER / f"{name}-test.jpg"), [str(path) for path in goods], product, domain

@@ -1,0 +1,398 @@
+"""The local judge: deterministic, without a network, and with a reason in words for every point that it takes off.
+
+It reads the answer (`text.answer_parser`), finds the truth (`judge.gold`: gold, else mask, else evidence), and
+collects faults of the verdict, the defect, the place and the logic. The rubric turns faults into levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sage_ad.evaluation.inspection import Family, MLEScore, Verdict
+from sage_ad.evaluation.judge.answer_classifier import Impression, PairReader, default_reader
+from sage_ad.evaluation.judge.citing import citation_faults, cited_sentences
+from sage_ad.evaluation.judge.defect_match import concepts, concepts_of, is_named, naming, texts_to_compare
+from sage_ad.evaluation.judge.features import Findings, reference_of, texts_of
+from sage_ad.evaluation.judge.gold import Truth, asks_for_use, truth_of
+from sage_ad.evaluation.judge.loading import LOCAL_JUDGE, JudgeRequest
+from sage_ad.evaluation.judge.logic import consequence_faults, doubt_faults, played_down, reason_faults
+from sage_ad.evaluation.judge.score_model import ThirdReader, default_comparer
+from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle, wrong_verdict
+from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh
+from sage_ad.evaluation.questions import family_of
+from sage_ad.evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
+from sage_ad.evaluation.text.answer_parser import Reading, read, with_impressions
+from sage_ad.evaluation.text.keywords import particulars
+from sage_ad.evaluation.text.localisation import place_words, places_in, pointed_faults
+from sage_ad.evaluation.text.normalise import stem, stems, words
+from sage_ad.evaluation.text.sentence_similarity import Embedder, Likeness, concept_glosses
+from sage_ad.evaluation.text.stated_verdict import STRONG, SpokenVerdict, spoken_verdict
+from sage_ad.evaluation.text.token_similarity import TokenLikeness
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOREIGN = 0.5
+"""A description at the right place in which a known word names another defect gets the benefit of the doubt from this
+likeness to the right defect on."""
+THIN = 2
+"""So many particulars, and none of the gold answer's among them, are a thin reason."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer on the judge's desk.
+
+    Attributes:
+        request: what was asked for.
+        reading: the answer, read.
+        truth: what it is held against.
+        family: the question's family.
+        use_asked: whether the question asks what may be done with the part.
+        impression: what the second reader takes from the answer.
+    """
+
+    request: JudgeRequest
+    reading: Reading
+    truth: Truth
+    family: Family
+    use_asked: bool
+    impression: Impression
+
+
+class LocalJudge:
+    """Judges answers by the rubric with linguistic rules, a lexicon and sentence embeddings.
+
+    Args:
+        embedder: turns sentences into unit vectors; None takes `sage_ad.knowledge.vectors.embedding.default_embedder()`.
+        reader: the second reader; None takes `sage_ad.evaluation.judge.answer_classifier.default_reader()`.
+        comparer: the third reader; None takes `sage_ad.evaluation.judge.score_model.default_comparer()`.
+    """
+
+    name = LOCAL_JUDGE
+
+    def __init__(
+        self,
+        embedder: Embedder | None = None,
+        reader: PairReader | None = None,
+        comparer: ThirdReader | None = None,
+    ) -> None:
+        self._embedder = embedder
+        self._reader = reader
+        self._comparer = comparer
+        self._glosses: dict[str, np.ndarray] = {}
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
+        """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
+        cases, likeness, tokens = self.prepare(requests)
+        return [self._score(case, likeness, tokens) for case in cases]
+
+    def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], Likeness, TokenLikeness]:
+        """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""
+        likeness, tokens = Likeness(self._embedder, self._glosses), TokenLikeness()
+        reader = self._reader or default_reader()
+        impressions = reader.read([one.question for one in requests], [one.answer for one in requests])
+        cases = [
+            Case(
+                request,
+                read(request.answer, request.question),
+                truth_of(request),
+                request.family or family_of(request.question),
+                asks_for_use(request.question),
+                impression,
+            )
+            for request, impression in zip(requests, impressions, strict=True)
+        ]
+        likeness.prepare(_texts(cases))
+        tokens.prepare(text for case in cases for text in texts_of(case.request, case.truth))
+        # Only the lexicon's own sentences are kept from call to call: answers come and go, these never change.
+        self._glosses = self._glosses or likeness.vectors_of(
+            gloss for entry in concept_glosses().values() for gloss in entry
+        )
+        return cases, likeness, tokens
+
+    def _score(self, case: Case, likeness: Likeness, tokens: TokenLikeness) -> MLEScore:
+        if case.truth.state is None:
+            return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
+        case, found = findings(case, likeness)
+        if reference_of(case.request, case.truth) is None:
+            faults = find_faults(case, found.weighed, likeness)
+        else:
+            comparison = (self._comparer or default_comparer()).compare(found, tokens)
+            if has_right_verdict(found, comparison):
+                faults = settle(found, comparison)
+            else:
+                other = with_other_state(found.weighed, case.truth)
+                faults = wrong_verdict(found, comparison, find_faults(case, other, likeness))
+        return score_of(faults, case.truth)
+
+
+def findings(case: Case, likeness: Likeness) -> tuple[Case, Findings]:
+    """The case with its clauses heard, and all that rules and second reader find in the answer."""
+    reading, truth, request = with_impressions(case.reading, likeness), case.truth, case.request
+    spoken = spoken_verdict(reading, truth.yes_means, case.use_asked, frozenset(stems(request.question)))
+    if spoken.state is None and not reading.undecided and points_at_something(case, likeness):
+        spoken = replace(spoken, state="anomalous", by_words="anomalous", bad=request.answer)
+    weighed = weigh(spoken, reading, truth, case.impression)
+    case = replace(case, reading=reading)
+    right = weighed
+    if weighed.verdict.state != truth.state:
+        verdict = replace(weighed.verdict, state=truth.state, by_polar=None, by_words=truth.state)
+        right = replace(weighed, verdict=verdict, overruled=True)
+    named = None
+    if is_named(truth.defect):
+        named = naming(reading, truth, likeness, request.question, request.object)
+    return case, Findings(
+        request=request,
+        reading=reading,
+        truth=truth,
+        impression=case.impression,
+        spoken=spoken,
+        weighed=weighed,
+        faults=tuple(find_faults(case, right, likeness)),
+        named=named,
+        sounds=tuple(likeness.impression(clause.text) for clause in reading.clauses),
+    )
+
+
+def with_other_state(weighed: Weighed, truth: Truth) -> Weighed:
+    """The weighed verdict where the answer is found not to give the right one (a wrong or absent one stays as it is)."""
+    if weighed.verdict.state != truth.state:
+        return weighed
+    state: Verdict = "normal" if truth.state == "anomalous" else "anomalous"
+    verdict = replace(weighed.verdict, state=state, by_polar=None, by_words=state)
+    return replace(weighed, verdict=verdict, overruled=True)
+
+
+def points_at_something(case: Case, likeness: Likeness) -> bool:
+    """Whether an answer without a judging word still reports a defect: it gives a place, or describes the right one."""
+    if places_named(case.reading):
+        return True
+    if not is_named(case.truth.defect):
+        return False
+    found = naming(case.reading, case.truth, likeness, case.request.question, case.request.object)
+    return found.match in {"same", "near"}
+
+
+def places_named(reading: Reading) -> bool:
+    """Whether a reading names any place."""
+    return any(places_in(clause.text) for clause in reading.clauses)
+
+
+def _texts(cases: Sequence[Case]) -> list[str]:
+    """Everything that will be compared by likeness, so that it is embedded in one batch."""
+    texts: list[str] = []
+    for case in cases:
+        texts += [clause.text for clause in case.reading.clauses]
+        if cited := [sentence for _, sentence in cited_sentences(case.request.answer)]:
+            texts += [*cited, *case.request.facts]
+        if is_named(case.truth.defect):
+            texts += texts_to_compare(case.reading, case.truth)
+    return texts
+
+
+def score_of(faults: list[Fault], truth: Truth) -> MLEScore:
+    """The levels and reasons that faults come to by the rubric; no level for a place that is not known."""
+    placed = truth.state == "normal" or bool(truth.cells)
+    levels: dict[Dimension, int | None] = {}
+    reasons: list[str] = []
+    for dimension in DIMENSIONS:
+        if dimension == "localisation" and not placed:
+            levels[dimension] = None
+            continue
+        level, why = level_and_reasons(dimension, faults)
+        levels[dimension] = level
+        reasons += why
+    known = [level for level in levels.values() if level is not None]
+    return MLEScore(
+        type=levels["type"],
+        localisation=levels["localisation"],
+        logic=levels["logic"],
+        mean=round(sum(known) / len(known), 4),
+        deductions=reasons,
+    )
+
+
+def without_quotations(reading: Reading, facts: Sequence[str]) -> Reading:
+    """The reading without claims that stand word for word in a given fact.
+
+    A quoted fact is general knowledge, not what the answer says of this part ("a cell that passes less current ..." lets
+    nothing pass). Short claims stay: "is cracked" stands in many facts and is still the answer's own.
+    """
+    known = [" ".join(stems(fact)) for fact in facts]
+    claims = tuple(
+        claim
+        for claim in reading.claims
+        if len(words := stems(claim.words)) < 5 or not any(" ".join(words) in fact for fact in known)
+    )
+    return replace(reading, claims=claims)
+
+
+def find_faults(case: Case, weighed: Weighed, likeness: Likeness) -> list[Fault]:
+    """All faults of one answer, in no particular order."""
+    reading, truth, verdict = case.reading, case.truth, weighed.verdict
+    if verdict.state is None:
+        return _faults_without_verdict(reading, truth)
+    own = without_quotations(reading, case.request.facts)
+    faults = [
+        *reason_faults(own, verdict, case.request.question, case.request.object),
+        *doubt_faults(verdict),
+        *citation_faults(case.request.answer, case.request.facts, likeness),
+    ]
+    if not truth.topical:
+        faults += consequence_faults(own, verdict.state, case.family)
+    if verdict.state != truth.state:
+        return faults + _faults_of_wrong_state(case, verdict)
+    # Without a yes or a no, a plain "the part is free of defects" beside a defect is a contradiction, whoever reads it.
+    clash = verdict.by_polar is None and not weighed.overruled and verdict.good_weight >= 1.0
+    if truth.topical or (weighed.reports_defect == (truth.state == "anomalous") and not clash):
+        # Both readers agree on what is there, so words of the other side are about something else.
+        faults = [fault for fault in faults if fault.name not in {"opposite-reason", "contradiction"}]
+    elif truth.state == "anomalous":
+        faults += _faults_of_split(case, verdict)
+    if truth.state == "normal":
+        return faults + _faults_on_normal(case, weighed)
+    if not truth.topical and (mild := played_down(reading)):
+        faults.append(Fault.of("played-down", words=mild[0].words))
+        named = tuple(replace(claim, excused=False) if claim in mild else claim for claim in reading.claims)
+        case = replace(case, reading=replace(reading, claims=named))
+        reading = case.reading
+    return faults + _defect_faults(case, likeness) + pointed_faults(reading, truth.cells)
+
+
+def _faults_of_split(case: Case, verdict: SpokenVerdict) -> list[Fault]:
+    """Faults of an answer whose verdict is right but whose words speak for the part."""
+    if verdict.split:
+        against = verdict.good if verdict.by_words == "normal" else verdict.bad
+        split = Fault.of("split-verdict", said=case.reading.polar_words, words=against)
+        return [split, Fault.of("unsupported-place")]
+    if min(verdict.good_weight, verdict.bad_weight) >= STRONG:
+        return [Fault.of("split-state", good=verdict.good, bad=verdict.bad)]
+    return []
+
+
+def _faults_without_verdict(reading: Reading, truth: Truth) -> list[Fault]:
+    if reading.undecided:
+        return [
+            Fault.of("no-verdict", why="it leaves the question open"),
+            Fault.of("no-verdict-logic"),
+            Fault.of("no-place", truth=place_words(truth.cells)),
+        ]
+    why = "no yes or no and nothing about the part's state can be read in it"
+    return [Fault.of("no-answer", why=why), Fault.of("no-answer-place"), Fault.of("no-answer-logic", why=why)]
+
+
+def _faults_of_wrong_state(case: Case, verdict: SpokenVerdict) -> list[Fault]:
+    reading, truth = case.reading, case.truth
+    said = verdict.good if verdict.state == "normal" else verdict.bad
+    said = said or reading.polar_words or (reading.clauses[0].text if reading.clauses else case.request.answer)
+    state = Fault.of("wrong-state", said=str(verdict.state), words=said, truth=str(truth.state))
+    if truth.state == "anomalous":
+        return [state, Fault.of("denied-place", truth=place_words(truth.cells)), Fault.of("argues-wrong")]
+    return [state, Fault.of("invented-place", named="a defect"), Fault.of("argues-wrong")]
+
+
+def _faults_on_normal(case: Case, weighed: Weighed) -> list[Fault]:
+    """Faults of an answer that rightly passes a normal part: what it reports all the same."""
+    reading = case.reading
+    reported = [claim for claim in reading.asserted("bad") if claim.kind == "defect" or not claim.denied]
+    if reading.polar is False and case.truth.yes_means == "anomalous":
+        asked = set(stems(case.request.question))
+        reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
+    known = _known_as_harmless(case)
+    reported = [claim for claim in reported if not (claim.tolerated and concepts(claim) & known)]
+    if weighed.reports_defect and (reported or _particulars(case, praise=False)):
+        named = next((claim.term for claim in reported if not claim.tolerated), "")
+        last = reading.clauses[-1].text if reading.clauses else case.request.answer
+        return [
+            Fault.of("invented-defect", named=named or f'something wrong ("{last}")'),
+            Fault.of("invented-anywhere"),
+            Fault.of("tolerated-defect", named=named or "something wrong"),
+        ]
+    tolerated = [claim for claim in reported if claim.tolerated]
+    if tolerated:
+        named = tolerated[0].term
+        return [Fault.of("tolerated-report", named=named), Fault.of("tolerated-reason", named=named)]
+    return _thin_reason(case)
+
+
+def _thin_reason(case: Case) -> list[Fault]:
+    """A fault where a normal part is praised in general, although the gold answer has particulars to tell."""
+    gold, question, product = case.request.gold, case.request.question, case.request.object
+    if not case.reading.clauses or gold is None or not gold.reference_answer:
+        return []
+    known = {one for clause in read(gold.reference_answer).clauses for one in particulars(clause, question, product)}
+    told = _particulars(case)
+    if not known or len(told) > THIN or told & known:
+        return []
+    return [Fault.of("thin-reason", truth=_in_order(gold.reference_answer, known)[0])]
+
+
+_PRAISE = frozenset(stems("good great decent nice fine proper tidy neat"))
+
+
+def _particulars(case: Case, praise: bool = True) -> set[str]:
+    """The stems by which an answer tells something in particular; mere praise does not.
+
+    Args:
+        case: the case.
+        praise: count the lexicon's words for a good state, too ("clean and undamaged"): they are a reason to pass a
+            part, but whoever reads a report of a defect into them is wrong.
+    """
+    question, product = case.request.question, case.request.object
+    told = {one for clause in case.reading.clauses for one in particulars(clause, question, product)} - _PRAISE
+    if praise:
+        return told
+    return told - {one for claim in case.reading.claims if claim.stance == "good" for one in stems(claim.term)}
+
+
+def _in_order(text: str, wanted: set[str]) -> list[str]:
+    """The words of a text whose stems are wanted, in its order."""
+    return [word for word in words(text) if stem(word) in wanted] or [text]
+
+
+def _unverified_defect(case: Case) -> list[Fault]:
+    """Faults of the name where no gold says which defect it is: there must be a name, and the facts should know it."""
+    named = case.reading.asserted("bad", "defect")
+    if not named:
+        return [Fault.of("unnamed-unknown")]
+    known = {name for fact in case.request.facts for name in concepts_of(fact)}
+    if case.truth.source == "measured" and known and not any(concepts(claim) & known for claim in named):
+        return [Fault.of("unknown-defect", named=named[0].term)]
+    return []
+
+
+def _known_as_harmless(case: Case) -> frozenset[str]:
+    """Concepts that the gold answer of a normal part, or a fact, calls harmless: to mention them is no fault."""
+    gold = case.request.gold
+    texts = [*case.request.facts, (gold.reference_answer or "") if gold else ""]
+    return frozenset(
+        name
+        for text in texts
+        for claim in read(text).claims
+        if claim.concept and (claim.excused or claim.tolerated)
+        for name in claim.concept.split("|")
+    )
+
+
+def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
+    reading, truth = case.reading, case.truth
+    if not is_named(truth.defect):
+        return _unverified_defect(case)
+    found = naming(reading, truth, likeness, case.request.question, case.request.object)
+    right = truth.defect or ""
+    if found.match == "same":
+        return []
+    if found.match == "near":
+        return [Fault.of("near-defect", named=found.named, truth=right)]
+    placed = bool(truth.cells) and not pointed_faults(reading, truth.cells)
+    if found.match == "other" and placed and (not found.known or found.likeness >= FOREIGN):
+        # Strange words for something at the very place of the defect: likely it, though nothing proves it.
+        return [Fault.of("unclear-defect", named=found.named, truth=right)]
+    if found.match == "other" and (found.known or places_named(reading)):
+        return [Fault.of("wrong-defect", named=found.named, truth=right), Fault.of("false-reason", named=found.named)]
+    if right and set(stems(right)) <= set(stems(case.request.question)):
+        return []  # "Where is the scratch?" names it already
+    return [Fault.of("unnamed-defect", truth=right)]

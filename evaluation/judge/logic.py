@@ -1,0 +1,69 @@
+"""Logic of an answer: does the verdict follow from its reasons, is it free of contradiction, does the consequence agree?"""
+
+from __future__ import annotations
+
+from sage_ad.evaluation.inspection import Family, Verdict
+from sage_ad.evaluation.rubric import Fault
+from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.claims import Claim
+from sage_ad.evaluation.text.keywords import particulars
+from sage_ad.evaluation.text.normalise import stem_set, stems, word_set
+from sage_ad.evaluation.text.stated_verdict import STRONG, SpokenVerdict
+
+_SO = word_set("so therefore hence thus otherwise")
+_EFFECTS = stem_set(
+    "would could may might will lead cause allow let lose reduce risk danger dangerous unsafe affect impair weaken endanger "
+    "otherwise consequence effect result"
+)
+
+
+def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list[Fault]:
+    """Faults of what the answer says may be done with the part, held against the verdict `state`."""
+    uses = [claim for claim in reading.claims if claim.kind == "use" and claim.scope != "aside"]
+    wrong_stance = "good" if state == "anomalous" else "bad"
+    wrong = [claim for claim in uses if claim.stance == wrong_stance]
+    if wrong:
+        return [Fault.of("wrong-consequence", words=wrong[0].words)]
+    # A normal part has no consequence to tell of, once the question itself has been answered.
+    if family == "defect diagnosis" and state == "anomalous" and not uses and not _tells_effect(reading):
+        return [Fault.of("no-consequence")]
+    return []
+
+
+def _tells_effect(reading: Reading) -> bool:
+    """Whether a clause tells what may come of it ("it could break under load", "so moisture gets in")."""
+    return any(clause.opener in _SO or _EFFECTS & set(clause.stems) for clause in reading.clauses)
+
+
+def played_down(reading: Reading) -> list[Claim]:
+    """Defects that the answer reports and calls harmless or tolerable in the same breath."""
+    return [
+        claim
+        for claim in reading.claims
+        if claim.stance == "bad" and claim.concept and claim.tolerated and not claim.weak
+    ]
+
+
+def reason_faults(
+    reading: Reading, verdict: SpokenVerdict, question: str = "", product: str | None = None
+) -> list[Fault]:
+    """Faults of the reasons themselves: none given, only the verdict repeated, or set against the verdict."""
+    if verdict.split and verdict.by_words is not None:
+        against = verdict.good if verdict.by_words == "normal" else verdict.bad
+        return [Fault.of("opposite-reason", said=reading.polar_words, words=against)]
+    if min(verdict.good_weight, verdict.bad_weight) >= STRONG:
+        return [Fault.of("contradiction", good=verdict.good, bad=verdict.bad)]
+    if not reading.clauses:
+        return [Fault.of("no-reason")]
+    told = [stem for clause in reading.clauses for stem in particulars(clause, question, product)]
+    named = [claim for claim in reading.claims if claim.concept and not set(stems(claim.term)) <= set(stems(question))]
+    if not told and not named:
+        return [Fault.of("general-reason")]
+    return []
+
+
+def doubt_faults(verdict: SpokenVerdict) -> list[Fault]:
+    """Faults of doubt: a hedged verdict is a guess."""
+    if not verdict.hedges:
+        return []
+    return [Fault.of("hedged-verdict", words=verdict.hedges[0]), Fault.of("guess", words=verdict.hedges[0])]

@@ -1,0 +1,96 @@
+"""The judge's third reader: weighs all witnesses of an answer against the gold answer (`sage_ad.evaluation.judge.features`).
+
+Three small linear models, fitted by `benchmarks/train_judge_weights.py` on ranked answers of several writers: is the verdict
+the right one; and, for defective and for normal parts, are the particulars the gold answer's, missing, or something else's?
+Their weights stand by name in `third_reader.yaml`. It gives no level: `score_resolution` turns what it finds into faults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from sage_ad.evaluation.judge.features import Findings, content_witnesses, verdict_witnesses
+from sage_ad.evaluation.text.token_similarity import TokenLikeness
+
+WEIGHTS = "third_reader.yaml"
+_DECIMALS = 2
+
+
+class Comparison(NamedTuple):
+    """How an answer lies to the gold answer.
+
+    Attributes:
+        right: log-odds that its verdict is the right one.
+        full: chance that it tells the gold answer's particulars (if its verdict is right).
+        vague: chance that it tells no particulars, or not enough of them.
+        other: chance that it tells something else.
+    """
+
+    right: float
+    full: float
+    vague: float
+    other: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear model: a bias and a weight per witness, for each of its outputs."""
+
+    bias: tuple[float, ...]
+    weights: Mapping[str, tuple[float, ...]]
+
+    def __call__(self, witnesses: Mapping[str, float]) -> list[float]:
+        """The outputs for one answer."""
+        return [
+            bias + sum(weights[output] * witnesses[name] for name, weights in self.weights.items())
+            for output, bias in enumerate(self.bias)
+        ]
+
+
+@dataclass(frozen=True)
+class ThirdReader:
+    """Compares answers with gold answers.
+
+    Attributes:
+        verdict: one output, the log-odds that the verdict is right.
+        content: for the part's state, three outputs: full, vague, other.
+    """
+
+    verdict: Linear
+    content: Mapping[str, Linear]
+
+    def compare(self, found: Findings, tokens: TokenLikeness) -> Comparison:
+        """Weighs the witnesses of one answer."""
+        right = self.verdict(verdict_witnesses(found, tokens))[0]
+        chances = softmax(self.content[str(found.truth.state)](content_witnesses(found, tokens)))
+        return Comparison(round(right, _DECIMALS), *(round(one, _DECIMALS) for one in chances))
+
+
+def softmax(values: Sequence[float]) -> list[float]:
+    """Chances from log-odds; they add up to 1."""
+    highest = max(values)
+    raised = [math.exp(value - highest) for value in values]
+    return [one / sum(raised) for one in raised]
+
+
+def reader_from(weights: Mapping[str, Any]) -> ThirdReader:
+    """A third reader from the content of its YAML file."""
+
+    def linear(entry: Mapping[str, Any]) -> Linear:
+        return Linear(tuple(entry["bias"]), {name: tuple(row) for name, row in entry["weights"].items()})
+
+    content = {state: linear(weights["content"][state]) for state in ("anomalous", "normal")}
+    return ThirdReader(linear(weights["verdict"]), content)
+
+
+@cache
+def default_comparer() -> ThirdReader:
+    """The third reader with the shipped weights (read once)."""
+    import yaml
+
+    return reader_from(yaml.safe_load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_text(encoding="utf-8")))

@@ -1,0 +1,109 @@
+"""Two readers, one judgement: the rules' reading of an answer weighed against the second reader's.
+
+Log-odds are added: the second reader's own, and a fixed amount for what the rules found (more for a yes or no in so many
+words than for judging words). The amounts were chosen on pools that the second reader had not been trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sage_ad.evaluation.inspection import Verdict
+from sage_ad.evaluation.judge.answer_classifier import Impression
+from sage_ad.evaluation.judge.defect_match import concepts, concepts_of
+from sage_ad.evaluation.judge.gold import Truth
+from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.claims import Claim
+from sage_ad.evaluation.text.lexicon import has_cue
+from sage_ad.evaluation.text.sentences import CONCESSIONS
+from sage_ad.evaluation.text.stated_verdict import PLAIN, SpokenVerdict
+
+BY_POLAR = 2.5
+"""What a yes or a no in so many words weighs against the second reader."""
+BY_WORDS = 1.5
+"""What judging words weigh."""
+DENIED = 6.0
+"""What it weighs that an answer denies the very defect that is there, and reports no other."""
+REPORTED = 1.25
+"""What a defect weighs that the rules found reported, or found no trace of."""
+EXCEPTED = 3.5
+"""What a defect weighs that the answer itself sets against its praise ("fine, except for the crack")."""
+CLEAR = 0.75
+"""An answer in which the rules find no verdict at all needs at least this much from the second reader."""
+DECIDED = 2.5
+"""The same where the rules read that it leaves the question open."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What both readers together take from an answer.
+
+    Attributes:
+        verdict: the verdict, its state overruled where the second reader is surer than the rules.
+        overruled: the second reader decided against the rules (or where they found nothing).
+        reports_defect: whether the answer reports that something is wrong with the part.
+    """
+
+    verdict: SpokenVerdict
+    overruled: bool
+    reports_defect: bool
+
+
+def weigh(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: Impression) -> Weighed:
+    """Weighs the rules' verdict and their finding of a defect against the second reader's impression."""
+    state = _state(verdict, reading, truth, impression)
+    overruled = state != verdict.state
+    if overruled:
+        verdict = replace(verdict, state=state, by_polar=None, by_words=state)
+    return Weighed(verdict, overruled, impression.defect + _reported(reading) > 0)
+
+
+def _reported(reading: Reading) -> float:
+    """What the rules' reading adds to the log-odds that a defect is reported.
+
+    Words that take a defect back ("no cracks") or put up with it are no report.
+    """
+    found = [claim for claim in reading.asserted("bad") if not claim.tolerated and not claim.by_likeness]
+    if any(_is_exception(reading, claim) for claim in found):
+        return EXCEPTED
+    return REPORTED if found else -REPORTED
+
+
+def _is_exception(reading: Reading, claim: Claim) -> bool:
+    clause = reading.clauses[claim.clause]
+    return clause.opener in CONCESSIONS or clause.words[:1] == ("only",) or has_cue("exceptions", clause.stems)
+
+
+def _state(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: Impression) -> Verdict | None:
+    if truth.yes_means is None:
+        return verdict.state
+    if verdict.state is None:
+        if abs(impression.yes) < (DECIDED if reading.undecided else CLEAR):
+            return None
+        rules = 0.0
+    else:
+        weight = _weight(verdict, reading, truth)
+        rules = weight if verdict.state == truth.yes_means else -weight
+    says_yes = impression.yes + rules > 0
+    return truth.yes_means if says_yes else _other(truth.yes_means)
+
+
+def _weight(verdict: SpokenVerdict, reading: Reading, truth: Truth) -> float:
+    """What the rules' verdict weighs against the second reader."""
+    if denies_the_defect(reading, truth):
+        return DENIED
+    if verdict.by_polar is not None:
+        return BY_POLAR
+    return BY_WORDS if max(verdict.good_weight, verdict.bad_weight) >= PLAIN else BY_WORDS / 2
+
+
+def denies_the_defect(reading: Reading, truth: Truth) -> bool:
+    """Whether an answer denies the very defect that is there, and reports no other."""
+    right = concepts_of(truth.defect or "")
+    if truth.topical or reading.polar is not None or reading.asserted("bad"):
+        return False
+    return any(claim.denied and concepts(claim) & right for claim in reading.asserted("good"))
+
+
+def _other(state: Verdict) -> Verdict:
+    return "normal" if state == "anomalous" else "anomalous"

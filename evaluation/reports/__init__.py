@@ -1,0 +1,1 @@
+"""Runs that measure, their figures, tables and reports."""

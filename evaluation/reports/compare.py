@@ -1,0 +1,258 @@
+"""Runs side by side: one table, and pictures of how they differ (Markdown, and HTML that needs no other file).
+
+A run is a folder that `sage-eval detect`, `answer` or `judge` wrote with `--out`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sage_ad.evaluation.reports.metrics import expected_calibration_error, reliability
+from sage_ad.evaluation.reports.tables import markdown_table, number
+from sage_ad.evaluation.runs import IMAGES, RESULTS, output_folder, write_whole
+from sage_ad.vlm.errors import InputError
+
+Kind = Literal["detect", "answer", "judge"]
+MARKDOWN, HTML = "compare.md", "compare.html"
+NAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
+    "detect": (
+        ("image AUROC", "image_auroc"),
+        ("average precision", "image_ap"),
+        ("F1", "f1"),
+        ("overkill", "overkill"),
+        ("miss", "miss"),
+        ("pixel AUROC", "pixel_auroc"),
+        ("AUPRO", "aupro"),
+        ("seconds an image", "seconds_per_image"),
+    ),
+    "answer": (
+        ("accuracy", "accuracy"),
+        ("Acc-G", "acc_g"),
+        ("SBERT similarity", "sbert"),
+        ("MLE type", "mle.type"),
+        ("MLE localisation", "mle.localisation"),
+        ("MLE logic", "mle.logic"),
+        ("MLE mean", "mle.mean"),
+        ("defect named", "naming"),
+        ("place touches the mask", "place"),
+        ("the same, defects found", "place_found"),
+        ("verdict AUROC", "verdict_auroc"),
+        ("evidence AUROC", "evidence_auroc"),
+        ("consistency", "consistency"),
+        ("unscored answers", "unscored.value"),
+        ("seconds an image", "seconds_per_image"),
+    ),
+    "judge": (
+        ("all pairs in order", "pairwise_all"),
+        ("adjacent pairs in order", "pairwise_adjacent"),
+        ("Kendall tau", "kendall_tau"),
+    ),
+}
+TITLES: dict[Kind, str] = {"detect": "Detection", "answer": "Answers", "judge": "Judges"}
+
+
+@dataclass
+class Run:
+    """One column of the comparison.
+
+    Attributes:
+        name: unique among the columns.
+        kind: which command made it.
+        figures: what the rows of the table are read from.
+        results: the whole results.json.
+        images: rows of images.jsonl that belong to this column.
+        method: evidence method of a detection column.
+    """
+
+    name: str
+    kind: Kind
+    figures: dict[str, Any]
+    results: dict[str, Any]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    method: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report with the sentence below it."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def source(self) -> str:
+        """The picture as a data address, so that the page needs no other file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Columns of all runs: a detection run has one for each method.
+
+    Raises:
+        InputError: a folder is no run; the message says which and why.
+    """
+    runs: list[Run] = []
+    for folder in folders:
+        results = _results(folder)
+        kind = _kind(folder, results)
+        label = _unique(folder.resolve().name, [run.name.split(" · ")[0] for run in runs])
+        images = _rows(folder / IMAGES)
+        if kind == "detect":
+            blocks = {results.get("method", "sage"): results, **results.get("methods", {})}
+            for method, block in blocks.items():
+                own = [row for row in images if row.get("method") == method]
+                runs.append(Run(f"{label} · {method}", kind, block["mean"], results, own, method))
+        else:
+            runs.append(Run(label, kind, results, results, images))
+    return runs
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    path = folder / RESULTS if folder.is_dir() else folder
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {RESULTS}; name a folder that a sage-eval command wrote with --out.")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); run the command that wrote it again.") from None
+    if not isinstance(results, dict):
+        raise InputError(f"{path} is no result of sage-eval; name a folder written with --out.")
+    return results
+
+
+def _kind(folder: Path, results: dict[str, Any]) -> Kind:
+    if "mle" in results:
+        return "answer"
+    if "pairwise_all" in results:
+        return "judge"
+    if "mean" in results and "shots" in results:
+        return "detect"
+    raise InputError(f"{folder} is no run of sage-eval detect, answer or judge; name a folder written with --out.")
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    number_of_same = 2
+    label = name
+    while label in taken:
+        label, number_of_same = f"{name} ({number_of_same})", number_of_same + 1
+    return label
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; none if it is absent (an older run), broken lines left to the next run."""
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); run the command that wrote it again.") from None
+
+
+def figure_at(figures: dict[str, Any], path: str) -> Any:
+    """The figure under a dotted path ("mle.type"), None if there is none."""
+    value: Any = figures
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+    def to_markdown(self) -> str:
+        """The table under its heading."""
+        return f"## {self.title}\n\n{markdown_table(self.head, self.rows)}\n"
+
+
+def tables_of(runs: Sequence[Run]) -> list[Table]:
+    """One table a kind of run, and detection by category."""
+    tables = []
+    for kind, names in NAMES.items():
+        own = [run for run in runs if run.kind == kind]
+        if not own:
+            continue
+        rows = [[label, *(number(figure_at(run.figures, path)) for run in own)] for label, path in names]
+        if kind != "judge":
+            rows.append(["calibration error of the confidence", *(number(_calibration_error(run)) for run in own)])
+        tables.append(Table(TITLES[kind], ["figure", *(run.name for run in own)], rows))
+        if kind != "judge":
+            tables.append(_by_category(kind, own))
+    return tables
+
+
+def _calibration_error(run: Run) -> float | None:
+    sure = [row for row in run.images if row.get("confidence") is not None and row.get("anomalous") is not None]
+    return expected_calibration_error(reliability([row["confidence"] for row in sure], [_right(row) for row in sure]))
+
+
+def _right(row: dict[str, Any]) -> bool:
+    return (row["verdict"] == "anomalous") == row["anomalous"]
+
+
+def _by_category(kind: Kind, runs: Sequence[Run]) -> Table:
+    key, label = ("image_auroc", "image AUROC") if kind == "detect" else ("accuracy", "accuracy")
+    blocks = [_categories(run) for run in runs]
+    names = sorted({name for block in blocks for name in block})
+    rows = [[name, *(number(block.get(name, {}).get(key)) for block in blocks)] for name in names]
+    return Table(f"{TITLES[kind]} by category: {label}", ["category", *(run.name for run in runs)], rows)
+
+
+def _categories(run: Run) -> dict[str, dict[str, Any]]:
+    if run.kind == "detect" and run.method != run.results.get("method"):
+        return run.results["methods"][run.method]["categories"]
+    return run.results.get("categories", {})
+
+
+def compare(folders: Sequence[Path], out: Path | None = None) -> str:
+    """Compares runs; with a folder, writes compare.md, compare.html and the pictures into it.
+
+    Args:
+        folders: folders that `sage-eval` wrote with `--out`, at least one.
+        out: where the report goes; None makes no pictures.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        InputError: a folder is no run, or `out` cannot be written.
+    """
+    if not folders:
+        raise InputError("There is nothing to compare; name one or more folders that sage-eval wrote with --out.")
+    runs = read_runs(folders)
+    tables = tables_of(runs)
+    text = "# Runs side by side\n\n" + "\n".join(table.to_markdown() for table in tables)
+    if out is None:
+        return text
+    from sage_ad.evaluation.reports.compare_pictures import pictures_of
+
+    output_folder(out)
+    pictures, notes = pictures_of(runs)
+    for picture in pictures:
+        (out / f"{picture.name}.png").write_bytes(picture.png)
+        text += f"\n## {picture.title}\n\n![{picture.title}]({picture.name}.png)\n\n{picture.caption}\n"
+    text += "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
+    write_whole(out / MARKDOWN, text)
+    write_whole(out / HTML, _page(runs, tables, pictures, notes))
+    return text
+
+
+def _page(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[Picture], notes: Sequence[str]) -> str:
+    """The report as one HTML page; names of runs and categories are a user's, so everything is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("compare.html").render(runs=runs, tables=tables, pictures=pictures, notes=notes)

@@ -1,0 +1,191 @@
+"""What a detection run found: figures over draws and categories, as JSON and as a report in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sage_ad.evaluation.reports.calibration import FalseAlarm, calibrate
+from sage_ad.evaluation.reports.metrics import bootstrap_mean, macro
+from sage_ad.evaluation.reports.tables import bullet_list, markdown_table
+
+if TYPE_CHECKING:
+    from sage_ad.evaluation.reports.detect_run import Cell, DetectSettings, Method
+
+FIGURES = ("image_auroc", "image_ap", "f1", "overkill", "miss", "pixel_auroc", "aupro")
+
+
+@dataclass
+class DetectReport:
+    """All cells of a run; `to_json` and `to_markdown` are what the user sees."""
+
+    dataset: str
+    settings: DetectSettings
+    categories: list[str]
+    cells: list[Cell]
+    notes: list[str]
+    problems: list[str]
+
+    def of(self, method: Method, category: str) -> list[Cell]:
+        """The cells of a category, one a draw."""
+        return [cell for cell in self.cells if (cell.method, cell.category) == (method, category)]
+
+    def figures(self, method: Method) -> dict[str, dict[str, Any]]:
+        """Per category, the mean over draws of each figure."""
+        return {name: _over_draws(self.of(method, name), np.mean) for name in self.categories}
+
+    def spread(self, method: Method) -> dict[str, dict[str, Any]]:
+        """Per category, the standard deviation over draws of each figure."""
+        keys = (*FIGURES, "seconds_per_image")
+        return {
+            name: {key: value for key, value in _over_draws(self.of(method, name), np.std).items() if key in keys}
+            for name in self.categories
+        }
+
+    def false_alarm(self, method: Method) -> dict[str, Any]:
+        """Per category, the calibrated threshold and what it does on held-out images; empty if none was asked for."""
+        rate = self.settings.false_alarm
+        if rate is None:
+            return {}
+        return {name: _false_alarm(self.of(method, name), rate) for name in self.categories}
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` prints: the first method's figures, the others under "methods"."""
+        first, *others = self.settings.methods
+        result = {
+            "dataset": self.dataset,
+            "shots": self.settings.shots,
+            "seeds": list(self.settings.seeds),
+            **self._block(first),
+            "method": first,
+            "methods": {name: self._block(name) for name in others},
+            "notes": self.notes,
+            "problems": self.problems,
+        }
+        return result
+
+    def _block(self, method: Method) -> dict[str, Any]:
+        figures = self.figures(method)
+        block: dict[str, Any] = {
+            "categories": {name: _rounded(values) for name, values in figures.items()},
+            "mean": _rounded(_mean(figures)),
+            "spread": {name: _rounded(values) for name, values in self.spread(method).items()},
+        }
+        if self.settings.false_alarm is not None:
+            block["false_alarm"] = self.false_alarm(method)
+        return block
+
+    def to_markdown(self) -> str:
+        """The report in Markdown: one table a method, the difference, calibration, notes and problems."""
+        draws = len(self.settings.seeds)
+        shots = {0: "no reference", 1: "1 reference"}.get(self.settings.shots, f"{self.settings.shots} references")
+        text = f"# Detection on {self.dataset}, {shots}, mean of {draws} {'draw' if draws == 1 else 'draws'}\n"
+        for method in self.settings.methods:
+            text += f"\n## {method}\n\n{self._table(method)}\n"
+        if len(self.settings.methods) == 2:
+            text += f"\n{self._difference()}\n"
+        if self.settings.false_alarm is not None:
+            text += self._alarm_table()
+        return text + bullet_list("Notes", self.notes) + bullet_list("Problems", self.problems)
+
+    def _table(self, method: Method) -> str:
+        figures, spread = self.figures(method), self.spread(method)
+        head = ["category", "AUROC", "+-", "AP", "F1", "overkill", "miss", "pixel AUROC", "AUPRO", "good", "bad", "s"]
+        rows = [_line(name, values, spread[name]["image_auroc"]) for name, values in figures.items()]
+        rows.append(_line("mean", _mean(figures), None))
+        return markdown_table(head, rows)
+
+    def _difference(self) -> str:
+        first, second = (_mean(self.figures(name)) for name in self.settings.methods)
+        names = self.settings.methods
+        if None in (first["image_auroc"], second["image_auroc"], second["seconds_per_image"]):
+            return f"{names[0]} against {names[1]}: no category has good and defective images."
+        points = 100 * (first["image_auroc"] - second["image_auroc"])
+        times = first["seconds_per_image"] / max(second["seconds_per_image"], 1e-9)
+        return (
+            f"{names[0]} against {names[1]}: mean image AUROC {points:+.1f} points, at {times:.1f} times the seconds "
+            "an image."
+        )
+
+    def _alarm_table(self) -> str:
+        method = self.settings.methods[0]
+        alarms = self.false_alarm(method)
+        rows = [
+            [name, entry["normals"], entry["threshold"], entry["measured"], entry["miss"]]
+            for name, entry in alarms.items()
+        ]
+        head = ["category", "normals", "threshold", "measured", "miss"]
+        text = (
+            f"\n## False alarms asked for: {self.settings.false_alarm:g} ({method})\n\n{markdown_table(head, rows)}\n"
+        )
+        refused = [f"{name}: {entry['refused']}" for name, entry in alarms.items() if entry["refused"]]
+        return text + "".join(f"\n- {line}" for line in refused) + ("\n" if refused else "")
+
+
+def _over_draws(cells: Sequence[Cell], over: Callable[[list[float]], Any]) -> dict[str, Any]:
+    figures = [cell.figures() for cell in cells]
+    result: dict[str, Any] = {}
+    for key in figures[0]:
+        values = [entry[key] for entry in figures if entry[key] is not None]
+        if key in ("normal", "anomalous"):
+            result[key] = max(values)
+        else:
+            result[key] = float(over(values)) if values else None
+    return result
+
+
+def _mean(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Mean over categories of each figure, of those that have it; counts are summed."""
+    result: dict[str, Any] = {key: macro(values[key] for values in figures.values()) for key in FIGURES}
+    result["normal"] = sum(values["normal"] for values in figures.values())
+    result["anomalous"] = sum(values["anomalous"] for values in figures.values())
+    result["seconds_per_image"] = macro(values["seconds_per_image"] for values in figures.values())
+    return result
+
+
+def _line(name: str, values: dict[str, Any], spread: float | None) -> list[Any]:
+    return [
+        name,
+        values["image_auroc"],
+        spread,
+        *(values[key] for key in FIGURES[1:]),
+        values["normal"],
+        values["anomalous"],
+        values["seconds_per_image"],
+    ]
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def _false_alarm(cells: Sequence[Cell], rate: float) -> dict[str, Any]:
+    """Calibration of one category: the draws' thresholds averaged, their false alarms pooled by image."""
+    results: list[FalseAlarm] = []
+    alarms: dict[str, list[float]] = {}
+    misses: list[float] = []
+    for cell in cells:
+        held_out = set(cell.held_out)
+        scores = {row["id"]: row["score"] for row in cell.images if row["id"] in held_out}
+        result = calibrate(cell.normals, list(scores.values()), rate)
+        results.append(result)
+        if result.threshold is None:
+            continue
+        for name, score in scores.items():
+            alarms.setdefault(name, []).append(float(score > result.threshold))
+        bad = [row["score"] for row in cell.images if row["anomalous"]]
+        if bad:
+            misses.append(float(np.mean([score <= result.threshold for score in bad])))
+    thresholds = [result.threshold for result in results if result.threshold is not None]
+    measured = bootstrap_mean([float(np.mean(values)) for values in alarms.values()])
+    return {
+        "asked": rate,
+        "normals": min((result.normals for result in results), default=0),
+        "threshold": round(float(np.mean(thresholds)), 6) if thresholds else None,
+        "measured": measured.to_json() if measured else None,
+        "miss": round(float(np.mean(misses)), 4) if misses else None,
+        "refused": next((result.refused for result in results if result.refused), None),
+    }

@@ -1,0 +1,389 @@
+"""Detection figures of a labelled set: how well the evidence tells good from bad, and where.
+
+A *cell* is one category under one draw of references and one method; finished cells are kept (`sage_ad.evaluation.runs`).
+Images are streamed: a cell keeps scores, never maps.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sage_ad.evaluation.datasets import InspectionDataset, Sample, load_mask
+from sage_ad.evaluation.reports.calibration import check_rate
+from sage_ad.evaluation.reports.detect_report import DetectReport
+from sage_ad.evaluation.reports.metrics import PixelTally, average_precision, decisions, image_auroc
+from sage_ad.evaluation.reports.tables import number
+from sage_ad.evaluation.runs import IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, ReferenceBank
+
+Method = Literal["sage", "baseline"]
+SHOTS = (0, 1, 2, 4, 8)
+DRAWS = 3
+EVIDENCE_METHOD = {"sage": "sage", "baseline": "nearest-neighbour"}
+"""Our method names in `vlm.evidence.extractor.EvidenceSettings`; the baseline is plain nearest-neighbour patch matching."""
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """What is measured.
+
+    Attributes:
+        shots: good images that each test image is compared with; 0 is zero-shot.
+        seeds: one draw of references each.
+        methods: the first gives the report's figures, the others stand beside it.
+        false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
+        encoder: name of the visual encoder; None takes the default.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    shots: int = 1
+    seeds: tuple[int, ...] = tuple(range(DRAWS))
+    methods: tuple[Method, ...] = ("sage", "baseline")
+    false_alarm: float | None = None
+    encoder: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.shots not in SHOTS:
+            raise InputError(f"The number of references is one of {', '.join(map(str, SHOTS))}, not {self.shots}.")
+        if not self.seeds or not self.methods:
+            raise InputError("At least one seed and one method are needed.")
+        if unknown := [name for name in self.methods if name not in EVIDENCE_METHOD]:
+            raise InputError(f"There is no detection method {unknown[0]!r}; use sage or baseline.")
+        if self.false_alarm is not None:
+            check_rate(self.false_alarm)
+
+
+@dataclass
+class Cell:
+    """One category under one draw and one method.
+
+    Attributes:
+        images: per test image {"id", "image", "references", "defect", "anomalous", "score", "threshold", "verdict",
+            "confidence"}.
+        normals: scores of good images for calibration.
+        held_out: ids of the test images on which a calibrated threshold is measured.
+        references: ids of the references that were drawn.
+        normal: how many good images there are to test, scored or not.
+        anomalous: how many defective ones.
+        notes: what a reader of the figures must know.
+        problems: (path, reason) of what was found broken while measuring.
+    """
+
+    category: str
+    seed: int
+    method: Method
+    images: list[dict[str, Any]] = field(default_factory=list)
+    normals: list[float] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    normal: int = 0
+    anomalous: int = 0
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    seconds_per_image: float | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of the report for this cell."""
+        labels = [row["anomalous"] for row in self.images]
+        scores = [row["score"] for row in self.images]
+        called = decisions(labels, [row["verdict"] == "anomalous" for row in self.images])
+        return {
+            "image_auroc": image_auroc(labels, scores),
+            "image_ap": average_precision(labels, scores),
+            "f1": called.f1,
+            "overkill": called.overkill,
+            "miss": called.miss,
+            "pixel_auroc": self.pixel_auroc,
+            "aupro": self.aupro,
+            "normal": self.normal,
+            "anomalous": self.anomalous,
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+
+class Detector:
+    """Evidence for the images of one category under one draw; banks of references are made once and kept while used."""
+
+    BANKS = 4
+
+    def __init__(self, extractor: EvidenceExtractor, dataset: InspectionDataset) -> None:
+        self._extractor = extractor
+        self._dataset = dataset
+        self._banks: OrderedDict[tuple[Path, ...], ReferenceBank | None] = OrderedDict()
+
+    def bank(self, paths: Sequence[Path]) -> ReferenceBank | None:
+        """References made ready; None without any that can be read."""
+        key = tuple(paths)
+        if key not in self._banks:
+            images = [image for image in map(self._dataset.load_file, key) if image is not None]
+            self._banks[key] = self._extractor.prepare(images) if images else None
+            if len(self._banks) > self.BANKS:
+                self._banks.popitem(last=False)
+        self._banks.move_to_end(key)
+        return self._banks[key]
+
+    def extract(self, image: Image.Image, paths: Sequence[Path]) -> Any | None:
+        """Evidence against these references, or within the image without any; None if no reference can be read."""
+        if not paths:
+            return self._extractor.extract(image)
+        bank = self.bank(paths)
+        return None if bank is None else self._extractor.extract(image, bank)
+
+
+@dataclass
+class _Plan:
+    """Which images are compared with which, for one category and draw."""
+
+    tests: list[Sample]
+    references: list[Sample]
+    calibration: list[Sample]
+    notes: list[str]
+
+
+def plan(dataset: InspectionDataset, category: str, shots: int, seed: int) -> _Plan:
+    """Draws references for a category.
+
+    An image's own reference (an aligned template) is used by `references_of` instead of these. Without good training
+    images, references are drawn from the good test images, which are then not tested.
+    """
+    tests = [sample for sample in dataset.samples(category, "test") if sample.anomalous is not None]
+    normals, notes = dataset.normals(category), []
+    pool = sorted(normals, key=lambda sample: sample.id)
+    needs_draw = shots > 0 and any(sample.reference is None for sample in tests)
+    if needs_draw and not pool:
+        pool = sorted((s for s in tests if s.anomalous is False), key=lambda sample: sample.id)
+        if pool:
+            notes.append(f"{category} has no good training images; its references are taken from the test images.")
+        else:
+            notes.append(f"{category} has no good image to compare with, so it has no figures with references.")
+    drawn: list[Sample] = []
+    if needs_draw and pool:
+        drawn = random.Random(f"{seed}/{category}").sample(pool, min(shots, len(pool)))
+        if len(drawn) < shots:
+            notes.append(f"{category} has only {len(pool)} good images for {shots} references; all of them are used.")
+    used = {sample.id for sample in drawn}
+    return _Plan(
+        tests=[sample for sample in tests if sample.id not in used],
+        references=drawn,
+        calibration=[sample for sample in normals if sample.id not in used],
+        notes=notes,
+    )
+
+
+def references_of(sample: Sample, drawn: Sequence[Sample], shots: int) -> list[Path]:
+    """The files that a test image is compared with: its own reference if it has one, else those drawn."""
+    if not shots:
+        return []
+    return [sample.reference] if sample.reference else [other.image for other in drawn]
+
+
+def measure_cell(
+    dataset: InspectionDataset,
+    category: str,
+    seed: int,
+    method: Method,
+    settings: DetectSettings,
+    extractor: EvidenceExtractor,
+    progress: Progress,
+) -> Cell:
+    """Measures one category under one draw with one method."""
+    known = set(dataset.problems)
+    todo = plan(dataset, category, settings.shots, seed)
+    cell = Cell(category, seed, method, references=[sample.id for sample in todo.references], notes=todo.notes)
+    cell.anomalous = sum(sample.anomalous is True for sample in todo.tests)
+    cell.normal = len(todo.tests) - cell.anomalous
+    detector, tally, seconds = Detector(extractor, dataset), PixelTally(), []
+    marked = any(sample.mask_kind == "pixel" for sample in todo.tests)
+    label = f"{category}, draw {seed}, {method}"
+    for sample in progress.count(todo.tests, label, len(todo.tests)):
+        paths = references_of(sample, todo.references, settings.shots)
+        if settings.shots and not paths:
+            # Nothing to compare with: the image is counted, but has no score.
+            continue
+        evidence, spent = _look(dataset, detector, sample, paths)
+        if evidence is None:
+            continue
+        seconds.append(spent)
+        cell.images.append(_row(sample, evidence, paths))
+        if marked:
+            _tally(dataset, tally, sample, evidence.map)
+    cell.pixel_auroc, cell.aupro = tally.auroc(), tally.aupro()
+    # The median: the first image pays for making shared references ready, which no later one does; where each image has
+    # a reference of its own, each pays.
+    cell.seconds_per_image = float(np.median(seconds)) if seconds else None
+    if settings.false_alarm is not None:
+        _score_normals(dataset, detector, todo, cell, settings, progress)
+    cell.problems = [(problem.path, problem.reason) for problem in dataset.problems if problem not in known]
+    return cell
+
+
+def _look(
+    dataset: InspectionDataset, detector: Detector, sample: Sample, paths: Sequence[Path]
+) -> tuple[Any | None, float]:
+    """Evidence of one image and the seconds it took, without reading the file."""
+    image = dataset.load(sample)
+    if image is None:
+        return None, 0.0
+    start = time.perf_counter()
+    evidence = detector.extract(image, paths)
+    return evidence, time.perf_counter() - start
+
+
+def _row(sample: Sample, evidence: Any, references: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "image": str(sample.image.resolve()),
+        "references": [str(path.resolve()) for path in references],
+        "defect": sample.defect,
+        "anomalous": sample.anomalous,
+        "score": round(float(evidence.score), 6),
+        "threshold": round(float(evidence.threshold), 6),
+        "verdict": evidence.verdict,
+        "confidence": evidence.confidence,
+    }
+
+
+def _tally(dataset: InspectionDataset, tally: PixelTally, sample: Sample, evidence_map: np.ndarray) -> None:
+    """Adds an image to the pixel figures if it is known which of its pixels are defective."""
+    if sample.anomalous is False:
+        tally.add(evidence_map, None)
+    elif sample.mask_kind == "pixel":
+        height, width = evidence_map.shape
+        try:
+            mask = load_mask(sample, (width, height))
+        except InputError as error:
+            dataset.report(sample.masks[0], str(error))
+            return
+        if mask is not None and mask.any():
+            tally.add(evidence_map, mask)
+        else:
+            dataset.report(
+                sample.masks[0], "the mask of this defective image is empty; it is left out of pixel figures"
+            )
+
+
+def _score_normals(
+    dataset: InspectionDataset,
+    detector: Detector,
+    todo: _Plan,
+    cell: Cell,
+    settings: DetectSettings,
+    progress: Progress,
+) -> None:
+    """Scores the good images that calibrate a threshold, and says which test images it is measured on."""
+    good = [row for row in cell.images if not row["anomalous"]]
+    own = settings.shots > 0 and not todo.references
+    if own:
+        # Each test image has its own reference and the training images have none, so the good test images are halved.
+        cell.normals = [row["score"] for row in good[::2]]
+        cell.held_out = [row["id"] for row in good[1::2]]
+        return
+    paths = [sample.image for sample in todo.references]
+    label = f"{cell.category}, draw {cell.seed}, {cell.method}, calibration"
+    for sample in progress.count(todo.calibration, label, len(todo.calibration)):
+        evidence, _ = _look(dataset, detector, sample, paths)
+        if evidence is not None:
+            cell.normals.append(round(float(evidence.score), 6))
+    cell.held_out = [row["id"] for row in good]
+
+
+# --- the whole run --------------------------------------------------------------------------------------------------
+
+
+def detect(
+    dataset: InspectionDataset, settings: DetectSettings, *, out: Path | None = None, progress: Progress | None = None
+) -> DetectReport:
+    """Measures detection on a set, cell by cell.
+
+    Args:
+        dataset: the set, opened with `open_dataset`.
+        settings: what is measured.
+        out: folder for images.jsonl (all scores), in which finished cells are kept and found again; None keeps nothing.
+        progress: where progress is said; None says nothing.
+
+    Raises:
+        InputError: the settings or the folder cannot be used.
+    """
+    progress = progress or Progress(quiet=True)
+    cache = CellCache(out)
+    extractors: dict[Method, EvidenceExtractor] = {}
+    cells: list[Cell] = []
+    for category in dataset.categories:
+        digest = dataset.data_hash(category)
+        for seed in _seeds(dataset, category, settings):
+            for method in settings.methods:
+                key = cell_key(
+                    kind="detect",
+                    category=category,
+                    seed=seed,
+                    method=method,
+                    data=digest,
+                    code=code_hash("vlm"),
+                    **{k: v for k, v in asdict(settings).items() if k not in ("seeds", "methods")},
+                )
+                kept = cache.get(key)
+                if kept is None:
+                    if method not in extractors:
+                        extractors[method] = _extractor(method, settings, progress)
+                    cell = measure_cell(dataset, category, seed, method, settings, extractors[method], progress)
+                    cache.put(key, asdict(cell))
+                else:
+                    cell = Cell(**kept)
+                    for path, reason in cell.problems:
+                        dataset.report(path, reason)
+                cells.append(cell)
+                progress.say(_summary(cell))
+    if out:
+        rows = ({"category": c.category, "seed": c.seed, "method": c.method, **row} for c in cells for row in c.images)
+        write_rows(out / IMAGES, rows)
+    notes = list(dict.fromkeys([*dataset.notes, *(note for cell in cells for note in cell.notes)]))
+    return DetectReport(
+        dataset.name, settings, dataset.categories, cells, notes, [str(problem) for problem in dataset.problems]
+    )
+
+
+def _seeds(dataset: InspectionDataset, category: str, settings: DetectSettings) -> tuple[int, ...]:
+    """The draws of a category: one is enough where nothing is drawn (no references, or each image has its own)."""
+    if settings.shots == 0 or all(s.reference is not None for s in dataset.samples(category, "test")):
+        return settings.seeds[:1]
+    return settings.seeds
+
+
+def _extractor(method: Method, settings: DetectSettings, progress: Progress) -> EvidenceExtractor:
+    from PIL import Image
+
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+
+    options: dict[str, Any] = {"method": EVIDENCE_METHOD[method], "device": settings.device}
+    if settings.encoder:
+        options["encoder"] = settings.encoder
+    progress.say(f"Loading the encoder for {method} ...")
+    extractor = EvidenceExtractor(EvidenceSettings(**options))
+    # Loading and the first, slower pass are no part of the seconds an image.
+    extractor.extract(Image.new("RGB", (64, 64), (128, 128, 128)))
+    return extractor
+
+
+def _summary(cell: Cell) -> str:
+    figures = cell.figures()
+    return (
+        f"{cell.category}, draw {cell.seed}, {cell.method}: AUROC {number(figures['image_auroc'])}, "
+        f"{figures['normal']} good and {figures['anomalous']} defective images, "
+        f"{number(figures['seconds_per_image'])} s an image"
+    )

@@ -1,0 +1,1 @@
+"""Reading of answers: sentences, claims, verdicts, places and similarity."""

@@ -1,0 +1,1 @@
+"""llama-index interfaces of the fact store and the sentence encoder."""

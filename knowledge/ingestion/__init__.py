@@ -1,0 +1,1 @@
+"""From documents to checked facts: readers, extraction, classification, the graph."""

@@ -1,0 +1,1 @@
+"""Packs on disk, the fact store over them, retrieval and exchange."""

@@ -1,0 +1,173 @@
+"""A domain as one file: a zip of `manifest.json`, `pack.yaml` and `facts.jsonl`, every fact with its whole provenance.
+
+Reading one executes nothing and writes no path that the file names: the three members are read by name, decoded as JSON
+and YAML, and stored like any other facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sage_ad.knowledge.facts import Fact, fact_from_record, now
+from sage_ad.knowledge.store.fact_store import AddReport, FactStore
+from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, write_file
+from sage_ad.knowledge.text.instructions import instruction_reason
+from sage_ad.vlm.errors import BackendError, InputError
+
+_FORMAT = "sage-pack"
+_VERSION = 1
+_MEMBERS = ("manifest.json", "pack.yaml", "facts.jsonl")
+_LARGEST = 1 << 30
+"""Most bytes that a member may unpack to: a small file must not fill the memory."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        domain: the pack that the facts went to.
+        created: whether the domain is new here.
+        stored: which facts were new, merged or known.
+        refused: one line for each fact that was not taken.
+    """
+
+    domain: str
+    created: bool
+    stored: AddReport
+    refused: list[str] = field(default_factory=list)
+
+
+def export_pack(store: FactStore, domain: str, path: Path) -> int:
+    """Writes a domain, as it stands with all edits, into one file; returns the number of facts.
+
+    Raises:
+        InputError: for an unknown domain, or a path that is a folder.
+        BackendError: when the file cannot be written; an older file of that name stays as it was.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to export to, such as {domain}.sagepack.")
+    lines = [json.dumps(fact.record(), ensure_ascii=False) for fact in store.iterate(domain)]
+    pack = store.packs()[domain]
+    facts = "".join(line + "\n" for line in lines).encode()
+    head = _head(pack).encode()
+    manifest = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "domain": domain,
+        "facts": len(lines),
+        "exported": now(),
+        "sha256": {"pack.yaml": hashlib.sha256(head).hexdigest(), "facts.jsonl": hashlib.sha256(facts).hexdigest()},
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in zip(_MEMBERS, (json.dumps(manifest, indent=2).encode(), head, facts), strict=True):
+            archive.writestr(name, data)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BackendError(f"{path} cannot be written ({error.strerror}); make room or name another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(lines)
+
+
+def import_pack(store: FactStore, path: Path) -> ImportReport:
+    """Takes a domain over from a file that `export_pack` wrote.
+
+    Facts that are here already get the file's sources; a fact edited on both sides keeps the later edit. Facts that
+    read like orders to a model are refused.
+
+    Raises:
+        InputError: when the file is absent, damaged or no such file.
+        BackendError: when the facts cannot be stored.
+    """
+    head, facts = _read(path)
+    known = head.name in store.packs()
+    refused = [
+        f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
+        for fact in facts
+        if (reason := instruction_reason(fact.text))
+    ]
+    stored = store.add([fact for fact in facts if not instruction_reason(fact.text)])
+    folder = store.user / head.name
+    if not known and not (folder / "pack.yaml").exists():
+        try:
+            make_folder(folder)
+            write_file(
+                folder / "pack.yaml", yaml.safe_dump(head.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            )
+        except OSError as error:
+            raise BackendError(
+                f"{folder} cannot be written ({error.strerror}); make room, then import again."
+            ) from None
+    return ImportReport(head.name, not known, stored, refused)
+
+
+def _head(pack: Pack) -> str:
+    return yaml.safe_dump(pack.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> tuple[Pack, list[Fact]]:
+    if not path.is_file():
+        raise InputError(f"{path} is not there (or is no file); name a file that sage-kb export wrote.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest, head, facts = (_member(archive, name, path) for name in _MEMBERS)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); name a file that sage-kb export wrote.") from None
+    about = _manifest(manifest, path)
+    for name, data in (("pack.yaml", head), ("facts.jsonl", facts)):
+        if about["sha256"].get(name) != hashlib.sha256(data).hexdigest():
+            raise InputError(f"{path} is damaged: its {name} is not what was exported; export it again.")
+    pack = parse_pack(head, f"{path}, pack.yaml")
+    found = []
+    for number, line in enumerate(facts.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, facts.jsonl, line {number}"
+        try:
+            fact = fact_from_record(json.loads(line), where)
+        except ValueError:
+            raise InputError(f"{where} is no JSON; export the pack again.") from None
+        if fact.domain != pack.name:
+            raise InputError(f"{where}: its domain is {fact.domain!r}, but the pack is {pack.name!r}; mend the file.")
+        found.append(fact)
+    return pack, found
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise InputError(f"{path} has no {name}; name a file that sage-kb export wrote.") from None
+    if info.file_size > _LARGEST:
+        raise InputError(f"{path}: its {name} unpacks to more than {_LARGEST >> 20} MB; split the pack.")
+    with archive.open(info) as stream:
+        return stream.read(_LARGEST)
+
+
+def _manifest(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(data)
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != _FORMAT or not isinstance(about.get("sha256"), dict):
+        raise InputError(f"{path} is no SAGE pack; name a file that sage-kb export wrote.")
+    if about.get("version") != _VERSION:
+        raise InputError(f"{path} has version {about.get('version')!r} of the pack format; this SAGE reads {_VERSION}.")
+    return about

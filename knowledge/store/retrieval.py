@@ -1,0 +1,248 @@
+"""Retrieval: what is asked, how two rankings become one, which of the best are shown. Maths only, no storage."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sage_ad.knowledge.facts import Fact
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sage_ad.knowledge.store.packs import Pack
+
+Mode = Literal["fused", "dense", "lexical"]
+MODES: tuple[str, ...] = ("fused", "dense", "lexical")
+
+_LEXICAL_WEIGHT = 1.5
+"""Weight of BM25 beside the embedding: the best on every second labelled query; the others confirm it."""
+
+_POOL = 60
+
+
+@dataclass(frozen=True)
+class ScoredFact:
+    """A fact with how well it fits the query.
+
+    Attributes:
+        fact: the fact.
+        score: higher is better; comparable within one search only (fused: 0 to 1).
+        similarity: cosine of the embeddings of query and fact, comparable between searches; None in a lexical search.
+    """
+
+    fact: Fact
+    score: float
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """All that counts in a search.
+
+    Attributes:
+        text: the question, or any words.
+        product: name of the product, when known.
+        defect: what the evidence hints at ("dark line"), when it does.
+        place: where the evidence is strongest ("upper left"), when it is anywhere.
+    """
+
+    text: str
+    product: str | None = None
+    defect: str | None = None
+    place: str | None = None
+
+    def sentence(self) -> str:
+        """The query as one text for the sentence embedder."""
+        parts = [self.text.strip(), self.product, self.defect, self.place and f"at the {self.place}"]
+        return ". ".join(part for part in parts if part)
+
+    def words(self, names: Sequence[str] = ()) -> list[tuple[str, float]]:
+        """The query's texts with the weight of their words for BM25: the evidence's hint says most.
+
+        Args:
+            names: what a pack calls the things that the query names, see `canonical_names`.
+        """
+        weighted = [
+            (self.text, 1.0),
+            (self.product, 1.0),
+            (self.defect, 2.0),
+            (self.place, 1.0),
+            (" ".join(names), 1.0),
+        ]
+        return [(text, weight) for text, weight in weighted if text]
+
+
+def canonical_names(text: str, packs: Iterable[Pack]) -> list[str]:
+    """The names that packs give to the products and defects which a text names by any of their synonyms.
+
+    A search for "hairline" then also finds the facts that speak of a crack.
+    """
+    padded = f" {plain_words(text)} "
+    found: dict[str, None] = {}
+    for pack in packs:
+        for term in (*pack.defects, *pack.products):
+            if any(f" {plain_words(name)} " in padded for name in (term.name, *term.synonyms)):
+                found[term.name] = None
+    return list(found)
+
+
+def pool_size(k: int) -> int:
+    """How many candidates each ranking contributes to the k facts that are asked for."""
+    return max(_POOL, 4 * k)
+
+
+def fuse(dense: Mapping[str, float], lexical: Mapping[str, float]) -> list[tuple[str, float]]:
+    """One ranking of two: both scores as a share of the best one, weighted and added, best first.
+
+    On the labelled queries this beats reciprocal rank fusion, which throws away how clear a lead is.
+
+    Args:
+        dense: cosine similarity of every candidate.
+        lexical: BM25 score of those candidates that share a word with the query.
+
+    Returns:
+        (id, score), best first; a candidate that is the best in both has score 1.
+    """
+    highest = max((*dense.values(), 1e-9))
+    most = max((*lexical.values(), 1e-9))
+    scores = {
+        identity: (similarity / highest + _LEXICAL_WEIGHT * lexical.get(identity, 0.0) / most) / (1 + _LEXICAL_WEIGHT)
+        for identity, similarity in dense.items()
+    }
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def diversify(scores: Sequence[float], vectors: np.ndarray, k: int, diversity: float) -> list[int]:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): good ones that do not repeat one another.
+
+    Args:
+        scores: relevance of each candidate, best first.
+        vectors: (n, dimensions) of unit length.
+        k: how many to take.
+        diversity: 0 takes the best k; 1 looks at nothing but difference.
+
+    Returns:
+        Positions in the order in which they were taken.
+    """
+    import numpy as np
+
+    relevance = np.asarray(scores, dtype=np.float64)
+    spread = float(relevance.max() - relevance.min()) if len(relevance) else 0.0
+    relevance = (relevance - relevance.min()) / spread if spread else np.ones_like(relevance)
+    nearest = np.zeros(len(relevance))
+    left = np.ones(len(relevance), dtype=bool)
+    taken: list[int] = []
+    while len(taken) < k and left.any():
+        worth = np.where(left, (1 - diversity) * relevance - diversity * nearest, -np.inf)
+        chosen = int(worth.argmax())
+        taken.append(chosen)
+        left[chosen] = False
+        nearest = np.maximum(nearest, vectors @ vectors[chosen])
+    return taken
+
+
+def within_budget(found: Sequence[ScoredFact], tokens: int) -> list[ScoredFact]:
+    """The best facts whose texts together fit into so many tokens; one that is too long is passed over."""
+    kept: list[ScoredFact] = []
+    left = tokens
+    for item in found:
+        size = count_tokens(item.fact.text)
+        if size <= left:
+            kept.append(item)
+            left -= size
+    return kept
+
+
+def count_tokens(text: str) -> int:
+    """An upper estimate of a text's tokens in any usual tokeniser: one for 4 bytes of a word, one for each mark."""
+    words = sum(-(-len(word.encode()) // 4) for word in re.findall(r"\w+", text))
+    return words + len(re.findall(r"[^\w\s]", text)) + sum(not char.isascii() for char in text)
+
+
+@dataclass(frozen=True)
+class DomainMatch:
+    """Which pack serves a product.
+
+    Attributes:
+        domain: name of the pack; the general one when none knows the product.
+        product: the pack's name for the product; None when the text names none of the pack's products.
+        how: "name", "synonym", "domain" (the text names the pack), "mentioned" (a longer text names a product), or
+            "unknown".
+        note: one sentence for the user when the general pack stands in, or several packs fit; else empty.
+    """
+
+    domain: str
+    product: str | None
+    how: Literal["name", "synonym", "domain", "mentioned", "unknown"]
+    note: str = ""
+
+
+def match_product(text: str, packs: Mapping[str, Pack], general: str) -> DomainMatch:
+    """Finds the pack and product that a text names. Nothing is guessed: only names and synonyms of the packs count.
+
+    Args:
+        text: a product name ("solar cell"), a data set's category ("solar_cell_mono") or a whole question.
+        packs: the packs by name.
+        general: name of the pack for everything else.
+    """
+    wanted = plain_words(text)
+    names = _names(packs, general)
+    if wanted in names:
+        return _match(names[wanted], names[wanted][0][2])
+    # The longest name that stands in the text as whole words: "solar cell" before "cell".
+    padded = f" {wanted} "
+    inside = [name for name in names if f" {name} " in padded and names[name][0][2] != "domain"]
+    if inside:
+        return _match(names[max(inside, key=lambda name: (len(name.split()), len(name)))], "mentioned")
+    said = " ".join(text.split())[:60]
+    note = (
+        f"No pack knows the product {said!r}: facts of the {general} pack are used."
+        if said
+        else (f"No product is named: facts of the {general} pack are used.")
+    )
+    return DomainMatch(general, None, "unknown", note)
+
+
+def _match(found: list[tuple[str, str | None, str]], how: str) -> DomainMatch:
+    domain, product, _ = found[0]
+    others = sorted({other for other, _, _ in found} - {domain})
+    note = f"The packs {', '.join([domain, *others])} know this name: {domain} is used; name another with --domain."
+    return DomainMatch(domain, product, how, note if others else "")  # type: ignore[arg-type]
+
+
+def _names(packs: Mapping[str, Pack], general: str) -> dict[str, list[tuple[str, str | None, str]]]:
+    """Every name in plain words with who has it: (domain, product, how), names before synonyms before packs."""
+    table: dict[str, list[tuple[str, str | None, str]]] = {}
+    ranked = [pack for name, pack in packs.items() if name != general]
+    for pack in ranked:
+        for term in pack.products:
+            table.setdefault(plain_words(term.name), []).append((pack.name, term.name, "name"))
+    for pack in ranked:
+        for term in pack.products:
+            for synonym in term.synonyms:
+                table.setdefault(plain_words(synonym), []).append((pack.name, term.name, "synonym"))
+    for pack in ranked:
+        table.setdefault(plain_words(pack.name), []).append((pack.name, None, "domain"))
+    table.pop("", None)
+    return table
+
+
+@functools.lru_cache(maxsize=20_000)
+def plain_words(text: str) -> str:
+    """A name without case, marks, numbers behind words and plurals: "Solar_Cells2" is "solar cell"."""
+    words = [word.rstrip("0123456789") for word in re.findall(r"[^\W_]+", text.casefold())]
+    return " ".join(_singular(word) for word in words if word)
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses", "zes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word

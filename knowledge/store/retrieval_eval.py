@@ -1,0 +1,89 @@
+"""How well the search finds what people want: recall and nDCG on labelled queries, for any store and any set of labels.
+
+A set is a YAML list of entries with `query`, `domain` (null searches all packs that the set names together) and
+`relevant`, the texts of the facts that a person would want to see.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from sage_ad.knowledge.facts import normalise_text
+from sage_ad.knowledge.store.retrieval import Mode
+from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    from sage_ad.knowledge.store.fact_store import FactStore
+
+
+@dataclass(frozen=True)
+class LabelledQuery:
+    """A query and the facts that answer it.
+
+    Attributes:
+        text: what is typed.
+        domain: the pack that the search is limited to; None searches all packs of the set.
+        relevant: normalised texts of the facts that answer it, all equally good.
+        style: what kind of query it is, for figures by kind.
+    """
+
+    text: str
+    domain: str | None
+    relevant: frozenset[str]
+    style: str = ""
+
+
+def read_queries(path: Path) -> list[LabelledQuery]:
+    """Reads a set of labelled queries.
+
+    Raises:
+        InputError: when the file cannot be read or an entry lacks a field.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return [
+            LabelledQuery(
+                entry["query"],
+                entry.get("domain"),
+                frozenset(map(normalise_text, entry["relevant"])),
+                entry.get("style", ""),
+            )
+            for entry in entries
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no set of labelled queries ({type(error).__name__}: {error}); mend it.") from None
+
+
+def measure(store: FactStore, queries: Sequence[LabelledQuery], mode: Mode = "fused") -> dict[str, float]:
+    """recall@5 and nDCG@10, averaged over queries.
+
+    recall@5 is the share of relevant facts among the first five, of those that can be there (at most five);
+    nDCG@10 is the discounted gain of the first ten over that of the best order (Jarvelin and Kekalainen, 2002).
+    """
+    together = sorted({query.domain for query in queries if query.domain})
+    ranked = []
+    for query in queries:
+        found = store.search(query.text, domain=query.domain or together, k=10, mode=mode)
+        ranked.append([normalise_text(hit.fact.text) for hit in found])
+    recalls = [recall(found, query.relevant, 5) for found, query in zip(ranked, queries, strict=True)]
+    gains = [ndcg(found, query.relevant, 10) for found, query in zip(ranked, queries, strict=True)]
+    return {"recall@5": statistics.fmean(recalls), "ndcg@10": statistics.fmean(gains), "queries": len(queries)}
+
+
+def recall(found: Sequence[str], relevant: frozenset[str], k: int) -> float:
+    """Share of the relevant among the first k, of those that fit into k places."""
+    return len(relevant.intersection(found[:k])) / min(k, len(relevant))
+
+
+def ndcg(found: Sequence[str], relevant: frozenset[str], k: int) -> float:
+    """Normalised discounted cumulative gain of the first k; a relevant fact gains 1."""
+    gain = sum(1 / math.log2(rank + 2) for rank, text in enumerate(found[:k]) if text in relevant)
+    best = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(relevant))))
+    return gain / best

@@ -1,0 +1,1 @@
+"""Sentences, quantities, contradictions and orders to the model, found in text."""

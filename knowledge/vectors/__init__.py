@@ -1,0 +1,1 @@
+"""Sentence vectors: encoder, cache and the FAISS index."""

@@ -1,0 +1,1 @@
+"""Language models behind one interface: Hugging Face, SAGE, served, scripted."""

@@ -1,0 +1,1 @@
+"""Patch features, comparison with references, evidence map and regions."""

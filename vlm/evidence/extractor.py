@@ -1,0 +1,308 @@
+"""Measured visual evidence: how far, where, and by what standard a picture departs from its references.
+
+With references, scores and maps are cosine distances between patch features; without, they are shares between 0 and 1.
+Both mean the same for every picture: no map is stretched until something lights up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, one_thread, require_same_encoder
+from sage_ad.vlm.evidence.memory_bank import (
+    LOOKS_SHARE,
+    BankSettings,
+    Look,
+    ReferenceBank,
+    build_bank,
+    context_of,
+    image_score,
+)
+from sage_ad.vlm.evidence.patch_matching import Matching, distinct_patches, top_mean, within_similarity
+from sage_ad.vlm.evidence.regions import EvidenceRegion, find_regions
+from sage_ad.vlm.evidence.score_terms import WINDOW, evidence_without_reference
+from sage_ad.vlm.images import even_exposure
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Method = Literal["sage", "nearest-neighbour"]
+
+BUILTIN_LOG_ODDS = 6.0
+"""Built-in threshold without a reference: best balance of overkill and miss on the *dev* group (docs/detection.md)."""
+
+BUILTIN_SPREAD = 1.5
+"""Standard deviation of the log-odds among good pictures of unlike products of the *dev* group."""
+
+BUILTIN_REASON = "Built-in threshold, the same for every product, because there was no reference to learn one from."
+
+RARITY_THRESHOLD, RARITY_SPREAD = 0.40, 0.05
+"""Built-in threshold and spread of the plain baseline without a reference."""
+
+FOREIGN_DISTANCE = 0.25
+"""Cosine distance between mean patches beyond which a reference is taken for another product (docs/detection.md)."""
+
+REGION_EDGE = 0.8
+"""Share of the built-in threshold down to which a region extends."""
+
+_CONFIDENCE = {
+    "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
+    "builtin": "From the distance to the built-in threshold, in units of the scatter among good pictures; not calibrated.",
+}
+
+
+@dataclass(frozen=True)
+class EvidenceSettings:
+    """How evidence is measured.
+
+    Attributes:
+        encoder: name of the encoder (`sage_ad.vlm.evidence.encoders.load_encoder`).
+        device: "auto", "cpu" or "cuda".
+        method: "sage", or "nearest-neighbour" for the plain baseline on the same features (rarity within the picture
+            when there is no reference).
+        matching: inner operator of Eq. 1: "nearest" (best match) or "paper" (worst match, as printed).
+        size: side in pixels at which a square picture is encoded; None takes the method's own.
+        distinct: K of Eq. 1, how many distinct patches are kept.
+        top_share: share of the most distant patches whose mean is the image score; None takes the method's own.
+        max_regions: how many regions at most.
+    """
+
+    encoder: str = DEFAULT_ENCODER
+    device: str = "auto"
+    method: Method = "sage"
+    matching: Matching = "nearest"
+    size: int | None = None
+    distinct: int = 64
+    top_share: float | None = None
+    max_regions: int = 5
+
+    def __post_init__(self) -> None:
+        if self.method not in ("sage", "nearest-neighbour"):
+            raise InputError(f"There is no evidence method {self.method!r}; use 'sage' or 'nearest-neighbour'.")
+        if self.matching not in ("nearest", "paper"):
+            raise InputError(f"There is no matching {self.matching!r}; use 'nearest' or 'paper'.")
+        if self.top_share is not None and not 0 < self.top_share <= 1:
+            raise InputError(f"The share of patches that make the score must lie in (0, 1], not {self.top_share}.")
+        if self.distinct < 1 or self.max_regions < 1:
+            raise InputError("The number of distinct patches and of regions must be at least 1.")
+
+
+@dataclass
+class Evidence:
+    """What was measured on one picture.
+
+    Attributes:
+        score: image score: with references a cosine distance (0: as the reference, at most 2), else between 0 and 1.
+        threshold: score above which the verdict is "anomalous".
+        threshold_from: "references" (their self-similarity) or "builtin" (there was no reference).
+        threshold_reason: one sentence that says how the threshold was found.
+        verdict: "normal" or "anomalous".
+        confidence: trust in the verdict from 0.5 to 1, or None where it cannot be told.
+        confidence_reason: one sentence that says how the confidence was found, or why there is none.
+        map: (H, W) float32, evidence for every pixel of the original picture, on the scale of `score`.
+        regions: boxes of what stands out, the strongest first; empty for a normal part.
+        distinct: (K,) int64 indices of the distinct patches into `features` row by row (Eq. 1), most distant first.
+        features: (h, w, C) patch features of the picture.
+        distances: (h, w) evidence of each patch.
+        margins: (h, w) `distances` as `margin` counts them: 0 at the threshold, 1 a spread among good pictures above.
+        reference_features: (h, w, C) patch features of the first reference, or None.
+        warnings: sentences about what was read but is doubtful.
+        margin: (score - threshold) in units of the spread among good pictures, for calibration.
+    """
+
+    score: float
+    threshold: float
+    threshold_from: Literal["references", "builtin"]
+    threshold_reason: str
+    verdict: Literal["normal", "anomalous"]
+    confidence: float | None
+    confidence_reason: str
+    map: np.ndarray
+    regions: list[EvidenceRegion]
+    distinct: torch.Tensor
+    features: torch.Tensor
+    distances: torch.Tensor
+    margins: torch.Tensor
+    reference_features: torch.Tensor | None = None
+    warnings: list[str] = field(default_factory=list)
+    margin: float = 0.0
+
+
+class EvidenceExtractor:
+    """Measures evidence; holds one encoder, which is loaded at the first use.
+
+    Example:
+        >>> extractor = EvidenceExtractor()
+        >>> bank = extractor.prepare([good_cell])
+        >>> extractor.extract(cracked_cell, bank).verdict
+        'anomalous'
+    """
+
+    def __init__(self, settings: EvidenceSettings | None = None, encoder: PatchEncoder | None = None) -> None:
+        self.settings = settings or EvidenceSettings()
+        self._encoder = encoder
+
+    @property
+    def encoder(self) -> PatchEncoder:
+        """The encoder, loaded when it is first needed."""
+        if self._encoder is None:
+            self._encoder = load_encoder(self.settings.encoder, self.settings.device)
+        return self._encoder
+
+    def prepare(self, references: Sequence[Image.Image]) -> ReferenceBank:
+        """Makes good pictures of a product ready for comparison.
+
+        Raises:
+            InputError: there is no reference.
+        """
+        if not references:
+            raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
+        settings = self.settings
+        chosen = BankSettings(settings.method, settings.matching, settings.size, self._share(with_reference=True))
+        with self._threads():
+            return build_bank(self.encoder, references, chosen)
+
+    def extract(self, image: Image.Image, bank: ReferenceBank | None = None) -> Evidence:
+        """Measures one picture, against references if a bank is given, else against itself.
+
+        Raises:
+            BackendError: the bank was made with another encoder.
+        """
+        with self._threads():
+            return self._without_reference(image) if bank is None else self._with_references(image, bank)
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""
+        return one_thread() if self.encoder.name == DEFAULT_ENCODER else contextlib.nullcontext()
+
+    def _with_references(self, image: Image.Image, bank: ReferenceBank) -> Evidence:
+        require_same_encoder(bank.encoder, self.encoder.name)
+        plain = bank.method == "nearest-neighbour"
+        seen = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size, context=not plain)
+        look = Look(self.encoder, seen[0], context_of(seen, 0))
+        features = look.features
+        score, distances = image_score(look, bank, self.settings.matching, self._share(with_reference=True))
+        spread = max(bank.spread, 1e-6)
+        standard = _Standard(
+            bank.threshold,
+            (score - bank.threshold) / spread,
+            (distances - bank.threshold) / spread,
+            "references",
+            bank.threshold_reason,
+            bank.threshold - bank.spread,
+        )
+        return self._report(image, features, distances, score, standard, bank, _doubts(features, bank))
+
+    def _share(self, with_reference: bool) -> float:
+        """Share of patches that make the score: flaws may be small, but asymmetry and looks alone are noisier."""
+        if self.settings.top_share is not None:
+            return self.settings.top_share
+        return 0.003 if with_reference and self.settings.method == "sage" else LOOKS_SHARE
+
+    def _without_reference(self, image: Image.Image) -> Evidence:
+        """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
+        import torch
+
+        plain = self.settings.method == "nearest-neighbour"
+        seen = image if plain else even_exposure(image)
+        encoded = self.encoder.encode([seen], self.settings.size, context=not plain)
+        features, share = encoded[0], self._share(with_reference=False)
+        if plain:
+            distances = 1 - within_similarity(features, WINDOW)
+            score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
+            margin, margins = (score - threshold) / spread, (distances - threshold) / spread
+        else:
+            look = Look(self.encoder, features, context_of(encoded, 0))
+            log_odds, grid = evidence_without_reference(look.tokens, look.context, share)
+            distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
+            score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
+            margin, margins = (
+                (log_odds - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD,
+                (grid - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD,
+            )
+        standard = _Standard(threshold, margin, margins, "builtin", BUILTIN_REASON, REGION_EDGE * threshold)
+        return self._report(image, features, distances, score, standard)
+
+    def _report(
+        self,
+        image: Image.Image,
+        features: torch.Tensor,
+        distances: torch.Tensor,
+        score: float,
+        standard: _Standard,
+        bank: ReferenceBank | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Evidence:
+        """Everything that follows from the distances of the patches and the standard they are held to."""
+        evidence_map = _enlarge(distances, image.width, image.height)
+        anomalous = score > standard.threshold
+        regions = []
+        if anomalous:
+            limit = self.settings.max_regions
+            regions = find_regions(evidence_map, standard.threshold, down_to=standard.region_edge, limit=limit)
+        return Evidence(
+            score=score,
+            threshold=standard.threshold,
+            threshold_from=standard.source,
+            threshold_reason=standard.reason,
+            verdict="anomalous" if anomalous else "normal",
+            confidence=round(float(1 / (1 + np.exp(-abs(standard.margin)))), 4),
+            confidence_reason=_CONFIDENCE[standard.source],
+            map=evidence_map,
+            regions=regions,
+            distinct=distinct_patches(-distances.flatten(), self.settings.distinct),
+            features=features,
+            distances=distances,
+            margins=standard.margins,
+            reference_features=bank.features[0] if bank else None,
+            warnings=list(warnings),
+            margin=standard.margin,
+        )
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """The threshold a score is held to, by how many spreads score and patches pass it, and where regions end."""
+
+    threshold: float
+    margin: float
+    margins: torch.Tensor
+    source: Literal["references", "builtin"]
+    reason: str
+    region_edge: float
+
+
+def _doubts(features: torch.Tensor, bank: ReferenceBank) -> list[str]:
+    """A sentence about references whose mean patch is far from the picture's: they are probably of another product.
+
+    The mean patch tells what a picture is made of; a defect hardly moves it. The limit is known for the embedded encoder
+    only, so that others give no warning.
+    """
+    import torch.nn.functional as F
+
+    if bank.encoder != DEFAULT_ENCODER:
+        return []
+    own = F.normalize(features.mean(dim=(0, 1)), dim=0)
+    distance = min(float(1 - own @ F.normalize(known.mean(dim=(0, 1)), dim=0)) for known in bank.features)
+    if distance <= FOREIGN_DISTANCE:
+        return []
+    which = "The reference seems" if bank.count == 1 else f"All {bank.count} references seem"
+    return [
+        f"{which} to be of another product (mean patches differ by {distance:.2f}, where up to {FOREIGN_DISTANCE} is "
+        "usual); check it, or inspect without a reference."
+    ]
+
+
+def _enlarge(grid: torch.Tensor, width: int, height: int) -> np.ndarray:
+    """A map of patches at the resolution of the picture, (height, width) float32."""
+    import torch.nn.functional as F
+
+    large = F.interpolate(grid[None, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+    return np.ascontiguousarray(large[0, 0].cpu().numpy())

@@ -1,0 +1,1 @@
+"""The SAGE model in Hugging Face form: adapter, fusion attention, language model."""

@@ -1,0 +1,184 @@
+"""Trained SAGE weights apart from their base: adapter, fusion attention, LoRA, and how to put them on again.
+
+A checkpoint folder holds PEFT's `adapter_config.json` and `adapter_model.safetensors` (ours alone, never the base's
+weights) and `sage.json`: the base, the fields of `SageConfig` and `SageProcessor`, and the calibration of the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.vlm.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
+
+SETTINGS = "sage.json"
+WEIGHTS = "adapter_model.safetensors"
+EMBEDDED_BASE = "smollm2-135m"
+"""Name of the embedded composition (SmolLM2-135M and EfficientNet-Lite2) in `sage.json`."""
+
+FOLDER = Path(__file__).with_name("checkpoints")
+BEST = "sage-tiny-sft"
+"""The shipped checkpoint that "sage-tiny" stands for."""
+
+_CONFIG_FIELDS = (
+    "image_side", "show_reference", "distinct", "matching", "zero_shot", "fusion_residual", "evidence", "calibration",
+)  # fmt: skip
+_PROCESSOR_FIELDS = ("facts", "max_facts", "image_side", "show_reference")
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of this kind."""
+    return (folder / SETTINGS).is_file()
+
+
+def shipped(name: str) -> Path | None:
+    """Folder of a shipped checkpoint, or None: "sage-tiny" is the best one, "sage-tiny-sft" and "sage-tiny-edpo" by name.
+
+    Raises:
+        InputError: a checkpoint of this name is not shipped.
+    """
+    if not name.startswith("sage-tiny"):
+        return None
+    folder = FOLDER / (BEST if name == "sage-tiny" else name)
+    if is_checkpoint(folder):
+        return folder
+    known = sorted(f.name for f in FOLDER.iterdir() if is_checkpoint(f)) if FOLDER.is_dir() else []
+    raise InputError(f"There is no shipped checkpoint {name!r}; there are: {', '.join(['sage-tiny', *known])}.")
+
+
+def checkpoint_folder(name: str) -> Path | None:
+    """Folder of a checkpoint by its path or by the name of a shipped one; None where the name stands for something else.
+
+    Raises:
+        InputError: the name begins like that of a shipped checkpoint, and there is none.
+    """
+    return Path(name) if is_checkpoint(Path(name)) else shipped(name)
+
+
+def save_checkpoint(tuned: Any, processor: SageProcessor, folder: Path, base: str, trained: dict[str, Any]) -> None:
+    """Writes a checkpoint; weights in bfloat16, which is what inference on a CPU uses.
+
+    Args:
+        tuned: the PEFT model.
+        processor: its processor.
+        folder: is made; files in it are replaced.
+        base: `EMBEDDED_BASE`, or name or folder of the wrapped model.
+        trained: how it was trained, for the reader.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(tuned)
+    kept = {
+        name: value.detach().to("cpu", value.dtype if "state_evidence" in name else _half()).contiguous()
+        for name, value in state.items()
+    }
+    tuned.peft_config["default"].save_pretrained(folder)
+    part = folder / f"{WEIGHTS}.part"
+    save_file(kept, part, metadata={"format": "pt"})
+    part.replace(folder / WEIGHTS)
+    config = tuned.get_base_model().config
+    settings = {
+        "base": base,
+        "config": {name: getattr(config, name) for name in _CONFIG_FIELDS},
+        "processor": {name: getattr(processor, name) for name in _PROCESSOR_FIELDS},
+        "trained": trained,
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """`sage.json` of a checkpoint.
+
+    Raises:
+        InputError: the folder is no checkpoint, or its settings cannot be read.
+    """
+    try:
+        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        _ = settings["base"], settings["config"], settings["processor"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"The folder {folder} holds no SAGE checkpoint that can be read ({error}); train one with sage-train sft."
+        ) from None
+    return settings
+
+
+def base_model(
+    base: str, config: dict[str, Any], processor: dict[str, Any], dtype: torch.dtype
+) -> tuple[SageForConditionalGeneration, SageProcessor]:
+    """A SAGE model with untrained parts around a base, and its processor.
+
+    Args:
+        base: `EMBEDDED_BASE`, or a Hugging Face name or folder of a vision-language model.
+        config: fields of `SageConfig`.
+        processor: arguments of `SageProcessor`.
+        dtype: of the weights.
+    """
+    from sage_ad.vlm.sage.wrapping import embedded, from_base
+
+    if base == EMBEDDED_BASE:
+        return embedded(base_kwargs={"dtype": dtype}, **{**processor, **config})
+    from transformers import AutoProcessor
+
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
+
+    try:
+        own = AutoProcessor.from_pretrained(base)
+    except (OSError, ValueError, ImportError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The processor of {base!r} cannot be loaded ({first}); give a vision-language model."
+        ) from None
+    made = SageProcessor.from_base(own, **{k: v for k, v in processor.items() if k != "image_side"})
+    settings = {k: v for k, v in config.items() if k not in ("image_side", "show_reference")}
+    return from_base(base, processor=made, base_kwargs={"dtype": dtype}, **settings), made
+
+
+def load_checkpoint(
+    folder: Path, *, dtype: torch.dtype | None = None, merge: bool = True
+) -> tuple[Any, SageProcessor, dict[str, Any]]:
+    """Puts trained weights on their base.
+
+    Args:
+        folder: the checkpoint.
+        dtype: of the weights; None takes bfloat16.
+        merge: folds LoRA into the base, for inference; else the PEFT model is given back, ready to train on.
+
+    Returns:
+        The model (in evaluation mode), its processor, and the settings of `sage.json`.
+
+    Raises:
+        InputError: the folder is no checkpoint, or its base is not installed.
+        BackendError: the weights are damaged or of another version.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    settings = read_settings(folder)
+    model, processor = base_model(settings["base"], settings["config"], settings["processor"], dtype or _half())
+    try:
+        with warnings.catch_warnings():
+            # PEFT asks transformers in a way that transformers will forget one day; nobody who inspects a part can help it.
+            warnings.simplefilter("ignore", FutureWarning)
+            tuned: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge)
+    except (SafetensorError, RuntimeError, ValueError, OSError, KeyError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise BackendError(
+            f"The weights in {folder} cannot be put on {settings['base']} ({first}); fetch or train them anew."
+        ) from None
+    return (tuned.merge_and_unload().eval() if merge else tuned), processor, settings
+
+
+def _half() -> torch.dtype:
+    import torch
+
+    return torch.bfloat16

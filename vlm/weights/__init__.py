@@ -1,0 +1,1 @@
+"""Model weights that come as Python packages, and GGUF files."""
