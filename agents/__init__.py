@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "graph": ["build_graph"],
         "inspector": ["SageInspector"],
         "settings": ["AgentSettings"],
-        "workbench": ["Workbench"],
+        "resources": ["Resources"],
     },
 )

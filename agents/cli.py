@@ -76,9 +76,8 @@ def inspect(
 
 def check_files(image: Path, references: list[Path], out: Path | None) -> None:
     """Refuses what cannot be read before seconds go into loading models."""
-    from sage_ad.agents.inspector import expand_references
     from sage_ad.vlm.errors import InputError
-    from sage_ad.vlm.images import load_image
+    from sage_ad.vlm.images import expand_references, load_image
 
     for path in [image, *expand_references(references)]:
         load_image(path)
@@ -126,7 +125,7 @@ def write(inspector: SageInspector, trace: InspectionTrace, out: Path) -> list[P
     from sage_ad.vlm.errors import InputError
     from sage_ad.vlm.evidence.visualize import evidence_picture
 
-    view = inspector.workbench.view(Path(trace.image), [Path(path) for path in trace.references])
+    view = inspector.resources.view(Path(trace.image), [Path(path) for path in trace.references])
     picture, text = out / "evidence.png", out / "trace.json"
     try:
         evidence_picture(view.image, view.references, view.evidence).save(picture)

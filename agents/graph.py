@@ -13,8 +13,8 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 
 from sage_ad.agents import nodes
+from sage_ad.agents.resources import AgentContext
 from sage_ad.agents.state import InspectionState
-from sage_ad.agents.workbench import AgentContext
 
 
 def after_recall(state: InspectionState) -> str:
@@ -34,7 +34,7 @@ def build_graph(checkpointer: Any = None) -> Any:
         checkpointer: a LangGraph checkpointer; needed for expert review (`AgentSettings.review`), which interrupts.
 
     Returns:
-        The compiled graph: `graph.stream(state, context=AgentContext(workbench), stream_mode=["updates", "custom"])`.
+        The compiled graph: `graph.stream(state, context=AgentContext(resources), stream_mode=["updates", "custom"])`.
     """
     graph = StateGraph(InspectionState, context_schema=AgentContext)
     for name in ("perceive", "recall", "extract", "review", "fuse", "answer", "evaluate"):

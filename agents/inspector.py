@@ -7,16 +7,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import AgentSettings, make_settings
-from sage_ad.agents.workbench import AgentContext, Workbench
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.images import expand_references
 
 if TYPE_CHECKING:
-    from sage_ad.agents.batch.worker import BatchWorkbench
+    from sage_ad.agents.shared_calls import BatchResources
 
 # Settings of a single request; the others decide what is loaded and belong to the inspector.
 PER_REQUEST = (
@@ -37,35 +37,11 @@ TOGETHER = 16
 """Parts that `inspect_many` inspects at a time; more gain little and take memory."""
 
 
-def expand_references(paths: Iterable[Path]) -> list[Path]:
-    """Files of the references: a folder stands for the pictures in it.
-
-    Raises:
-        InputError: a path does not exist, or a folder holds no picture.
-    """
-    from sage_ad.vlm.images import list_images
-
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = list_images(path)
-            if not inside:
-                raise InputError(
-                    f"The reference folder {path} holds no picture; name a folder of good parts, or a picture."
-                )
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise InputError(f"The reference {path} does not exist; check the path.")
-    return files
-
-
 class SageInspector:
     """Inspects parts with the SFE agent. Models load when first used (or with `load()`), and all requests share them.
 
     Args:
-        workbench: ready parts; by default they are made from the settings.
+        resources: ready parts; by default they are made from the settings.
         checkpointer: a LangGraph checkpointer; needed when a request asks for expert `review`.
         **settings: fields of `AgentSettings`.
 
@@ -75,9 +51,9 @@ class SageInspector:
         'anomalous'
     """
 
-    def __init__(self, *, workbench: Workbench | None = None, checkpointer: Any = None, **settings: Any) -> None:
+    def __init__(self, *, resources: Resources | None = None, checkpointer: Any = None, **settings: Any) -> None:
         self.settings: AgentSettings = make_settings(settings)
-        self.workbench = workbench or Workbench(self.settings)
+        self.resources = resources or Resources(self.settings)
         self._checkpointer = checkpointer
         self._graph: Any = None
         self._group: SageInspector | None = None
@@ -94,7 +70,7 @@ class SageInspector:
 
     def load(self) -> None:
         """Loads every model now."""
-        self.workbench.load()
+        self.resources.load()
         _ = self.graph
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
@@ -143,8 +119,8 @@ class SageInspector:
         # One group at a time: the groups of two callers would wait for each other's questions.
         with self._one_group:
             if self._group is None:
-                self._group = SageInspector(workbench=self._group_workbench(), **self.settings.model_dump())
-            inspector, bench = self._group, cast("BatchWorkbench", self._group.workbench)
+                self._group = SageInspector(resources=self._group_resources(), **self.settings.model_dump())
+            inspector, bench = self._group, cast("BatchResources", self._group.resources)
             images = [str(request.image) for request in requests]
             bench.decoder.will_need(images)
             try:
@@ -153,12 +129,12 @@ class SageInspector:
                 bench.forget_views()
                 bench.decoder.forget(images)
 
-    def _group_workbench(self) -> BatchWorkbench:
+    def _group_resources(self) -> BatchResources:
         """The same models and knowledge, asked for several parts together."""
-        from sage_ad.agents.batch.worker import BatchWorkbench
+        from sage_ad.agents.shared_calls import BatchResources
 
-        own = self.workbench
-        return BatchWorkbench(
+        own = self.resources
+        return BatchResources(
             self.settings, extractor=own.extractor, store=own.store, backend=own.backend, judge=own.judge
         )
 
@@ -212,7 +188,7 @@ class SageInspector:
     def _check_domain(self, request: InspectionRequest) -> None:
         if request.domain is None:
             return
-        known = sorted(info.name for info in self.workbench.store.domains())
+        known = sorted(info.name for info in self.resources.store.domains())
         if request.domain not in known:
             raise InputError(f"There is no domain named {request.domain!r}; the domains are: {', '.join(known)}.")
 
@@ -222,7 +198,7 @@ class SageInspector:
         config = {"configurable": {"thread_id": thread}}
         final: dict[str, Any] = {}
         for mode, chunk in self.graph.stream(
-            state, config=config, context=AgentContext(self.workbench), stream_mode=["updates", "custom", "values"]
+            state, config=config, context=AgentContext(self.resources), stream_mode=["updates", "custom", "values"]
         ):
             if mode == "values":
                 final = chunk
@@ -264,7 +240,7 @@ class SageInspector:
                 "facts": facts,
                 "steps": state["steps"],
                 "warnings": state["warnings"],
-                "model": self.workbench.backend.name,
+                "model": self.resources.backend.name,
                 "seconds": round(seconds, 4),
             }
         )

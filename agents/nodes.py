@@ -1,4 +1,4 @@
-"""The nodes of the graph: each reads the state, does one thing with the workbench, and returns what it changed.
+"""The nodes of the graph: each reads the state, does one thing with the resources, and returns what it changed.
 
 Every node appends one `TraceStep` with its time and what it found in a sentence, and announces itself on the custom
 stream, so that a viewer sees the steps as they happen.
@@ -17,9 +17,10 @@ from langgraph.types import interrupt
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
+from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
+from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
-from sage_ad.agents.workbench import AgentContext, Workbench
 from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
@@ -28,13 +29,6 @@ from sage_ad.vlm.evidence.appearance import describe_region
 
 Update = dict[str, Any]
 Node = Callable[[InspectionState, Runtime[AgentContext]], tuple[Update, str]]
-
-# Which kinds of fact each family of question rests on.
-KINDS_OF_FAMILY = {
-    "standard comparison": ("normal-variation", "appearance"),
-    "defect identification": ("appearance", "cause"),
-    "defect diagnosis": ("consequence", "inspection"),
-}
 
 
 def step(node: Node) -> Callable[[InspectionState, Runtime[AgentContext]], Update]:
@@ -60,7 +54,7 @@ def request_of(state: InspectionState) -> InspectionRequest:
 def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Patch features, comparison with the reference, evidence map, regions."""
     request = request_of(state)
-    view = runtime.context.workbench.view(request.image, request.references)
+    view = runtime.context.resources.view(request.image, request.references)
     seen = view.evidence
     evidence = EvidenceSummary(
         score=float(seen.score),
@@ -98,7 +92,7 @@ def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
 def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Facts of the domain, ranked for the questions, the product and what was seen."""
     request, settings = request_of(state), state["settings"]
-    store = runtime.context.workbench.store
+    store = runtime.context.resources.store
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
     match = store.match_product(request.product or " ".join(request.questions))
     domain = request.domain or match.domain
@@ -113,7 +107,7 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             "facts": [],
             "recall_note": note,
         }, "facts are switched off"
-    facts = recall_facts(state, runtime.context.workbench, domain, product, match.product if known else product)
+    facts = recall_facts(state, runtime.context.resources, domain, product, match.product if known else product)
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
     update = {
         "domain": domain,
@@ -133,7 +127,7 @@ def fits(fact: Fact, product: str | None) -> bool:
 
 
 def recall_facts(
-    state: InspectionState, workbench: Workbench, domain: str | None, product: str | None, known: str | None
+    state: InspectionState, resources: Resources, domain: str | None, product: str | None, known: str | None
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
@@ -147,13 +141,13 @@ def recall_facts(
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["looks"])
     hint = state["looks"][seen] if anomalous and seen is not None else None
-    suspect = _suspect(state, workbench, domain, product) if anomalous else None
+    suspect = _suspect(state, resources, domain, product) if anomalous else None
     hint = suspect or hint
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
         wanted = share + (rank < extra)
-        hits = workbench.store.search(
+        hits = resources.store.search(
             questions,
             domain=domain,
             kind=kind,
@@ -171,15 +165,14 @@ def recall_facts(
     return list(facts.values())
 
 
-def _suspect(state: InspectionState, workbench: Workbench, domain: str | None, product: str | None) -> str | None:
+def _suspect(state: InspectionState, resources: Resources, domain: str | None, product: str | None) -> str | None:
     """The domain's defect that fits the looks best, or None."""
     from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
-    from sage_ad.vlm.sage.defect_kinds import kind_probabilities
-    from sage_ad.vlm.sage.visual_inputs import sight_of
+    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, sight_of
 
     request = request_of(state)
-    evidence = workbench.view(request.image, request.references).evidence
-    names = ranked_names(known_defects(workbench.store, domain, product), kind_probabilities(sight_of(evidence)) or {})
+    evidence = resources.view(request.image, request.references).evidence
+    names = ranked_names(known_defects(resources.store, domain, product), kind_probabilities(sight_of(evidence)) or {})
     return names[0][0] if names else None
 
 
@@ -195,9 +188,9 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         return {}, "facts are switched off"
     if product is None:
         return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
-    workbench = runtime.context.workbench
+    resources = runtime.context.resources
     written = write_facts(
-        workbench.backend,
+        resources.backend,
         product=product,
         domain=domain,
         defect_hint=None if (seen := wording.telling(state["looks"])) is None else state["looks"][seen],
@@ -206,10 +199,10 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         seed=settings["seed"],
     )
     known = {fact["id"] for fact in state["facts"]}
-    checked = check_facts(written, workbench.store)
+    checked = check_facts(written, resources.store)
     new = [item.fact for item in checked if item.outcome == "new" and item.fact.id not in known]
     if settings["learn"] and new:
-        workbench.store.add(new)
+        resources.store.add(new)
     refused = [f"{item.outcome}: {item.reason}" for item in checked if item.outcome != "new"]
     kept = (
         "kept in the knowledge base as proposed"
@@ -246,7 +239,7 @@ def review(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     ]
     if state["settings"]["learn"]:
         for identifier, decision in decisions.items():
-            runtime.context.workbench.store.set_status(identifier, status[decision])
+            runtime.context.resources.store.set_status(identifier, status[decision])
     approved = sum(decision == "approve" for decision in decisions.values())
     return {"facts": facts}, f"an expert approved {approved} and rejected {len(decisions) - approved} facts"
 
@@ -255,10 +248,10 @@ def review(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
 def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Chooses the facts that reach the answer, within the token budget."""
     settings = state["settings"]
-    mode = mode_of_facts(settings["facts"], runtime.context.workbench.backend)
-    if mode == "soft" and not runtime.context.workbench.backend.capabilities.soft_facts:
+    mode = mode_of_facts(settings["facts"], runtime.context.resources.backend)
+    if mode == "soft" and not runtime.context.resources.backend.capabilities.soft_facts:
         raise InputError(
-            f"The model {runtime.context.workbench.backend.name!r} has no fusion attention for soft facts; "
+            f"The model {runtime.context.resources.backend.name!r} has no fusion attention for soft facts; "
             "use --facts hard or a SAGE model."
         )
     budget, chosen = settings["fact_tokens"], []
@@ -279,13 +272,13 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     request, evidence, product = request_of(state), state["evidence"], state["product"]
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
-    seen = answer_with_pictures(state, runtime.context.workbench, facts, questions)
+    seen = answer_with_pictures(state, runtime.context.resources, facts, questions)
     if seen is not None and seen.answers:
         for said in seen.answers:
             runtime.stream_writer({"event": "answer", "question": said["question"], "text": said["text"]})
         update = {"answers": seen.answers, "defect": seen.defect, "warnings": seen.warnings}
         return {**update, "round": state.get("round", 0) + 1}, f"{len(seen.answers)} answers; {seen.note}"
-    told = answer_as_sage(state, runtime.context.workbench, facts, questions, _passed_on(runtime, questions))
+    told = answer_as_sage(state, runtime.context.resources, facts, questions, _passed_on(runtime, questions))
     if told is not None:
         for item in told.answers:
             runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
@@ -332,7 +325,7 @@ def word_finding(
     settings, evidence, product = state["settings"], state["evidence"], state["product"]
     if state.get("round", 0):
         return None, "grounded sentences, after a failed score"
-    backend = runtime.context.workbench.backend
+    backend = runtime.context.resources.backend
     sentence = wording.finding(evidence, product)
     messages = wording.wording_messages(sentence, facts, mode_of_facts(settings["facts"], backend) == "hard")
     text = ""
@@ -353,7 +346,7 @@ def word_finding(
 @step
 def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """MLE of each answer against evidence and facts; a failing score is the reason for another round."""
-    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.inspection import JudgeRequest
 
     evidence, settings = state["evidence"], state["settings"]
     texts = [fact["text"] for fact in state["facts"]]
@@ -371,7 +364,7 @@ def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
         )
         for item in state["answers"]
     ]
-    scores = runtime.context.workbench.judge.judge(requests)
+    scores = runtime.context.resources.judge.judge(requests)
     answers = [
         {**item, "mle": score.model_dump(mode="json")} for item, score in zip(state["answers"], scores, strict=True)
     ]

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.agents.inspector import expand_references
+from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import make_settings
-from sage_ad.agents.workbench import Workbench
 from sage_ad.evaluation.inspection import (
     InspectionRequest,
     InspectionTrace,
@@ -24,6 +23,7 @@ from sage_ad.evaluation.inspection import (
     Verdict,
 )
 from sage_ad.evaluation.questions import Question, read_question, standard_questions
+from sage_ad.vlm.images import expand_references
 
 TASK = 'Begin your answer with "True." or "False.", then give the reason in one or two sentences.'
 
@@ -32,26 +32,26 @@ class LanguageModelInspector:
     """A language model asked plainly, as an `Inspector`.
 
     Args:
-        workbench: ready parts; by default they are made from the settings.
+        resources: ready parts; by default they are made from the settings.
         **settings: fields of `sage_ad.agents.settings.AgentSettings` (`model`, `facts`: "none" leaves facts out, ...).
     """
 
     name = "language-model"
 
-    def __init__(self, *, workbench: Workbench | None = None, **settings: Any) -> None:
+    def __init__(self, *, resources: Resources | None = None, **settings: Any) -> None:
         self.settings = make_settings(settings)
-        self.workbench = workbench or Workbench(self.settings)
+        self.resources = resources or Resources(self.settings)
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
         """Inspects one part."""
         start = time.perf_counter()
         references = expand_references([Path(path) for path in request.references])
-        evidence = self.workbench.view(request.image, references).evidence
+        evidence = self.resources.view(request.image, references).evidence
         questions = [read_question(text) for text in request.questions] or standard_questions()
         facts = self._facts(request)
         seen = time.perf_counter()
         prompts = [self._messages(question, facts, evidence) for question in questions]
-        texts = self.workbench.backend.generate_batch(
+        texts = self.resources.backend.generate_batch(
             prompts, max_new_tokens=self.settings.max_new_tokens, seed=self.settings.seed
         )
         answers = [_answer(question, text, facts) for question, text in zip(questions, texts, strict=True)]
@@ -77,7 +77,7 @@ class LanguageModelInspector:
                 TraceStep(name="answer", seconds=end - seen, summary=f"{len(answers)} answers, unchecked."),
             ],
             warnings=list(evidence.warnings),
-            model=self.workbench.backend.name,
+            model=self.resources.backend.name,
             seconds=end - start,
         )
 
@@ -89,8 +89,8 @@ class LanguageModelInspector:
     def _facts(self, request: InspectionRequest) -> list[TraceFact]:
         if self.settings.facts == "none":
             return []
-        match = self.workbench.store.match_product(request.product or " ".join(request.questions))
-        hits = self.workbench.store.search(
+        match = self.resources.store.match_product(request.product or " ".join(request.questions))
+        hits = self.resources.store.search(
             " ".join(request.questions) or "normal or defective",
             domain=request.domain or match.domain,
             k=self.settings.fact_count,

@@ -24,7 +24,7 @@ class AgentSettings(BaseModel):
     """How an inspection is done.
 
     Attributes:
-        model: language model that words the answers (see `sage_ad.vlm.backends.base.load_backend`).
+        model: language model that words the answers (see `sage_ad.vlm.backends.registry.load_backend`).
         device: "auto", "cpu" or "cuda".
         facts: "auto" as the model was trained (soft for SAGE models, hard for others), "hard" puts fact sentences into
             the prompt, "soft" their embeddings through fusion attention (SAGE models only), "none" leaves them out.

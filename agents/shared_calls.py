@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sage_ad.agents.resources import Resources, View
+from sage_ad.agents.settings import AgentSettings
 from sage_ad.vlm.backends.base import LanguageBackend, Message
 from sage_ad.vlm.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 T = TypeVar("T")
 
@@ -264,3 +271,94 @@ def _answer_one_by_one(group: Sequence[_Call], backend: LanguageBackend, error: 
 def _fail(group: Sequence[_Call], error: Exception) -> None:
     for call in group:
         call.error = error
+
+
+DECODED_AHEAD = 4
+"""Pictures that are decoded before their turn; more would only take memory."""
+
+
+VIEW_BYTES = 400_000_000
+"""Memory for pictures and evidence maps of parts that are still being answered; older ones are measured again."""
+
+
+class BatchResources(Resources):
+    """A resources whose back end is asked for several parts together, and whose pictures are decoded ahead."""
+
+    def __init__(self, settings: AgentSettings, **parts: Any) -> None:
+        super().__init__(settings, **parts)
+        self.decoder = Decoder()
+        self._shared: SharedBackend | None = None
+        self._kept: OrderedDict[tuple[Any, ...], View] = OrderedDict()
+
+    @property
+    def backend(self) -> SharedBackend:
+        """The language model, asked together."""
+        if self._shared is None:
+            self._shared = SharedBackend(super().backend)
+        return self._shared
+
+    def view(self, image: Path, references: Sequence[Path]) -> View:
+        """Looks at a part; the views of parts that are still being answered are kept while there is room."""
+        key = (str(image), *map(str, references))
+        if key in self._kept:
+            return self._kept[key]
+        picture = self.decoder.take(image)
+        pictures, bank = self.bank(references)
+        self._kept[key] = View(picture, pictures, self.extractor.extract(picture, bank))
+        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def forget_views(self) -> None:
+        """Forgets the parts that were looked at (not the references)."""
+        self._kept.clear()
+        super().forget_views()
+
+
+class Decoder:
+    """Decodes pictures in threads before they are asked for; safe to use from several threads."""
+
+    def __init__(self, ahead: int = DECODED_AHEAD) -> None:
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="sage-decode")
+        self._ahead = ahead
+        self._lock = threading.Lock()
+        self._next: deque[str] = deque()
+        self._futures: dict[str, Future[Image.Image]] = {}
+
+    def will_need(self, paths: Iterable[str]) -> None:
+        """Pictures that will be asked for, in this order."""
+        with self._lock:
+            known = {*self._next, *self._futures}
+            self._next.extend(path for path in dict.fromkeys(paths) if path not in known)
+            self._fill()
+
+    def take(self, path: Path) -> Image.Image:
+        """The picture, decoded already or now; raises `InputError` if it cannot be read."""
+        from sage_ad.vlm.images import load_image
+
+        with self._lock:
+            if str(path) in self._next:
+                self._next.remove(str(path))
+            future = self._futures.pop(str(path), None)
+            self._fill()
+        return future.result() if future else load_image(path)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Pictures that nobody will ask for any more."""
+        with self._lock:
+            for path in paths:
+                self._futures.pop(path, None)
+            self._fill()
+
+    def _fill(self) -> None:
+        from sage_ad.vlm.images import load_image
+
+        while self._next and len(self._futures) < self._ahead:
+            name = self._next.popleft()
+            self._futures[name] = self._pool.submit(load_image, name)
+
+
+def _size(view: View) -> int:
+    """Bytes of a view, about: picture and map by the pixel, features by the patch."""
+    features = view.evidence.features
+    return 7 * view.image.width * view.image.height + 4 * int(getattr(features, "nbytes", 0))

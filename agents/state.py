@@ -1,6 +1,6 @@
 """State of one inspection as it walks through the graph: plain JSON values only, so that any checkpointer can keep it.
 
-Pictures, feature maps and models stay in the `Workbench` (the graph's context); the state names what was found.
+Pictures, feature maps and models stay in the `Resources` (the graph's context); the state names what was found.
 """
 
 from __future__ import annotations

@@ -202,7 +202,8 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
     from sage_ad.alignment.edpo.run import EDPORun, align
     from sage_ad.evaluation.datasets import open_dataset
     from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
-    from sage_ad.evaluation.runs import Progress, write_whole
+    from sage_ad.evaluation.runs import Progress
+    from sage_ad.vlm.files import write_whole
 
     place, model, result = folder(args, arm, seed), args.stage1, {}
     if seed is not None:

@@ -23,7 +23,8 @@ HEADLINE = {
 def measure(data: Path, shots: int, draws: int, categories: list[str] | None, out: Path | None) -> dict[str, Any]:
     """Both methods on one set; the report as `sage-eval detect --json` prints it."""
     from sage_ad.evaluation.datasets import open_dataset
-    from sage_ad.evaluation.reports.detect_run import DetectSettings, detect
+    from sage_ad.evaluation.reports.detect_report import DetectSettings
+    from sage_ad.evaluation.reports.detect_run import detect
     from sage_ad.evaluation.runs import Progress
 
     settings = DetectSettings(shots=shots, seeds=tuple(range(draws)), methods=("sage", "baseline"))

@@ -274,8 +274,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    from sage_ad.vlm.backends.base import pick_device
     from sage_ad.vlm.commandline import quiet_libraries
+    from sage_ad.vlm.devices import pick_device
 
     quiet_libraries()
     device = pick_device(args.device)

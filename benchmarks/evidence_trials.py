@@ -60,7 +60,7 @@ _extractor: Any = None
 def _distances(image: Path, reference: Path) -> dict[str, np.ndarray]:
     from sage_ad.vlm.evidence.defect_head import defect_logits
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor
-    from sage_ad.vlm.evidence.memory_bank import Look
+    from sage_ad.vlm.evidence.memory_bank import View
     from sage_ad.vlm.evidence.patch_matching import mirror_similarity, patch_similarity, window_similarity
     from sage_ad.vlm.evidence.score_terms import WINDOW, on_grid
     from sage_ad.vlm.images import even_exposure, load_image
@@ -71,7 +71,7 @@ def _distances(image: Path, reference: Path) -> dict[str, np.ndarray]:
         _banks[reference] = _extractor.prepare([load_image(reference)])
     bank, encoder = _banks[reference], _extractor.encoder
     seen = encoder.encode([even_exposure(load_image(image))], None, context=True)
-    look = Look(encoder, seen[0], seen.context[0])
+    look = View(encoder, seen[0], seen.context[0])
     shape = look.tokens.shape[:2]
     plain = bank.features[0].flatten(0, 1)
     found = {

@@ -172,7 +172,7 @@ def sage_model(size: str, device: Device) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+    from sage_ad.vlm.sage.wrapping import from_base
 
     config = LlamaConfig(**SHAPES[size], max_position_embeddings=8192, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
@@ -184,7 +184,7 @@ def sage_model(size: str, device: Device) -> Any:
     finally:
         torch.set_default_dtype(before)
     base.generation_config.eos_token_id = None  # random weights would end at random
-    return SageForConditionalGeneration.from_base(
+    return from_base(
         base, patch_channels=CHANNELS, image_side=IMAGE_SIDE, image_token_id=IMAGE_ID, fact_token_id=FACT_ID,
         state_words=[[10], [11]], answer_header=[8, 9], fusion_heads=SHAPES[size]["num_attention_heads"],
     )  # fmt: skip
@@ -371,8 +371,8 @@ def main() -> None:
     sizes = ["tiny"] if chosen.quick else [size for size in chosen.sizes.split(",") if size]
     if unknown := [size for size in sizes if size not in SHAPES]:
         parser.error(f"there is no size {unknown[0]!r}; the sizes are: {', '.join(SHAPES)}")
-    from sage_ad.vlm.backends.base import pick_device
     from sage_ad.vlm.commandline import quiet_libraries
+    from sage_ad.vlm.devices import pick_device
 
     quiet_libraries()
     device = pick_device(chosen.device)

@@ -61,7 +61,7 @@ def warm(image: Path, reference: Path, repeats: int) -> None:
         inspector.inspect(request)
         times = []
         for _ in range(repeats):
-            inspector.workbench.forget_views()
+            inspector.resources.forget_views()
             start = time.perf_counter()
             trace = inspector.inspect(request)
             times.append(time.perf_counter() - start)

@@ -21,7 +21,8 @@ def main() -> None:
     count = parser.parse_args().answers
     import torch
 
-    from sage_ad.evaluation.judge.loading import JudgeRequest, load_judge
+    from sage_ad.evaluation.inspection import JudgeRequest
+    from sage_ad.evaluation.judge.loading import load_judge
     from sage_ad.evaluation.ranked import read_ranked
 
     known = [(line, answer) for line in read_ranked(FIRST) for answer in line.answers]

@@ -42,7 +42,7 @@ def measure(model: str, count: int, device: str) -> list[dict[str, Any]]:
     from sage_ad.knowledge.ingestion.checks import check_facts
     from sage_ad.knowledge.ingestion.writing import write_facts
     from sage_ad.knowledge.store.fact_store import FactStore
-    from sage_ad.vlm.backends.base import load_backend
+    from sage_ad.vlm.backends.registry import load_backend
 
     backend = load_backend(model, device=device)
     rows = []

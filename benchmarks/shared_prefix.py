@@ -32,15 +32,15 @@ def main() -> None:
 
     inspector = SageInspector(model=args.model)
     inspector.load()
-    backend: Any = inspector.workbench.backend
+    backend: Any = inspector.resources.backend
     questions = standard_questions()
     together, apart, alike, whole = [], [], [], []
     for number in range(args.rounds + 1):
         sample = generate(100 + number, product="perforated plate", defect="scratch")
         assert sample.reference is not None
-        extractor = inspector.workbench.extractor
+        extractor = inspector.resources.extractor
         seen = extractor.extract(sample.image, extractor.prepare([sample.reference]))
-        facts = [hit.fact.text for hit in inspector.workbench.store.search("scratch on metal", domain="metal", k=6)]
+        facts = [hit.fact.text for hit in inspector.resources.store.search("scratch on metal", domain="metal", k=6)]
         query = PartQuery(
             sight_of(seen),
             tuple(q.text for q in questions),

@@ -21,7 +21,7 @@ STRENGTH = 0.003
 
 def kind_of(defect: str | None) -> str | None:
     """One of the seven kinds for a defect's name, or None."""
-    from sage_ad.vlm.sage.defect_kinds import KINDS
+    from sage_ad.vlm.sage.visual_inputs import KINDS
 
     name = (defect or "").casefold()
     if name.startswith("missing"):
@@ -32,7 +32,7 @@ def kind_of(defect: str | None) -> str | None:
 def gathered(parts: Any, sights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, kinds and categories of the defective parts among them."""
     from sage_ad.alignment.data.questions import Stage1Settings, seeded
-    from sage_ad.vlm.sage.defect_kinds import kind_features
+    from sage_ad.vlm.sage.visual_inputs import kind_features
 
     settings, rows = Stage1Settings(seed=1), []
     for part in parts:
@@ -74,12 +74,12 @@ def main() -> None:
     import torch
     from safetensors.torch import save_file
 
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.labelled import drawn_parts, pasted_parts, real_parts
     from sage_ad.evaluation.datasets import open_dataset
-    from sage_ad.vlm.sage.defect_kinds import HEAD_FILE, KINDS, kind_features
+    from sage_ad.vlm.sage.visual_inputs import HEAD_FILE, KINDS, kind_features
 
-    sights = SightCache()
+    sights = VisualInputCache()
     parts = [*drawn_parts(args.drawn, seed=1), *pasted_parts(open_dataset(args.train), seed=1, limit=60)]
     inputs, kinds, categories = gathered(parts, sights)
     print(f"{len(kinds)} defects: {dict(Counter(kinds.tolist()))}")

@@ -1,6 +1,6 @@
-"""Fits `evaluation/judge/third_reader.yaml`: what each witness weighs when an answer is compared with the gold answer.
+"""Fits `evaluation/judge/score_model.yaml`: what each witness weighs when an answer is compared with the gold answer.
 
-    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/judge/third_reader.yaml
+    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/judge/score_model.yaml
     python -m benchmarks.train_judge_weights --keep FOLDER --each     every pool judged by weights fitted without it
 
 Three linear models by penalised maximum likelihood (logistic and softmax, L-BFGS): is the verdict right; and on defective
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from sage_ad.evaluation.judge.features import Findings
-    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.inspection import JudgeRequest
+    from sage_ad.evaluation.judge.features import Features
     from sage_ad.evaluation.judge.score_model import ThirdReader
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
@@ -56,7 +56,7 @@ class Row:
     line: int
     rank: int
     last: bool
-    found: Findings
+    found: Features
     verdict: dict[str, float]
     content: dict[str, float]
     before: float
@@ -184,7 +184,7 @@ def linear(witnesses: Sequence[dict[str, float]], classes: Sequence[int], penalt
 
 
 def fit(pools: Sequence[Pool]) -> dict[str, Any]:
-    """All weights, as `third_reader.yaml` holds them."""
+    """All weights, as `score_model.yaml` holds them."""
     unseen = [row for pool in pools if pool.name in UNSEEN for row in pool.rows]
     verdict = linear([row.verdict for row in unseen], [int(not row.last) for row in unseen], VERDICT_PENALTY, 2)
     content = {}

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "app": ["build_app", "launch_app"],
-        "services.fair_queue": ["FairDesk"],
+        "services.fair_queue": ["FairQueue"],
         "services.engine": ["Engine"],
         "view.report": ["report_html"],
         "services.run_store": ["Run", "RunStore"],

@@ -19,7 +19,7 @@ from sage_ad.demo.services.ranking import RankingStore, ranked_line
 from sage_ad.demo.tabs.compare import both, figures_of, two_sides
 from sage_ad.demo.tabs.inspect import checked_request, keep_run
 from sage_ad.demo.tabs.knowledge import uploaded
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 from sage_ad.demo.view.report import report_html
 from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.vlm.errors import InputError, SageError
@@ -96,7 +96,7 @@ class Endpoints:
         def work() -> dict[str, Any]:
             owner = self._owner(key, request)
             asked = checked_request(self.engine, image, references or [], product, domain, questions, facts)
-            story = Story(uid="api")
+            story = Progress(uid="api")
             for event in self.engine.submit(owner, asked, model or None):
                 story.feed(event)
             if story.trace is None:

@@ -85,7 +85,7 @@ def detect(
     if draws < 1:
         raise InputError(f"The number of draws must be at least 1, not {draws}.")
     dataset = _open(data, format, categories)
-    from sage_ad.evaluation.reports.detect_run import DetectSettings
+    from sage_ad.evaluation.reports.detect_report import DetectSettings
     from sage_ad.evaluation.reports.detect_run import detect as measure
     from sage_ad.evaluation.runs import Progress
 

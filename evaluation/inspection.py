@@ -6,14 +6,19 @@ through the entry-point group `sage.inspectors` and measured by `sage-eval --ins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 Verdict = Literal["normal", "anomalous"]
 Family = Literal["standard comparison", "defect identification", "defect diagnosis"]
@@ -180,3 +185,68 @@ def load_inspector(name: str = "sage", **settings: Any) -> Inspector:
             f"register it as an entry point of the group {INSPECTOR_GROUP!r} or name a known one."
         )
     return found[name].load()(**settings)
+
+
+LOCAL_JUDGE = "local"
+
+
+class Gold(Shape):
+    """What is known to be right about one question (any field may be null, when it is not known).
+
+    Attributes:
+        verdict: the right answer to the question as asked: true or false.
+        anomalous: whether the part is defective, whatever the question asks.
+        defect: name of the defect ("scratch"); null for a normal part.
+        place: where it is, in words ("upper left").
+        reference_answer: a right answer in full sentences.
+    """
+
+    verdict: bool | None = None
+    anomalous: bool | None = None
+    defect: str | None = None
+    place: str | None = None
+    reference_answer: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """One answer to be judged, with what it is held against.
+
+    With `gold` the answer is held against it (and a mask, if there is one, decides about the place). Without, the
+    truth is what was measured: the mask if given, else `evidence_verdict` and `regions`; and the facts.
+
+    Attributes:
+        question: the question as asked.
+        answer: the answer, free text.
+        family: the question's family; None lets the judge tell it from the question.
+        gold: what is right, if known.
+        facts: texts of the facts that the answer could cite.
+        object: name of the product, if known.
+        mask: bool array (H, W), true where the defect is; an empty mask means a normal part.
+        regions: regions of the evidence map, best first: anything with `box` (x0, y0, x1, y1 in pixels) and `place`,
+            or plain boxes; an empty sequence says that nothing stood out.
+        evidence_verdict: "normal" or "anomalous", as measured.
+        image_size: width and height in pixels; needed to place boxes that carry no `place`.
+        image: file of the test image, for judges that can look at it (the local one cannot).
+    """
+
+    question: str
+    answer: str
+    family: Family | None = None
+    gold: Gold | None = None
+    facts: Sequence[str] = field(default_factory=tuple)
+    object: str | None = None
+    mask: np.ndarray | None = None
+    regions: Sequence[Any] | None = None
+    evidence_verdict: Verdict | None = None
+    image_size: tuple[int, int] | None = None
+    image: str | None = None
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Scores answers; the scores come in the order of the requests, one each."""
+
+    name: str
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]: ...

@@ -19,8 +19,7 @@ from sage_ad.evaluation.inspection import FAMILIES, Family, Verdict
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.evaluation.datasets import Sample
-    from sage_ad.evaluation.judge.loading import Gold
+    from sage_ad.evaluation.inspection import Gold
 
 Polarity = Verdict
 """The state of the part that a "True" asserts: "normal" (True is good news) or "anomalous" (True is bad news)."""
@@ -67,7 +66,7 @@ class GoldQuestion(Question):
 
     def gold(self) -> Gold:
         """The same as the `Gold` of `sage_ad.evaluation.judge.loading`."""
-        from sage_ad.evaluation.judge.loading import Gold
+        from sage_ad.evaluation.inspection import Gold
 
         return Gold(
             verdict=self.verdict,
@@ -303,20 +302,6 @@ def build_questions(
             )
         )
     return built
-
-
-def questions_for(sample: Sample, *, seed: int = 0, product: str | None = None) -> list[GoldQuestion]:
-    """Five questions about a sample of a labelled set; the place is read from its mask or boxes."""
-    from sage_ad.evaluation.datasets import place_of_sample
-
-    return build_questions(
-        product=product or product_words(sample.category),
-        anomalous=sample.anomalous,
-        defect=defect_words(sample.defect),
-        place=place_of_sample(sample) if sample.anomalous else None,
-        group=sample.id,
-        seed=seed,
-    )
 
 
 def _plan(generator: random.Random) -> Iterator[tuple[Family, Polarity]]:

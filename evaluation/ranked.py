@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sage_ad.evaluation.inspection import Family, Shape
-from sage_ad.evaluation.judge.loading import Gold
+from sage_ad.evaluation.inspection import Family, Gold, Shape
 from sage_ad.vlm.errors import InputError
 
 RankSource = Literal["expert", "writer", "llm"]

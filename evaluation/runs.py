@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
 
 T = TypeVar("T")
 RESULTS = "results.json"
@@ -92,13 +93,6 @@ def output_folder(folder: Path) -> Path:
         reason = "it is a file" if folder.is_file() else (error.strerror or str(error))
         raise InputError(f"The folder {folder} cannot be written ({reason}); name another with --out.") from None
     return folder
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old or the new content, never half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:

@@ -15,7 +15,7 @@ from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Tr
 from sage_ad.evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
 
 if TYPE_CHECKING:
-    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, ReferenceBank
+    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
 
 NAME = "evidence-template"
 
@@ -46,7 +46,7 @@ class EvidenceTemplateInspector:
         self._device = device
         self._encoder = encoder
         self._extractor = extractor
-        self._bank: tuple[tuple[Path, ...], ReferenceBank] | None = None
+        self._bank: tuple[tuple[Path, ...], MemoryBank] | None = None
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
         """Inspects one part."""

@@ -100,7 +100,7 @@ def add(
 
         backend = None
         if model is not None:
-            from sage_ad.vlm.backends.base import load_backend
+            from sage_ad.vlm.backends.registry import load_backend
 
             backend = load_backend(model, device=device)
         report = ingest(paths, domain, store, backend, _progress, approve=approve)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_one_name_is_importable(tmp_path: Path) -> None:
         "import importlib.util as util, sage_ad.agents\n"
         f"print([room for room in {sorted(ROOMS)} if util.find_spec(room)])"
     )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    ran = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert ran.stdout.strip() == "[]", ran.stdout + ran.stderr
 
 
@@ -158,3 +159,54 @@ def test_rooms_import_each_other_by_one_name(repository: Path) -> None:
         if imported.split(".")[0] in ROOMS
     ]
     assert not wrong
+
+
+def arrows(repository: Path) -> dict[tuple[str, str], int]:
+    """Imports between our modules, those inside functions and for types only too: (importer, imported) to the line."""
+    modules = {}
+    for room in ROOMS:
+        for path in (repository / room).rglob("*.py"):
+            parts = path.relative_to(repository).with_suffix("").parts
+            modules["sage_ad." + ".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found = {}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                targets = [one if one in modules else node.module or "" for one in inner]
+            else:
+                continue
+            found |= {(name, target): node.lineno for target in targets if target in modules and target != name}
+    return found
+
+
+def circles(edges: set[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """One circle of arrows if there is any, by Kahn's algorithm: what cannot be put in order."""
+    try:
+        graph: dict[str, set[str]] = {}
+        for tail, head in edges:
+            graph.setdefault(tail, set()).add(head)
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return [tuple(error.args[1])]
+    return []
+
+
+def wing(module: str) -> str:
+    """The part of a room that a module belongs to: a sub-package, or the module itself where it stands in none."""
+    return ".".join(module.split(".")[1:3])
+
+
+def test_no_import_circle(repository: Path) -> None:
+    """Neither modules nor wings of a room import each other in a circle."""
+    found = set(arrows(repository))
+    assert not circles(found)
+    between = {(wing(tail), wing(head)) for tail, head in found if wing(tail) != wing(head)}
+    assert not circles({(a, b) for a, b in between if a.split(".")[0] == b.split(".")[0]})
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("a", "d")})
+    assert not circles({("a", "b"), ("a", "c"), ("b", "c")})

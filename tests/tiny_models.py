@@ -193,12 +193,12 @@ def tiny_qwen2_5_vl_processor() -> Any:
 
 def tiny_wrapped_folder(folder: Any) -> Any:
     """SAGE around `tiny_qwen2_5_vl`, with its processor, saved to a folder; gives the folder."""
-    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
     from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.wrapping import from_base
 
     processor = SageProcessor.from_base(tiny_qwen2_5_vl_processor())
     base = tiny_qwen2_5_vl()
-    model = SageForConditionalGeneration.from_base(base, processor=processor, distinct=3, fusion_heads=4)
+    model = from_base(base, processor=processor, distinct=3, fusion_heads=4)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

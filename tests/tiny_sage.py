@@ -6,8 +6,8 @@ import torch
 from tiny_models import tiny_language_model, tiny_tokenizer
 from torch.nn import functional as F
 
-from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
 from sage_ad.vlm.sage.processing_sage import SageProcessor
+from sage_ad.vlm.sage.wrapping import from_base
 
 CHANNELS, GRID = 12, 6
 FACTS = [["a scratch is a crack in the area", "there is a hole"], ["no hole in the centre", "a scratch"]]
@@ -24,9 +24,7 @@ def make(**settings):
     processor = SageProcessor.from_base(tiny_tokenizer(), image_side=3, **settings.pop("processor", {}))
     torch.manual_seed(0)
     settings = {"distinct": 4, "fusion_heads": 4, **settings}
-    model = SageForConditionalGeneration.from_base(
-        tiny_language_model(), processor=processor, patch_channels=CHANNELS, **settings
-    )
+    model = from_base(tiny_language_model(), processor=processor, patch_channels=CHANNELS, **settings)
     for linear in model.fusion.modules():
         if isinstance(linear, torch.nn.Linear):
             torch.nn.init.normal_(linear.weight, std=0.3)

@@ -6,7 +6,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "backends.base": ["Capabilities", "Choice", "Completion", "LanguageBackend", "Usage", "load_backend"],
+        "backends.base": ["Capabilities", "Choice", "Completion", "LanguageBackend", "Usage"],
+        "backends.registry": ["load_backend"],
         "evidence.patch_matching": ["distinct_patches", "patch_similarity"],
         "sage.configuration_sage": ["SageConfig"],
         "evidence.encoders": ["PatchEncoder", "PatchFeatures", "load_encoder"],
@@ -19,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sage.processing_sage": ["SageProcessor"],
         "backends.scripted": ["ScriptedBackend"],
         "backends.served": ["ServedBackend"],
-        "evidence.memory_bank": ["ReferenceBank"],
+        "evidence.memory_bank": ["MemoryBank"],
         "evidence.regions": ["EvidenceRegion"],
     },
 )

@@ -11,3 +11,9 @@ class InputError(SageError):
 
 class BackendError(SageError):
     """A model, a server or a store failed while it was used; the message says what, and what can be done about it."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error's text, for use inside a sentence."""
+    text = str(error).strip()
+    return (text.splitlines()[0] if text else type(error).__name__)[:limit].rstrip(".")

@@ -8,12 +8,18 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sage_ad.vlm.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
 
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before they are decoded (an RGB copy of this many pixels takes 240 MB)."""
@@ -170,3 +176,27 @@ def _deep_to_rgb(name: Path, values: np.ndarray) -> Image.Image:
     full = next((limit for limit in ranges if top <= limit), top)
     grey = np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
+
+
+def expand_references(paths: Iterable[Path]) -> list[Path]:
+    """Files of the references: a folder stands for the pictures in it.
+
+    Raises:
+        InputError: a path does not exist, or a folder holds no picture.
+    """
+    from sage_ad.vlm.images import list_images
+
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = list_images(path)
+            if not inside:
+                raise InputError(
+                    f"The reference folder {path} holds no picture; name a folder of good parts, or a picture."
+                )
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"The reference {path} does not exist; check the path.")
+    return files

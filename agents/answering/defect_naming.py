@@ -1,6 +1,6 @@
 """Which defect of the domain fits what was measured: the pack says what such parts suffer from, the evidence what it looks like.
 
-A name is never taken from the picture alone: the head of `vlm.sage.defect_kinds` knows seven looks, the pack knows the words of
+A name is never taken from the picture alone: the head of `vlm.sage.visual_inputs` knows seven looks, the pack knows the words of
 the trade ("blowhole", "broken pick"). `looks.yaml` says which defect can look like what.
 """
 
@@ -36,7 +36,7 @@ def ranked_names(known: Mapping[str, int], kinds: Mapping[str, float]) -> list[t
 
     Args:
         known: names with the number of facts about them; what a pack tells more of is met more often.
-        kinds: probability of each look (`sage_ad.vlm.sage.defect_kinds.kind_probabilities`).
+        kinds: probability of each look (`sage_ad.vlm.sage.visual_inputs.kind_probabilities`).
     """
     scored = [(name, math.log1p(count) * _fit(name, kinds)) for name, count in known.items()]
     return sorted((item for item in scored if item[1] > 0), key=lambda item: (-item[1], item[0]))

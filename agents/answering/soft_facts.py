@@ -20,7 +20,7 @@ from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer
 from sage_ad.evaluation.questions import with_article
 
 if TYPE_CHECKING:
-    from sage_ad.agents.workbench import View, Workbench
+    from sage_ad.agents.resources import Resources, View
     from sage_ad.evaluation.questions import Question
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.sage.generation import PartQuery, PartReply
@@ -70,9 +70,8 @@ def sage_query(
     store: FactStore,
 ) -> tuple[PartQuery, list[tuple[str, float]]]:
     """What the model is asked about a part (batches collect many of them), and the domain's defects that fit its looks."""
-    from sage_ad.vlm.sage.defect_kinds import kind_probabilities
     from sage_ad.vlm.sage.generation import PartQuery
-    from sage_ad.vlm.sage.visual_inputs import sight_of
+    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, sight_of
 
     sight = sight_of(view.evidence)
     names = ranked_names(known_defects(store, state["domain"], state["product"]), kind_probabilities(sight) or {})
@@ -89,7 +88,7 @@ def sage_query(
 
 def answer_as_sage(
     state: InspectionState,
-    workbench: Workbench,
+    resources: Resources,
     facts: Sequence[dict[str, Any]],
     questions: Sequence[Question],
     on_text: Callable[[int, str], None] | None = None,
@@ -98,7 +97,7 @@ def answer_as_sage(
 
     Args:
         state: the inspection so far.
-        workbench: its back end is asked; its view of the part gives the features.
+        resources: its back end is asked; its view of the part gives the features.
         facts: the facts that reach the model.
         questions: what is asked, in order.
         on_text: is given the number of a question and each new piece of its answer.
@@ -108,13 +107,13 @@ def answer_as_sage(
     """
     from sage_ad.vlm.backends.sage_backend import SageBackend
 
-    backend = workbench.backend
+    backend = resources.backend
     if not isinstance(backend, SageBackend) or state.get("round", 0):
         return None
     request = InspectionRequest.model_validate(state["request"])
-    view = workbench.view(request.image, request.references)
+    view = resources.view(request.image, request.references)
     settings = state["settings"]
-    query, names = sage_query(state, view, facts, questions, workbench.store)
+    query, names = sage_query(state, view, facts, questions, resources.store)
     (reply,) = backend.answer_parts(
         [query],
         mode=mode_of_facts(settings["facts"], backend),
@@ -299,7 +298,7 @@ def _answer(
     defect: str | None,
 ) -> dict[str, Any]:
     """One answer: the verdict as asked, what was measured, the model's reason (or the grounded one), a cited fact."""
-    from sage_ad.agents.nodes import KINDS_OF_FAMILY
+    from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
 
     anomalous = evidence["verdict"] == "anomalous"
     # A good part gets no fact about a defect: "if it is a scratch, ..." would plant one.

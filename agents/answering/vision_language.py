@@ -18,14 +18,14 @@ from sage_ad.agents.answering.vlm_reply import REPLY_FORM, VlmReply, one_sentenc
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer, Verdict
 from sage_ad.evaluation.questions import with_article
-from sage_ad.vlm.backends.base import UndecidedError, one_line
-from sage_ad.vlm.errors import BackendError
+from sage_ad.vlm.backends.base import UndecidedError
+from sage_ad.vlm.errors import BackendError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sage_ad.agents.resources import Resources, View
     from sage_ad.agents.state import EvidenceSummary, InspectionState
-    from sage_ad.agents.workbench import View, Workbench
     from sage_ad.evaluation.questions import Question
     from sage_ad.vlm.backends.base import LanguageBackend
 
@@ -68,13 +68,13 @@ class PictureAnswers:
 
 
 def answer_with_pictures(
-    state: InspectionState, workbench: Workbench, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
+    state: InspectionState, resources: Resources, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
 ) -> PictureAnswers | None:
     """Asks a model that reads images for its verdict and for an answer to each question.
 
     Args:
         state: the inspection so far (request, evidence, looks, product, settings).
-        workbench: its back end is asked; its view of the part gives the pictures.
+        resources: its back end is asked; its view of the part gives the pictures.
         facts: the facts that reach the prompt, as the state keeps them.
         questions: what is asked, in order.
 
@@ -87,12 +87,12 @@ def answer_with_pictures(
         InputError: the pictures and words do not fit into the model's context.
         BackendError: the model or its server failed.
     """
-    backend = workbench.backend
+    backend = resources.backend
     able = backend.capabilities
     if not able.images or state.get("round", 0):
         return None
     request = InspectionRequest.model_validate(state["request"])
-    view = workbench.view(request.image, request.references)
+    view = resources.view(request.image, request.references)
     ask = _ask_sage if able.soft_facts else _ask_any
     said = ask(view, state, facts, questions, backend)
     if said is None or isinstance(said, PictureAnswers):
@@ -198,7 +198,7 @@ def _answer(
     defect: str | None,
 ) -> dict[str, Any]:
     """One answer: the verdict for the question as asked, the model's sentences or the grounded ones, a cited fact."""
-    from sage_ad.agents.nodes import KINDS_OF_FAMILY
+    from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
     from sage_ad.evaluation.questions import verdict_of
 
     evidence = state["evidence"]

@@ -15,6 +15,14 @@ from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.inspection import Family
 from sage_ad.evaluation.questions import with_article
 
+# Which kinds of fact each family of question rests on.
+KINDS_OF_FAMILY = {
+    "standard comparison": ("normal-variation", "appearance"),
+    "defect identification": ("appearance", "cause"),
+    "defect diagnosis": ("consequence", "inspection"),
+}
+
+
 NAMED_REGIONS = 3
 """So many regions are named in words; the boxes of the others stand in the trace."""
 

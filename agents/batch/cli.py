@@ -109,9 +109,8 @@ def batch(
 
 def check(parts: list[Part], settings: BatchSettings, references: list[Path], domain: str | None) -> None:
     """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
-    from sage_ad.agents.inspector import expand_references
     from sage_ad.vlm.errors import InputError
-    from sage_ad.vlm.images import load_image
+    from sage_ad.vlm.images import expand_references, load_image
 
     for path in expand_references(references):
         load_image(path)

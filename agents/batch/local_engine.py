@@ -20,8 +20,7 @@ from typing import Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker, row_of
-from sage_ad.vlm.backends.base import one_line
-from sage_ad.vlm.errors import BackendError, InputError, SageError
+from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 
 LIVES = 2
 """How often a part may take its worker down before it is given up."""

@@ -83,7 +83,7 @@ def read_parts(
     Raises:
         InputError: no such source, a reference given here cannot be found, or a manifest line cannot be understood.
     """
-    from sage_ad.agents.inspector import expand_references
+    from sage_ad.vlm.images import expand_references
 
     given = tuple(os.path.abspath(path) for path in expand_references(references))
     if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
@@ -125,7 +125,7 @@ class _Keys:
 
     def expanded(self, paths: tuple[str, ...]) -> tuple[str, ...]:
         """A line's references with folders as their pictures; what cannot be found stays, and fails with its part."""
-        from sage_ad.agents.inspector import expand_references
+        from sage_ad.vlm.images import expand_references
 
         if paths not in self._folders:
             try:

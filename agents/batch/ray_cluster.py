@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.vlm.backends.base import one_line
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError, one_line
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Shared memory of a Ray that is started here: chunks are lists of paths, rows a few kilobytes, pictures some more."""

@@ -17,8 +17,7 @@ from sage_ad.agents.batch.local_engine import LIVES
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.ray_cluster import ray_running
 from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker, row_of
-from sage_ad.vlm.backends.base import one_line
-from sage_ad.vlm.errors import BackendError, InputError, SageError
+from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 
 if TYPE_CHECKING:
     import pyarrow

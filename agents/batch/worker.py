@@ -6,36 +6,24 @@ import io
 import math
 import os
 import socket
-import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.store import Row
+from sage_ad.agents.resources import AgentContext
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.agents.shared_calls import SharedBackend
-from sage_ad.agents.workbench import AgentContext, View, Workbench
+from sage_ad.agents.shared_calls import BatchResources
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.errors import SageError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from sage_ad.agents.inspector import SageInspector
 
 EVIDENCE_ONLY = "none (evidence only)"
 """Name of the model in rows that no language model had a part in."""
-
-DECODED_AHEAD = 4
-"""Pictures that are decoded before their turn; more would only take memory."""
-
-VIEW_BYTES = 400_000_000
-"""Memory for pictures and evidence maps of parts that are still being answered; older ones are measured again."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class PartWorker:
 
     Args:
         settings: how the parts are inspected.
-        parts: ready parts of the workbench (see `Workbench`), used in place of those that the settings name.
+        parts: ready parts of the resources (see `Resources`), used in place of those that the settings name.
 
     Raises:
         InputError, BackendError: (from `load`) a model cannot be used.
@@ -88,7 +76,7 @@ class PartWorker:
 
     def __init__(self, settings: BatchSettings, **parts: Any) -> None:
         self.settings = settings
-        self.workbench = BatchWorkbench(settings.agent, **parts)
+        self.resources = BatchResources(settings.agent, **parts)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._inspector: SageInspector | None = None
 
@@ -97,20 +85,20 @@ class PartWorker:
         if self.settings.language:
             self.inspector.load()
         else:
-            _ = self.workbench.extractor
+            _ = self.resources.extractor
 
     @property
     def inspector(self) -> SageInspector:
-        """The agent, over this worker's workbench."""
+        """The agent, over this worker's resources."""
         if self._inspector is None:
             from sage_ad.agents.inspector import SageInspector
 
-            self._inspector = SageInspector(workbench=self.workbench, **self.settings.agent.model_dump())
+            self._inspector = SageInspector(resources=self.resources, **self.settings.agent.model_dump())
         return self._inspector
 
     def look_ahead(self, parts: Iterable[Part]) -> None:
         """Starts to decode the pictures of parts that will be inspected next."""
-        self.workbench.decoder.will_need(part.image for part in parts)
+        self.resources.decoder.will_need(part.image for part in parts)
 
     def inspect(self, parts: Sequence[Part]) -> Finished:
         """Inspects parts; a part that fails is a row with its error.
@@ -123,12 +111,12 @@ class PartWorker:
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
         if self.settings.language:
-            outcomes = self.workbench.backend.run(jobs)
+            outcomes = self.resources.backend.run(jobs)
         else:
             outcomes = [_outcome(job) for job in jobs]
-        self.workbench.forget_views()
-        self.workbench.decoder.forget(part.image for part in parts)
-        down = self.workbench.backend.down if self.settings.language else None
+        self.resources.forget_views()
+        self.resources.decoder.forget(part.image for part in parts)
+        down = self.resources.backend.down if self.settings.language else None
         rows = []
         for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, Exception):
@@ -163,12 +151,12 @@ class PartWorker:
         from langgraph.runtime import Runtime
 
         from sage_ad.agents import nodes
-        from sage_ad.agents.inspector import expand_references
+        from sage_ad.vlm.images import expand_references
 
         start = time.perf_counter()
         request = request.model_copy(update={"references": expand_references(request.references)})
         state: Any = {"request": request.model_dump(mode="json"), "settings": self.settings.agent.model_dump()}
-        found = nodes.perceive(state, Runtime(context=AgentContext(self.workbench)))
+        found = nodes.perceive(state, Runtime(context=AgentContext(self.resources)))
         seen = dict(found["evidence"])
         shown = {name: seen[name] for name in seen.keys() & InspectionTrace.model_fields.keys()}
         return InspectionTrace(
@@ -185,10 +173,10 @@ class PartWorker:
         )
 
     def _picture(self, request: InspectionRequest) -> bytes:
-        from sage_ad.agents.inspector import expand_references
         from sage_ad.vlm.evidence.visualize import evidence_picture
+        from sage_ad.vlm.images import expand_references
 
-        view = self.workbench.view(request.image, expand_references(request.references))
+        view = self.resources.view(request.image, expand_references(request.references))
         stream = io.BytesIO()
         evidence_picture(view.image, view.references, view.evidence).save(stream, format="PNG")
         return stream.getvalue()
@@ -223,89 +211,6 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         "answers": answers,
         "trace": trace.to_json(indent=None),
     }
-
-
-class BatchWorkbench(Workbench):
-    """A workbench whose back end is asked for several parts together, and whose pictures are decoded ahead."""
-
-    def __init__(self, settings: AgentSettings, **parts: Any) -> None:
-        super().__init__(settings, **parts)
-        self.decoder = Decoder()
-        self._shared: SharedBackend | None = None
-        self._kept: OrderedDict[tuple[Any, ...], View] = OrderedDict()
-
-    @property
-    def backend(self) -> SharedBackend:
-        """The language model, asked together."""
-        if self._shared is None:
-            self._shared = SharedBackend(super().backend)
-        return self._shared
-
-    def view(self, image: Path, references: Sequence[Path]) -> View:
-        """Looks at a part; the views of parts that are still being answered are kept while there is room."""
-        key = (str(image), *map(str, references))
-        if key in self._kept:
-            return self._kept[key]
-        picture = self.decoder.take(image)
-        pictures, bank = self.bank(references)
-        self._kept[key] = View(picture, pictures, self.extractor.extract(picture, bank))
-        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
-            self._kept.popitem(last=False)
-        return self._kept[key]
-
-    def forget_views(self) -> None:
-        """Forgets the parts that were looked at (not the references)."""
-        self._kept.clear()
-        super().forget_views()
-
-
-class Decoder:
-    """Decodes pictures in threads before they are asked for; safe to use from several threads."""
-
-    def __init__(self, ahead: int = DECODED_AHEAD) -> None:
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="sage-decode")
-        self._ahead = ahead
-        self._lock = threading.Lock()
-        self._next: deque[str] = deque()
-        self._futures: dict[str, Future[Image.Image]] = {}
-
-    def will_need(self, paths: Iterable[str]) -> None:
-        """Pictures that will be asked for, in this order."""
-        with self._lock:
-            known = {*self._next, *self._futures}
-            self._next.extend(path for path in dict.fromkeys(paths) if path not in known)
-            self._fill()
-
-    def take(self, path: Path) -> Image.Image:
-        """The picture, decoded already or now; raises `InputError` if it cannot be read."""
-        from sage_ad.vlm.images import load_image
-
-        with self._lock:
-            if str(path) in self._next:
-                self._next.remove(str(path))
-            future = self._futures.pop(str(path), None)
-            self._fill()
-        return future.result() if future else load_image(path)
-
-    def forget(self, paths: Iterable[str]) -> None:
-        """Pictures that nobody will ask for any more."""
-        with self._lock:
-            for path in paths:
-                self._futures.pop(path, None)
-            self._fill()
-
-    def _fill(self) -> None:
-        from sage_ad.vlm.images import load_image
-
-        while self._next and len(self._futures) < self._ahead:
-            name = self._next.popleft()
-            self._futures[name] = self._pool.submit(load_image, name)
-
-
-def _size(view: View) -> int:
-    """Bytes of a view, about: picture and map by the pixel, features by the patch."""
-    features = view.evidence.features
-    return 7 * view.image.width * view.image.height + 4 * int(getattr(features, "nbytes", 0))
 
 
 def _outcome(job: Callable[[], InspectionTrace]) -> InspectionTrace | Exception:

@@ -160,7 +160,7 @@ def make_writer(name: str, model: str, settings: PreferenceSettings, device: str
         return SampledWriter(load_sampler(model, device), settings)
     if name.startswith(("http://", "https://")):
         from sage_ad.alignment.data.preference_writers import LanguageModelWriter
-        from sage_ad.vlm.backends.base import load_backend
+        from sage_ad.vlm.backends.registry import load_backend
 
         return LanguageModelWriter(load_backend(name), settings)
     raise InputError(f"There is no writer {name!r}; use rule, local, or the URL of an OpenAI-compatible server.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from sage_ad.alignment.data.labelled import LabelledPart, Picture, seeded
-from sage_ad.evaluation.judge.loading import Gold
+from sage_ad.evaluation.inspection import Gold
 from sage_ad.evaluation.ranked import RankedAnswers
 from sage_ad.vlm.errors import InputError
 

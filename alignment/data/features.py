@@ -17,8 +17,8 @@ from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
     from sage_ad.alignment.data.labelled import Picture
-    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, ReferenceBank
-    from sage_ad.vlm.sage.visual_inputs import Sight
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, MemoryBank
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 _DECIDING = (
     "evidence/patch_matching", "evidence/defect_head", "evidence/encoders", "evidence/extractor", "evidence/score_terms",
@@ -26,7 +26,7 @@ _DECIDING = (
 )  # fmt: skip
 
 
-class SightCache:
+class VisualInputCache:
     """What a SAGE model sees of parts, from disk or measured now.
 
     Args:
@@ -40,7 +40,7 @@ class SightCache:
         self.folder = folder or cache_home() / "sights"
         self.measured = 0
         self._extractor = extractor
-        self._bank: tuple[str, ReferenceBank] | None = None
+        self._bank: tuple[str, MemoryBank] | None = None
 
     def file(self, picture: Picture, reference: Picture | None) -> Path:
         """Where the sight of a part compared with this reference (or with none) is kept."""
@@ -48,7 +48,7 @@ class SightCache:
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
 
-    def sight(self, picture: Picture, reference: Picture | None) -> Sight:
+    def sight(self, picture: Picture, reference: Picture | None) -> VisualInputs:
         """The part as a SAGE model sees it.
 
         Raises:

@@ -18,7 +18,7 @@ from sage_ad.alignment.data.pairs import select_pairs
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers
 
 if TYPE_CHECKING:
-    from sage_ad.evaluation.judge.loading import Judge
+    from sage_ad.evaluation.inspection import Judge
     from sage_ad.evaluation.runs import Progress
 
 CHUNK = 16

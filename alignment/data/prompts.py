@@ -16,7 +16,7 @@ import torch
 from sage_ad.vlm.errors import InputError
 
 Row = Mapping[str, Any]
-Look = Callable[[Row], Mapping[str, Any]]
+View = Callable[[Row], Mapping[str, Any]]
 """What a SAGE model sees of a row: arguments of `SageProcessor` for this one row (patch features, evidence, ...)."""
 
 
@@ -177,7 +177,7 @@ class SagePrompts:
     `look` adds what is too large for a column (patch features).
     """
 
-    def __init__(self, processor: Any, look: Look | None = None) -> None:
+    def __init__(self, processor: Any, look: View | None = None) -> None:
         self.processor = processor
         self.pad_id = _padding_id(processor.tokenizer)
         self.look = look

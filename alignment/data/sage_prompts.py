@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.alignment.data.prompts import Look, Row, SagePrompts
+from sage_ad.alignment.data.prompts import Row, SagePrompts, View
 
 if TYPE_CHECKING:
-    from sage_ad.alignment.data.features import SightCache
-    from sage_ad.vlm.sage.visual_inputs import Sight
+    from sage_ad.alignment.data.features import VisualInputCache
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 UNCALIBRATED: Mapping[str, Sequence[float]] = {"references": (1.0, 0.0), "builtin": (1.0, 0.0)}
 """The margin itself as log-odds, for models that stage 1 has not calibrated."""
 
 
-class SightPrompts(SagePrompts):
+class VisualInputPrompts(SagePrompts):
     """Prompts of a SAGE model with a frozen encoder: patch features, evidence, measurement, facts, question.
 
     A row has `prompt` (the question), `facts`, `picture_file`, and where known `reference_file` and `product`.
@@ -26,7 +26,7 @@ class SightPrompts(SagePrompts):
         sights: what the frozen encoder saw.
     """
 
-    def __init__(self, model: Any, processor: Any, sights: SightCache) -> None:
+    def __init__(self, model: Any, processor: Any, sights: VisualInputCache) -> None:
         super().__init__(processor)
         self.sights = sights
         self.calibration = model.config.calibration or UNCALIBRATED
@@ -54,7 +54,7 @@ class SightPrompts(SagePrompts):
         return inputs
 
 
-def sight_of_row(row: Row, sights: SightCache) -> Sight:
+def sight_of_row(row: Row, sights: VisualInputCache) -> VisualInputs:
     """What the frozen encoder saw of a row's picture, beside its reference."""
     from sage_ad.alignment.data.labelled import Picture
 
@@ -62,7 +62,7 @@ def sight_of_row(row: Row, sights: SightCache) -> Sight:
     return sights.sight(Picture("file", row["picture_file"]), reference)
 
 
-def picture_look(model: Any, sights: SightCache) -> Look:
+def picture_look(model: Any, sights: VisualInputCache) -> View:
     """What a SAGE model with eyes of its own is given of a row: pictures, and the measured evidence where calibrated."""
 
     def look(row: Row) -> Mapping[str, Any]:

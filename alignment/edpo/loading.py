@@ -15,7 +15,7 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.preference_writers import Sampler
     from sage_ad.alignment.data.prompts import PromptEncoder
     from sage_ad.evaluation.ranked import RankedAnswers
@@ -134,7 +134,7 @@ def lora(loaded: Loaded, rank: int) -> Any:
 
 
 def training_data(
-    loaded: Loaded, lines: Sequence[RankedAnswers], folder: Path, sights: SightCache | None = None
+    loaded: Loaded, lines: Sequence[RankedAnswers], folder: Path, sights: VisualInputCache | None = None
 ) -> tuple[Dataset, PromptEncoder | None]:
     """Ranked answers as the data set of `EDPOTrainer`, and the encoder that goes with it (None: the trainer's choice).
 
@@ -161,13 +161,13 @@ def training_data(
     if loaded.kind == "words":
         return dataset, None
     if sights is None:
-        from sage_ad.alignment.data.features import SightCache
+        from sage_ad.alignment.data.features import VisualInputCache
 
-        sights = SightCache()
+        sights = VisualInputCache()
     if loaded.kind == "sage":
-        from sage_ad.alignment.data.sage_prompts import SightPrompts
+        from sage_ad.alignment.data.sage_prompts import VisualInputPrompts
 
-        return dataset, SightPrompts(loaded.model, loaded.processing_class, sights)
+        return dataset, VisualInputPrompts(loaded.model, loaded.processing_class, sights)
     from sage_ad.alignment.data.prompts import SagePrompts
     from sage_ad.alignment.data.sage_prompts import picture_look
 
@@ -227,7 +227,8 @@ def _is_sage(name: str) -> bool:
 def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_new_tokens: int = 48) -> Sampler:
     """Draws answers from a model by name: a SAGE model sees the part, any other reads facts and question."""
     from sage_ad.alignment.data.preference_writers import backend_sampler
-    from sage_ad.vlm.backends.base import load_backend, pick_device
+    from sage_ad.vlm.backends.registry import load_backend
+    from sage_ad.vlm.devices import pick_device
 
     if name.startswith(("http://", "https://")):
         return backend_sampler(load_backend(name), temperature, max_new_tokens)
@@ -238,9 +239,9 @@ def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_
 
     model, where = loaded.model.eval().to(pick_device(device)), pick_device(device)
     tokenizer = loaded.processing_class.tokenizer
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
 
-    sights = SightCache()
+    sights = VisualInputCache()
 
     def sample(line: RankedAnswers, count: int, seed: int) -> list[str]:
         dataset, encoder = training_data(loaded, [line], Path("."), sights)

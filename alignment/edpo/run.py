@@ -150,7 +150,7 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer,
     from sage_ad.alignment.edpo.config import EDPOConfig
     from sage_ad.alignment.edpo.loading import load_for_alignment, lora, training_data
     from sage_ad.alignment.edpo.trainer import EDPOTrainer
-    from sage_ad.vlm.backends.base import pick_device
+    from sage_ad.vlm.devices import pick_device
 
     cpu = pick_device(run.device) == "cpu"
     args = EDPOConfig(

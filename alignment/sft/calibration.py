@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.vlm.sage.visual_inputs import Sight
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 MINIMUM = 10
 """Parts of each state from which a calibration is fitted."""
 
 
-def calibrate(seen: Iterable[tuple[Sight, bool, str]]) -> dict[str, list[float]]:
+def calibrate(seen: Iterable[tuple[VisualInputs, bool, str]]) -> dict[str, list[float]]:
     """Logistic regression of the state on the margin, one for parts with a reference and one for parts without.
 
     Good and defective parts of every category weigh the same, so the log-odds are those of a part of which nothing is

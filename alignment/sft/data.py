@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.questions import Stage1Example
     from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
-    from sage_ad.vlm.sage.visual_inputs import Sight
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 FACT_TASKS_A_BATCH = 8
 UNNAMED, WRONG_KIND = 0.1, 0.15
@@ -78,7 +78,7 @@ class _Batches:
         self,
         tasks: Sequence[PartTask],
         processor: SageProcessor,
-        sights: SightCache,
+        sights: VisualInputCache,
         *,
         mode: FactMode,
         parts: int,
@@ -104,7 +104,7 @@ class _Batches:
     def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         raise TypeError("a kind of batch says how it asks for facts")
 
-    def _sight(self, task: PartTask) -> Sight:
+    def _sight(self, task: PartTask) -> VisualInputs:
         first = task.examples[0]
         assert first.picture is not None
         return self._sights.sight(first.picture, first.reference)
@@ -183,14 +183,14 @@ class PictureBatches(_Batches):
         return dict(self._processor(text=[e.question for e in asked], answers=[e.answer for e in asked]))
 
 
-def _told(sight: Sight, task: PartTask) -> str:
+def _told(sight: VisualInputs, task: PartTask) -> str:
     """The measurement in words; now and then without the product, or with any kind of defect.
 
     The kinds were learnt from drawn parts, so on these they are surer than on anything else: a model that copied them
     blindly would not look.
     """
     from sage_ad.alignment.data.labelled import seeded
-    from sage_ad.vlm.sage.defect_kinds import KINDS
+    from sage_ad.vlm.sage.visual_inputs import KINDS
 
     rng = seeded("told", task.examples[0].group)
     product = None if rng.random() < UNNAMED else task.examples[0].product

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.labelled import LabelledPart
     from sage_ad.alignment.sft.config import Stage1Config
     from sage_ad.alignment.sft.data import PartTask
@@ -94,7 +94,7 @@ def tasks_of(run: Stage1Run, parts: Iterable[LabelledPart]) -> list[PartTask]:
     return part_tasks(list(stage1_examples(parts, FactPool(FactStore.open()), settings)))
 
 
-def look_at(tasks: Iterable[PartTask], sights: SightCache, say: Say) -> None:
+def look_at(tasks: Iterable[PartTask], sights: VisualInputCache, say: Say) -> None:
     """Measures the evidence of all parts that is not kept yet."""
     pairs = [
         (task.examples[0].picture, task.examples[0].reference) for task in tasks if task.examples[0].picture is not None
@@ -118,11 +118,11 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     """
     import torch
 
-    from sage_ad.alignment.data.features import SightCache
+    from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
     from sage_ad.alignment.sft.calibration import calibrate
     from sage_ad.alignment.sft.trainer import Stage1Trainer
-    from sage_ad.vlm.backends.base import pick_device
+    from sage_ad.vlm.devices import pick_device
     from sage_ad.vlm.sage.checkpoint import save_checkpoint
 
     pick_device(run.device)
@@ -133,7 +133,7 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
         say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
     random.seed(run.seed)
     torch.manual_seed(run.seed)
-    sights = SightCache()
+    sights = VisualInputCache()
     tasks = tasks_of(run, labelled_parts(run))
     look_at(tasks, sights, say)
     seen = [task.examples[0] for task in tasks if task.pictured]

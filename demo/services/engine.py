@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.demo.services.fair_queue import Event, FairDesk, Job
+from sage_ad.demo.services.fair_queue import Event, FairQueue, Job
 from sage_ad.demo.services.run_store import RunStore
 from sage_ad.demo.services.settings import DemoSettings
 from sage_ad.vlm.errors import InputError
@@ -34,7 +34,7 @@ class Engine:
 
     def __init__(self, settings: DemoSettings, inspector: SageInspector | None = None) -> None:
         self.settings = settings
-        self.desk = FairDesk(settings.parallel, complain=report_failure)
+        self.desk = FairQueue(settings.parallel, complain=report_failure)
         self.runs = RunStore(settings.home / "runs")
         self._lock = threading.RLock()
         self._inspectors: OrderedDict[str, SageInspector] = OrderedDict()
@@ -45,7 +45,7 @@ class Engine:
     @property
     def store(self) -> FactStore:
         """The knowledge base."""
-        return self.inspector().workbench.store
+        return self.inspector().resources.store
 
     def load(self, model: str | None = None) -> None:
         """Loads what an inspection with this model needs, once.
@@ -55,7 +55,7 @@ class Engine:
         """
         inspector = self.inspector(model)
         inspector.load()
-        inspector.workbench.store.prepare()
+        inspector.resources.store.prepare()
         self._loaded.add(model or self.settings.model)
 
     def inspector(self, model: str | None = None) -> SageInspector:
@@ -65,8 +65,8 @@ class Engine:
             InputError: visitors may not choose this model.
         """
         from sage_ad.agents.inspector import SageInspector
+        from sage_ad.agents.resources import Resources
         from sage_ad.agents.settings import AgentSettings
-        from sage_ad.agents.workbench import Workbench
 
         name = model or self.settings.model
         if name not in self.settings.models:
@@ -87,9 +87,9 @@ class Engine:
             if name == self.settings.model:
                 made = SageInspector(**chosen)
             else:
-                base = self.inspector().workbench
+                base = self.inspector().resources
                 shared: dict[str, Any] = {"extractor": base.extractor, "store": base.store, "judge": base.judge}
-                made = SageInspector(workbench=Workbench(AgentSettings(**chosen), **shared), **chosen)
+                made = SageInspector(resources=Resources(AgentSettings(**chosen), **shared), **chosen)
             self._inspectors[name] = made
             extra = [key for key in self._inspectors if key != self.settings.model]
             for key in extra[:-MODELS_KEPT]:
@@ -116,14 +116,14 @@ class Engine:
                 yield event
                 if not seen and event["event"] == "step":
                     seen = True
-                    view = inspector.workbench.view(Path(request.image), [Path(path) for path in request.references])
+                    view = inspector.resources.view(Path(request.image), [Path(path) for path in request.references])
                     yield {"event": "pictures", "pictures": shown(view)}
         finally:
             close = getattr(events, "close", None)
             if close is not None:
                 close()
             # Pictures of one visitor have no business in memory once they were answered.
-            inspector.workbench.forget_views()
+            inspector.resources.forget_views()
 
     def submit(self, who: str, request: InspectionRequest, model: str | None = None) -> Job:
         """Hands an inspection in at the desk."""

@@ -1,4 +1,4 @@
-"""`FairDesk`: a few workers take the work of many visitors, so that everybody gets a turn and anything can be stopped.
+"""`FairQueue`: a few workers take the work of many visitors, so that everybody gets a turn and anything can be stopped.
 
 Gradio's queue serves in order of arrival: one visitor with fifty requests would make all others wait for fifty. Here the
 next turn goes to the waiting visitor with the least work in progress who was served the longest time ago.
@@ -25,7 +25,7 @@ _END = object()
 class Job:
     """Work that was handed in; iterate over it to get its events as they happen, close the iterator to stop it."""
 
-    def __init__(self, desk: FairDesk, who: str, work: Work, number: int) -> None:
+    def __init__(self, desk: FairQueue, who: str, work: Work, number: int) -> None:
         self.who, self.number = who, number
         self._desk, self._work = desk, work
         self._events: queue.Queue[Any] = queue.Queue()
@@ -81,7 +81,7 @@ class Job:
             self._events.put(_END)
 
 
-class FairDesk:
+class FairQueue:
     """Workers and the row of jobs before them.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.agents.workbench import View
+    from sage_ad.agents.resources import View
 
 SHOWN_SIDE = 760
 """Longer side of a shown picture in pixels."""

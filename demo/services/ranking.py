@@ -23,7 +23,7 @@ from sage_ad.evaluation.ranked import RankedAnswers
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.evaluation.judge.loading import Gold
+    from sage_ad.evaluation.inspection import Gold
 
 ANSWERS = 4
 _LINES = threading.Lock()
@@ -71,13 +71,13 @@ def ways(engine: Engine, full: InspectionRequest, run: Run, answer: TraceAnswer)
     yield "without facts", lambda: first_answer(full.model_copy(update={"settings": {"facts": "none"}}))
     if full.references:
         yield "without the good part", lambda: first_answer(full.model_copy(update={"references": []}))
-    template = EvidenceTemplateInspector(extractor=inspector.workbench.extractor)
+    template = EvidenceTemplateInspector(extractor=inspector.resources.extractor)
     yield "by the plain template", lambda: template.inspect(full).answers[0].text
     messages = own_words_prompt(run, answer)
     for seed in range(4):
         yield (
             "in the model's own words",
-            lambda seed=seed: inspector.workbench.backend.generate(
+            lambda seed=seed: inspector.resources.backend.generate(
                 messages, max_new_tokens=64, temperature=0.8, seed=engine.settings.seed + seed
             ),
         )
@@ -123,7 +123,7 @@ def ranked_line(
 
 def gold_of(answer: TraceAnswer, state: str, defect: str, place: str, best: str) -> Gold | None:
     """What the expert said is right; None when nothing was said."""
-    from sage_ad.evaluation.judge.loading import Gold
+    from sage_ad.evaluation.inspection import Gold
     from sage_ad.evaluation.questions import read_question, verdict_of
 
     if state not in ("normal", "anomalous") and not best:

@@ -16,7 +16,7 @@ from sage_ad.demo.services.models import different
 from sage_ad.demo.tabs.inspect import checked_request
 from sage_ad.demo.tabs.widgets import FAILED, Examples, domain_list, part_image, reference_gallery
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.errors import InputError, SageError
 
@@ -159,7 +159,7 @@ class CompareTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects both ways and yields what changed on the page."""
         stamp = time.time_ns() % 10**9
-        stories = [Story(uid=f"c{stamp}-{number}") for number in (0, 1)]
+        stories = [Progress(uid=f"c{stamp}-{number}") for number in (0, 1)]
         try:
             goods = safety.reference_paths(references)
             asked = checked_request(self.engine, image, goods, product, domain, questions)
@@ -198,7 +198,7 @@ class CompareTab:
         return {self.go: gr.Button("Compare", interactive=True), self.stop: gr.Button(interactive=False)}
 
 
-def side_html(engine: Engine, side: Side, story: Story) -> str:
+def side_html(engine: Engine, side: Side, story: Progress) -> str:
     """One column: steps while it runs, the result once it is there."""
     parts = [render.fragment("sidehead", title=side.name)]
     if story.trace is not None and story.pictures is not None:

@@ -30,14 +30,14 @@ def calibration_scores(engine: Engine, image: Path, goods: list[Path]) -> Iterat
     """
     from sage_ad.vlm.images import load_image
 
-    workbench = engine.inspector().workbench
+    resources = engine.inspector().resources
     kept = split_goods(len(goods))
-    bank = workbench.extractor.prepare([load_image(path) for path in goods[:kept]])
+    bank = resources.extractor.prepare([load_image(path) for path in goods[:kept]])
     normals: list[float] = []
     for done, path in enumerate(goods[kept:], start=1):
-        normals.append(float(workbench.extractor.extract(load_image(path), bank).score))
+        normals.append(float(resources.extractor.extract(load_image(path), bank).score))
         yield {"event": "scored", "done": done, "of": len(goods) - kept}
-    score = float(workbench.extractor.extract(load_image(image), bank).score)
+    score = float(resources.extractor.extract(load_image(image), bank).score)
     yield {"event": "scores", "score": score, "normals": normals}
 
 

@@ -14,7 +14,7 @@ from sage_ad.demo.services.engine import Engine, checked_settings
 from sage_ad.demo.tabs.false_alarms import FalseAlarmPanel
 from sage_ad.demo.tabs.widgets import FAILED, Examples, checked_picture, domain_list, part_image, reference_gallery
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 from sage_ad.demo.view.report import write_report
 from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.vlm.errors import InputError, SageError
@@ -122,7 +122,7 @@ class InspectTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects and yields what changed on the page."""
         owner = safety.owner_of(token, request)
-        story = Story(uid=f"i{time.time_ns() % 10**9}")
+        story = Progress(uid=f"i{time.time_ns() % 10**9}")
         try:
             asked = self.request(image, references, product, domain, questions, facts, learn)
             yield self._begun(story)
@@ -142,7 +142,7 @@ class InspectTab:
         except SageError as error:
             yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
 
-    def _begun(self, story: Story) -> dict[Any, Any]:
+    def _begun(self, story: Progress) -> dict[Any, Any]:
         hidden = gr.HTML(value="", visible=False)
         return {
             self.message: hidden,
@@ -161,7 +161,7 @@ class InspectTab:
             **self.alarms.hidden(),
         }
 
-    def _changed(self, story: Story, changed: set[str]) -> dict[Any, Any]:
+    def _changed(self, story: Progress, changed: set[str]) -> dict[Any, Any]:
         update: dict[Any, Any] = {}
         if "steps" in changed:
             update[self.steps] = render.steps_html(story)
@@ -178,7 +178,7 @@ class InspectTab:
             update[self.facts_shown] = gr.HTML(facts, visible=bool(facts.strip()))
         return update
 
-    def _finished(self, story: Story, run: Run) -> dict[Any, Any]:
+    def _finished(self, story: Progress, run: Run) -> dict[Any, Any]:
         assert story.trace is not None
         return {
             **self._idle(),
@@ -225,7 +225,7 @@ def checked_request(
     )
 
 
-def keep_run(engine: Engine, owner: str, story: Story, asked: InspectionRequest, model: str | None) -> Run:
+def keep_run(engine: Engine, owner: str, story: Progress, asked: InspectionRequest, model: str | None) -> Run:
     """Keeps a finished inspection under the visitor's runs; file names in it are without folders."""
     assert story.trace is not None
     assert story.pictures is not None

@@ -10,7 +10,7 @@ from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.run_store import Run
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 from sage_ad.demo.view.report import write_report
 from sage_ad.vlm.errors import SageError
 
@@ -94,7 +94,7 @@ class RunsTab:
 
 def run_html(engine: Engine, run: Run) -> str:
     """A kept run: verdict, pictures, answers, facts, steps."""
-    story = Story(uid=f"run-{run.id}").finished(run.trace, run.pictures)
+    story = Progress(uid=f"run-{run.id}").finished(run.trace, run.pictures)
     parts = (
         render.verdict_html(run.trace, run.part),
         render.evidence_html(run.pictures, run.trace, story.uid),

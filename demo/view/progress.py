@@ -1,4 +1,4 @@
-"""`Story`: what a viewer knows of an inspection at any moment, built up from its events and rendered part by part."""
+"""`Progress`: what a viewer knows of an inspection at any moment, built up from its events and rendered part by part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StepLine:
 
 
 @dataclass
-class Story:
+class Progress:
     """Events in, state of the page out.
 
     Attributes:
@@ -86,7 +86,7 @@ class Story:
             return {"steps", "answers", "trace", "pictures"}
         return set()
 
-    def finished(self, trace: InspectionTrace, pictures: Shown) -> Story:
+    def finished(self, trace: InspectionTrace, pictures: Shown) -> Progress:
         """The same for an inspection that was kept: everything is there at once."""
         self.pictures, self.trace = pictures, trace
         for step in trace.steps:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.demo.services.pictures import Shown, boxes, data_uri
 from sage_ad.demo.services.safety import short_source
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -69,7 +69,7 @@ def fragment(name: str, **values: Any) -> str:
     return environment().get_template(f"{name}.html.j2").render(**values)
 
 
-def steps_html(story: Story) -> str:
+def steps_html(story: Progress) -> str:
     """The list of steps, with times and findings."""
     return fragment("steps", story=story)
 
@@ -93,7 +93,7 @@ def evidence_html(pictures: Shown, trace: InspectionTrace | None, uid: str) -> s
     return fragment("evidence", pictures=pictures, trace=trace, regions=regions, uid=uid)
 
 
-def answers_html(story: Story) -> str:
+def answers_html(story: Progress) -> str:
     """The answers: while they are written, and with their scores once they are judged."""
     if story.trace is None:
         return fragment("writing", story=story)

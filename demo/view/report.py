@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Story
+from sage_ad.demo.view.progress import Progress
 
 if TYPE_CHECKING:
     from sage_ad.demo.services.run_store import Run
@@ -24,7 +24,7 @@ def report_html(run: Run, store: FactStore | None = None) -> str:
         run: the kept inspection.
         store: the knowledge base, which adds the full sources of the facts as they stand now.
     """
-    story = Story(uid="r").finished(run.trace, run.pictures)
+    story = Progress(uid="r").finished(run.trace, run.pictures)
     return render.fragment(
         "report",
         run=run,

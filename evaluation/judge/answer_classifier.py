@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-WEIGHTS = "second_reader.safetensors"
+WEIGHTS = "answer_classifier.safetensors"
 LONGEST = 112
 """Longest question and answer together, in tokens; what an answer says stands in its beginning."""
 _BATCH_TOKENS = 2048

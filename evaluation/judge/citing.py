@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from sage_ad.evaluation.rubric import Fault
-from sage_ad.evaluation.text.sentence_similarity import Likeness
+from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity
 from sage_ad.evaluation.text.sentences import split_sentences
 
 FITS = 0.25
@@ -33,7 +33,7 @@ def cited_sentences(answer: str) -> Iterator[tuple[int | None, str]]:
             yield None, sentence[match.end() :].strip(" ,:") or sentence
 
 
-def citation_faults(answer: str, facts: Sequence[str], likeness: Likeness) -> list[Fault]:
+def citation_faults(answer: str, facts: Sequence[str], likeness: SentenceSimilarity) -> list[Fault]:
     """Faults of the facts cited: a number that no fact has, a sentence that its fact does not bear, a fact made up."""
     faults = []
     for number, sentence in cited_sentences(answer):

@@ -12,12 +12,12 @@ from functools import cache
 from typing import Literal
 
 from sage_ad.evaluation.judge.gold import Truth
-from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.keywords import essence, particulars
 from sage_ad.evaluation.text.lexicon import concept_table, lexicon
 from sage_ad.evaluation.text.normalise import stems
-from sage_ad.evaluation.text.sentence_similarity import Likeness, concept_glosses
+from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity, concept_glosses
 
 Match = Literal["same", "near", "other", "none"]
 GENERAL = frozenset(
@@ -72,7 +72,7 @@ def is_named(name: str | None) -> bool:
     return bool(name) and not set(stems(name or "")) <= GENERAL
 
 
-def telling_clauses(reading: Reading) -> list[int]:
+def telling_clauses(reading: ParsedAnswer) -> list[int]:
     """Numbers of the clauses that may name the defect: those with a complaint, and those without any judgement."""
     bad = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.kind != "use"}
     judged = {claim.clause for claim in reading.claims if claim.kind == "use" or not _speaks_against(claim)}
@@ -83,14 +83,14 @@ def _speaks_against(claim: Claim) -> bool:
     return claim.stance == "bad" and claim.scope == "part" and not claim.excused
 
 
-def texts_to_compare(reading: Reading, truth: Truth) -> list[str]:
+def texts_to_compare(reading: ParsedAnswer, truth: Truth) -> list[str]:
     """The texts that `naming` will compare, so that they can be embedded in one batch."""
     glosses = [gloss for entries in concept_glosses().values() for gloss in entries]
     return [*(essence(reading.clauses[number]) for number in telling_clauses(reading)), *truth.defect_texts, *glosses]
 
 
 def naming(
-    reading: Reading, truth: Truth, likeness: Likeness, question: str = "", product: str | None = None
+    reading: ParsedAnswer, truth: Truth, likeness: SentenceSimilarity, question: str = "", product: str | None = None
 ) -> Naming:
     """Compares the defects that a reading asserts with the right one.
 
@@ -147,13 +147,13 @@ def naming(
     return Naming("other", described, nearest) if described else best
 
 
-def _is_loose(claim: Claim, reading: Reading, question: str, product: str | None) -> bool:
+def _is_loose(claim: Claim, reading: ParsedAnswer, question: str, product: str | None) -> bool:
     """Whether a defect word is only used loosely, as in "it is broken" or "it is worn"."""
     told = set(particulars(reading.clauses[claim.clause], question, product)) - set(stems(claim.term))
     return claim.term in {"broken", "worn", "bust", "busted"} and not told
 
 
-def _is_particular(reading: Reading, number: int, question: str, product: str | None) -> bool:
+def _is_particular(reading: ParsedAnswer, number: int, question: str, product: str | None) -> bool:
     """Whether a clause tells more than that something is wrong ("something is not right with the weave")."""
     vague = any(
         claim.clause == number
@@ -166,7 +166,9 @@ def _is_particular(reading: Reading, number: int, question: str, product: str | 
     return len(particulars(reading.clauses[number], question, product)) > (2 if vague else 0)
 
 
-def _by_likeness(clause: str, truth: Truth, wanted: frozenset[str], likeness: Likeness, strict: bool) -> Match:
+def _by_likeness(
+    clause: str, truth: Truth, wanted: frozenset[str], likeness: SentenceSimilarity, strict: bool
+) -> Match:
     """Whether a clause describes the right defect ("same"), something near it, or neither ("none").
 
     Against a clause that names a defect of another kind (`strict`), likeness has to be high, and then counts as near.

@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sage_ad.evaluation.inspection import JudgeRequest
 from sage_ad.evaluation.judge.answer_classifier import Impression
 from sage_ad.evaluation.judge.defect_match import Naming
 from sage_ad.evaluation.judge.gold import Truth
-from sage_ad.evaluation.judge.loading import JudgeRequest
 from sage_ad.evaluation.judge.verdict_fusion import Weighed
 from sage_ad.evaluation.rubric import Fault
-from sage_ad.evaluation.text.answer_parser import Reading, read
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read
 from sage_ad.evaluation.text.keywords import particulars
 from sage_ad.evaluation.text.localisation import places_in
 from sage_ad.evaluation.text.stated_verdict import SpokenVerdict
-from sage_ad.evaluation.text.token_similarity import TokenLikeness
+from sage_ad.evaluation.text.token_similarity import TokenSimilarity
 
 _SURE = 8.0
 """Log-odds of the second reader count no further than this."""
@@ -56,7 +56,7 @@ NORMAL_FAULTS = (
 
 
 @dataclass(frozen=True)
-class Findings:
+class Features:
     """All that is known of one answer before the third reader compares it with the gold answer.
 
     Attributes:
@@ -72,7 +72,7 @@ class Findings:
     """
 
     request: JudgeRequest
-    reading: Reading
+    reading: ParsedAnswer
     truth: Truth
     impression: Impression
     spoken: SpokenVerdict
@@ -94,7 +94,7 @@ def texts_of(request: JudgeRequest, truth: Truth) -> list[str | None]:
     return [reference, request.answer, request.question, truth.defect, truth.place] if reference else []
 
 
-def verdict_witnesses(found: Findings, tokens: TokenLikeness) -> dict[str, float]:
+def verdict_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
     """Witnesses of the verdict, by name; above 0 speaks for the right one."""
     truth, spoken, reading = found.truth, found.spoken, found.reading
     side = 1.0 if truth.state == "anomalous" else -1.0
@@ -139,7 +139,7 @@ def verdict_witnesses(found: Findings, tokens: TokenLikeness) -> dict[str, float
     }
 
 
-def content_witnesses(found: Findings, tokens: TokenLikeness) -> dict[str, float]:
+def content_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
     """Witnesses of the content: whether the particulars are there, and are the gold answer's; by name."""
     truth, reading, request = found.truth, found.reading, found.request
     reference, names = reference_of(request, truth), {fault.name for fault in found.faults}
@@ -187,16 +187,16 @@ def _sign(state: str | None, truth: Truth) -> float:
     return 0.0 if state is None else 1.0 if state == truth.state else -1.0
 
 
-def _places(reading: Reading) -> list[str]:
+def _places(reading: ParsedAnswer) -> list[str]:
     return [place.words for clause in reading.clauses for place in places_in(clause.text)]
 
 
-def _met(name: str, tokens: TokenLikeness, text: str | None, other: str | None) -> dict[str, float]:
+def _met(name: str, tokens: TokenSimilarity, text: str | None, other: str | None) -> dict[str, float]:
     met = tokens.met(text, other)
     return {f"{name}-worst": met.worst, f"{name}-mean": met.mean, f"{name}-best": met.best}
 
 
-def _novelty(request: JudgeRequest, reference: str | None, tokens: TokenLikeness) -> dict[str, float]:
+def _novelty(request: JudgeRequest, reference: str | None, tokens: TokenSimilarity) -> dict[str, float]:
     """What of the answer the gold answer explains better than the question, and what neither explains."""
     gold = tokens.nearest(request.answer, reference)
     asked = tokens.nearest(request.answer, request.question)
@@ -208,7 +208,7 @@ def _novelty(request: JudgeRequest, reference: str | None, tokens: TokenLikeness
     }
 
 
-def _shared(found: Findings) -> tuple[float, float, float]:
+def _shared(found: Features) -> tuple[float, float, float]:
     """Particulars that answer and gold answer share: their share of the one's, of the other's, and their number."""
     question, product = found.request.question, found.request.object
     mine = _particulars(found.reading, question, product)
@@ -217,5 +217,5 @@ def _shared(found: Findings) -> tuple[float, float, float]:
     return both / (1 + len(right)), both / (1 + len(mine)), float(both)
 
 
-def _particulars(reading: Reading, question: str, product: str | None) -> set[str]:
+def _particulars(reading: ParsedAnswer, question: str, product: str | None) -> set[str]:
     return {stem for clause in reading.clauses for stem in particulars(clause, question, product)}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sage_ad.evaluation.inspection import Verdict
-from sage_ad.evaluation.judge.loading import JudgeRequest
+from sage_ad.evaluation.inspection import JudgeRequest, Verdict
 from sage_ad.evaluation.questions import polarity_of
 from sage_ad.evaluation.text.answer_parser import read
 from sage_ad.evaluation.text.keywords import essence

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.inspection import JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.gold import Truth, truth_of
-from sage_ad.evaluation.judge.loading import JudgeRequest
 from sage_ad.evaluation.judge.reply_cache import ReplyCache, reply_key
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import BEST, DIMENSIONS, load_rubric

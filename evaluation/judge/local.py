@@ -10,26 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sage_ad.evaluation.inspection import Family, MLEScore, Verdict
+from sage_ad.evaluation.inspection import LOCAL_JUDGE, Family, JudgeRequest, MLEScore, Verdict
 from sage_ad.evaluation.judge.answer_classifier import Impression, PairReader, default_reader
 from sage_ad.evaluation.judge.citing import citation_faults, cited_sentences
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of, is_named, naming, texts_to_compare
-from sage_ad.evaluation.judge.features import Findings, reference_of, texts_of
+from sage_ad.evaluation.judge.features import Features, reference_of, texts_of
 from sage_ad.evaluation.judge.gold import Truth, asks_for_use, truth_of
-from sage_ad.evaluation.judge.loading import LOCAL_JUDGE, JudgeRequest
 from sage_ad.evaluation.judge.logic import consequence_faults, doubt_faults, played_down, reason_faults
 from sage_ad.evaluation.judge.score_model import ThirdReader, default_comparer
 from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle, wrong_verdict
 from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
-from sage_ad.evaluation.text.answer_parser import Reading, read, with_impressions
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read, with_impressions
 from sage_ad.evaluation.text.keywords import particulars
 from sage_ad.evaluation.text.localisation import place_words, places_in, pointed_faults
 from sage_ad.evaluation.text.normalise import stem, stems, words
-from sage_ad.evaluation.text.sentence_similarity import Embedder, Likeness, concept_glosses
+from sage_ad.evaluation.text.sentence_similarity import Embedder, SentenceSimilarity, concept_glosses
 from sage_ad.evaluation.text.stated_verdict import STRONG, SpokenVerdict, spoken_verdict
-from sage_ad.evaluation.text.token_similarity import TokenLikeness
+from sage_ad.evaluation.text.token_similarity import TokenSimilarity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +54,7 @@ class Case:
     """
 
     request: JudgeRequest
-    reading: Reading
+    reading: ParsedAnswer
     truth: Truth
     family: Family
     use_asked: bool
@@ -89,9 +88,9 @@ class LocalJudge:
         cases, likeness, tokens = self.prepare(requests)
         return [self._score(case, likeness, tokens) for case in cases]
 
-    def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], Likeness, TokenLikeness]:
+    def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], SentenceSimilarity, TokenSimilarity]:
         """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""
-        likeness, tokens = Likeness(self._embedder, self._glosses), TokenLikeness()
+        likeness, tokens = SentenceSimilarity(self._embedder, self._glosses), TokenSimilarity()
         reader = self._reader or default_reader()
         impressions = reader.read([one.question for one in requests], [one.answer for one in requests])
         cases = [
@@ -113,7 +112,7 @@ class LocalJudge:
         )
         return cases, likeness, tokens
 
-    def _score(self, case: Case, likeness: Likeness, tokens: TokenLikeness) -> MLEScore:
+    def _score(self, case: Case, likeness: SentenceSimilarity, tokens: TokenSimilarity) -> MLEScore:
         if case.truth.state is None:
             return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
         case, found = findings(case, likeness)
@@ -129,7 +128,7 @@ class LocalJudge:
         return score_of(faults, case.truth)
 
 
-def findings(case: Case, likeness: Likeness) -> tuple[Case, Findings]:
+def findings(case: Case, likeness: SentenceSimilarity) -> tuple[Case, Features]:
     """The case with its clauses heard, and all that rules and second reader find in the answer."""
     reading, truth, request = with_impressions(case.reading, likeness), case.truth, case.request
     spoken = spoken_verdict(reading, truth.yes_means, case.use_asked, frozenset(stems(request.question)))
@@ -144,7 +143,7 @@ def findings(case: Case, likeness: Likeness) -> tuple[Case, Findings]:
     named = None
     if is_named(truth.defect):
         named = naming(reading, truth, likeness, request.question, request.object)
-    return case, Findings(
+    return case, Features(
         request=request,
         reading=reading,
         truth=truth,
@@ -166,7 +165,7 @@ def with_other_state(weighed: Weighed, truth: Truth) -> Weighed:
     return replace(weighed, verdict=verdict, overruled=True)
 
 
-def points_at_something(case: Case, likeness: Likeness) -> bool:
+def points_at_something(case: Case, likeness: SentenceSimilarity) -> bool:
     """Whether an answer without a judging word still reports a defect: it gives a place, or describes the right one."""
     if places_named(case.reading):
         return True
@@ -176,7 +175,7 @@ def points_at_something(case: Case, likeness: Likeness) -> bool:
     return found.match in {"same", "near"}
 
 
-def places_named(reading: Reading) -> bool:
+def places_named(reading: ParsedAnswer) -> bool:
     """Whether a reading names any place."""
     return any(places_in(clause.text) for clause in reading.clauses)
 
@@ -215,7 +214,7 @@ def score_of(faults: list[Fault], truth: Truth) -> MLEScore:
     )
 
 
-def without_quotations(reading: Reading, facts: Sequence[str]) -> Reading:
+def without_quotations(reading: ParsedAnswer, facts: Sequence[str]) -> ParsedAnswer:
     """The reading without claims that stand word for word in a given fact.
 
     A quoted fact is general knowledge, not what the answer says of this part ("a cell that passes less current ..." lets
@@ -230,7 +229,7 @@ def without_quotations(reading: Reading, facts: Sequence[str]) -> Reading:
     return replace(reading, claims=claims)
 
 
-def find_faults(case: Case, weighed: Weighed, likeness: Likeness) -> list[Fault]:
+def find_faults(case: Case, weighed: Weighed, likeness: SentenceSimilarity) -> list[Fault]:
     """All faults of one answer, in no particular order."""
     reading, truth, verdict = case.reading, case.truth, weighed.verdict
     if verdict.state is None:
@@ -273,7 +272,7 @@ def _faults_of_split(case: Case, verdict: SpokenVerdict) -> list[Fault]:
     return []
 
 
-def _faults_without_verdict(reading: Reading, truth: Truth) -> list[Fault]:
+def _faults_without_verdict(reading: ParsedAnswer, truth: Truth) -> list[Fault]:
     if reading.undecided:
         return [
             Fault.of("no-verdict", why="it leaves the question open"),
@@ -377,7 +376,7 @@ def _known_as_harmless(case: Case) -> frozenset[str]:
     )
 
 
-def _defect_faults(case: Case, likeness: Likeness) -> list[Fault]:
+def _defect_faults(case: Case, likeness: SentenceSimilarity) -> list[Fault]:
     reading, truth = case.reading, case.truth
     if not is_named(truth.defect):
         return _unverified_defect(case)

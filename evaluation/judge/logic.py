@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sage_ad.evaluation.inspection import Family, Verdict
 from sage_ad.evaluation.rubric import Fault
-from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.keywords import particulars
 from sage_ad.evaluation.text.normalise import stem_set, stems, word_set
@@ -17,7 +17,7 @@ _EFFECTS = stem_set(
 )
 
 
-def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list[Fault]:
+def consequence_faults(reading: ParsedAnswer, state: Verdict, family: Family) -> list[Fault]:
     """Faults of what the answer says may be done with the part, held against the verdict `state`."""
     uses = [claim for claim in reading.claims if claim.kind == "use" and claim.scope != "aside"]
     wrong_stance = "good" if state == "anomalous" else "bad"
@@ -30,12 +30,12 @@ def consequence_faults(reading: Reading, state: Verdict, family: Family) -> list
     return []
 
 
-def _tells_effect(reading: Reading) -> bool:
+def _tells_effect(reading: ParsedAnswer) -> bool:
     """Whether a clause tells what may come of it ("it could break under load", "so moisture gets in")."""
     return any(clause.opener in _SO or _EFFECTS & set(clause.stems) for clause in reading.clauses)
 
 
-def played_down(reading: Reading) -> list[Claim]:
+def played_down(reading: ParsedAnswer) -> list[Claim]:
     """Defects that the answer reports and calls harmless or tolerable in the same breath."""
     return [
         claim
@@ -45,7 +45,7 @@ def played_down(reading: Reading) -> list[Claim]:
 
 
 def reason_faults(
-    reading: Reading, verdict: SpokenVerdict, question: str = "", product: str | None = None
+    reading: ParsedAnswer, verdict: SpokenVerdict, question: str = "", product: str | None = None
 ) -> list[Fault]:
     """Faults of the reasons themselves: none given, only the verdict repeated, or set against the verdict."""
     if verdict.split and verdict.by_words is not None:

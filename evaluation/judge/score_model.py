@@ -2,7 +2,7 @@
 
 Three small linear models, fitted by `benchmarks/train_judge_weights.py` on ranked answers of several writers: is the verdict
 the right one; and, for defective and for normal parts, are the particulars the gold answer's, missing, or something else's?
-Their weights stand by name in `third_reader.yaml`. It gives no level: `score_resolution` turns what it finds into faults.
+Their weights stand by name in `score_model.yaml`. It gives no level: `score_resolution` turns what it finds into faults.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from sage_ad.evaluation.judge.features import Findings, content_witnesses, verdict_witnesses
-from sage_ad.evaluation.text.token_similarity import TokenLikeness
+from sage_ad.evaluation.judge.features import Features, content_witnesses, verdict_witnesses
+from sage_ad.evaluation.text.token_similarity import TokenSimilarity
 
-WEIGHTS = "third_reader.yaml"
+WEIGHTS = "score_model.yaml"
 _DECIMALS = 2
 
 
@@ -64,7 +64,7 @@ class ThirdReader:
     verdict: Linear
     content: Mapping[str, Linear]
 
-    def compare(self, found: Findings, tokens: TokenLikeness) -> Comparison:
+    def compare(self, found: Features, tokens: TokenSimilarity) -> Comparison:
         """Weighs the witnesses of one answer."""
         right = self.verdict(verdict_witnesses(found, tokens))[0]
         chances = softmax(self.content[str(found.truth.state)](content_witnesses(found, tokens)))

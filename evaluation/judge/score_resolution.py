@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sage_ad.evaluation.judge.features import Findings, reference_of
+from sage_ad.evaluation.judge.features import Features, reference_of
 from sage_ad.evaluation.judge.score_model import Comparison
 from sage_ad.evaluation.judge.verdict_fusion import denies_the_defect
 from sage_ad.evaluation.rubric import Fault, load_rubric
@@ -65,7 +65,7 @@ _FEW = frozenset(
 """Faults that say: it tells too little."""
 
 
-def has_right_verdict(found: Findings, comparison: Comparison) -> bool:
+def has_right_verdict(found: Features, comparison: Comparison) -> bool:
     """Whether an answer gives the right verdict, all witnesses weighed; to deny the very defect that is there is none."""
     heard = found.weighed.verdict.state
     if heard != found.truth.state and denies_the_defect(found.reading, found.truth):
@@ -73,7 +73,7 @@ def has_right_verdict(found: Findings, comparison: Comparison) -> bool:
     return comparison.right > (UNHEARD if heard is None else 0.0)
 
 
-def settle(found: Findings, comparison: Comparison) -> list[Fault]:
+def settle(found: Features, comparison: Comparison) -> list[Fault]:
     """The faults of an answer with the right verdict."""
     told = comparison.full + comparison.vague / 2
     normal = found.truth.state == "normal"
@@ -92,13 +92,13 @@ def settle(found: Findings, comparison: Comparison) -> list[Fault]:
     return faults
 
 
-def _names_another(found: Findings) -> bool:
+def _names_another(found: Features) -> bool:
     """Whether a known word names another defect at the very place of the right one: a stain is no scratch."""
     placed = bool(found.truth.cells) and not _PLACES & {fault.name for fault in found.faults}
     return placed and found.named is not None and found.named.known
 
 
-def wrong_verdict(found: Findings, comparison: Comparison, faults: Iterable[Fault]) -> list[Fault]:
+def wrong_verdict(found: Features, comparison: Comparison, faults: Iterable[Fault]) -> list[Fault]:
     """The faults of an answer with the wrong verdict; its place is not held against it where that is hard to make out."""
     if not is_hard_to_make_out(found, comparison):
         return list(faults)
@@ -106,7 +106,7 @@ def wrong_verdict(found: Findings, comparison: Comparison, faults: Iterable[Faul
     return [replace(fault, name=softer.get(fault.name, fault.name)) for fault in faults]
 
 
-def is_hard_to_make_out(found: Findings, comparison: Comparison) -> bool:
+def is_hard_to_make_out(found: Features, comparison: Comparison) -> bool:
     """Whether a verdict that counts as wrong might be meant otherwise."""
     return found.weighed.verdict.state is not None and comparison.right > DOUBTFUL
 
@@ -115,7 +115,7 @@ def _without(faults: Iterable[Fault], fallen: frozenset[str]) -> list[Fault]:
     return [fault for fault in faults if fault.name not in fallen]
 
 
-def _told(found: Findings) -> str:
+def _told(found: Features) -> str:
     """What the answer tells instead: what the rules found named, else its last clause."""
     if found.named is not None and found.named.named:
         return found.named.named

@@ -12,7 +12,7 @@ from sage_ad.evaluation.inspection import Verdict
 from sage_ad.evaluation.judge.answer_classifier import Impression
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of
 from sage_ad.evaluation.judge.gold import Truth
-from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.lexicon import has_cue
 from sage_ad.evaluation.text.sentences import CONCESSIONS
@@ -49,7 +49,7 @@ class Weighed:
     reports_defect: bool
 
 
-def weigh(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: Impression) -> Weighed:
+def weigh(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, impression: Impression) -> Weighed:
     """Weighs the rules' verdict and their finding of a defect against the second reader's impression."""
     state = _state(verdict, reading, truth, impression)
     overruled = state != verdict.state
@@ -58,7 +58,7 @@ def weigh(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: Im
     return Weighed(verdict, overruled, impression.defect + _reported(reading) > 0)
 
 
-def _reported(reading: Reading) -> float:
+def _reported(reading: ParsedAnswer) -> float:
     """What the rules' reading adds to the log-odds that a defect is reported.
 
     Words that take a defect back ("no cracks") or put up with it are no report.
@@ -69,12 +69,12 @@ def _reported(reading: Reading) -> float:
     return REPORTED if found else -REPORTED
 
 
-def _is_exception(reading: Reading, claim: Claim) -> bool:
+def _is_exception(reading: ParsedAnswer, claim: Claim) -> bool:
     clause = reading.clauses[claim.clause]
     return clause.opener in CONCESSIONS or clause.words[:1] == ("only",) or has_cue("exceptions", clause.stems)
 
 
-def _state(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: Impression) -> Verdict | None:
+def _state(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, impression: Impression) -> Verdict | None:
     if truth.yes_means is None:
         return verdict.state
     if verdict.state is None:
@@ -88,7 +88,7 @@ def _state(verdict: SpokenVerdict, reading: Reading, truth: Truth, impression: I
     return truth.yes_means if says_yes else _other(truth.yes_means)
 
 
-def _weight(verdict: SpokenVerdict, reading: Reading, truth: Truth) -> float:
+def _weight(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth) -> float:
     """What the rules' verdict weighs against the second reader."""
     if denies_the_defect(reading, truth):
         return DENIED
@@ -97,7 +97,7 @@ def _weight(verdict: SpokenVerdict, reading: Reading, truth: Truth) -> float:
     return BY_WORDS if max(verdict.good_weight, verdict.bad_weight) >= PLAIN else BY_WORDS / 2
 
 
-def denies_the_defect(reading: Reading, truth: Truth) -> bool:
+def denies_the_defect(reading: ParsedAnswer, truth: Truth) -> bool:
     """Whether an answer denies the very defect that is there, and reports no other."""
     right = concepts_of(truth.defect or "")
     if truth.topical or reading.polar is not None or reading.asserted("bad"):

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.evaluation.datasets import InspectionDataset, Sample
+from sage_ad.evaluation.datasets.sample_questions import questions_for
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, load_inspector
-from sage_ad.evaluation.questions import GoldQuestion, product_words, questions_for
+from sage_ad.evaluation.questions import GoldQuestion, product_words
 from sage_ad.evaluation.reports.answer_figures import CONSTANTS, constant_baseline, figures_of, report_json
 from sage_ad.evaluation.reports.answer_scores import Answers, Task, add_similarity, image_row, score_batch
 from sage_ad.evaluation.runs import ANSWERS, IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
 from sage_ad.vlm.errors import BackendError, InputError, SageError
 
 if TYPE_CHECKING:
-    from sage_ad.evaluation.judge.loading import Judge
+    from sage_ad.evaluation.inspection import Judge
 
 PER_CLASS = 20
 CHUNK = 16

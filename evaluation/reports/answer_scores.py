@@ -19,7 +19,7 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from sage_ad.evaluation.judge.loading import Judge, JudgeRequest
+    from sage_ad.evaluation.inspection import Judge, JudgeRequest
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def judge_requests(task: Task, trace: InspectionTrace, dataset: InspectionDatase
     """What the judge is told of each answer of an image: the gold answer, the mask, the facts that it could cite."""
     from PIL import Image
 
-    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.inspection import JudgeRequest
 
     with Image.open(task.sample.image) as picture:
         # EXIF may turn the picture; a mask follows the upright one.

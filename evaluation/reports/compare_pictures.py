@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_ad.evaluation.reports.compare import Picture, Run, figure_at
+from sage_ad.evaluation.reports.finished_runs import Picture, Run, figure_at
 from sage_ad.evaluation.reports.metrics import reliability
 from sage_ad.vlm.errors import SageError
 

@@ -3,17 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
-from sage_ad.evaluation.reports.calibration import FalseAlarm, calibrate
-from sage_ad.evaluation.reports.metrics import bootstrap_mean, macro
+from sage_ad.evaluation.reports.calibration import FalseAlarm, calibrate, check_rate
+from sage_ad.evaluation.reports.metrics import average_precision, bootstrap_mean, decisions, image_auroc, macro
 from sage_ad.evaluation.reports.tables import bullet_list, markdown_table
+from sage_ad.vlm.errors import InputError
 
-if TYPE_CHECKING:
-    from sage_ad.evaluation.reports.detect_run import Cell, DetectSettings, Method
+Method = Literal["sage", "baseline"]
+
+SHOTS = (0, 1, 2, 4, 8)
+DRAWS = 3
+EVIDENCE_METHOD = {"sage": "sage", "baseline": "nearest-neighbour"}
+"""Our method names in `vlm.evidence.extractor.EvidenceSettings`; the baseline is plain nearest-neighbour patch matching."""
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """What is measured.
+
+    Attributes:
+        shots: good images that each test image is compared with; 0 is zero-shot.
+        seeds: one draw of references each.
+        methods: the first gives the report's figures, the others stand beside it.
+        false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
+        encoder: name of the visual encoder; None takes the default.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    shots: int = 1
+    seeds: tuple[int, ...] = tuple(range(DRAWS))
+    methods: tuple[Method, ...] = ("sage", "baseline")
+    false_alarm: float | None = None
+    encoder: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.shots not in SHOTS:
+            raise InputError(f"The number of references is one of {', '.join(map(str, SHOTS))}, not {self.shots}.")
+        if not self.seeds or not self.methods:
+            raise InputError("At least one seed and one method are needed.")
+        if unknown := [name for name in self.methods if name not in EVIDENCE_METHOD]:
+            raise InputError(f"There is no detection method {unknown[0]!r}; use sage or baseline.")
+        if self.false_alarm is not None:
+            check_rate(self.false_alarm)
+
+
+@dataclass
+class Cell:
+    """One category under one draw and one method.
+
+    Attributes:
+        images: per test image {"id", "image", "references", "defect", "anomalous", "score", "threshold", "verdict",
+            "confidence"}.
+        normals: scores of good images for calibration.
+        held_out: ids of the test images on which a calibrated threshold is measured.
+        references: ids of the references that were drawn.
+        normal: how many good images there are to test, scored or not.
+        anomalous: how many defective ones.
+        notes: what a reader of the figures must know.
+        problems: (path, reason) of what was found broken while measuring.
+    """
+
+    category: str
+    seed: int
+    method: Method
+    images: list[dict[str, Any]] = field(default_factory=list)
+    normals: list[float] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    normal: int = 0
+    anomalous: int = 0
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    seconds_per_image: float | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of the report for this cell."""
+        labels = [row["anomalous"] for row in self.images]
+        scores = [row["score"] for row in self.images]
+        called = decisions(labels, [row["verdict"] == "anomalous" for row in self.images])
+        return {
+            "image_auroc": image_auroc(labels, scores),
+            "image_ap": average_precision(labels, scores),
+            "f1": called.f1,
+            "overkill": called.overkill,
+            "miss": called.miss,
+            "pixel_auroc": self.pixel_auroc,
+            "aupro": self.aupro,
+            "normal": self.normal,
+            "anomalous": self.anomalous,
+            "seconds_per_image": self.seconds_per_image,
+        }
+
 
 FIGURES = ("image_auroc", "image_ap", "f1", "overkill", "miss", "pixel_auroc", "aupro")
 

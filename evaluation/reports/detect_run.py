@@ -10,16 +10,15 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sage_ad.evaluation.datasets import InspectionDataset, Sample, load_mask
-from sage_ad.evaluation.reports.calibration import check_rate
-from sage_ad.evaluation.reports.detect_report import DetectReport
-from sage_ad.evaluation.reports.metrics import PixelTally, average_precision, decisions, image_auroc
+from sage_ad.evaluation.reports.detect_report import EVIDENCE_METHOD, Cell, DetectReport, DetectSettings, Method
+from sage_ad.evaluation.reports.metrics import PixelTally
 from sage_ad.evaluation.reports.tables import number
 from sage_ad.evaluation.runs import IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
 from sage_ad.vlm.errors import InputError
@@ -27,94 +26,7 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, ReferenceBank
-
-Method = Literal["sage", "baseline"]
-SHOTS = (0, 1, 2, 4, 8)
-DRAWS = 3
-EVIDENCE_METHOD = {"sage": "sage", "baseline": "nearest-neighbour"}
-"""Our method names in `vlm.evidence.extractor.EvidenceSettings`; the baseline is plain nearest-neighbour patch matching."""
-
-
-@dataclass(frozen=True)
-class DetectSettings:
-    """What is measured.
-
-    Attributes:
-        shots: good images that each test image is compared with; 0 is zero-shot.
-        seeds: one draw of references each.
-        methods: the first gives the report's figures, the others stand beside it.
-        false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
-        encoder: name of the visual encoder; None takes the default.
-        device: "auto", "cpu" or "cuda".
-    """
-
-    shots: int = 1
-    seeds: tuple[int, ...] = tuple(range(DRAWS))
-    methods: tuple[Method, ...] = ("sage", "baseline")
-    false_alarm: float | None = None
-    encoder: str | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.shots not in SHOTS:
-            raise InputError(f"The number of references is one of {', '.join(map(str, SHOTS))}, not {self.shots}.")
-        if not self.seeds or not self.methods:
-            raise InputError("At least one seed and one method are needed.")
-        if unknown := [name for name in self.methods if name not in EVIDENCE_METHOD]:
-            raise InputError(f"There is no detection method {unknown[0]!r}; use sage or baseline.")
-        if self.false_alarm is not None:
-            check_rate(self.false_alarm)
-
-
-@dataclass
-class Cell:
-    """One category under one draw and one method.
-
-    Attributes:
-        images: per test image {"id", "image", "references", "defect", "anomalous", "score", "threshold", "verdict",
-            "confidence"}.
-        normals: scores of good images for calibration.
-        held_out: ids of the test images on which a calibrated threshold is measured.
-        references: ids of the references that were drawn.
-        normal: how many good images there are to test, scored or not.
-        anomalous: how many defective ones.
-        notes: what a reader of the figures must know.
-        problems: (path, reason) of what was found broken while measuring.
-    """
-
-    category: str
-    seed: int
-    method: Method
-    images: list[dict[str, Any]] = field(default_factory=list)
-    normals: list[float] = field(default_factory=list)
-    held_out: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    normal: int = 0
-    anomalous: int = 0
-    pixel_auroc: float | None = None
-    aupro: float | None = None
-    seconds_per_image: float | None = None
-    notes: list[str] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """The figures of the report for this cell."""
-        labels = [row["anomalous"] for row in self.images]
-        scores = [row["score"] for row in self.images]
-        called = decisions(labels, [row["verdict"] == "anomalous" for row in self.images])
-        return {
-            "image_auroc": image_auroc(labels, scores),
-            "image_ap": average_precision(labels, scores),
-            "f1": called.f1,
-            "overkill": called.overkill,
-            "miss": called.miss,
-            "pixel_auroc": self.pixel_auroc,
-            "aupro": self.aupro,
-            "normal": self.normal,
-            "anomalous": self.anomalous,
-            "seconds_per_image": self.seconds_per_image,
-        }
+    from sage_ad.vlm.evidence.extractor import EvidenceExtractor, MemoryBank
 
 
 class Detector:
@@ -125,9 +37,9 @@ class Detector:
     def __init__(self, extractor: EvidenceExtractor, dataset: InspectionDataset) -> None:
         self._extractor = extractor
         self._dataset = dataset
-        self._banks: OrderedDict[tuple[Path, ...], ReferenceBank | None] = OrderedDict()
+        self._banks: OrderedDict[tuple[Path, ...], MemoryBank | None] = OrderedDict()
 
-    def bank(self, paths: Sequence[Path]) -> ReferenceBank | None:
+    def bank(self, paths: Sequence[Path]) -> MemoryBank | None:
         """References made ready; None without any that can be read."""
         key = tuple(paths)
         if key not in self._banks:

@@ -19,8 +19,7 @@ from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libr
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
-    from sage_ad.evaluation.inspection import MLEScore, Verdict
-    from sage_ad.evaluation.judge.loading import Judge, JudgeRequest
+    from sage_ad.evaluation.inspection import Judge, JudgeRequest, MLEScore, Verdict
     from sage_ad.evaluation.ranked import RankedAnswers
 
 DIMENSIONS = ("type", "localisation", "logic", "mean")
@@ -79,7 +78,7 @@ def requests_of(line: RankedAnswers, folder: Path) -> list[JudgeRequest]:
     Raises:
         InputError: the mask cannot be read.
     """
-    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.inspection import JudgeRequest
 
     mask = _read_mask(folder / line.mask, line.id) if line.mask else None
     return [

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from sage_ad.evaluation.text.claims import Claim, Kind, Stance, clause_claims
 from sage_ad.evaluation.text.lexicon import cue_table, has_cue, judging_table
 from sage_ad.evaluation.text.normalise import plain, stem_set
-from sage_ad.evaluation.text.sentence_similarity import Likeness
+from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity
 from sage_ad.evaluation.text.sentences import CONCESSIONS, CONTRASTS, LABEL, Clause, split_clauses
 from sage_ad.evaluation.text.yes_no import echo_polar, read_polar, without_echoed_question
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedAnswer:
     """What a text says.
 
     Attributes:
@@ -111,7 +111,7 @@ def _doubts(clause: Clause) -> list[tuple[int, int, str]]:
     return [match for match in found if not any(use[0] <= match[1] and match[0] < use[1] for use in uses)]
 
 
-def read(text: str, question: str = "") -> Reading:
+def read(text: str, question: str = "") -> ParsedAnswer:
     """Reads a text; with the question, answers that only echo its verb ("It isn't.") are understood too."""
     polar, polar_words = read_polar(text)
     clauses = split_clauses(_without_polar(text, polar_words))
@@ -128,7 +128,7 @@ def read(text: str, question: str = "") -> Reading:
             claims.append(
                 Claim("good", "state", clause.text, clause.sentence, number, denied=True, hedged=bool(doubts))
             )
-    reading = Reading(tuple(clauses), tuple(claims), polar, polar_words, tuple(hedges), undecided)
+    reading = ParsedAnswer(tuple(clauses), tuple(claims), polar, polar_words, tuple(hedges), undecided)
     return _with_echo(reading, question) if polar is None and question and clauses else reading
 
 
@@ -138,7 +138,7 @@ OVERRULES = 0.6
 """From this impression on, praise makes a defect word in it a weak witness."""
 
 
-def with_impressions(reading: Reading, likeness: Likeness) -> Reading:
+def with_impressions(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
     """Hears how each clause sounds as a whole, beside the words that are known.
 
     A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
@@ -173,7 +173,7 @@ def _sounds_harmless(claim: Claim, clause: Clause, sounds: dict[int, float]) -> 
     return clause.opener not in CONCESSIONS and len(clause.words) >= 5 and sounds[claim.clause] <= -OVERRULES
 
 
-def _with_echo(reading: Reading, question: str) -> Reading:
+def _with_echo(reading: ParsedAnswer, question: str) -> ParsedAnswer:
     """Takes the yes or no from a first clause that repeats the question's verb and claims nothing else."""
     echo = echo_polar(question, reading.clauses[0].words)
     return reading if echo is None else replace(reading, polar=echo[0], polar_words=echo[1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.evaluation.rubric import Fault
-from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.normalise import plain, stem, word_set
 from sage_ad.vlm.places import COLUMNS, PLACES, ROWS, cell_of_place, place_of_box
 
@@ -293,7 +293,7 @@ def distance(one: frozenset[Cell], other: frozenset[Cell]) -> int:
     return min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a in one for b in other)
 
 
-def pointed_faults(reading: Reading, right: frozenset[Cell]) -> list[Fault]:
+def pointed_faults(reading: ParsedAnswer, right: frozenset[Cell]) -> list[Fault]:
     """Faults of the places at which an answer points, held against the right cells (none when these are not known).
 
     What is said to be in order ("the upper left is clean") points at nothing.

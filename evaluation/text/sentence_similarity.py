@@ -21,7 +21,7 @@ class Embedder(Protocol):
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
-class Likeness:
+class SentenceSimilarity:
     """Embeds every text once and compares texts by the cosine of their vectors.
 
     Args:

@@ -1,7 +1,7 @@
 """How a sentence sounds as a whole: like praise of a part, or like a complaint about it.
 
 A linear reading of the sentence embedding (ridge regression on the sentences of exemplars.yaml; +1 complaint, -1
-praise), for what no word list covers. The fitted weights stand in impression.yaml; `python -m sage_ad.evaluation.text.sentiment`
+praise), for what no word list covers. The fitted weights stand in sentiment.yaml; `python -m sage_ad.evaluation.text.sentiment`
 fits them anew after the exemplars were changed.
 """
 
@@ -17,7 +17,7 @@ from sage_ad.evaluation.text.lexicon import exemplars
 if TYPE_CHECKING:
     import numpy as np
 
-WEIGHTS = "impression.yaml"
+WEIGHTS = "sentiment.yaml"
 _RIDGE = 1.0
 _DECIMALS = 5
 

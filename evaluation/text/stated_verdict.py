@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sage_ad.evaluation.inspection import Verdict
-from sage_ad.evaluation.text.answer_parser import Reading
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.normalise import stems
 
@@ -77,7 +77,7 @@ def _only_repeats(claim: Claim, asked: frozenset[str]) -> bool:
 
 
 def spoken_verdict(
-    reading: Reading, yes_means: Verdict | None, use_asked: bool = False, asked: frozenset[str] = frozenset()
+    reading: ParsedAnswer, yes_means: Verdict | None, use_asked: bool = False, asked: frozenset[str] = frozenset()
 ) -> SpokenVerdict:
     """Decides what a reading says of the part.
 

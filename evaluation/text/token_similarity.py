@@ -46,7 +46,7 @@ class Tokens(NamedTuple):
     vectors: np.ndarray
 
 
-class TokenLikeness:
+class TokenSimilarity:
     """Holds the token vectors of the texts of one call; every text goes through the network once."""
 
     def __init__(self) -> None:

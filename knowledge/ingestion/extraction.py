@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kind, Status
 from sage_ad.knowledge.ingestion.classifier import Embedder, FactClassifier, Judgement
+from sage_ad.knowledge.text.instructions import quote_fact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -337,8 +338,6 @@ def _place(node: BaseNode) -> tuple[Any, ...]:
 
 
 def _messages(passage: Sequence[BaseNode]) -> list[dict[str, Any]]:
-    from sage_ad.knowledge.ingestion.checks import quote_fact
-
     meta = passage[0].metadata
     about = ", ".join([*(meta.get("products") or ()), *(meta.get("defects") or ()), *(meta.get("headings") or ())[-1:]])
     lines = "\n".join(quote_fact(node.get_content()) for node in passage)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from sage_ad.knowledge.store.catalogue import Catalogue
-from sage_ad.knowledge.store.index_sync import VectorFollower, file_lock
+from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
 from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs, create_pack
 from sage_ad.knowledge.store.retrieval import (
     MODES,
@@ -101,9 +101,7 @@ class FactStore:
         self.cache = cache / "knowledge" / name
         self._lock = threading.RLock()
         self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
-        self._follower = VectorFollower(
-            self.catalogue, self.cache / "index", cache / "embeddings", embedder, vector_store
-        )
+        self._follower = IndexSync(self.catalogue, self.cache / "index", cache / "embeddings", embedder, vector_store)
 
     @classmethod
     def open(

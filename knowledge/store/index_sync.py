@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class VectorFollower:
+class IndexSync:
     """The vectors of all facts of a catalogue. Nothing is opened, loaded or embedded before it is needed.
 
     Args:

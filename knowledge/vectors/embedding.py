@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sage_ad.vlm.errors import InputError
 
@@ -217,12 +217,3 @@ def default_embedder(name: str = DEFAULT_MODEL, device: str = "auto") -> Sentenc
     """The embedder of this process: loaded at the first call, then shared by everyone who asks for the same one."""
     with _loading:  # two threads that ask at once must not load the weights twice
         return _cached(name, device)
-
-
-def __getattr__(name: str) -> Any:
-    # llama-index takes over a second to import; only who uses its class pays for it.
-    if name == "SageEmbedding":
-        from sage_ad.knowledge.adapters.llama_index_embedding import SageEmbedding
-
-        return SageEmbedding
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,8 +21,8 @@ from sage_ad.agents.batch.run import BatchSettings, run_batch
 from sage_ad.agents.batch.store import JOURNAL, BatchStopped, Row, read_table
 from sage_ad.agents.batch.worker import Finished, PartWorker
 from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.agents.workbench import Workbench
 from sage_ad.evaluation.inspection import InspectionTrace
 
 
@@ -57,7 +57,7 @@ class Here:
 
 
 def parts_of(inspector: SageInspector) -> dict[str, Any]:
-    bench = inspector.workbench
+    bench = inspector.resources
     return {"extractor": bench.extractor, "store": bench.store, "backend": bench.backend, "judge": bench.judge}
 
 
@@ -94,20 +94,18 @@ def test_parts_of_a_sage_model_are_answered_together_as_alone(
     from tiny_models import tiny_language_model, tiny_tokenizer
 
     from sage_ad.vlm.backends.sage_backend import SageBackend
-    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
     from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.wrapping import from_base
 
     processor = SageProcessor.from_base(tiny_tokenizer(), image_side=3)
-    model = SageForConditionalGeneration.from_base(
-        tiny_language_model(), processor=processor, patch_channels=168, distinct=4, fusion_heads=4
-    )
+    model = from_base(tiny_language_model(), processor=processor, patch_channels=168, distinct=4, fusion_heads=4)
     backend = SageBackend(model.float(), processor, name="tiny SAGE")
     shared = {**parts_of(inspector), "backend": backend}
     parts = [
         Part(n, f"k{n}", str(cell), (str(good),), "solar cell", questions=("Is it good?",))
         for n, cell in enumerate([cracked, *elpv["mono good"][3:5]])
     ]
-    alone = SageInspector(workbench=Workbench(AgentSettings(), **shared))
+    alone = SageInspector(resources=Resources(AgentSettings(), **shared))
     traces = [alone.inspect(part.request()) for part in parts]
     asked: list[int] = []
     real = backend.answer_parts
@@ -124,7 +122,7 @@ def test_evidence_only_is_the_evidence_of_a_whole_inspection(
     inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [Part(1, "k1", str(cracked), (str(good),), "solar cell"), Part(2, "k2", str(good))]
-    extractor = inspector.workbench.extractor
+    extractor = inspector.resources.extractor
     prepared: list[int] = []
     real = extractor.prepare
     monkeypatch.setattr(extractor, "prepare", lambda images: prepared.append(len(images)) or real(images))

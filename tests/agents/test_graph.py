@@ -10,10 +10,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from sage_ad.agents.graph import build_graph
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.workbench import Workbench
+from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest, MLEScore
 from sage_ad.knowledge.store.fact_store import FactStore
-from sage_ad.vlm.backends.base import Capabilities, load_backend
+from sage_ad.vlm.backends.base import Capabilities
+from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import InputError
 
@@ -28,14 +29,14 @@ WRITTEN = [
 @pytest.fixture
 def written(inspector: SageInspector) -> SageInspector:
     """The warm inspector, with a scripted writer and a knowledge base in this test's own user folder."""
-    bench = Workbench(
+    bench = Resources(
         inspector.settings,
-        extractor=inspector.workbench.extractor,
-        judge=inspector.workbench.judge,
+        extractor=inspector.resources.extractor,
+        judge=inspector.resources.judge,
         store=FactStore.open(),
         backend=ScriptedBackend(WRITTEN * 5),
     )
-    return SageInspector(workbench=bench, checkpointer=InMemorySaver())
+    return SageInspector(resources=bench, checkpointer=InMemorySaver())
 
 
 def request_for(image: Path, good: Path, **settings: Any) -> InspectionRequest:
@@ -111,11 +112,11 @@ class HarshJudge:
 
 
 def harsh(written: SageInspector, judge: HarshJudge) -> SageInspector:
-    parts = written.workbench
-    bench = Workbench(
+    parts = written.resources
+    bench = Resources(
         written.settings, extractor=parts.extractor, store=parts.store, backend=parts.backend, judge=judge
     )
-    return SageInspector(workbench=bench)
+    return SageInspector(resources=bench)
 
 
 def test_a_failing_score_goes_back_with_a_reason_and_a_bound(written: SageInspector, cracked: Path, good: Path) -> None:
@@ -147,14 +148,14 @@ def test_steps_and_words_stream_before_the_trace(inspector: SageInspector, crack
 def test_a_wording_that_contradicts_the_evidence_is_dropped(
     inspector: SageInspector, cracked: Path, good: Path
 ) -> None:
-    parts = inspector.workbench
+    parts = inspector.resources
     lie = ScriptedBackend(
         ["The solar cell matches the good reference perfectly in the lower right and the centre."],
         capabilities=Capabilities(streaming=True),
     )
-    bench = Workbench(inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=lie)
+    bench = Resources(inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=lie)
     request = InspectionRequest(image=cracked, references=[good], domain="photovoltaics", product="solar cell")
-    trace = SageInspector(workbench=bench).inspect(request)
+    trace = SageInspector(resources=bench).inspect(request)
     assert not any("perfectly" in answer.text for answer in trace.answers)
     assert any("wording was dropped" in step.summary for step in trace.steps)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sage_ad.agents.inspector import SageInspector, expand_references
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import make_settings
-from sage_ad.agents.workbench import Workbench
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.images import expand_references
 
 
 def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace) -> None:
@@ -181,10 +182,10 @@ def test_bad_requests_are_one_sentence(
 
 
 def test_soft_facts_need_a_sage_model(inspector: SageInspector, cracked: Path, good: Path) -> None:
-    plain = Workbench(make_settings({"model": "smollm2-135m"}), extractor=inspector.workbench.extractor)
+    plain = Resources(make_settings({"model": "smollm2-135m"}), extractor=inspector.resources.extractor)
     request = InspectionRequest(image=cracked, references=[good], settings={"facts": "soft"})
     with pytest.raises(InputError, match="no fusion attention"):
-        SageInspector(workbench=plain).inspect(request)
+        SageInspector(resources=plain).inspect(request)
 
 
 def test_an_empty_reference_folder_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from tiny_models import tiny_llava_folder, tiny_wrapped_folder
 from transformers_server import shared_server
 
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.workbench import Workbench
+from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
-from sage_ad.vlm.backends.base import LanguageBackend, load_backend
+from sage_ad.vlm.backends.base import LanguageBackend
+from sage_ad.vlm.backends.registry import load_backend
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
 
@@ -42,7 +43,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[InspectionRequest
 def models(inspector: SageInspector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LanguageBackend]:
     served = tiny_llava_folder(tmp_path_factory.mktemp("llava"))
     return {
-        "embedded": inspector.workbench.backend,
+        "embedded": inspector.resources.backend,
         "wrapped": load_backend(str(tiny_wrapped_folder(tmp_path_factory.mktemp("wrapped"))), device="cpu"),
         "served": load_backend(f"{shared_server().url}#{served}"),
     }
@@ -67,13 +68,13 @@ def traces(
     inspector: SageInspector, models: dict[str, LanguageBackend], requests: list[InspectionRequest]
 ) -> dict[str, list[InspectionTrace]]:
     """Traces by model, in the order of the parts."""
-    parts, found = inspector.workbench, {}
+    parts, found = inspector.resources, {}
     extractor: Any = Remembering(parts.extractor)
     for name, backend in models.items():
-        bench = Workbench(
+        bench = Resources(
             inspector.settings, extractor=extractor, store=parts.store, judge=parts.judge, backend=backend
         )
-        found[name] = list(SageInspector(workbench=bench).inspect_many(requests))
+        found[name] = list(SageInspector(resources=bench).inspect_many(requests))
     return found
 
 
@@ -123,7 +124,7 @@ def test_the_wrapped_model_reads_pictures_facts_and_evidence(
     backend = models["wrapped"]
     assert backend.capabilities.soft_facts
     assert backend.capabilities.images
-    bad = inspector.workbench.view(requests[1].image, requests[1].references)
+    bad = inspector.resources.view(requests[1].image, requests[1].references)
     ask = {"facts": ["a hole", "a scratch"], "max_new_tokens": 6}
     first = backend.answer_part(bad.image, bad.references, QUESTIONS, log_odds=2.0, **ask)
     assert first.log_odds == pytest.approx(2.0, abs=0.05)  # an untrained shell says what the evidence says
@@ -136,11 +137,11 @@ def test_the_wrapped_model_reads_pictures_facts_and_evidence(
 def test_soft_facts_reach_the_wrapped_model(
     inspector: SageInspector, models: dict[str, Any], requests: list[InspectionRequest]
 ) -> None:
-    parts = inspector.workbench
-    bench = Workbench(
+    parts = inspector.resources
+    bench = Resources(
         inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=models["wrapped"]
     )
     request = requests[1].model_copy(update={"settings": {"facts": "soft", "max_new_tokens": 12, "max_rounds": 0}})
-    trace = SageInspector(workbench=bench).inspect(request)
+    trace = SageInspector(resources=bench).inspect(request)
     assert any("as soft facts" in step.summary for step in trace.steps)
     assert any("from its state word" in step.summary for step in trace.steps)

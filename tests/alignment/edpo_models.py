@@ -6,6 +6,7 @@ import torch
 from tiny_models import IMAGE_ID, VOCABULARY, WRAPPED, vision_inputs
 
 from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+from sage_ad.vlm.sage.wrapping import from_base
 
 HEADER, STATES = [30, 31, 32], [[40], [41, 42]]
 FACT_ID = VOCABULARY
@@ -15,9 +16,7 @@ ANSWERS = [[[40, 60, 61, 2], [41, 42, 70, 2]], [[40, 62, 2], [41, 42, 63, 64, 65
 
 def wrapped(kind: str) -> SageForConditionalGeneration:
     """SAGE around a tiny vision-language model, its own weights large enough to matter."""
-    model = SageForConditionalGeneration.from_base(
-        WRAPPED[kind](), distinct=3, state_words=STATES, answer_header=HEADER, fusion_heads=4
-    )
+    model = from_base(WRAPPED[kind](), distinct=3, state_words=STATES, answer_header=HEADER, fusion_heads=4)
     torch.manual_seed(0)
     for name, linear in model.fusion.named_modules():
         if isinstance(linear, torch.nn.Linear) and "image_projection" not in name:

@@ -16,13 +16,13 @@ from tiny_models import WRAPPED  # noqa: E402
 from tiny_sage import CHANNELS, FACTS, GRID, QUESTIONS, features, make  # noqa: E402
 
 from sage_ad.alignment.data.labelled import Picture  # noqa: E402
-from sage_ad.alignment.data.sage_prompts import SightPrompts  # noqa: E402
+from sage_ad.alignment.data.sage_prompts import VisualInputPrompts  # noqa: E402
 from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
 from sage_ad.alignment.edpo.run import EDPORun, align  # noqa: E402
 from sage_ad.alignment.sft.trainer import with_lora  # noqa: E402
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
 from sage_ad.vlm.sage.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from sage_ad.vlm.sage.visual_inputs import Sight  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import VisualInputs  # noqa: E402
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
         shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
 
 
-class Sights:
+class VisualInputDouble:
     """What a frozen encoder saw, without one."""
 
     def sight(self, picture, reference):
         seed = int(picture.path)
-        return Sight(
+        return VisualInputs(
             features=features(seed)[0].half(),
             evidence=torch.zeros(GRID, GRID).half(),
             distinct=torch.arange(3),
@@ -138,12 +138,12 @@ def test_prompts_are_those_of_stage_1_and_of_inspection():
         }
         for i in range(2)
     ]
-    made = SightPrompts(model, processor, Sights()).encode(rows)
+    made = VisualInputPrompts(model, processor, VisualInputDouble()).encode(rows)
     told = processor(
         text=QUESTIONS,
         patch_features=torch.cat([features(0), features(1)]),
         facts=FACTS,
-        measured=[Sights().sight(Picture("file", str(i)), None).measured("plate") for i in range(2)],
+        measured=[VisualInputDouble().sight(Picture("file", str(i)), None).measured("plate") for i in range(2)],
     )
     assert torch.equal(made["input_ids"], told["input_ids"])
     assert torch.equal(made["attention_mask"], told["attention_mask"])

@@ -30,8 +30,8 @@ from sage_ad.alignment.data.prompts import SagePrompts  # noqa: E402
 from sage_ad.alignment.data.run_folder import last_checkpoint, train_from  # noqa: E402
 from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
 from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
-from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
 from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
+from sage_ad.vlm.sage.wrapping import from_base  # noqa: E402
 
 
 def text_trainer(folder, rows=None, **changes):
@@ -105,9 +105,7 @@ class TestModels:
     def test_a_wrapped_model_with_its_processor(self, tmp_path):
         """Pictures, facts and evidence in columns, through SageProcessor."""
         processor = SageProcessor.from_base(llava_processor())
-        model = SageForConditionalGeneration.from_base(
-            WRAPPED["llava"](), processor=processor, fusion_heads=4, distinct=3
-        )
+        model = from_base(WRAPPED["llava"](), processor=processor, fusion_heads=4, distinct=3)
         rows = [
             {"prompt": "Is there a hole?", "images": [picture(i)], "answers": WORDS, "scores": [5.0, 4.0, 2.0, 1.0],
              "facts": ["a hole"], "evidence": 1.0 - i}

@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 from tiny_sage import GRID, features, make  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from sage_ad.alignment.data.features import SightCache  # noqa: E402
+from sage_ad.alignment.data.features import VisualInputCache  # noqa: E402
 from sage_ad.alignment.data.labelled import Picture, drawn_parts  # noqa: E402
 from sage_ad.alignment.data.questions import Stage1Example  # noqa: E402
 from sage_ad.alignment.sft.calibration import calibrate  # noqa: E402
@@ -21,14 +21,14 @@ from sage_ad.alignment.sft.data import PartBatches, _told, batches_of, packed, p
 from sage_ad.alignment.sft.run import Stage1Run, starting_model  # noqa: E402
 from sage_ad.alignment.sft.trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
 from sage_ad.vlm.errors import InputError  # noqa: E402
-from sage_ad.vlm.sage.visual_inputs import Sight  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import VisualInputs  # noqa: E402
 
 CALIBRATION = {"references": [0.7, 0.2], "builtin": [0.5, -0.1]}
 
 
-def sight(seed: int, margin: float = 1.0) -> Sight:
+def sight(seed: int, margin: float = 1.0) -> VisualInputs:
     generator = torch.Generator().manual_seed(seed)
-    return Sight(
+    return VisualInputs(
         features=features(seed)[0].half(),
         evidence=torch.rand(GRID, GRID, generator=generator).half(),
         distinct=torch.randperm(GRID * GRID, generator=generator)[:4],
@@ -40,7 +40,7 @@ def sight(seed: int, margin: float = 1.0) -> Sight:
     )
 
 
-class Sights:
+class VisualInputDouble:
     """Sights by seed in place of measured ones."""
 
     def sight(self, picture, _reference):
@@ -76,7 +76,7 @@ def tasks():
 
 def batches(processor, tasks, **settings):
     chosen = {"mode": "soft", "parts": 2, "seed": 0, "calibration": CALIBRATION, **settings}
-    return PartBatches(tasks, processor, Sights(), **chosen)
+    return PartBatches(tasks, processor, VisualInputDouble(), **chosen)
 
 
 class TestBatches:
@@ -109,7 +109,7 @@ class TestBatches:
         together = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
         apart = 0.0
         for task in made.batches[index]:
-            seen = Sights().sight(task.examples[0].picture, None)
+            seen = VisualInputDouble().sight(task.examples[0].picture, None)
             for e in task.examples:
                 factor, offset = CALIBRATION[seen.compared]
                 inputs = processor(
@@ -201,16 +201,16 @@ class TestCalibration:
             calibrate(seen)
 
 
-class TestSights:
+class TestVisualInputs:
     def test_what_was_measured_is_kept_and_found_again(self, tmp_path):
         (part,) = drawn_parts(1, seed=5, size=96)
-        cache = SightCache(tmp_path)
+        cache = VisualInputCache(tmp_path)
         first = cache.sight(part.picture, part.reference)
         alone = cache.sight(part.picture, None)
         assert (first.compared, alone.compared) == ("references", "builtin")
         assert first.features.shape == (20, 20, 168)
         assert float(first.evidence.abs().max()) <= 1
-        again = SightCache(tmp_path)
+        again = VisualInputCache(tmp_path)
         found = again.sight(part.picture, part.reference)
         assert again.measured == 0
         assert found.margin == first.margin
@@ -222,4 +222,4 @@ class TestSights:
         (part,) = drawn_parts(1, seed=5, size=96)
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match="cannot be kept in"):
-            SightCache(tmp_path / "file" / "sights").sight(part.picture, None)
+            VisualInputCache(tmp_path / "file" / "sights").sight(part.picture, None)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.agents.workbench import Workbench
 from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores, split_goods
 from tests.plates import PlainExtractor, plate
 
@@ -20,8 +20,8 @@ def test_most_good_parts_calibrate(count: int, kept: int) -> None:
 
 
 def test_part_and_spare_good_parts_are_scored_alike(tmp_path: Path) -> None:
-    workbench = Workbench(AgentSettings(), extractor=PlainExtractor())  # type: ignore[arg-type]
-    engine: Any = SimpleNamespace(inspector=lambda: SimpleNamespace(workbench=workbench))
+    resources = Resources(AgentSettings(), extractor=PlainExtractor())  # type: ignore[arg-type]
+    engine: Any = SimpleNamespace(inspector=lambda: SimpleNamespace(resources=resources))
     goods = [plate(tmp_path / f"good{n}.png", False, n) for n in range(6)]
     events = list(calibration_scores(engine, plate(tmp_path / "bad.png", True, 9), goods))
     scores = events[-1]

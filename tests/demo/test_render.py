@@ -9,7 +9,7 @@ import pytest
 
 from sage_ad.demo.services.pictures import Shown, boxes, heat_layer
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import STEPS, Story
+from sage_ad.demo.view.progress import STEPS, Progress
 from sage_ad.evaluation.inspection import InspectionTrace
 from tests.demo.visitors import HOSTILE
 
@@ -41,7 +41,7 @@ class Seen(HTMLParser):
 @pytest.fixture
 def everything(trace: InspectionTrace, pictures: Shown) -> str:
     """All parts of a finished inspection."""
-    story = Story(uid="t").finished(trace, pictures)
+    story = Progress(uid="t").finished(trace, pictures)
     return "".join(
         (
             render.verdict_html(trace, HOSTILE),
@@ -64,7 +64,7 @@ def test_text_from_outside_stays_text(everything: str) -> None:
 
 
 def test_streamed_words_stay_text() -> None:
-    story = Story(uid="t")
+    story = Progress(uid="t")
     story.feed({"event": "token", "text": HOSTILE})
     assert HOSTILE in Seen(render.answers_html(story)).texts
     story.feed({"event": "answer", "question": HOSTILE, "text": HOSTILE})
@@ -100,7 +100,7 @@ def test_scores_come_with_their_reasons(everything: str) -> None:
 
 
 def test_steps_are_told_as_they_happen() -> None:
-    story = Story(uid="t")
+    story = Progress(uid="t")
     assert [line.name for line in story.steps] == list(STEPS)
     story.feed({"event": "waiting", "ahead": 2})
     assert "2 before you" in render.steps_html(story)
@@ -117,7 +117,7 @@ def test_steps_are_told_as_they_happen() -> None:
 
 
 def test_a_second_round_is_shown_as_one() -> None:
-    story = Story(uid="t")
+    story = Progress(uid="t")
     for name in ("perceive", "recall", "fuse", "answer", "evaluate", "extract", "fuse", "answer", "evaluate"):
         story.feed({"event": "started", "step": name})
         story.feed({"event": "step", "step": {"name": name, "seconds": 0.1, "summary": f"did {name}"}})

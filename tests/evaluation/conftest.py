@@ -9,8 +9,8 @@ import pytest
 from plates import PlainExtractor, gash, plate
 
 import sage_ad.evaluation.reports.detect_run as detection
-from sage_ad.evaluation.inspection import MLEScore
-from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
+from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
+from sage_ad.evaluation.judge.loading import load_judge
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,14 @@ from plates import PlainExtractor
 import sage_ad.evaluation.reports.answer_run as answering
 from sage_ad.evaluation.cli import app
 from sage_ad.evaluation.datasets import open_dataset
-from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector, MLEScore, TraceAnswer
-from sage_ad.evaluation.judge.loading import JudgeRequest
+from sage_ad.evaluation.inspection import (
+    InspectionRequest,
+    InspectionTrace,
+    Inspector,
+    JudgeRequest,
+    MLEScore,
+    TraceAnswer,
+)
 from sage_ad.evaluation.judge.local import LocalJudge
 from sage_ad.evaluation.questions import GoldQuestion, build_questions, family_of, polarity_of
 from sage_ad.evaluation.reports.answer_figures import report_markdown

@@ -15,7 +15,7 @@ from plates import PlainExtractor
 
 from sage_ad.evaluation.cli import app
 from sage_ad.evaluation.datasets import open_dataset
-from sage_ad.evaluation.reports.compare import compare, read_runs, tables_of
+from sage_ad.evaluation.reports.compare import compare, tables_of
 from sage_ad.evaluation.reports.compare_pictures import (
     mean_roc,
     mle_picture,
@@ -23,7 +23,9 @@ from sage_ad.evaluation.reports.compare_pictures import (
     reliability_picture,
     roc_picture,
 )
-from sage_ad.evaluation.reports.detect_run import DetectSettings, detect
+from sage_ad.evaluation.reports.detect_report import DetectSettings
+from sage_ad.evaluation.reports.detect_run import detect
+from sage_ad.evaluation.reports.finished_runs import read_runs
 from sage_ad.evaluation.runs import write_results
 from sage_ad.vlm.commandline import run_app
 from sage_ad.vlm.errors import InputError

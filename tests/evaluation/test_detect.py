@@ -13,7 +13,8 @@ from plates import PlainExtractor, plate
 import sage_ad.evaluation.reports.detect_run as detection
 from sage_ad.evaluation.cli import app, main
 from sage_ad.evaluation.datasets import open_dataset
-from sage_ad.evaluation.reports.detect_run import DetectSettings, detect, plan, references_of
+from sage_ad.evaluation.reports.detect_report import DetectSettings
+from sage_ad.evaluation.reports.detect_run import detect, plan, references_of
 from sage_ad.evaluation.runs import Progress
 from sage_ad.vlm.commandline import run_app
 from sage_ad.vlm.errors import InputError

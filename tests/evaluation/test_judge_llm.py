@@ -14,8 +14,9 @@ import pytest
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
+from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest
 from sage_ad.evaluation.judge.llm import LLMJudge, read_reply, reply_schema
-from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
+from sage_ad.evaluation.judge.loading import load_judge
 from sage_ad.evaluation.judge.reply_cache import ReplyCache
 from sage_ad.evaluation.rubric import load_rubric
 from sage_ad.vlm.errors import BackendError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sage_ad.evaluation.inspection import MLEScore
-from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest, load_judge
+from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
+from sage_ad.evaluation.judge.loading import load_judge
 from sage_ad.evaluation.ranked import read_ranked
 from sage_ad.evaluation.rubric import DIMENSIONS, load_rubric
 from sage_ad.vlm.errors import InputError

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sage_ad.evaluation.inspection import MLEScore
-from sage_ad.evaluation.judge.loading import Gold
+from sage_ad.evaluation.inspection import Gold, MLEScore
 
 USE = "Can this part still be used?"
 SCRATCHED = Gold(verdict=False, anomalous=True, defect="crack", place="centre")
@@ -75,7 +74,7 @@ def test_harmless_marks_may_be_mentioned_on_a_normal_part(score: Callable[..., M
 
 def test_a_quoted_fact_is_no_claim_about_this_part(local_judge) -> None:  # type: ignore[no-untyped-def]
     """A fact quoted word for word may say "passes" without letting the part pass; the same words unquoted may not."""
-    from sage_ad.evaluation.judge.loading import JudgeRequest
+    from sage_ad.evaluation.inspection import JudgeRequest
 
     fact = "A solar cell that passes less current than its string neighbours heats up to a hot spot."
     answer = f"No. There is a dark patch. It should not be used. If it is an isolated area, this applies: {fact}"

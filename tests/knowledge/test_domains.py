@@ -158,7 +158,8 @@ def test_category_has_its_pack(product_names: dict[str, set[str]], category: str
 
 
 def test_no_category_of_the_images_is_forgotten(index_rows: list[dict[str, str]]) -> None:
-    assert {row["category"] for row in index_rows} == set(PACK_OF_CATEGORY)
+    # *fresh* is reported once and never tuned on: no pack is written for its categories.
+    assert {row["category"] for row in index_rows if row["group"] != "fresh"} == set(PACK_OF_CATEGORY)
 
 
 def test_products_of_mmad_have_packs(data_root: Path, product_names: dict[str, set[str]]) -> None:

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.workbench import AgentSettings, Workbench
+from sage_ad.agents.resources import AgentSettings, Resources
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.knowledge.facts import Fact, FactSource, normalise_text
 from sage_ad.knowledge.ingestion.checks import check_facts, instruction_reason, quote_fact
@@ -215,4 +215,4 @@ class TestVerdict:
 
     def inspect(self, store: FactStore, lie: str, request: InspectionRequest) -> InspectionTrace:
         backend = ScriptedBackend(lambda messages: lie)
-        return SageInspector(workbench=Workbench(AgentSettings(), store=store, backend=backend)).inspect(request)
+        return SageInspector(resources=Resources(AgentSettings(), store=store, backend=backend)).inspect(request)

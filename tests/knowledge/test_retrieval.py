@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from sage_ad.knowledge.adapters.llama_index_embedding import SageEmbedding
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.store.packs import Pack
@@ -21,7 +22,7 @@ from sage_ad.knowledge.store.retrieval import (
     within_budget,
 )
 from sage_ad.knowledge.store.retrieval_eval import measure, ndcg, read_queries, recall
-from sage_ad.knowledge.vectors.embedding import SageEmbedding, SentenceEmbedder, batches_by_length, default_embedder
+from sage_ad.knowledge.vectors.embedding import SentenceEmbedder, batches_by_length, default_embedder
 from sage_ad.vlm.errors import InputError
 
 QUERIES = Path(__file__).parents[1] / "data" / "retrieval_queries.yaml"
@@ -158,7 +159,7 @@ class TestProducts:
         assert "polymers" in match.note
 
     def test_every_category_of_the_images_has_a_pack(self, store, index_rows):
-        for category in sorted({row["category"] for row in index_rows}):
+        for category in sorted({row["category"] for row in index_rows if row["group"] != "fresh"}):
             match = store.match_product(category)
             assert match.how != "unknown", category
 

@@ -13,7 +13,8 @@ import pytest
 from backend_conformance import OTHERS, QUESTION, BackendConformance
 from PIL import Image
 
-from sage_ad.vlm.backends.base import Capabilities, cut_at_stop, load_backend, safe_length
+from sage_ad.vlm.backends.base import Capabilities, cut_at_stop, safe_length
+from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import BackendError, InputError
 

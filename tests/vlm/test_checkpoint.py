@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from sage_ad.vlm.backends.base import load_backend  # noqa: E402
+from sage_ad.vlm.backends.registry import load_backend  # noqa: E402
 from sage_ad.vlm.backends.sage_backend import SageBackend  # noqa: E402
 from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor  # noqa: E402

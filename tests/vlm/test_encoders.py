@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder, resolve_device, working_size
+from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder, working_size
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +104,13 @@ class TestHuggingFace:
 
 
 def test_devices() -> None:
-    assert resolve_device("cpu") == "cpu"
-    assert resolve_device("auto") in ("cpu", "cuda")
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") in ("cpu", "cuda")
     with pytest.raises(InputError, match="no device 'tpu'"):
-        resolve_device("tpu")
+        pick_device("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device"):
-            resolve_device("cuda")
+            pick_device("cuda")
 
 
 def test_working_size_is_whole_patches_of_about_the_wanted_area() -> None:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder
 from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, EvidenceSettings
-from sage_ad.vlm.evidence.memory_bank import ReferenceBank
+from sage_ad.vlm.evidence.memory_bank import MemoryBank
 from sage_ad.vlm.evidence.regions import find_regions
 from sage_ad.vlm.images import load_image
 from sage_ad.vlm.places import place_of_box
@@ -43,17 +43,17 @@ def washer(seed: int, hole: bool = False) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def bank(extractor: EvidenceExtractor) -> ReferenceBank:
+def bank(extractor: EvidenceExtractor) -> MemoryBank:
     return extractor.prepare([washer(0)])
 
 
 @pytest.fixture(scope="module")
-def good(extractor: EvidenceExtractor, bank: ReferenceBank) -> Evidence:
+def good(extractor: EvidenceExtractor, bank: MemoryBank) -> Evidence:
     return extractor.extract(washer(1), bank)
 
 
 @pytest.fixture(scope="module")
-def drilled(extractor: EvidenceExtractor, bank: ReferenceBank) -> Evidence:
+def drilled(extractor: EvidenceExtractor, bank: MemoryBank) -> Evidence:
     return extractor.extract(washer(2, hole=True), bank)
 
 
@@ -95,21 +95,21 @@ class TestWithReference:
         assert "turn, shift and change of light" in good.threshold_reason
 
     def test_the_score_does_not_depend_on_what_was_inspected_before(
-        self, extractor: EvidenceExtractor, bank: ReferenceBank, drilled: Evidence
+        self, extractor: EvidenceExtractor, bank: MemoryBank, drilled: Evidence
     ) -> None:
         again = extractor.extract(washer(2, hole=True), bank)
         assert again.score == drilled.score
         assert np.array_equal(again.map, drilled.map)
 
-    def test_a_turned_part_is_still_good(self, extractor: EvidenceExtractor, bank: ReferenceBank) -> None:
+    def test_a_turned_part_is_still_good(self, extractor: EvidenceExtractor, bank: MemoryBank) -> None:
         turned = washer(3).transpose(Image.Transpose.ROTATE_90)
         assert extractor.extract(turned, bank).verdict == "normal"
 
-    def test_another_size_than_the_reference(self, extractor: EvidenceExtractor, bank: ReferenceBank) -> None:
+    def test_another_size_than_the_reference(self, extractor: EvidenceExtractor, bank: MemoryBank) -> None:
         evidence = extractor.extract(washer(4).resize((480, 400)), bank)
         assert evidence.map.shape == (400, 480)
 
-    def test_another_product_gives_a_warning(self, extractor: EvidenceExtractor, bank: ReferenceBank) -> None:
+    def test_another_product_gives_a_warning(self, extractor: EvidenceExtractor, bank: MemoryBank) -> None:
         rng = np.random.default_rng(0)
         noise = Image.fromarray(rng.integers(0, 255, (320, 320, 3), np.uint8))
         evidence = extractor.extract(noise, bank)
@@ -174,7 +174,7 @@ class TestSettings:
         far = printed.extract(image, bank).score
         assert far > EvidenceExtractor(encoder=encoder).extract(image, nearest).score
 
-    def test_a_bank_of_another_encoder_raises(self, extractor: EvidenceExtractor, bank: ReferenceBank) -> None:
+    def test_a_bank_of_another_encoder_raises(self, extractor: EvidenceExtractor, bank: MemoryBank) -> None:
         from dataclasses import replace
 
         with pytest.raises(BackendError, match="prepare them again"):
@@ -243,7 +243,7 @@ def test_real_cells_in_the_mean(extractor: EvidenceExtractor, elpv: dict[str, li
 
 
 def test_a_cell_is_no_washer_but_cells_are_cells(
-    extractor: EvidenceExtractor, bank: ReferenceBank, elpv: dict[str, list[Path]]
+    extractor: EvidenceExtractor, bank: MemoryBank, elpv: dict[str, list[Path]]
 ) -> None:
     cells = [load_image(path) for path in (*elpv["mono good"][:3], elpv["mono bad"][0])]
     assert "another product" in extractor.extract(cells[0], bank).warnings[0]

@@ -19,7 +19,7 @@ from tiny_models import (
     tiny_wrapped_folder,
 )
 
-from sage_ad.vlm.backends.base import load_backend
+from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.errors import InputError
 
 

@@ -18,7 +18,7 @@ from backend_conformance import OTHERS, QUESTION, BackendConformance
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
-from sage_ad.vlm.backends.base import load_backend
+from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.backends.retries import Retrying, retry_after
 from sage_ad.vlm.backends.served import ServedBackend
 from sage_ad.vlm.errors import BackendError, InputError

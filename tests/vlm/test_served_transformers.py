@@ -7,7 +7,8 @@ from PIL import Image
 from tiny_models import tiny_llava_folder
 from transformers_server import TransformersServer, shared_server
 
-from sage_ad.vlm.backends.base import UndecidedError, load_backend
+from sage_ad.vlm.backends.base import UndecidedError
+from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.backends.served import ServedBackend
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")

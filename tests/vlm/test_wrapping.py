@@ -24,6 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: E40
 from sage_ad.vlm.errors import InputError  # noqa: E402
 from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
 from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
+from sage_ad.vlm.sage.wrapping import from_base  # noqa: E402
 
 FACT_ID = VOCABULARY
 HEADER, STATES = [30, 31, 32], [[40], [41, 42]]
@@ -31,9 +32,7 @@ FAMILIES = pytest.mark.parametrize("kind", sorted(WRAPPED))
 
 
 def wrap(kind, **settings):
-    model = SageForConditionalGeneration.from_base(
-        WRAPPED[kind](), distinct=3, state_words=STATES, answer_header=HEADER, fusion_heads=4, **settings
-    )
+    model = from_base(WRAPPED[kind](), distinct=3, state_words=STATES, answer_header=HEADER, fusion_heads=4, **settings)
     torch.manual_seed(0)
     for name, linear in model.fusion.named_modules():
         if isinstance(linear, torch.nn.Linear) and "image_projection" not in name:
@@ -91,7 +90,7 @@ class TestEveryFamily:
         ids = torch.tensor([[1, 20, *[IMAGE_ID] * tokens, 60, 61]])
         images |= {"mm_token_type_ids": (ids == IMAGE_ID).int()} if kind == "qwen2_5_vl" else {}
         before = base(input_ids=ids, attention_mask=torch.ones_like(ids), **images).logits
-        model = SageForConditionalGeneration.from_base(base, fusion_heads=4)
+        model = from_base(base, fusion_heads=4)
         after = model(input_ids=ids, attention_mask=torch.ones_like(ids), **images).logits
         torch.testing.assert_close(after[..., :VOCABULARY], before, rtol=1e-5, atol=1e-5)
 
@@ -227,7 +226,7 @@ class TestWholePath:
     def whole(self, request):
         base = tiny_llava() if request.param == "llava" else tiny_idefics3()
         processor = SageProcessor.from_base(getattr(self, f"{request.param}_processor")())
-        model = SageForConditionalGeneration.from_base(base, processor=processor, fusion_heads=4, distinct=3)
+        model = from_base(base, processor=processor, fusion_heads=4, distinct=3)
         return model, processor
 
     def ask(self, processor, rows=(0, 1), **kwargs):
@@ -271,7 +270,7 @@ class TestWholePath:
 
     def test_reference_shown_in_the_prompt(self):
         processor = SageProcessor.from_base(self.llava_processor(), show_reference=True)
-        model = SageForConditionalGeneration.from_base(tiny_llava(), processor=processor, fusion_heads=4)
+        model = from_base(tiny_llava(), processor=processor, fusion_heads=4)
         inputs = self.ask(processor)
         assert (inputs["input_ids"] == IMAGE_ID).sum(dim=1).tolist() == [48, 16]
         assert inputs["reference_rows"].tolist() == [32, 0]
@@ -281,22 +280,20 @@ class TestWholePath:
 class TestWrongBases:
     def test_language_model_without_eyes_raises(self):
         with pytest.raises(InputError, match="patch_channels"):
-            SageForConditionalGeneration.from_base(tiny_language_model())
+            from_base(tiny_language_model())
 
     def test_unknown_name_raises_one_sentence(self):
         with pytest.raises(InputError, match="nowhere/nothing"):
-            SageForConditionalGeneration.from_base("nowhere/nothing")
+            from_base("nowhere/nothing")
 
     def test_folder_of_a_language_model_raises(self, tmp_path):
         tiny_language_model().save_pretrained(tmp_path)
         with pytest.raises(InputError, match="does not read pictures"):
-            SageForConditionalGeneration.from_base(str(tmp_path))
+            from_base(str(tmp_path))
 
     def test_folder_of_a_vision_language_model_is_wrapped(self, tmp_path):
         tiny_llava().save_pretrained(tmp_path)
-        model = SageForConditionalGeneration.from_base(
-            str(tmp_path), base_kwargs={"dtype": torch.bfloat16}, fusion_heads=4
-        )
+        model = from_base(str(tmp_path), base_kwargs={"dtype": torch.bfloat16}, fusion_heads=4)
         assert model.dtype == torch.bfloat16
         assert model.fusion.attention.query.weight.dtype == torch.bfloat16
         assert model.fusion.state_evidence.weight.dtype == torch.float32

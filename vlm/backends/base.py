@@ -7,9 +7,8 @@ the libraries of a back end are imported when `load_backend` makes it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sage_ad.vlm.errors import BackendError, InputError
@@ -155,45 +154,6 @@ class LanguageBackend(Protocol):
         ...
 
 
-def load_backend(
-    name: str = DEFAULT_BACKEND, *, device: str = "auto", progress: Callable[[str], None] | None = None
-) -> LanguageBackend:
-    """Makes the back end that `name` stands for.
-
-    Args:
-        name: "sage-tiny" (the best shipped checkpoint), "sage-tiny-sft", "sage-tiny-edpo", the folder of a checkpoint that
-            `sage-train` wrote, "smollm2-135m" (the embedded language model before training), a Hugging Face name or
-            folder (with "#bfloat16", "#float16", "#float32", "#8bit" or "#4bit" behind it for another precision than
-            the checkpoint's own), or the URL of an OpenAI-compatible server with the model's name behind "#"
-            ("http://host:8000/v1#model"; without it the server's only model is taken).
-        device: "auto", "cpu" or "cuda" (or "cuda:1"); of no meaning for a served model.
-        progress: is given a line of text for what takes time once (unpacking the embedded model); None keeps silent.
-
-    Raises:
-        InputError: no such model or device, with what can be given.
-        BackendError: the weights cannot be unpacked or loaded.
-    """
-    if name.startswith(("http://", "https://")):
-        from sage_ad.vlm.backends.served import ServedBackend
-
-        return ServedBackend.from_url(name)
-    from sage_ad.vlm.sage.checkpoint import checkpoint_folder
-
-    if name == UNTUNED:
-        from sage_ad.vlm.backends.smollm import load_smollm2
-
-        return load_smollm2(device=device, progress=progress)
-    folder = checkpoint_folder(name)
-    if folder is not None:
-        from sage_ad.vlm.backends.sage_backend import load_sage
-
-        return load_sage(folder, name=folder.name, device=device, progress=progress)
-    from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
-
-    source, _, precision = (name, "", "") if Path(name).exists() else name.partition("#")
-    return HuggingFaceBackend.from_pretrained(source, device=device, dtype=precision or "auto")
-
-
 def known_backends() -> str:
     """What `load_backend` takes, as half a sentence for messages."""
     return (
@@ -285,28 +245,6 @@ def safe_length(text: str, stops: Sequence[str]) -> int:
     return len(text)
 
 
-def pick_device(device: str) -> str:
-    """Makes "auto" concrete: "cuda" where torch sees one, else "cpu"; raises `InputError` where it is missing."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"The device {device!r} was asked for but torch sees {torch.cuda.device_count()} GPUs; use cpu or auto."
-        )
-    return device
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The first line of an error's text, for use inside a sentence."""
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:limit].rstrip(".")
-
-
 __all__ = [
     "DEFAULT_BACKEND",
     "BackendError",
@@ -317,5 +255,4 @@ __all__ = [
     "Message",
     "UndecidedError",
     "Usage",
-    "load_backend",
 ]

@@ -14,8 +14,8 @@ from urllib.request import getproxies
 
 import torch
 
-from sage_ad.vlm.backends.base import known_backends, one_line
-from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.backends.base import known_backends
+from sage_ad.vlm.errors import InputError, one_line
 
 QUANTISED = ("8bit", "4bit")
 

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ from sage_ad.vlm.backends.base import (
     check_sampling,
     cut_at_stop,
     known_backends,
-    one_line,
-    pick_device,
     plain_text,
 )
 from sage_ad.vlm.backends.hf_loading import find_config, load_processor_of, placing, precision_of
 from sage_ad.vlm.backends.streaming import Watcher, stream_text
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.devices import pick_device
+from sage_ad.vlm.errors import BackendError, InputError, one_line
 
 # Prompts of a batch that share at least so many leading tokens have them run through the model once.
 SHARED_PREFIX_TOKENS = 32
@@ -83,56 +83,9 @@ class HuggingFaceBackend(Completing):
         name: str | None = None,
         static_cache: bool = False,
     ) -> HuggingFaceBackend:
-        """Loads a model by Hugging Face name (from the local cache if it is there) or from a folder.
-
-        Args:
-            source: name or folder. A checkpoint that is quantised already (GPTQ, AWQ, FP8, bitsandbytes) stays so.
-            device: "auto" (all GPUs, where one is too small for it), "cpu", "cuda" or "cuda:1".
-            dtype: "auto" (the checkpoint's; float16 becomes bfloat16 on a CPU), a torch dtype's name, or "8bit" or
-                "4bit", which quantise the weights while they load (needs the package bitsandbytes).
-            name: how to call it; default: the name, or the folder's name.
-            static_cache: see the class.
-
-        Raises:
-            InputError: there is no such model, it is none that writes text, or what it needs is not installed.
-            BackendError: its weights cannot be loaded.
-        """
-        from sage_ad.vlm.commandline import quiet_libraries
-
-        quiet_libraries()
-        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-        from transformers.utils import logging
-
-        import sage_ad.vlm.sage.processing_sage  # noqa: F401 (makes SAGE models known to the Auto classes)
-
-        logging.disable_progress_bar()
-        place = pick_device(device)
-        config, local = find_config(source)
-        vision = type(config) in AutoModelForImageTextToText._model_mapping
-        auto = AutoModelForImageTextToText if vision else AutoModelForCausalLM
-        if type(config) not in auto._model_mapping:
-            raise InputError(
-                f"{source!r} is a {config.model_type} model, which writes no text; give {known_backends()}."
-            )
-        placed = placing(place, spread=device == "auto")
-        try:
-            processor = load_processor_of(source, config, vision=vision, local=local)
-            model: Any = auto.from_pretrained(
-                source, local_files_only=local, **placed, **precision_of(dtype, config, place)
-            )
-        except InputError:
-            raise
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-            raise BackendError(
-                f"The model {source!r} cannot be loaded on {place} ({one_line(error)}); "
-                "check that its folder is complete and that it fits into memory."
-            ) from error
-        called = name or (Path(source).name if Path(source).is_dir() else source)
-        if config.model_type == "sage":
-            from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
-
-            return WrappedSageBackend(model, processor, name=called)
-        return cls(model, processor, name=called, static_cache=static_cache)
+        """Loads a model as `load_pretrained` does; `static_cache`: see the class."""
+        loaded = load_pretrained(source, device=device, dtype=dtype, name=name)
+        return cls(loaded.model, loaded.processor, name=loaded.name, static_cache=static_cache)
 
     @property
     def name(self) -> str:
@@ -400,3 +353,58 @@ class HuggingFaceBackend(Completing):
 def _count_images(messages: Sequence[Message]) -> int:
     parts = [part for m in messages if not isinstance(m.get("content"), str) for part in m.get("content") or ()]
     return sum(1 for part in parts if isinstance(part, Mapping) and part.get("type") == "image")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its processor (a tokenizer, where it reads no images) and the name that it goes by."""
+
+    model: Any
+    processor: Any
+    name: str
+
+
+def load_pretrained(source: str, *, device: str = "auto", dtype: str = "auto", name: str | None = None) -> LoadedModel:
+    """Loads a model by Hugging Face name (from the local cache if it is there) or from a folder.
+
+    Args:
+        source: name or folder. A checkpoint that is quantised already (GPTQ, AWQ, FP8, bitsandbytes) stays so.
+        device: "auto" (all GPUs, where one is too small for it), "cpu", "cuda" or "cuda:1".
+        dtype: "auto" (the checkpoint's; float16 becomes bfloat16 on a CPU), a torch dtype's name, or "8bit" or
+            "4bit", which quantise the weights while they load (needs the package bitsandbytes).
+        name: how to call it; default: the name, or the folder's name.
+
+    Raises:
+        InputError: there is no such model, it is none that writes text, or what it needs is not installed.
+        BackendError: its weights cannot be loaded.
+    """
+    from sage_ad.vlm.commandline import quiet_libraries
+
+    quiet_libraries()
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    import sage_ad.vlm.sage.processing_sage  # noqa: F401 (makes SAGE models known to the Auto classes)
+
+    logging.disable_progress_bar()
+    place = pick_device(device)
+    config, local = find_config(source)
+    vision = type(config) in AutoModelForImageTextToText._model_mapping
+    auto = AutoModelForImageTextToText if vision else AutoModelForCausalLM
+    if type(config) not in auto._model_mapping:
+        raise InputError(f"{source!r} is a {config.model_type} model, which writes no text; give {known_backends()}.")
+    placed = placing(place, spread=device == "auto")
+    try:
+        processor = load_processor_of(source, config, vision=vision, local=local)
+        model: Any = auto.from_pretrained(
+            source, local_files_only=local, **placed, **precision_of(dtype, config, place)
+        )
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise BackendError(
+            f"The model {source!r} cannot be loaded on {place} ({one_line(error)}); "
+            "check that its folder is complete and that it fits into memory."
+        ) from error
+    called = name or (Path(source).name if Path(source).is_dir() else source)
+    return LoadedModel(model, processor, called)

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from sage_ad.vlm.backends.base import one_line
-from sage_ad.vlm.errors import BackendError
+from sage_ad.vlm.errors import BackendError, one_line
 
 T = TypeVar("T")
 _PASSING = (408, 409, 425, 429)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.vlm.backends.base import Capabilities, pick_device
+from sage_ad.vlm.backends.base import Capabilities
 from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
+from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.sage.generation import OnText, PartQuery, PartReply, answer_parts
 

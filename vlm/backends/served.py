@@ -30,11 +30,10 @@ from sage_ad.vlm.backends.base import (
     check_messages,
     check_sampling,
     cut_at_stop,
-    one_line,
     safe_length,
 )
 from sage_ad.vlm.backends.retries import Retrying
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError, one_line
 
 KEY_VARIABLES = ("SAGE_API_KEY", "OPENAI_API_KEY")
 # What hosted services take at most; more are obeyed by cutting the text here.

@@ -38,8 +38,8 @@ def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progres
     # package or a damaged copy is dealt with below, where errors reach the caller.
     checker = threading.Thread(target=_check_early, name="smollm2-checksum", daemon=True)
     checker.start()
-    from sage_ad.vlm.backends.base import pick_device
     from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
+    from sage_ad.vlm.devices import pick_device
 
     checker.join()
     key = (pick_device(device), dtype)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -82,19 +83,6 @@ class PatchEncoder(Protocol):
     ) -> PatchFeatures: ...
 
 
-def resolve_device(device: str = "auto") -> str:
-    """ "auto" to "cuda" where there is one, else "cpu"; raises `InputError` for a device that is not there."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()):
-        return device
-    if device.startswith("cuda"):
-        raise InputError(f"The device {device!r} was asked for but no CUDA device is there; use --device cpu or auto.")
-    raise InputError(f"There is no device {device!r}; use auto, cpu or cuda.")
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Runs torch on one CPU thread inside the block.
@@ -123,8 +111,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str = "auto") -> PatchEnco
         InputError: the device, the name or the folder is unusable.
     """
     if name == DEFAULT_ENCODER:
-        return EfficientNetLite2(resolve_device(device))
-    return HuggingFaceEncoder(name, resolve_device(device))
+        return EfficientNetLite2(pick_device(device))
+    return HuggingFaceEncoder(name, pick_device(device))
 
 
 def working_size(width: int, height: int, size: int, multiple: int) -> tuple[int, int]:

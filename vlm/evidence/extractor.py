@@ -18,8 +18,8 @@ from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, PatchEncoder, load_en
 from sage_ad.vlm.evidence.memory_bank import (
     LOOKS_SHARE,
     BankSettings,
-    Look,
-    ReferenceBank,
+    MemoryBank,
+    View,
     build_bank,
     context_of,
     image_score,
@@ -156,7 +156,7 @@ class EvidenceExtractor:
             self._encoder = load_encoder(self.settings.encoder, self.settings.device)
         return self._encoder
 
-    def prepare(self, references: Sequence[Image.Image]) -> ReferenceBank:
+    def prepare(self, references: Sequence[Image.Image]) -> MemoryBank:
         """Makes good pictures of a product ready for comparison.
 
         Raises:
@@ -169,7 +169,7 @@ class EvidenceExtractor:
         with self._threads():
             return build_bank(self.encoder, references, chosen)
 
-    def extract(self, image: Image.Image, bank: ReferenceBank | None = None) -> Evidence:
+    def extract(self, image: Image.Image, bank: MemoryBank | None = None) -> Evidence:
         """Measures one picture, against references if a bank is given, else against itself.
 
         Raises:
@@ -182,11 +182,11 @@ class EvidenceExtractor:
         """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""
         return one_thread() if self.encoder.name == DEFAULT_ENCODER else contextlib.nullcontext()
 
-    def _with_references(self, image: Image.Image, bank: ReferenceBank) -> Evidence:
+    def _with_references(self, image: Image.Image, bank: MemoryBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
         plain = bank.method == "nearest-neighbour"
         seen = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size, context=not plain)
-        look = Look(self.encoder, seen[0], context_of(seen, 0))
+        look = View(self.encoder, seen[0], context_of(seen, 0))
         features = look.features
         score, distances = image_score(look, bank, self.settings.matching, self._share(with_reference=True))
         spread = max(bank.spread, 1e-6)
@@ -219,7 +219,7 @@ class EvidenceExtractor:
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin, margins = (score - threshold) / spread, (distances - threshold) / spread
         else:
-            look = Look(self.encoder, features, context_of(encoded, 0))
+            look = View(self.encoder, features, context_of(encoded, 0))
             log_odds, grid = evidence_without_reference(look.tokens, look.context, share)
             distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
             score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
@@ -237,7 +237,7 @@ class EvidenceExtractor:
         distances: torch.Tensor,
         score: float,
         standard: _Standard,
-        bank: ReferenceBank | None = None,
+        bank: MemoryBank | None = None,
         warnings: Sequence[str] = (),
     ) -> Evidence:
         """Everything that follows from the distances of the patches and the standard they are held to."""
@@ -279,7 +279,7 @@ class _Standard:
     region_edge: float
 
 
-def _doubts(features: torch.Tensor, bank: ReferenceBank) -> list[str]:
+def _doubts(features: torch.Tensor, bank: MemoryBank) -> list[str]:
     """A sentence about references whose mean patch is far from the picture's: they are probably of another product.
 
     The mean patch tells what a picture is made of; a defect hardly moves it. The limit is known for the embedded encoder

@@ -31,7 +31,7 @@ TURNED_SHARE = 4
 
 
 @dataclass
-class ReferenceBank:
+class MemoryBank:
     """References made ready once, to be compared with many pictures.
 
     Attributes:
@@ -67,7 +67,7 @@ class BankSettings:
     top_share: float
 
 
-def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> ReferenceBank:
+def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> MemoryBank:
     """Encodes references (and turned and mirrored copies of them) and finds the threshold that they suggest.
 
     Args:
@@ -102,7 +102,7 @@ def _self_scores(
         copies = encoder.encode(
             [disturbed(references[0], *how) for how in DISTURBANCES], settings.size, context=not plain
         )
-        pairs = [(Look(encoder, copies.maps[index], context_of(copies, index)), bank) for index in range(len(copies))]
+        pairs = [(View(encoder, copies.maps[index], context_of(copies, index)), bank) for index in range(len(copies))]
     return [image_score(look, bank, settings.matching, settings.top_share)[0] for look, bank in pairs]
 
 
@@ -110,7 +110,7 @@ def _self_scores(
 class _Reference:
     """One reference: how it looks, its grid under the method's weights, and the patches it gives to the bank."""
 
-    look: Look
+    look: View
     grid: torch.Tensor
     patches: torch.Tensor
 
@@ -121,12 +121,12 @@ class _Reference:
 
         if plain:
             features = encoder.encode([image], size)[0]
-            return cls(Look(encoder, features, None), features, features.flatten(0, 1))
+            return cls(View(encoder, features, None), features, features.flatten(0, 1))
         seen = encoder.encode([image], size, context=True)
         turned = encoder.encode([image.transpose(turn) for turn in Image.Transpose], size).maps
         grids = [weighted(features, encoder.emphasis) for features in (seen[0], *turned)]
         thinned = [grid.flatten(0, 1)[index % TURNED_SHARE :: TURNED_SHARE] for index, grid in enumerate(grids[1:])]
-        look = Look(encoder, seen.maps[0], context_of(seen, 0))
+        look = View(encoder, seen.maps[0], context_of(seen, 0))
         return cls(look, grids[0], torch.cat([grids[0].flatten(0, 1), *thinned]))
 
 
@@ -135,7 +135,7 @@ def weighted(features: torch.Tensor, emphasis: torch.Tensor | None) -> torch.Ten
     return features if emphasis is None else features * emphasis
 
 
-def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSettings) -> ReferenceBank:
+def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSettings) -> MemoryBank:
     """One bank of several references, thinned evenly where it would grow too large."""
     import torch
 
@@ -143,7 +143,7 @@ def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSe
     if len(patches) > MAX_PATCHES:
         keep = torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()
         patches = patches[keep]
-    return ReferenceBank(
+    return MemoryBank(
         encoder=encoder.name,
         method=settings.method,
         patches=patches,
@@ -156,7 +156,7 @@ def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSe
     )
 
 
-class Look:
+class View:
     """One picture as the encoder sees it.
 
     Args:
@@ -178,7 +178,7 @@ def context_of(seen: PatchFeatures, index: int) -> torch.Tensor | None:
     return seen.context[index] if seen.context else None
 
 
-def image_score(look: Look, bank: ReferenceBank, matching: Matching, share: float) -> tuple[float, torch.Tensor]:
+def image_score(look: View, bank: MemoryBank, matching: Matching, share: float) -> tuple[float, torch.Tensor]:
     """Score of a picture against a bank, and its map (h, w).
 
     Four weighted explanations and, for encoders with a defect head, what the picture looks like by itself; or the plain

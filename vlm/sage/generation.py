@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
     from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
-    from sage_ad.vlm.sage.visual_inputs import Sight
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 State = Literal["normal", "anomalous"]
 OnText = Callable[[int, int, str], None]
@@ -40,11 +40,11 @@ class PartQuery:
         polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
         facts: fact sentences.
         product: name of the part; None where it is not known.
-        looks: what the evidence looks like, where more is known than `vlm.sage.defect_kinds` can tell (a defect's name in the
+        looks: what the evidence looks like, where more is known than `vlm.sage.visual_inputs` can tell (a defect's name in the
             domain's words); None takes the kind.
     """
 
-    sight: Sight
+    sight: VisualInputs
     questions: tuple[str, ...]
     polarities: tuple[State | None, ...]
     facts: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class PartReply:
     texts: tuple[str, ...]
 
 
-def evidence_log_odds(sight: Sight, calibration: Mapping[str, Sequence[float]]) -> float:
+def evidence_log_odds(sight: VisualInputs, calibration: Mapping[str, Sequence[float]]) -> float:
     """Calibrated log(P(anomalous) / P(normal)) of the evidence: factor * margin + offset, by how it was measured."""
     factor, offset = calibration[sight.compared]
     return factor * sight.margin + offset
@@ -79,7 +79,7 @@ def evidence_log_odds(sight: Sight, calibration: Mapping[str, Sequence[float]]) 
 
 def prefix_inputs(
     processor: SageProcessor,
-    sights: Sequence[Sight],
+    sights: Sequence[VisualInputs],
     measured: Sequence[str],
     facts: Sequence[Sequence[str]],
     questions: Sequence[Sequence[str]],

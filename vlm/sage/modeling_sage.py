@@ -59,7 +59,7 @@ class SagePreTrainedModel(PreTrainedModel):
 class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
     """SAGE around a base model: Eq. 1, Eq. 2 and Eq. 9 in training and in generation alike.
 
-    `from_base` wraps a pretrained model; `from_pretrained` loads what `save_pretrained` wrote.
+    `sage_ad.vlm.sage.wrapping.from_base` wraps a pretrained model; `from_pretrained` loads what `save_pretrained` wrote.
     """
 
     def __init__(self, config: SageConfig) -> None:
@@ -68,13 +68,6 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
         self.base: Any = auto.from_config(config.base_config)
         self.fusion: Any = SageFusion(config)
         self.post_init()
-
-    @classmethod
-    def from_base(cls, base: str | PreTrainedModel, **settings: Any) -> SageForConditionalGeneration:
-        """Wraps a pretrained vision-language model or language model; see `sage_ad.vlm.sage.wrapping.from_base`."""
-        from sage_ad.vlm.sage.wrapping import from_base
-
-        return from_base(base, **settings)
 
     def get_input_embeddings(self) -> nn.Module:
         """Token embeddings of the base model."""

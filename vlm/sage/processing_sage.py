@@ -33,7 +33,7 @@ def measured_sentence(
         score: anomaly score.
         threshold: score from which a part is anomalous.
         place: where the evidence is strongest, in the words of `sage_ad.vlm.places`.
-        looks: the kind of defect that it looks like there, if it is one (`sage_ad.vlm.sage.defect_kinds`).
+        looks: the kind of defect that it looks like there, if it is one (`sage_ad.vlm.sage.visual_inputs`).
         product: name of the part, if it is known.
 
     Returns:

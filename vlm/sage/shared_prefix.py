@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
 
 
 @torch.no_grad()
 def generate_shared(
-    model: SageForConditionalGeneration,
+    model: Any,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     **kwargs: Any,
@@ -23,7 +20,7 @@ def generate_shared(
     the rest of each prompt is run. The answers equal those of `generate` on the same prompts (up to rounding).
 
     Args:
-        model: the model.
+        model: a `SageForConditionalGeneration`.
         input_ids: (questions, length), padded on the left.
         attention_mask: (questions, length); default: nothing is padding.
         **kwargs: the picture's and the facts' inputs *for one sample* (leading size 1), `evidence_log_odds` (1,) too,

@@ -6,12 +6,15 @@ Made from `Evidence` in training (kept on disk) and in inspection alike, so that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
     from sage_ad.vlm.evidence.extractor import Evidence
+
 
 SIDE = 20
 """Side of the grid on which patch features are given to the model."""
@@ -24,7 +27,7 @@ MARGIN_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
-class Sight:
+class VisualInputs:
     """One part as a SAGE model sees it.
 
     Attributes:
@@ -51,9 +54,8 @@ class Sight:
 
         Args:
             product: name of the part, if it is known.
-            looks: kind of defect in place of the one that `sage_ad.vlm.sage.defect_kinds` finds.
+            looks: kind of defect in place of the one that `sage_ad.vlm.sage.visual_inputs` finds.
         """
-        from sage_ad.vlm.sage.defect_kinds import kind_probabilities, kinds_in_words
         from sage_ad.vlm.sage.processing_sage import measured_sentence
 
         if looks is None and (kinds := kind_probabilities(self)) is not None:
@@ -61,7 +63,7 @@ class Sight:
         return measured_sentence(self.score, self.threshold, self.place, looks, product)
 
 
-def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> Sight:
+def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> VisualInputs:
     """Brings evidence to the model's grid.
 
     Args:
@@ -78,7 +80,7 @@ def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> 
     margins = F.adaptive_max_pool2d(evidence.margins[None, None].float(), side)[0, 0]
     peak = int(evidence.margins.argmax())
     row, column = divmod(peak, evidence.margins.shape[1])
-    return Sight(
+    return VisualInputs(
         features=F.normalize(features, dim=0).permute(1, 2, 0).half().contiguous(),
         evidence=(margins.clamp(-MARGIN_LIMIT, MARGIN_LIMIT) / MARGIN_LIMIT).half(),
         distinct=distinct_patches(-margins.flatten(), distinct),
@@ -90,7 +92,7 @@ def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> 
     )
 
 
-def sight_tensors(sight: Sight) -> dict[str, torch.Tensor]:
+def sight_tensors(sight: VisualInputs) -> dict[str, torch.Tensor]:
     """A sight as tensors, for safetensors; `sight_from_tensors` gives it back."""
     import torch
 
@@ -105,12 +107,12 @@ def sight_tensors(sight: Sight) -> dict[str, torch.Tensor]:
     }
 
 
-def sight_from_tensors(tensors: dict[str, torch.Tensor]) -> Sight:
+def sight_from_tensors(tensors: dict[str, torch.Tensor]) -> VisualInputs:
     """Inverse of `sight_tensors`."""
     from sage_ad.vlm.places import PLACES
 
     margin, score, threshold, compared, place = tensors["numbers"].tolist()
-    return Sight(
+    return VisualInputs(
         tensors["features"],
         tensors["evidence"],
         tensors["distinct"],
@@ -120,3 +122,81 @@ def sight_from_tensors(tensors: dict[str, torch.Tensor]) -> Sight:
         "references" if compared else "builtin",
         PLACES[int(place)],
     )
+
+
+KINDS = ("contamination", "crack", "deformation", "hole", "missing part", "scratch", "stain")
+
+
+HEAD_FILE = Path(__file__).with_name("defect_kinds.safetensors")
+
+
+SECOND_FROM = 0.25
+"""Probability from which the second kind is named beside the first."""
+
+
+_PATCHES = 6
+
+
+_AROUND = 5
+
+
+_EDGE = 0.35
+
+
+def kind_features(sight: VisualInputs) -> torch.Tensor:
+    """Inputs of the head, (2 C + 7,) float32.
+
+    The first distinct patch and the mean of the first six, each less the picture's mean patch; then the area that stands
+    out, how elongated it is, how much of it lies around the peak, the peak's distance to the border, the margin of the
+    score, and the highest and the median margin of the patches.
+    """
+    import torch
+
+    side = sight.evidence.shape[0]
+    patches, margins = sight.features.float().flatten(0, 1), sight.evidence.float()
+    local = (patches[sight.distinct[:_PATCHES]] - patches.mean(dim=0)) * patches.shape[1] ** 0.5
+    high, middle = margins.max(), margins.median()
+    rows, columns = torch.where(margins >= high - _EDGE * (high - middle))
+    row, column = divmod(int(margins.argmax()), side)
+    down, right = rows - row, columns - column
+    near = (down.abs() <= _AROUND) & (right.abs() <= _AROUND)
+    border = min(row, side - 1 - row, column, side - 1 - column)
+    shape = [10 * len(rows) / side**2, _elongation(down[near], right[near]), float(near.sum()) / 20, border / 10]
+    levels = [sight.margin / 4, float(high), float(middle)]
+    return torch.cat((local.mean(dim=0), local[0], torch.tensor([*shape, *levels])))
+
+
+def _elongation(down: torch.Tensor, right: torch.Tensor) -> float:
+    """Ratio of the axes of a region, from 1; patches are blunt, so a single row counts as a tenth of a patch wide."""
+    import torch
+
+    if len(down) < 3:
+        return 1.0
+    spread = torch.linalg.eigvalsh(torch.cov(torch.stack((down, right)).float()))
+    return float(((spread[1] + 0.1) / (spread[0].clamp(min=0) + 0.1)).sqrt())
+
+
+@lru_cache(maxsize=1)
+def _weights() -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(HEAD_FILE)
+
+
+def kind_probabilities(sight: VisualInputs) -> dict[str, float] | None:
+    """Probability of each kind, if the part has a defect at all; None for features of an encoder that it does not know."""
+    import torch
+
+    head = _weights()
+    features = kind_features(sight)
+    if features.shape != head["mean"].shape:
+        return None
+    values = (features - head["mean"]) / head["spread"]
+    chances = torch.softmax(head["weight"] @ values + head["bias"], dim=0)
+    return dict(zip(KINDS, chances.tolist(), strict=True))
+
+
+def kinds_in_words(probabilities: dict[str, float]) -> str:
+    """The most probable kind, and the second where it is nearly as probable: "scratch or crack"."""
+    first, second = sorted(probabilities, key=lambda kind: -probabilities[kind])[:2]
+    return f"{first} or {second}" if probabilities[second] >= SECOND_FROM else first

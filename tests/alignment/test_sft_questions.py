@@ -114,7 +114,8 @@ class TestAnswers:
         assert cited > 5
 
     def test_the_local_judge_gives_full_marks(self, inspections):
-        from sage_ad.evaluation.judge.loading import Gold, JudgeRequest, load_judge
+        from sage_ad.evaluation.inspection import Gold, JudgeRequest
+        from sage_ad.evaluation.judge.loading import load_judge
 
         asked = inspections[:40]
         requests = [

@@ -12,7 +12,7 @@ import pytest
 from sage_ad.agents.answering.vision_language import text_fault
 from sage_ad.agents.answering.vlm_reply import read_reply, reply_schema
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.workbench import Workbench
+from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.evaluation.questions import standard_questions
 from sage_ad.vlm.backends.base import Capabilities
@@ -42,12 +42,12 @@ def ask(inspector: SageInspector, cracked: Path, good: Path) -> Callable[..., tu
             return said if isinstance(said, str) else said()
 
         backend = ScriptedBackend(answer, name="seeing", capabilities=EYES)
-        parts = inspector.workbench
-        bench = Workbench(
+        parts = inspector.resources
+        bench = Resources(
             inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=backend
         )
         values = {"references": [good], "domain": "photovoltaics", "product": "solar cell", **request}
-        return SageInspector(workbench=bench).inspect(InspectionRequest(image=image, **values)), backend
+        return SageInspector(resources=bench).inspect(InspectionRequest(image=image, **values)), backend
 
     return inspect
 
@@ -162,8 +162,8 @@ def test_a_server_that_turns_out_blind_is_said_to_be(inspector: SageInspector, c
                 raise BackendError("blind at http://host/v1 reads no pictures (not a multimodal model); name another.")
             return super().complete(messages, **settings)
 
-    parts = inspector.workbench
-    bench = Workbench(
+    parts = inspector.resources
+    bench = Resources(
         inspector.settings,
         extractor=parts.extractor,
         store=parts.store,
@@ -171,7 +171,7 @@ def test_a_server_that_turns_out_blind_is_said_to_be(inspector: SageInspector, c
         backend=Blind(lambda _: "The solar cell differs.", name="blind"),
     )
     request = InspectionRequest(image=cracked, references=[good], product="solar cell", questions=["Is it good?"])
-    trace = SageInspector(workbench=bench).inspect(request)
+    trace = SageInspector(resources=bench).inspect(request)
     assert trace.verdict == "anomalous"
     assert any("pictures were left out" in w and "not a multimodal model" in w for w in trace.warnings)
 

@@ -16,10 +16,10 @@ from sage_ad.agents.settings import AgentSettings
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.evaluation.judge.loading import Judge
+    from sage_ad.evaluation.inspection import Judge
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.backends.base import LanguageBackend
-    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, ReferenceBank
+    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
 
 BANKS_KEPT = 8
 VIEWS_KEPT = 4
@@ -40,7 +40,7 @@ def file_key(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
-class Workbench:
+class Resources:
     """Context of the graph. Parts are made when first used, or given by the caller; safe to share between threads.
 
     Args:
@@ -64,7 +64,7 @@ class Workbench:
             if part is not None
         }
         self._lock = threading.RLock()
-        self._banks: OrderedDict[tuple[Any, ...], tuple[list[Image.Image], ReferenceBank]] = OrderedDict()
+        self._banks: OrderedDict[tuple[Any, ...], tuple[list[Image.Image], MemoryBank]] = OrderedDict()
         self._views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
         self.load_seconds: dict[str, float] = {}
 
@@ -107,7 +107,7 @@ class Workbench:
         """The language model."""
 
         def make() -> LanguageBackend:
-            from sage_ad.vlm.backends.base import load_backend
+            from sage_ad.vlm.backends.registry import load_backend
 
             return load_backend(
                 self.settings.model, device=self.settings.device, progress=lambda line: print(line, file=sys.stderr)
@@ -133,7 +133,7 @@ class Workbench:
         for name in ("extractor", "store", "backend", "judge"):
             getattr(self, name)
 
-    def bank(self, references: Sequence[Path]) -> tuple[list[Image.Image], ReferenceBank | None]:
+    def bank(self, references: Sequence[Path]) -> tuple[list[Image.Image], MemoryBank | None]:
         """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow."""
         from sage_ad.vlm.images import load_image
 
@@ -185,4 +185,4 @@ class Workbench:
 class AgentContext:
     """What LangGraph hands to every node beside the state (its context schema must be a dataclass)."""
 
-    workbench: Workbench
+    resources: Resources

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sage_ad.evaluation.inspection import Gold, JudgeRequest
 from sage_ad.evaluation.judge.answer_classifier import Impression, default_reader
-from sage_ad.evaluation.judge.loading import Gold, JudgeRequest
 from sage_ad.evaluation.judge.local import LocalJudge
 from sage_ad.evaluation.ranked import read_ranked
 from sage_ad.knowledge.vectors.embedding import default_embedder

@@ -109,7 +109,7 @@ def test_ray_gives_the_same_rows_as_one_worker_here(
     settings = BatchSettings(language=False, pictures=True, chunk=2)
     summary = run_batch(parts, tmp_path / "ray", settings, engine="ray", workers=1)
     assert (summary.engine, summary.parts, summary.errors, summary.restarts) == ("ray", 6, 1, 0)
-    here = PartWorker(settings, extractor=inspector.workbench.extractor).inspect(parts).rows
+    here = PartWorker(settings, extractor=inspector.resources.extractor).inspect(parts).rows
     for ours, theirs in zip(read_table(tmp_path / "ray" / "results.parquet"), here, strict=True):
         assert (ours["key"], ours["verdict"], ours["error"]) == (theirs["key"], theirs.get("verdict"), theirs["error"])
         if ours["error"] is None:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sage_ad.evaluation.inspection import MLEScore
+from sage_ad.evaluation.inspection import Gold, MLEScore
 from sage_ad.evaluation.judge.defect_match import concepts_of, is_named
-from sage_ad.evaluation.judge.loading import Gold
 from sage_ad.evaluation.text.lexicon import lexicon
 
 

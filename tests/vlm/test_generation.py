@@ -11,16 +11,16 @@ torch = pytest.importorskip("torch")
 from tiny_sage import GRID, features, make  # noqa: E402
 
 from sage_ad.vlm.sage.generation import PartQuery, answer_parts, evidence_log_odds, opening  # noqa: E402
-from sage_ad.vlm.sage.visual_inputs import Sight, sight_from_tensors, sight_tensors  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import VisualInputs, sight_from_tensors, sight_tensors  # noqa: E402
 
 CALIBRATION = {"references": [1.0, 0.0], "builtin": [0.5, 0.25]}
 QUESTIONS = ("Is there a scratch ?", "Is the part normal ?", "Where is the hole in the area ?")
 POLARITIES = ("anomalous", "normal", None)
 
 
-def sight(seed: int, margin: float) -> Sight:
+def sight(seed: int, margin: float) -> VisualInputs:
     generator = torch.Generator().manual_seed(seed)
-    return Sight(
+    return VisualInputs(
         features=features(seed)[0].half(),
         evidence=torch.rand(GRID, GRID, generator=generator).half(),
         distinct=torch.randperm(GRID * GRID, generator=generator)[:4],

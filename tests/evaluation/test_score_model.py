@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sage_ad.evaluation.inspection import MLEScore
-from sage_ad.evaluation.judge.features import Findings, content_witnesses, reference_of, verdict_witnesses
-from sage_ad.evaluation.judge.loading import Gold, Judge, JudgeRequest
+from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
+from sage_ad.evaluation.judge.features import Features, content_witnesses, reference_of, verdict_witnesses
 from sage_ad.evaluation.judge.local import LocalJudge, findings, score_of
 from sage_ad.evaluation.judge.score_model import Comparison, default_comparer
 from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle
 from sage_ad.evaluation.ranked import read_ranked
 from sage_ad.evaluation.rubric import DIMENSIONS
-from sage_ad.evaluation.text.token_similarity import NOTHING, TokenLikeness
+from sage_ad.evaluation.text.token_similarity import NOTHING, TokenSimilarity
 
 QUESTION = "Is this kettle fit for sale?"
 DENTED = Gold(
@@ -33,7 +32,7 @@ SOUND = Gold(
 )
 
 
-def found_in(answer: str, gold: Gold = DENTED, question: str = QUESTION) -> tuple[Findings, TokenLikeness]:
+def found_in(answer: str, gold: Gold = DENTED, question: str = QUESTION) -> tuple[Features, TokenSimilarity]:
     cases, likeness, tokens = LocalJudge().prepare([JudgeRequest(question, answer, gold=gold)])
     return findings(cases[0], likeness)[1], tokens
 
@@ -42,9 +41,9 @@ def judged(judge: Judge, answers: list[str], gold: Gold = DENTED) -> list[MLESco
     return judge.judge([JudgeRequest(QUESTION, answer, gold=gold) for answer in answers])
 
 
-class TestTokenLikeness:
+class TestTokenSimilarity:
     def test_a_word_is_met_by_a_word_of_like_meaning(self) -> None:
-        tokens = TokenLikeness()
+        tokens = TokenSimilarity()
         near = tokens.met("a dent", "the wall has been knocked in and is dented")
         far = tokens.met("a dent", "the timetable of the night train")
         assert near.best > far.best + 0.2
@@ -52,10 +51,10 @@ class TestTokenLikeness:
 
     @pytest.mark.parametrize(("one", "other"), [(None, "x"), ("x", None), ("", "a dent"), ("!?", "a dent")])
     def test_nothing_to_compare_is_neither_like_nor_unlike(self, one: str | None, other: str | None) -> None:
-        assert TokenLikeness().met(one, other) == NOTHING
+        assert TokenSimilarity().met(one, other) == NOTHING
 
 
-class TestWitnesses:
+class TestFeatures:
     def test_the_weights_name_the_witnesses_that_there_are(self) -> None:
         reader = default_comparer()
         for gold, state in ((DENTED, "anomalous"), (SOUND, "normal")):
@@ -163,7 +162,7 @@ class TestSettling:
 
 
 def test_the_weights_are_small_and_readable(repository: Path) -> None:
-    file = repository / "evaluation" / "third_reader.yaml"
+    file = repository / "evaluation" / "judge" / "score_model.yaml"
     assert file.stat().st_size < 40_000
     weights = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert set(weights["content"]) == {"anomalous", "normal"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sage_ad.demo.services.fair_queue import MAX_WAITING_EACH, Event, FairDesk
+from sage_ad.demo.services.fair_queue import MAX_WAITING_EACH, Event, FairQueue
 from sage_ad.vlm.errors import BackendError, InputError
 
 
@@ -18,9 +18,9 @@ def said(word: str, log: list[str]) -> Iterator[Event]:
 
 
 @pytest.fixture
-def busy() -> Iterator[tuple[FairDesk, threading.Event]]:
+def busy() -> Iterator[tuple[FairQueue, threading.Event]]:
     """A desk whose only worker is held until the event is set."""
-    desk, go, held = FairDesk(1), threading.Event(), threading.Event()
+    desk, go, held = FairQueue(1), threading.Event(), threading.Event()
 
     def hold() -> Iterator[Event]:
         held.set()
@@ -33,7 +33,7 @@ def busy() -> Iterator[tuple[FairDesk, threading.Event]]:
     go.set()
 
 
-def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[FairDesk, threading.Event]) -> None:
+def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[FairQueue, threading.Event]) -> None:
     desk, go = busy
     log: list[str] = []
     jobs = [desk.submit("many", lambda n=n: said(f"many {n}", log)) for n in range(4)]
@@ -45,7 +45,7 @@ def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[Fa
     assert log == ["many 0", "second", "third", "many 1", "many 2", "many 3"]
 
 
-def test_who_waits_is_told_how_many_are_before(busy: tuple[FairDesk, threading.Event]) -> None:
+def test_who_waits_is_told_how_many_are_before(busy: tuple[FairQueue, threading.Event]) -> None:
     desk, go = busy
     events = iter(desk.submit("me", lambda: said("me", [])))
     assert next(events) == {"event": "waiting", "ahead": 1}
@@ -53,7 +53,7 @@ def test_who_waits_is_told_how_many_are_before(busy: tuple[FairDesk, threading.E
     assert [event["event"] for event in events] == ["said"]
 
 
-def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairDesk, threading.Event]) -> None:
+def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairQueue, threading.Event]) -> None:
     desk, go = busy
     log: list[str] = []
     stopped, kept = desk.submit("a", lambda: said("stopped", log)), desk.submit("b", lambda: said("kept", log))
@@ -66,7 +66,7 @@ def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairDesk, thr
 
 
 def test_what_is_stopped_while_it_runs_ends_at_its_next_event() -> None:
-    desk, seen, ended = FairDesk(1), threading.Event(), threading.Event()
+    desk, seen, ended = FairQueue(1), threading.Event(), threading.Event()
 
     def endless() -> Iterator[Event]:
         try:
@@ -89,12 +89,12 @@ def test_a_sentence_for_the_visitor_reaches_the_visitor() -> None:
         yield {}
 
     with pytest.raises(InputError, match="upside down"):
-        list(FairDesk(1).submit("me", bad))
+        list(FairQueue(1).submit("me", bad))
 
 
 def test_a_fault_of_ours_is_told_to_the_operator_and_the_desk_goes_on() -> None:
     faults: list[BaseException] = []
-    desk = FairDesk(1, complain=faults.append)
+    desk = FairQueue(1, complain=faults.append)
 
     def broken() -> Iterator[Event]:
         raise ZeroDivisionError("secret path /srv/x")
@@ -107,7 +107,7 @@ def test_a_fault_of_ours_is_told_to_the_operator_and_the_desk_goes_on() -> None:
     assert list(desk.submit("me", lambda: said("still there", [])))
 
 
-def test_nobody_can_fill_the_row(busy: tuple[FairDesk, threading.Event]) -> None:
+def test_nobody_can_fill_the_row(busy: tuple[FairQueue, threading.Event]) -> None:
     desk, _ = busy
     for _ in range(MAX_WAITING_EACH):
         desk.submit("greedy", lambda: said("x", []))

@@ -157,9 +157,9 @@ class TestNames:
         assert ranked_names({}, looks) == []
 
     def test_the_packs_defects_of_a_product_are_those_of_its_facts(self, inspector):
-        known = known_defects(inspector.workbench.store, "photovoltaics", "solar cell")
+        known = known_defects(inspector.resources.store, "photovoltaics", "solar cell")
         assert known["crack"] > 1
-        assert known_defects(inspector.workbench.store, None, "solar cell") == {}
+        assert known_defects(inspector.resources.store, None, "solar cell") == {}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sage_ad.evaluation.inspection import MLEScore
-from sage_ad.evaluation.judge.loading import Judge, JudgeRequest
+from sage_ad.evaluation.inspection import Judge, JudgeRequest, MLEScore
 from sage_ad.evaluation.ranked import RankedAnswers, read_ranked
 from sage_ad.evaluation.reports.judge_run import figures, judge_command, measure_judge, pairs_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.workbench import Workbench
+from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.knowledge.store.fact_store import FactStore
 
@@ -57,11 +57,11 @@ def test_from_a_manual_to_a_cited_fact(
     assert {fact["status"] for fact in facts.values()} == {"proposed"}
     kb("approve", facts[NOTES[0]]["id"], facts[NOTES[1]]["id"])
 
-    parts = inspector.workbench
-    bench = Workbench(
+    parts = inspector.resources
+    bench = Resources(
         inspector.settings, extractor=parts.extractor, backend=parts.backend, judge=parts.judge, store=FactStore.open()
     )
-    trace = SageInspector(workbench=bench).inspect(
+    trace = SageInspector(resources=bench).inspect(
         InspectionRequest(image=cracked, references=[good], product="HL-3 cell")
     )
     assert trace.domain == "hl3"
