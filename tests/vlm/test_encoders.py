@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder, working_size
 
@@ -101,16 +100,6 @@ class TestHuggingFace:
         t.BertModel(t.BertConfig(**small, vocab_size=16)).save_pretrained(tmp_path)
         with pytest.raises(InputError, match="reads no pictures"):
             load_encoder(str(tmp_path))
-
-
-def test_devices() -> None:
-    assert pick_device("cpu") == "cpu"
-    assert pick_device("auto") in ("cpu", "cuda")
-    with pytest.raises(InputError, match="no device 'tpu'"):
-        pick_device("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="no CUDA device"):
-            pick_device("cuda")
 
 
 def test_working_size_is_whole_patches_of_about_the_wanted_area() -> None:
