@@ -19,7 +19,17 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
 JOBS = ("inspect", "judge", "detect", "edpo")
-TIMES = {"seconds", "date", "wall", "duration", "images_per_second", "out", "model_path", "peak_memory"}
+TIMES = {
+    "seconds",
+    "date",
+    "wall",
+    "duration",
+    "images_per_second",
+    "seconds_per_image",
+    "out",
+    "model_path",
+    "peak_memory",
+}
 
 INSPECT = """
 import importlib, json, sys
