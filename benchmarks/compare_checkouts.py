@@ -115,7 +115,7 @@ def results(job: str, checkout: Path, data: Path, count: int, folder: Path) -> A
     options = ("--steps", "10", "--device", "cpu", "--model", "smollm2-135m", "--json")
     file = next(scored.glob("*.jsonl"))
     text = run(checkout, COMMAND, "train", "edpo", "--data", str(file), "--out", str(out), *options, home=home)
-    return without_times(json.loads(text))
+    return without_times(json.loads(text.replace(str(folder), "")))
 
 
 def main() -> None:
