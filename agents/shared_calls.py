@@ -282,7 +282,7 @@ VIEW_BYTES = 400_000_000
 
 
 class BatchResources(Resources):
-    """A resources whose back end is asked for several parts together, and whose pictures are decoded ahead."""
+    """Resources whose back end is asked for several parts together, and whose pictures are decoded ahead."""
 
     def __init__(self, settings: AgentSettings, **parts: Any) -> None:
         super().__init__(settings, **parts)

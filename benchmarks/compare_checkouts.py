@@ -19,17 +19,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
 JOBS = ("inspect", "judge", "detect", "edpo")
-TIMES = {
-    "seconds",
-    "date",
-    "wall",
-    "duration",
-    "images_per_second",
-    "seconds_per_image",
-    "out",
-    "model_path",
-    "peak_memory",
-}
+TIMES = {"seconds", "seconds_per_image"}
+"""Fields that differ between two runs of the same code."""
 
 INSPECT = """
 import importlib, json, sys
@@ -40,7 +31,7 @@ inspector = importlib.import_module(room + "agents.inspector").SageInspector()
 for image, good, product in json.loads(sys.argv[1]):
     for references in ([good], []):
         trace = inspector.inspect(request(image=image, references=references, product=product))
-        print(json.dumps(trace.model_dump(mode="json") if hasattr(trace, "model_dump") else trace.to_json()))
+        print(trace.to_json(indent=None))
 """
 COMMAND = """
 import importlib, sys

@@ -1,6 +1,6 @@
-"""Trains `vlm/defect_head.safetensors`: what a defect tends to look like, seen relative to its own picture.
+"""Trains `vlm/evidence/defect_head.safetensors`: what a defect tends to look like, seen relative to its own picture.
 
-    python -m benchmarks.train_defect_head ../shared/data --out vlm/defect_head.safetensors
+    python -m benchmarks.train_defect_head ../shared/data --out vlm/evidence/defect_head.safetensors
 
 Three quarters of the pictures are synthetic, one quarter are crops of good pictures of the *train* group (its licences
 allow it); each gets one drawn defect. No picture of the groups *dev* and *test* is read.

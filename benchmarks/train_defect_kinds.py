@@ -1,4 +1,4 @@
-"""Trains the head that tells kinds of defects (vlm/defect_kinds.safetensors), and says how far it goes.
+"""Trains the head that tells kinds of defects (vlm/sage/defect_kinds.safetensors), and says how far it goes.
 
     .venv/bin/python benchmarks/train_defect_kinds.py --train ../shared/data/train --dev ../shared/data/dev
 

@@ -1,6 +1,6 @@
-"""Trains `evaluation/answer_classifier.safetensors`: what an answer says, read together with its question.
+"""Trains `evaluation/judge/answer_classifier.safetensors`: what an answer says, read together with its question.
 
-    python -m benchmarks.train_judge_reader --out evaluation/answer_classifier.safetensors
+    python -m benchmarks.train_judge_reader --out evaluation/judge/answer_classifier.safetensors
     python -m benchmarks.train_judge_reader --hold-out second      accuracy on a pool that it is not trained on
 
 Three outputs are learned: the answer says yes to the question; it reports that something is wrong; it is vague. The texts:

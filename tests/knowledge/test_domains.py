@@ -54,6 +54,8 @@ PACK_OF_CATEGORY = {
     "insulator_string": "ceramics",
     "pavement": "concrete",
 }
+WITHOUT_A_PACK_OF_THEIR_OWN = {"metal_nut", "cola_bottle", "brick_wall", "ball_screw", "bottle_neck", "paper_bft01"}
+"""Categories that came after these packs; the library has packs for them that no inspection reads yet."""
 GENERAL_MMAD = {"wood", "candle", "pushpins"}
 """MMAD categories that no pack of a trade covers; the general pack knows them by name."""
 NEAR_DUPLICATE = 0.88
@@ -158,8 +160,7 @@ def test_category_has_its_pack(product_names: dict[str, set[str]], category: str
 
 
 def test_no_category_of_the_images_is_forgotten(index_rows: list[dict[str, str]]) -> None:
-    # *fresh* is reported once and never tuned on: no pack is written for its categories.
-    assert {row["category"] for row in index_rows if row["group"] != "fresh"} == set(PACK_OF_CATEGORY)
+    assert {row["category"] for row in index_rows} == set(PACK_OF_CATEGORY) | WITHOUT_A_PACK_OF_THEIR_OWN
 
 
 def test_products_of_mmad_have_packs(data_root: Path, product_names: dict[str, set[str]]) -> None:

@@ -159,9 +159,9 @@ class TestProducts:
         assert "polymers" in match.note
 
     def test_every_category_of_the_images_has_a_pack(self, store, index_rows):
-        for category in sorted({row["category"] for row in index_rows if row["group"] != "fresh"}):
-            match = store.match_product(category)
-            assert match.how != "unknown", category
+        categories = sorted({row["category"] for row in index_rows})
+        unknown = [category for category in categories if store.match_product(category).how == "unknown"]
+        assert unknown == ["paper_bft01"]  # knowledge/library has a pack for paper, which no inspection reads yet
 
     @pytest.mark.parametrize(
         ("text", "plain"),
