@@ -2,7 +2,7 @@
 
 llama-index's own FAISS stores have neither filters nor deletion (or give a deleted node's number to another one); this
 one keeps nodes with their text and metadata beside the vectors and passes the same conformance suite as llama-index's
-`SimpleVectorStore` (tests/knowledge/vector_store_conformance.py).
+`SimpleVectorStore` (tests/helpers/vector_store_conformance.py).
 """
 
 from __future__ import annotations

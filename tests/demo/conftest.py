@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from plates import plate
+from visitors import CHROMIUM_FLAGS, HOSTILE, PATIENCE, Server, Visitor
 
 from sage_ad.demo.services.pictures import Shown, heat_layer, webp
 from sage_ad.evaluation.inspection import InspectionTrace, MLEScore, TraceAnswer, TraceFact, TraceRegion, TraceStep
-from tests.demo.visitors import CHROMIUM_FLAGS, HOSTILE, PATIENCE, Server, Visitor
-from tests.plates import plate
 
 
 @pytest.fixture

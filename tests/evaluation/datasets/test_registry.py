@@ -349,7 +349,7 @@ def test_real_masks_say_where(data_root: Path) -> None:
 
 
 def test_real_solar_cells_are_recognised(elpv: dict[str, list[Path]]) -> None:
-    root = elpv["mono good"][0].parents[1]
+    root = elpv["mono good"][0].parents[2]
     assert detect_format(root) == "elpv"
     assert detect_format(root.parent) == "elpv"
     counts = {name: len(files) for name, files in elpv.items()}

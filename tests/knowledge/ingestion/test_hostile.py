@@ -23,7 +23,7 @@ from sage_ad.knowledge.vectors.embedding import default_embedder
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 
 DOCUMENTS: list[dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parents[1] / "data" / "hostile_documents.yaml").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "data" / "hostile_documents.yaml").read_text(encoding="utf-8")
 )
 HOSTILE = [sentence for document in DOCUMENTS for sentence in document["hostile"]]
 LEGIT = [sentence for document in DOCUMENTS for sentence in document["legit"]]

@@ -29,7 +29,7 @@ def test_a_model_split_over_two_processes_is_saved_whole(tiny: Path, tmp_path: P
     from split_run import trained
     from transformers import AutoModelForCausalLM
 
-    script = Path(__file__).with_name("split_run.py")
+    script = Path(__file__).parents[2] / "helpers" / "split_run.py"
     others = [
         subprocess.Popen(
             [sys.executable, str(script), str(tmp_path), str(rank), str(lora_rank)], stderr=subprocess.PIPE, text=True

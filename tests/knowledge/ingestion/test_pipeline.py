@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from documents import FACTS, write_captions, write_docx, write_pdf
 
 from sage_ad.knowledge.ingestion.pipeline import STEPS, Ingestion, IngestionReport, collect_files, ingest
 from sage_ad.knowledge.store.fact_store import FactStore
@@ -14,7 +15,6 @@ from sage_ad.knowledge.store.sources import JOURNAL, journal, remove_source
 from sage_ad.knowledge.vectors.embedding import default_embedder
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import BackendError, InputError
-from tests.knowledge.documents import FACTS, write_captions, write_docx, write_pdf
 
 DOMAIN = "photovoltaics"
 HANDBOOK = "# Cracks\n\nWelcome to our handbook.\n\n" + "\n\n".join(FACTS) + "\n"

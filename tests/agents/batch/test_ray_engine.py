@@ -13,8 +13,8 @@ import pytest
 import ray
 from light_workers import LightWorker, light_worker
 
-from sage_ad.agents.batch import ray_cluster as batch_ray_start
-from sage_ad.agents.batch import ray_engine as batch_ray
+from sage_ad.agents.batch import ray_cluster
+from sage_ad.agents.batch import ray_engine
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.ray_engine import Ledger, RayEngine, RayWorker
 from sage_ad.agents.batch.run import run_batch
@@ -48,7 +48,7 @@ def asked(worker: RayWorker, parts: list[Part]) -> Any:
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setattr(ray, "get", lambda value: value)
-    monkeypatch.setattr(batch_ray, "PartWorker", lambda settings: LightWorker())
+    monkeypatch.setattr(ray_engine, "PartWorker", lambda settings: LightWorker())
     return Ledger()
 
 
@@ -79,7 +79,7 @@ def test_a_model_that_cannot_be_loaded_comes_back_as_its_sentence(
         def load(self) -> None:
             raise InputError("There is no model 'x'; give another.")
 
-    monkeypatch.setattr(batch_ray, "PartWorker", lambda settings: Broken())
+    monkeypatch.setattr(ray_engine, "PartWorker", lambda settings: Broken())
     done = asked(RayWorker(BatchSettings(), Actor(ledger)), parts_named("a"))
     assert isinstance(done, InputError)
 
@@ -131,7 +131,7 @@ def test_a_ray_that_does_not_start_is_one_sentence_after_several_tries(monkeypat
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (
         pytest.raises(BackendError, match=r"tried 3 times .*timed out during startup.*--engine local\.") as said,
-        batch_ray_start.ray_running("local", 2),
+        ray_cluster.ray_running("local", 2),
     ):
         pytest.fail("Ray did not start")
     assert "\n" not in str(said.value)

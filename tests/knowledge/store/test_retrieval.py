@@ -25,7 +25,7 @@ from sage_ad.knowledge.store.retrieval_eval import measure, ndcg, read_queries, 
 from sage_ad.knowledge.vectors.embedding import SentenceEmbedder, batches_by_length, default_embedder
 from sage_ad.vlm.errors import InputError
 
-QUERIES = Path(__file__).parents[1] / "data" / "retrieval_queries.yaml"
+QUERIES = Path(__file__).parents[2] / "data" / "retrieval_queries.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from plates import PlainExtractor, plate
 
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
 from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores, split_goods
-from tests.plates import PlainExtractor, plate
 
 
 @pytest.mark.parametrize(("count", "kept"), [(2, 1), (4, 1), (8, 2), (40, 10)])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from light_embedder import LightEmbedder
 
 from sage_ad.knowledge.facts import KINDS
 from sage_ad.knowledge.ingestion.classifier import CLASSES, FactClassifier, labelled_sentences
@@ -24,7 +25,6 @@ from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.knowledge.vectors.embedding import default_embedder
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import BackendError
-from tests.knowledge.light_embedder import LightEmbedder
 
 DATE = "2026-11-22T00:00:00+00:00"
 

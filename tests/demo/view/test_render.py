@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from visitors import HOSTILE
 
 from sage_ad.demo.services.pictures import Shown, boxes, heat_layer
 from sage_ad.demo.view import render
 from sage_ad.demo.view.progress import STEPS, Progress
 from sage_ad.evaluation.inspection import InspectionTrace
-from tests.demo.visitors import HOSTILE
 
 
 class Seen(HTMLParser):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from light_embedder import LightEmbedder
 
 from sage_ad.demo.services.documents import ingestion, keep_documents
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.vlm.errors import InputError
-from tests.knowledge.light_embedder import LightEmbedder
 
 TEXT = """# Pump impeller
 

@@ -297,7 +297,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, repository):
     """kill -9 at step 5, resume from the checkpoint of step 4: the same weights, to the bit."""
     whole = text_trainer(tmp_path / "whole", max_steps=8)
     whole.train()
-    paths = [str(repository), str(repository / "tests"), str(repository / "tests" / "alignment")]
+    paths = [str(repository), str(repository / "tests" / "helpers")]
     ran = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *paths], cwd=tmp_path, capture_output=True, timeout=200
     )

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from documents import FACTS, write_captions, write_docx, write_pdf
 
 from sage_ad.knowledge.ingestion.readers import READERS, SentenceParser, is_domain_knowledge, reader_for, running_lines
 from sage_ad.knowledge.text.segmentation import plain_text, split_sentences
 from sage_ad.vlm.errors import InputError
-from tests.knowledge.documents import FACTS, write_captions, write_docx, write_pdf
 
 
 def sentences(path: Path) -> list:

@@ -6,8 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from visitors import HOSTILE, Visitor
+
 from sage_ad.evaluation.ranked import read_ranked
-from tests.demo.visitors import HOSTILE, Visitor
 
 MANUAL = f"""# Solar cells of line 7
 

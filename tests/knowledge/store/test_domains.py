@@ -16,7 +16,7 @@ from sage_ad.knowledge.facts import KINDS, fact_from_record, normalise_text
 from sage_ad.knowledge.store.packs import list_pack_files, read_fact_yaml, read_pack
 from sage_ad.knowledge.vectors.embedding import SentenceEmbedder
 
-DOMAINS = Path(__file__).resolve().parents[2] / "knowledge" / "domains"
+DOMAINS = Path(__file__).resolve().parents[3] / "knowledge" / "domains"
 PACKS = (
     "photovoltaics",
     "metal",

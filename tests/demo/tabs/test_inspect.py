@@ -13,12 +13,12 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image
+from visitors import EXAMPLES, HOSTILE, Visitor
 
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.settings import DemoSettings
 from sage_ad.demo.tabs.inspect import InspectTab
 from tests.demo.conftest import served
-from tests.demo.visitors import EXAMPLES, HOSTILE, Visitor
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+from visitors import HOSTILE
 
 from sage_ad.demo.services.pictures import Shown
 from sage_ad.demo.services.run_store import Run, RunStore
 from sage_ad.demo.view.report import delete_downloads, report_html, write_report
 from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.vlm.errors import InputError
-from tests.demo.visitors import HOSTILE
 
 ME, YOU = "a" * 24, "b" * 24
 

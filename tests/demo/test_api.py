@@ -8,8 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from tests.demo.visitors import EXAMPLES, Server
+from visitors import EXAMPLES, Server
 
 KEY = "0123456789abcdef" * 2
 NAMES = {

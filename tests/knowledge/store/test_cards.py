@@ -12,7 +12,7 @@ import yaml
 from sage_ad.knowledge.store.cards import read_cards
 from sage_ad.vlm.errors import InputError
 
-LIBRARY = Path(__file__).resolve().parents[2] / "knowledge" / "library"
+LIBRARY = Path(__file__).resolve().parents[3] / "knowledge" / "library"
 PACKS = sorted(folder.name for folder in LIBRARY.iterdir() if folder.is_dir())
 LEAST = {"appearance": 10, "cause": 8, "consequence": 8, "normal-variation": 5, "inspection": 5}
 

@@ -15,7 +15,7 @@ from light_embedder import LightEmbedder
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.vectors.index import VectorIndex
 
-WORKER = Path(__file__).parent / "store_worker.py"
+WORKER = Path(__file__).parents[2] / "helpers" / "store_worker.py"
 ROUNDS = int(os.environ.get("SAGE_KILL_ROUNDS", "50"))
 
 
