@@ -13,7 +13,7 @@ CELLS = $(shell $(BIN)/python -c 'import importlib.util as u; print(next(iter(u.
 CRACKED ?= $(CELLS)/cell0404.png
 GOOD ?= $(CELLS)/cell0532.png
 
-.PHONY: help setup inspect demo test notebooks notebooks-store lint benchmark pins clean
+.PHONY: help setup inspect demo test wheel notebooks notebooks-store lint benchmark pins clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -37,6 +37,9 @@ demo: setup  ## Serve the demo page on http://127.0.0.1:7860
 
 test: setup  ## Run the test suite
 	@$(BIN)/python -m pytest
+
+wheel: setup  ## Build the wheel and try it beside openai-agents in a fresh environment
+	@$(BIN)/python tools/check_wheel.py
 
 notebooks: setup  ## Run all notebooks afresh and compare them with their stored outputs
 	@$(BIN)/python tools/notebooks.py
