@@ -13,8 +13,7 @@ import pytest
 import ray
 from light_workers import LightWorker, light_worker
 
-from sage_ad.agents.batch import ray_cluster
-from sage_ad.agents.batch import ray_engine
+from sage_ad.agents.batch import ray_cluster, ray_engine
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.ray_engine import Ledger, RayEngine, RayWorker
 from sage_ad.agents.batch.run import run_batch
