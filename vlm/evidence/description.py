@@ -1,0 +1,398 @@
+"""What stands out, measured: tone, colour, texture, edge, shape, orientation and size, and the words that follow.
+
+Every word is a measurement with a rule (the constants below). Nothing here names a defect: a name is taught
+(`sage_ad.knowledge`) or it is not given. A region is compared with the reference at the same place where the two
+pictures match around it, else with its own surroundings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sage_ad.vlm.evidence.regions import EvidenceRegion
+
+TONE = 0.05
+"""Change of the mean grey value, as a share of the background's, from which a region is "darker" or "lighter"."""
+COLOUR = 6.0
+"""Distance in the a*b* plane of CIELAB from which the colour counts as changed."""
+NEUTRAL = 10.0
+"""Chroma below which a colour is grey, black or white."""
+SEEN = 4.0
+"""Smallest distance in CIELAB that is taken for a difference of pixels (about twice what an eye can just tell)."""
+NOISE = 4.0
+"""Differences must also exceed this many standard deviations of the differences around the region."""
+TEXTURE = 1.6
+"""Ratio of fine contrast from which a region is rougher (or, inverted, smoother) than its background."""
+SHARP, SOFT = 0.5, 0.2
+"""Share of the whole step that is passed within two pixels: a sharp edge from the first on, none up to the second."""
+LINE = 4.0
+"""Ratio of length to width from which a region is a line."""
+ROUND = 1.5
+"""Ratio of the axes up to which a compact region is round."""
+SOLID = 0.85
+"""Share of its convex hull that a compact region fills."""
+BENT = 0.6
+"""Share of its convex hull below which a region may be a bent line."""
+HOLE = 0.2
+"""Share of its filled area that is hole, from which a region is a ring."""
+AREA = 0.05
+"""Share of the picture from which a region is an area."""
+
+Shape = Literal["line", "ring", "round spot", "spot", "area"]
+Background = Literal["reference", "surroundings"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """One region in numbers and words.
+
+    Attributes:
+        box: x0, y0, x1, y1 of the pixels that differ, in pixels of the picture, x1 and y1 exclusive.
+        background: what it was compared with.
+        tone: change of the mean grey value as a share of the background's (-0.18: 18 % darker).
+        colour: change of a* and b* (CIELAB).
+        colour_change: the same in a word ("redder", "paler"), or None below `COLOUR`.
+        colour_name: name of the region's own colour ("dark brown").
+        texture: fine contrast in units of the background's; None where too few pixels tell.
+        edge: share of the step to the background that is passed within two pixels.
+        shape: one of `Shape`.
+        angle: direction of a line in degrees from horizontal, 0 to 180, counter-clockwise; None for other shapes.
+        length, width: in pixels; of a line along and across it, else of the axes.
+        area: pixels that differ; share: the same as a share of the picture.
+        count: how many separate pieces the pixels form.
+    """
+
+    box: tuple[int, int, int, int]
+    background: Background
+    tone: float
+    colour: tuple[float, float]
+    colour_change: str | None
+    colour_name: str
+    texture: float | None
+    edge: float
+    shape: Shape
+    angle: float | None
+    length: float
+    width: float
+    area: int
+    share: float
+    count: int
+
+    def in_words(self, mm_per_pixel: float | None = None) -> str:
+        """What, how large and against what, in one line.
+
+        Args:
+            mm_per_pixel: scale of the picture; sizes are then in millimetres too.
+        """
+        what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
+        pieces = f" in {self.count} pieces" if self.count > 1 else ""
+        size = f"{self.length:.0f} x {self.width:.0f} px"
+        if mm_per_pixel is not None:
+            size += f" ({self.length * mm_per_pixel:.2g} x {self.width * mm_per_pixel:.2g} mm)"
+        if self.share >= 0.001:
+            size += f", {100 * self.share:.1f} % of the picture"
+        changes = []
+        if abs(self.tone) >= TONE:
+            # Against a dark ground a share says little ("400 % lighter"): "much" is what can be said.
+            step = f"{100 * abs(self.tone):.0f} %" if abs(self.tone) <= 1 else "much"
+            changes.append(f"{step} {'darker' if self.tone < 0 else 'lighter'}")
+        if self.colour_change:
+            changes.append(self.colour_change)
+        if self.texture is not None and not 1 / TEXTURE < self.texture < TEXTURE:
+            changes.append("rougher" if self.texture > 1 else "smoother")
+        against = "the reference there" if self.background == "reference" else "its surroundings"
+        change = f"{' and '.join(changes)} than {against}" if changes else f"about as bright as {against}"
+        line = f"{self.colour_name} {what}{pieces}, {size}, {change}"
+        if self.shape == "line" or SOFT < self.edge < SHARP:
+            return line
+        return line + (", sharp edge" if self.edge >= SHARP else ", no clear edge")
+
+
+def describe(
+    image: Image.Image,
+    heat: np.ndarray,
+    region: EvidenceRegion,
+    references: Sequence[Image.Image] = (),
+) -> Description:
+    """Measures one region.
+
+    Args:
+        image: the part.
+        heat: (H, W) evidence map of the picture; tells which pixels of the region's box are meant.
+        region: one region of the evidence.
+        references: good parts; the one that is most alike around the region is the background, if one matches there.
+    """
+    from scipy import ndimage
+
+    pixels = np.asarray(image.convert("RGB"))
+    height, width = heat.shape
+    window = _window(region.box, width, height)
+    here = _lab(pixels[window])
+    box_heat = heat[window]
+    hot = box_heat >= 0.85 * region.score
+    if not hot.any():
+        hot = box_heat >= np.quantile(box_heat, 0.9)
+    warm = box_heat >= 0.5 * region.score
+    around = ~ndimage.binary_dilation(warm, iterations=2)
+    if around.mean() < 0.05:
+        around = ~hot if (~hot).any() else np.ones_like(hot)
+    background, source = _background(here, around, window, image.size, references)
+    difference = np.linalg.norm(ndimage.gaussian_filter(here - background, (1, 1, 0)), axis=2)
+    mask = _differing(difference, hot, warm, around)
+    return _describe(here, background, source, mask, window, (height, width))
+
+
+def _window(box: tuple[int, int, int, int], width: int, height: int) -> tuple[slice, slice]:
+    """The box with a margin of half its size (at least 12 pixels), within the picture."""
+    x0, y0, x1, y1 = box
+    right, down = max(12, (x1 - x0) // 2), max(12, (y1 - y0) // 2)
+    return slice(max(0, y0 - down), min(height, y1 + down)), slice(max(0, x0 - right), min(width, x1 + right))
+
+
+def _lab(pixels: np.ndarray) -> np.ndarray:
+    """(h, w, 3) CIELAB of 8-bit RGB."""
+    from skimage.color import rgb2lab
+
+    lab: np.ndarray = rgb2lab(pixels[..., :3])
+    return lab
+
+
+def _background(
+    here: np.ndarray,
+    around: np.ndarray,
+    window: tuple[slice, slice],
+    size: tuple[int, int],
+    references: Sequence[Image.Image],
+) -> tuple[np.ndarray, Background]:
+    """What a good part would show: the reference if it matches around the region better than the surroundings do."""
+    ys, xs = np.mgrid[: here.shape[0], : here.shape[1]]
+    grid = np.stack([np.ones(here.shape[:2]), xs / max(1, xs.max()), ys / max(1, ys.max())], axis=-1)
+    keep = around.copy()
+    best = np.broadcast_to(np.median(here[keep], axis=0), here.shape)
+    for _ in range(2):  # a plane through the surroundings; the second pass leaves outliers out
+        fit, *_ = np.linalg.lstsq(grid[keep], here[keep], rcond=None)
+        best = grid @ fit
+        off = np.linalg.norm(here - best, axis=2)
+        keep = around & (off <= 2.5 * np.median(off[around]) + 1e-6)
+        if keep.sum() < 10:
+            break
+    source: Background = "surroundings"
+    misfit = float(np.mean(np.linalg.norm(here - best, axis=2)[around]))
+    for reference in references:
+        other = _lab(np.asarray(reference.convert("RGB").resize(size))[window])
+        other = other + np.median((here - other)[around], axis=0)  # light differs between two photographs
+        off = float(np.mean(np.linalg.norm(here - other, axis=2)[around]))
+        # The surroundings are the simpler explanation: a reference must be clearly better, not by a breath.
+        if off < 0.8 * misfit:
+            best, misfit, source = other, off, "reference"
+    return best, source
+
+
+def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Pixels that differ from the background, connected to the hottest; the hottest themselves if none stands out."""
+    from scipy import ndimage
+
+    usual = difference[around]
+    middle = float(np.median(usual))
+    scatter = 1.4826 * float(np.median(np.abs(usual - middle)))
+    level = max(SEEN, middle + NOISE * scatter)
+    peak = float(np.quantile(difference[warm], 0.98)) if warm.any() else float(difference.max())
+    if peak < level:
+        return hot
+    # Half-way between the usual and the peak is where a blurred edge stands.
+    labels, _ = ndimage.label(difference >= max(level, middle + 0.5 * (peak - middle)), np.ones((3, 3), int))
+    touched = set(np.unique(labels[warm])) - {0}
+    if not touched:
+        return hot
+    mask = np.isin(labels, list(touched))
+    sizes = ndimage.sum(mask, labels, range(1, labels.max() + 1))
+    small = {index for index, count in enumerate(sizes, start=1) if count < 0.05 * sizes.max()}
+    return mask & ~np.isin(labels, list(small))
+
+
+def _describe(
+    here: np.ndarray,
+    background: np.ndarray,
+    source: Background,
+    mask: np.ndarray,
+    window: tuple[slice, slice],
+    picture: tuple[int, int],
+) -> Description:
+    from scipy import ndimage
+
+    inner = ndimage.binary_erosion(mask)
+    core = inner if inner.sum() >= 12 else mask
+    inside, behind = np.median(here[core], axis=0), np.median(background[core], axis=0)
+    grey, grey_behind = _luminance(inside[0]), _luminance(behind[0])
+    tone = (grey - grey_behind) / max(grey_behind, 2.0)
+    colour = (float(inside[1] - behind[1]), float(inside[2] - behind[2]))
+    shape, angle, length, width = _shape(mask, picture)
+    rows, columns = np.nonzero(mask)
+    top, left = window[0].start, window[1].start
+    box = (
+        int(left + columns.min()),
+        int(top + rows.min()),
+        int(left + columns.max() + 1),
+        int(top + rows.max() + 1),
+    )
+    count = int(ndimage.label(mask, np.ones((3, 3), int))[1])
+    area = int(mask.sum())
+    return Description(
+        box=box,
+        background=source,
+        tone=round(float(tone), 3),
+        colour=(round(colour[0], 1), round(colour[1], 1)),
+        colour_change=colour_change(colour, (float(behind[1]), float(behind[2]))),
+        colour_name=colour_name(*(float(value) for value in inside)),
+        texture=_texture(here, background, source, mask),
+        edge=_edge(here, background, mask),
+        shape=shape,
+        angle=angle,
+        length=round(length, 1),
+        width=round(width, 1),
+        area=area,
+        share=round(area / (picture[0] * picture[1]), 5),
+        count=count,
+    )
+
+
+def _luminance(lightness: float) -> float:
+    """Grey value (0 to 255) of a neutral pixel of this L*: what an inspector's histogram shows."""
+    y = ((lightness + 16) / 116) ** 3 if lightness > 8 else lightness / 903.3
+    return 255 * (1.055 * y ** (1 / 2.4) - 0.055 if y > 0.0031308 else 12.92 * y)
+
+
+def _texture(here: np.ndarray, background: np.ndarray, source: Background, mask: np.ndarray) -> float | None:
+    """Fine contrast inside (pixels away from the rim) in units of the background's; None if it cannot be told."""
+    from scipy import ndimage
+
+    inner = ndimage.binary_erosion(mask, iterations=4)  # four standard deviations: the rim is no texture
+    outer = ~ndimage.binary_dilation(mask, iterations=4)
+    if inner.sum() < 40 or outer.sum() < 40:
+        return None
+
+    def fine(lab: np.ndarray, where: np.ndarray) -> float:
+        return float(np.std((lab[..., 0] - ndimage.gaussian_filter(lab[..., 0], 1))[where]))
+
+    usual = fine(background, inner) if source == "reference" else fine(here, outer)
+    return round((fine(here, inner) + 0.2) / (usual + 0.2), 2)
+
+
+def _edge(here: np.ndarray, background: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the step between region and background that is passed within two pixels of the rim."""
+    from scipy import ndimage
+
+    offset = here - background
+    inner = ndimage.binary_erosion(mask, iterations=3)
+    deep = offset[inner] if inner.any() else offset[mask]
+    outer = ~ndimage.binary_dilation(mask, iterations=3)
+    direction = np.median(deep, axis=0) - (np.median(offset[outer], axis=0) if outer.any() else 0)
+    size = float(np.linalg.norm(direction))
+    if size < 1e-6:
+        return 0.0
+    along = offset @ (direction / size)
+    inside = mask & ~ndimage.binary_erosion(mask)
+    just_in = mask & ~ndimage.binary_erosion(mask, iterations=2) & ~inside
+    outside = ndimage.binary_dilation(mask, iterations=2) & ~ndimage.binary_dilation(mask)
+    rim_in = just_in if just_in.any() else inside
+    if not outside.any():
+        return 0.0
+    return round(float(np.clip((np.median(along[rim_in]) - np.median(along[outside])) / size, 0, 1)), 2)
+
+
+def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | None, float, float]:
+    """Shape, angle of a line, length and width of the largest piece."""
+    from skimage.measure import label, regionprops
+
+    piece = max(regionprops(label(mask, connectivity=2)), key=lambda p: p.area)
+    area = float(piece.area)
+    length, width = _extents(piece)
+    if 1 - area / piece.image_filled.sum() >= HOLE:
+        return "ring", None, length, width
+    # regionprops counts from the vertical axis, counter-clockwise.
+    angle = float(round(math.degrees(piece.orientation) + 90) % 180)
+    if length * length / area >= LINE:
+        return "line", angle, length, area / length
+    if piece.solidity < BENT:
+        # A bent strip of length L and width w has the area L w and the perimeter 2 (L + w).
+        half = piece.perimeter / 2
+        along = (half + math.sqrt(max(0.0, half * half - 4 * area))) / 2
+        if along * along / area >= LINE:
+            return "line", angle, along, area / along
+    if area / (picture[0] * picture[1]) >= AREA:
+        return "area", None, length, width
+    compact = length / width <= ROUND and piece.solidity >= SOLID
+    # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be told apart.
+    if compact and (piece.extent <= 0.9 or area < 30):
+        return "round spot", None, length, width
+    return "spot", None, length, width
+
+
+def _extents(piece: Any) -> tuple[float, float]:
+    """Length and width of a piece in pixels: along its principal axes, or of its box where it has no clear axis."""
+    rows, columns = piece.coords[:, 0], piece.coords[:, 1]
+    if piece.axis_major_length <= 1.25 * piece.axis_minor_length:
+        sides = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    else:
+        along = rows * math.cos(piece.orientation) + columns * math.sin(piece.orientation)
+        across = columns * math.cos(piece.orientation) - rows * math.sin(piece.orientation)
+        sides = (np.ptp(along) + 1, np.ptp(across) + 1)
+    return float(max(sides)), float(min(sides))
+
+
+def colour_name(lightness: float, a: float, b: float) -> str:
+    """Name of a colour in CIELAB: "black", "light grey", "dark red", ..."""
+    chroma, hue = math.hypot(a, b), math.degrees(math.atan2(b, a)) % 360
+    if chroma < NEUTRAL:
+        if lightness < 18:
+            return "black"
+        if lightness > 93:
+            return "white"
+        return "dark grey" if lightness < 42 else "light grey" if lightness > 74 else "grey"
+    if hue < 20 or hue >= 345:
+        name = "pink" if lightness > 65 else "red"
+    elif hue < 50:
+        name = "red" if chroma > 45 and lightness < 62 else "brown" if lightness < 60 else "orange"
+    elif hue < 80:
+        name = "brown" if lightness < 62 else "orange" if chroma > 45 else "beige"
+    elif hue < 112:
+        name = "olive" if lightness < 55 else "yellow" if chroma > 30 else "beige"
+    elif hue < 190:
+        name = "green"
+    elif hue < 235:
+        name = "turquoise"
+    elif hue < 312:
+        name = "blue"
+    else:
+        name = "violet"
+    return f"dark {name}" if lightness < 30 else name
+
+
+def orientation_word(angle: float) -> str:
+    """A line's direction in a word: within 22.5 degrees of horizontal or vertical, else diagonal."""
+    if angle <= 22.5 or angle >= 157.5:
+        return "horizontal"
+    return "vertical" if 67.5 <= angle <= 112.5 else "diagonal"
+
+
+def colour_change(colour: tuple[float, float], behind: tuple[float, float]) -> str | None:
+    """Change of colour in a word: "redder", "yellower", "greener", "bluer", "paler"; None below `COLOUR`."""
+    a, b = colour
+    if math.hypot(a, b) < COLOUR:
+        return None
+    was, now = math.hypot(*behind), math.hypot(behind[0] + a, behind[1] + b)
+    if was >= NEUTRAL and now < 0.6 * was:
+        return "paler"
+    hue = math.degrees(math.atan2(b, a)) % 360
+    for limit, word in ((45, "redder"), (135, "yellower"), (205, "greener"), (320, "bluer"), (360, "redder")):
+        if hue < limit:
+            return word
+    raise AssertionError(hue)
