@@ -67,6 +67,45 @@ def new_domain(
     print(f"Name its products in {folder / 'pack.yaml'}, then: sage-kb add {name} FILE...")
 
 
+@app.command("add-looks")
+def add_looks_command(
+    domain: Annotated[str, typer.Argument(help="Domain of the product.", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    product: Annotated[str, typer.Option(help="Name of the product.", show_default=False)],
+    defect: Annotated[str | None, typer.Option(help="Name of the defect that every picture shows.")] = None,
+    good: Annotated[bool, typer.Option("--good", help="The pictures show good parts.")] = False,
+    source: Annotated[str, typer.Option(help="Where the pictures come from.")] = "",
+    json: Json = False,
+) -> None:
+    """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
+    if good == (defect is not None):
+        raise InputError("Say what the pictures show: --defect NAME, or --good.")
+    from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+    from sage_ad.vlm.images import expand_references
+
+    added = add_looks(domain, product, expand_references(paths), defect=defect, source=source)
+    folder = looks_folder(domain)
+    looks = [look for look in read_looks(folder) if look.product.casefold() == product.casefold()]
+    counts: dict[str, int] = {}
+    for look in looks:
+        name = look.defect or "good"
+        counts[name] = counts.get(name, 0) + 1
+    if json:
+        print_json(
+            {
+                "domain": domain,
+                "product": product,
+                "added": [look.model_dump(mode="json") for look in added.new],
+                "known": [str(path) for path in added.known],
+                "folder": str(folder),
+                "counts": counts,
+            }
+        )
+        return
+    print(f"Added {len(added.new)} pictures" + (f"; {len(added.known)} were known already" if added.known else ""))
+    print(f"{product}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" ({folder})")
+
+
 @app.command()
 def add(
     domain: Annotated[str, typer.Argument(help="Domain that the facts are about.", show_default=False)],

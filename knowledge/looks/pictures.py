@@ -1,0 +1,183 @@
+"""The pictures of a pack: `looks/good/*`, `looks/<defect>/*`, and `looks.yaml` with what each shows.
+
+    looks.yaml
+      - file: stain/3f2a9c01d4e8.png     # named by content, so that the same picture cannot be added twice
+        defect: stain                    # null: a good part
+        product: woven cloth
+        box: [120, 80, 190, 150]         # where it is, in pixels; optional
+        source: "line 3, November"
+
+Pictures and list are the truth; embeddings are derived from them (`sage_ad.knowledge.looks.index`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from sage_ad.knowledge.facts import check_domain_name
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
+from sage_ad.vlm.paths import data_home
+
+LIST = "looks.yaml"
+GOOD = "good"
+
+
+class Look(BaseModel):
+    """One picture of a pack.
+
+    Attributes:
+        file: path below the pack's `looks` folder.
+        defect: name of the defect that it shows; None for a good part.
+        product: name of the product.
+        box: x0, y0, x1, y1 of the defect in pixels, x1 and y1 exclusive; None: where the picture departs from good ones.
+        source: where the picture comes from.
+        added: date, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    defect: str | None = None
+    product: str
+    box: tuple[int, int, int, int] | None = None
+    source: str = ""
+    added: str = ""
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if Path(value).is_absolute() or ".." in Path(value).parts:
+            raise ValueError("must be a path below the pack's looks folder")
+        return value
+
+    @field_validator("added", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add_looks` did: the new looks, and the files that the pack held already."""
+
+    new: list[Look]
+    known: list[Path]
+
+
+def looks_folder(domain: str) -> Path:
+    """Folder of a domain's pictures in the user's pack (it need not exist)."""
+    return data_home() / "domains" / check_domain_name(domain) / "looks"
+
+
+def read_looks(folder: Path) -> list[Look]:
+    """All pictures of a `looks` folder; none if it does not exist.
+
+    Raises:
+        InputError: the list cannot be read, or names a file that is missing.
+    """
+    path = folder / LIST
+    if not path.is_file():
+        return []
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        looks = [Look.model_validate(row) for row in rows]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValidationError) as error:
+        raise InputError(f"{path} cannot be read ({_first_line(error)}); mend or delete it.") from None
+    missing = [look.file for look in looks if not (folder / look.file).is_file()]
+    if missing:
+        raise InputError(f"{path} names {missing[0]}, which is missing; put it back or delete its entry.")
+    return looks
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error).splitlines()[0]
+
+
+def add_looks(
+    domain: str,
+    product: str,
+    pictures: Iterable[Path],
+    *,
+    defect: str | None,
+    boxes: Sequence[tuple[int, int, int, int] | None] | None = None,
+    source: str = "",
+) -> Added:
+    """Adds pictures of good parts (`defect` None) or of one defect to the user's pack of a domain.
+
+    Args:
+        domain: the pack; its folder is made if it is new.
+        product: what the pictures show.
+        pictures: files that `sage_ad.vlm.images.load_image` reads; copied as they are.
+        defect: name of the defect, or None.
+        boxes: where it is, one for each picture.
+        source: where the pictures come from.
+
+    Raises:
+        InputError: a picture cannot be read, or is known as something else; then nothing is added.
+    """
+    from sage_ad.vlm.images import load_image
+
+    files = list(pictures)
+    if not files:
+        raise InputError("There is no picture to add; name at least one file.")
+    if not product.strip():
+        raise InputError("Looks need the name of a product; give it with --product.")
+    name = None if defect is None else " ".join(defect.split())
+    if name is not None and (not re.search(r"\w", name) or name.casefold() == GOOD):
+        raise InputError(f"{defect!r} is no name of a defect; give one, or --good for good parts.")
+    folder = looks_folder(domain)
+    where = GOOD if name is None else re.sub(r"[^\w-]+", "-", name.casefold()).strip("-")
+    contents: list[tuple[Path, bytes, str]] = []
+    for path in files:
+        size = load_image(path).size  # a file that is no picture is refused before anything is written
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        contents.append((path, data, f"{where}/{digest}{path.suffix.lower()}"))
+        box = None if boxes is None else boxes[len(contents) - 1]
+        if box is not None and not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
+            raise InputError(f"The box {box} does not lie in {path} ({size[0]} x {size[1]} pixels).")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        looks = read_looks(folder)
+        held = {Path(look.file).stem: look for look in looks}
+        new: list[Look] = []
+        known: list[Path] = []
+        for number, (path, data, file) in enumerate(contents):
+            stem = Path(file).stem
+            if stem in held:
+                if held[stem].defect != name:
+                    raise InputError(
+                        f"{path} is in the pack {domain!r} as {held[stem].defect or 'a good part'!r} already; "
+                        f"delete that entry of {folder / LIST} first."
+                    )
+                known.append(path)
+                continue
+            write_whole(folder / file, data)
+            held[stem] = Look(
+                file=file,
+                defect=name,
+                product=product.strip(),
+                box=None if boxes is None else boxes[number],
+                source=source,
+                added=date.today().isoformat(),
+            )
+            new.append(held[stem])
+        if new:
+            rows = [look.model_dump(mode="json", exclude_defaults=True) for look in [*looks, *new]]
+            text = yaml.safe_dump(rows, sort_keys=False, allow_unicode=True)
+            write_whole(folder / LIST, text)
+    return Added(new, known)

@@ -1,0 +1,66 @@
+"""Pictures that a pack is taught with: kept by content, checked before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+from sage_ad.vlm.errors import InputError
+
+
+def picture(path: Path, level: int) -> Path:
+    Image.new("RGB", (40, 30), (level, level, level)).save(path)
+    return path
+
+
+def test_what_is_added_is_read_back(tmp_path: Path) -> None:
+    add_looks("textiles", "woven cloth", [picture(tmp_path / "good.png", 200)], defect=None)
+    stain = picture(tmp_path / "a.png", 90)
+    add_looks("textiles", "woven cloth", [stain], defect="oil stain", boxes=[(1, 2, 10, 12)], source="line 3")
+    good, bad = read_looks(looks_folder("textiles"))
+    assert (good.defect, good.product, good.file.split("/")[0]) == (None, "woven cloth", "good")
+    assert (bad.defect, bad.box, bad.source) == ("oil stain", (1, 2, 10, 12), "line 3")
+    assert (looks_folder("textiles") / bad.file).read_bytes() == stain.read_bytes()
+
+
+def test_the_same_picture_counts_once(tmp_path: Path) -> None:
+    first, copy = picture(tmp_path / "a.png", 90), picture(tmp_path / "copy.png", 90)
+    added = add_looks("textiles", "cloth", [first, copy], defect="stain")
+    assert (len(added.new), added.known) == (1, [copy])
+
+
+def test_one_picture_is_not_two_things(tmp_path: Path) -> None:
+    stain = picture(tmp_path / "a.png", 90)
+    add_looks("textiles", "cloth", [stain], defect="stain")
+    with pytest.raises(InputError, match=r"'stain' already"):
+        add_looks("textiles", "cloth", [stain], defect=None)
+
+
+def test_a_file_that_is_no_picture_stops_before_anything_is_written(tmp_path: Path) -> None:
+    text = tmp_path / "b.png"
+    text.write_text("no picture")
+    with pytest.raises(InputError, match=r"b\.png"):
+        add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90), text], defect="stain")
+    assert read_looks(looks_folder("textiles")) == []
+
+
+@pytest.mark.parametrize("name", ["", "good", " - "])
+def test_a_defect_needs_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="name of a defect"):
+        add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect=name)
+
+
+def test_a_box_must_lie_in_the_picture(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"40 x 30 pixels"):
+        add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect="stain", boxes=[(0, 0, 41, 30)])
+
+
+def test_a_list_that_points_outside_the_pack_is_refused(tmp_path: Path) -> None:
+    folder = looks_folder("textiles")
+    folder.mkdir(parents=True)
+    (folder / "looks.yaml").write_text("- {file: ../../../secret.png, product: cloth}\n")
+    with pytest.raises(InputError, match="below the pack's looks folder"):
+        read_looks(folder)
