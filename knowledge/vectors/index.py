@@ -251,7 +251,7 @@ class VectorIndex:
             scores, positions = self._search_gpu(view, query, k, mask) or _search_mapped(view.vectors, query, k, mask)
             rows = (positions + view.first).tolist()
             names = dict(self._select("row, key", "row", rows))
-            return [(names[row], float(score)) for row, score in zip(rows, scores, strict=True)]
+            return [(names[row], float(score)) for row, score in zip(rows, scores, strict=True) if row in names]
 
     def _select(self, columns: str, by: str, values: Collection[Any]) -> Iterator[Any]:
         """The columns of the entries that have one of these values."""

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,35 @@ for group in range(60):
     assert writer.wait() == 0, writer.stderr.read()
     assert len(reader.search(query, 1000)) == 60
     reader.close()
+
+
+def test_an_index_killed_in_any_change_is_whole(tmp_path):
+    """A process adds, replaces, deletes and compacts; wherever it is killed, what it acknowledged is there."""
+    code = f"""
+import sys
+import numpy as np
+from sage_ad.knowledge.vectors.index import VectorIndex
+index = VectorIndex(__import__("pathlib").Path({str(tmp_path)!r}), 8, "m")
+for change in range(10**6):
+    index.upsert([f"{{change % 50}}-{{n}}" for n in range(40)], np.full((40, 8), change % 1000), [{{}}] * 40)
+    print(change % 1000, flush=True)
+    index.delete([f"{{(change + 25) % 50}}-{{n}}" for n in range(40)])
+    index.compact()
+"""
+    rng = random.Random(7)
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            acknowledged = [process.stdout.readline() for _ in range(rng.randint(1, 40))]
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+            acknowledged += process.stdout.readlines()
+        last = int(acknowledged[-1])
+        with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as index:
+            index.verify()
+            known = index.vectors(index.keys())
+            assert len(index) == len(known)
+            assert len(known) % 40 == 0
+            assert all(known[f"{last % 50}-{n}"][0] == last for n in range(40))
 
 
 def test_a_file_that_vanishes_while_it_is_mapped_is_looked_for_again(tmp_path, monkeypatch):
