@@ -4,7 +4,7 @@
 fast, and the same ten best neighbours in all but a few queries of a thousand. `entries.sqlite` says for each of them, in
 the same order, its key and the code of its label; code 0 means deleted. A change appends to the file, then commits one
 SQLite transaction, so a reader sees the state before or after it, never half of one: bytes beyond the last entry do not
-count, and the next writer writes over them. Row numbers never repeat, in the file that a compaction writes either.
+count, and the next writer writes over them. No row number is used twice, not even after a compaction.
 
 Labels are small sets of metadata that many vectors share (domain, kind, status): a filter is decided once a distinct
 label, not once a vector.
