@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ingestion.pipeline": ["IngestionReport", "ingest"],
         "adapters.llama_index_embedding": ["SageEmbedding"],
         "store.retrieval": ["DomainMatch", "ScoredFact"],
-        "adapters.llama_index_store": ["SegmentedVectorStore"],
+        "adapters.llama_index_store": ["SageVectorStore"],
         "store.sources": ["remove_source"],
         "store.fact_store": ["AddReport", "DomainInfo", "FactStore"],
         "ingestion.writing": ["write_facts"],

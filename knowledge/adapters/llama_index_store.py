@@ -29,26 +29,25 @@ from llama_index.core.vector_stores.utils import (
 from pydantic import PrivateAttr
 
 from sage_ad.knowledge.store.retrieval import diversify
-from sage_ad.knowledge.vectors.index import Hit, VectorIndex
-from sage_ad.knowledge.vectors.index_view import Label
+from sage_ad.knowledge.vectors.index import Label, UnusableIndex, VectorIndex
 
 
-class SegmentedVectorStore(BasePydanticVectorStore):
-    """A llama-index vector store over memory-mapped FAISS segments.
+class SageVectorStore(BasePydanticVectorStore):
+    """A llama-index vector store over a memory-mapped file that FAISS searches.
 
     Args:
         folder: where its files lie; made when absent. Every change is on the disk when it returns; several processes
             may use one folder.
         dimensions: length of an embedding.
         model: name of the embedding model; a folder of another one is refused.
-        settings: further arguments of `sage_ad.knowledge.vectors.index.VectorIndex`.
 
     Raises:
-        sage_ad.knowledge.vectors.segments.UnusableIndex: when the folder holds a damaged index, or one of another model.
+        sage_ad.knowledge.vectors.index.UnusableIndex: when the folder holds a damaged index, or one of another model or
+            of an earlier version of SAGE.
 
     Example:
         >>> from llama_index.core import StorageContext, VectorStoreIndex
-        >>> store = SegmentedVectorStore("index", dimensions=384, model="all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> store = SageVectorStore("index", dimensions=384, model="all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> VectorStoreIndex(nodes, storage_context=StorageContext.from_defaults(vector_store=store))  # doctest: +SKIP
     """
 
@@ -56,14 +55,19 @@ class SegmentedVectorStore(BasePydanticVectorStore):
     is_embedding_query: bool = True
     _index: VectorIndex = PrivateAttr()
 
-    def __init__(self, folder: Path | str, dimensions: int, model: str, **settings: Any) -> None:
+    def __init__(self, folder: Path | str, dimensions: int, model: str) -> None:
         super().__init__(stores_text=True)
-        self._index = VectorIndex(Path(folder), dimensions, model, **settings)
+        try:
+            self._index = VectorIndex(Path(folder), dimensions, model)
+        except UnusableIndex as error:
+            raise UnusableIndex(
+                f"The vector index {folder} cannot be used: {error}; delete this folder and add the nodes again."
+            ) from None
 
     @classmethod
     def class_name(cls) -> str:
         """Name under which llama-index serialises this class."""
-        return "SegmentedVectorStore"
+        return "SageVectorStore"
 
     @property
     def client(self) -> VectorIndex:
@@ -80,8 +84,8 @@ class SegmentedVectorStore(BasePydanticVectorStore):
                 list(last),
                 np.array([node.get_embedding() for node in chosen], dtype=np.float32),
                 [node.metadata for node in chosen],
-                [node.ref_doc_id for node in chosen],
                 [json.dumps(content) for content in contents],
+                [node.ref_doc_id for node in chosen],
             )
         return [node.node_id for node in nodes]
 
@@ -117,10 +121,8 @@ class SegmentedVectorStore(BasePydanticVectorStore):
         hits = self._index.search(vector, wide, _label_test(query.filters), self._restricted(query))
         if query.mode == VectorStoreQueryMode.MMR:
             hits = self._spread(hits, k, kwargs.get("mmr_threshold", query.mmr_threshold))
-        nodes = self._nodes([hit.key for hit in hits])
-        return VectorStoreQueryResult(
-            nodes=nodes, similarities=[hit.score for hit in hits], ids=[hit.key for hit in hits]
-        )
+        ids = [key for key, _ in hits]
+        return VectorStoreQueryResult(nodes=self._nodes(ids), similarities=[score for _, score in hits], ids=ids)
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Does nothing: every change is on the disk already, in the folder that the store was opened with."""
@@ -135,14 +137,14 @@ class SegmentedVectorStore(BasePydanticVectorStore):
             keys = of_documents if keys is None else keys & of_documents
         return sorted(keys or set())
 
-    def _spread(self, hits: list[Hit], k: int, threshold: float | None) -> list[Hit]:
+    def _spread(self, hits: list[tuple[str, float]], k: int, threshold: float | None) -> list[tuple[str, float]]:
         """llama-index's threshold is the weight of relevance: 1 takes the best, 0 the most different."""
-        found = self._index.vectors([hit.key for hit in hits])
-        kept = [hit for hit in hits if hit.key in found]
+        found = self._index.vectors([key for key, _ in hits])
+        kept = [hit for hit in hits if hit[0] in found]
         if not kept:
             return []
         diversity = 0.5 if threshold is None else 1 - threshold
-        chosen = diversify([hit.score for hit in kept], np.stack([found[hit.key] for hit in kept]), k, diversity)
+        chosen = diversify([score for _, score in kept], np.stack([found[key] for key, _ in kept]), k, diversity)
         return [kept[position] for position in chosen]
 
     def _chosen(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> list[str]:
@@ -153,8 +155,8 @@ class SegmentedVectorStore(BasePydanticVectorStore):
         return [key for key in keys if key in wanted]
 
     def _nodes(self, keys: list[str]) -> list[BaseNode]:
-        entries = self._index.entries(keys)
-        return [metadata_dict_to_node(json.loads(entries[key][1] or "{}")) for key in keys if key in entries]
+        known = self._index.known(keys)
+        return [metadata_dict_to_node(json.loads(known[key][1])) for key in keys if key in known]
 
 
 def _label_test(filters: MetadataFilters | None) -> Callable[[Label], bool] | None:

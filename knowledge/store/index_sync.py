@@ -81,7 +81,7 @@ class IndexSync:
         Raises:
             BackendError: when the index cannot be written, or the vector store does not answer.
         """
-        from sage_ad.knowledge.vectors.segments import UnusableIndex
+        from sage_ad.knowledge.vectors.index import UnusableIndex
 
         with self._lock:
             try:
@@ -158,17 +158,11 @@ class IndexSync:
         if gone:
             vectors.delete(gone)
         facts = [change.fact for change in batch.values() if change.fact is not None]
-        hashes = {fact.id: text_hash(fact.text) for fact in facts}
-        fresh = [fact for fact in facts if fact.id not in known or known[fact.id][1] != hashes[fact.id]]
+        wanted = {fact.id: (_label(fact), text_hash(fact.text)) for fact in facts}
+        fresh = [fact for fact in facts if known.get(fact.id) != wanted[fact.id]]
         if fresh:
-            matrix = self.embed([fact.text for fact in fresh])
-            labels = [_label(fact) for fact in fresh]
-            vectors.upsert([fact.id for fact in fresh], matrix, labels, [hashes[fact.id] for fact in fresh])
-        same = [fact for fact in facts if fact.id in known and known[fact.id][1] == hashes[fact.id]]
-        moved = [fact for fact in same if known[fact.id][0] != _label(fact)]
-        if moved:
-            labels = [_label(fact) for fact in moved]
-            vectors.relabel([fact.id for fact in moved], labels, lambda: self.embed([fact.text for fact in moved]))
+            labels, hashes = zip(*(wanted[fact.id] for fact in fresh), strict=True)
+            vectors.upsert([fact.id for fact in fresh], self.embed([fact.text for fact in fresh]), labels, hashes)
 
 
 def _label(fact: Fact) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_ad.knowledge.facts import KINDS, Fact, FactSource, check_domain_name, fact_from_record
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import write_whole
 
 SHIPPED = Path(__file__).parents[1] / "domains"
 """Folder of the packs that come with SAGE."""
@@ -355,23 +356,11 @@ def create_pack(root: Path, name: str) -> Path:
     product = name.replace("-", " ").replace("_", " ")
     try:
         make_folder(folder / "facts")
-        write_file(folder / "facts" / "appearance.yaml", _EXAMPLE_FACTS.format(product=product))
+        write_whole(folder / "facts" / "appearance.yaml", _EXAMPLE_FACTS.format(product=product))
         title = product[0].upper() + product[1:]
-        write_file(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product))
+        write_whole(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product))
+        sync_folder(folder / "facts")
+        sync_folder(folder)
     except OSError as error:
         raise BackendError(f"{folder} cannot be written ({error.strerror}); make room or mend its rights.") from None
     return folder
-
-
-def write_file(path: Path, content: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)

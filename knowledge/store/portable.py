@@ -19,9 +19,10 @@ import yaml
 
 from sage_ad.knowledge.facts import Fact, fact_from_record, now
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
-from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, write_file
+from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
 from sage_ad.knowledge.text.instructions import instruction_reason
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import write_whole
 
 _FORMAT = "sage-pack"
 _VERSION = 1
@@ -108,9 +109,8 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
     if not known and not (folder / "pack.yaml").exists():
         try:
             make_folder(folder)
-            write_file(
-                folder / "pack.yaml", yaml.safe_dump(head.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-            )
+            write_whole(folder / "pack.yaml", _head(head))
+            sync_folder(folder)
         except OSError as error:
             raise BackendError(
                 f"{folder} cannot be written ({error.strerror}); make room, then import again."

@@ -1,6 +1,6 @@
 """One setting decides where vectors live: FAISS on this machine, or any llama-index vector store, such as a server.
 
-The fact store speaks `Vectors`; `FaissVectors` answers from the segments of `knowledge.vectors.index`, `LlamaIndexVectors` from
+The fact store speaks `Vectors`; `knowledge.vectors.index.VectorIndex` answers from FAISS, `LlamaIndexVectors` from
 whatever llama-index vector store it is given.
 """
 
@@ -12,21 +12,16 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sage_ad.knowledge.sqlite import chunks, connect, marks, transaction
-from sage_ad.knowledge.vectors.segments import UnusableIndex
+from sage_ad.knowledge.vectors.index import Label, UnusableIndex, VectorIndex, Where
 from sage_ad.vlm.errors import BackendError, InputError, SageError
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from sage_ad.knowledge.vectors.index_view import Label
-
-Where = Mapping[str, Collection[str]]
-"""Allowed values by name of a label's field; an empty collection allows every value."""
 
 
 class Vectors(Protocol):
@@ -35,17 +30,14 @@ class Vectors(Protocol):
     def search(self, vector: np.ndarray, k: int, where: Where) -> list[tuple[str, float]]:
         """The k nearest keys with their cosine similarity, best first."""
 
-    def upsert(self, keys: Sequence[str], vectors: np.ndarray, labels: Sequence[Label], hashes: Sequence[str]) -> None:
-        """Adds vectors, or replaces those whose key is there; `hashes` tell later which text a vector is of."""
-
-    def relabel(self, keys: Sequence[str], labels: Sequence[Label], vectors: Callable[[], np.ndarray]) -> None:
-        """Gives vectors other labels; `vectors()` gives them, for stores that must be handed everything again."""
+    def upsert(self, keys: Sequence[str], vectors: np.ndarray, labels: Sequence[Label], bodies: Sequence[str]) -> None:
+        """Adds vectors, or replaces those whose key is there; `bodies` are texts to keep with them."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes vectors."""
 
     def known(self, keys: Sequence[str]) -> dict[str, tuple[Label, str]]:
-        """Label and text hash of those keys that are there."""
+        """Label and body of those keys that are there."""
 
     def keys(self) -> list[str]:
         """All keys."""
@@ -58,47 +50,6 @@ class Vectors(Protocol):
 
     def close(self) -> None:
         """Closes files and connections."""
-
-
-class FaissVectors:
-    """Vectors in FAISS segments in a folder; see `sage_ad.knowledge.vectors.index.VectorIndex` for arguments and errors."""
-
-    def __init__(self, folder: Path, dimensions: int, model: str) -> None:
-        from sage_ad.knowledge.vectors.index import VectorIndex
-
-        self.index = VectorIndex(folder, dimensions, model)
-
-    def search(self, vector: np.ndarray, k: int, where: Where) -> list[tuple[str, float]]:
-        limits = {name: set(values) for name, values in where.items() if values}
-
-        def allowed(label: Label) -> bool:
-            return all(label.get(name) in values for name, values in limits.items())
-
-        return [(hit.key, hit.score) for hit in self.index.search(vector, k, allowed if limits else None)]
-
-    def upsert(self, keys: Sequence[str], vectors: np.ndarray, labels: Sequence[Label], hashes: Sequence[str]) -> None:
-        self.index.upsert(keys, vectors, labels, bodies=hashes)
-
-    def relabel(self, keys: Sequence[str], labels: Sequence[Label], vectors: Callable[[], np.ndarray]) -> None:
-        self.index.relabel(keys, labels)
-
-    def delete(self, keys: Sequence[str]) -> None:
-        self.index.delete(keys)
-
-    def known(self, keys: Sequence[str]) -> dict[str, tuple[Label, str]]:
-        return {key: (label, body or "") for key, (label, body) in self.index.entries(keys).items()}
-
-    def keys(self) -> list[str]:
-        return self.index.keys()
-
-    def note(self, name: str, value: str | None = None) -> str | None:
-        return self.index.note(name, value)
-
-    def verify(self) -> None:
-        self.index.verify()
-
-    def close(self) -> None:
-        self.index.close()
 
 
 class LlamaIndexVectors:
@@ -155,7 +106,7 @@ class LlamaIndexVectors:
         found = [(key_of(name), float(score)) for name, score in zip(ids, scores, strict=True)]
         return sorted(found, key=lambda item: -item[1])
 
-    def upsert(self, keys: Sequence[str], vectors: np.ndarray, labels: Sequence[Label], hashes: Sequence[str]) -> None:
+    def upsert(self, keys: Sequence[str], vectors: np.ndarray, labels: Sequence[Label], bodies: Sequence[str]) -> None:
         from llama_index.core.schema import TextNode
 
         nodes = [
@@ -165,13 +116,9 @@ class LlamaIndexVectors:
         # Deleted first: not every store replaces a node of the same id. Only then does the ledger know of them.
         self.store.delete_nodes([node.node_id for node in nodes])
         self.store.add(nodes)
-        rows = [(key, json.dumps(dict(label)), text) for key, label, text in zip(keys, labels, hashes, strict=True)]
+        rows = [(key, json.dumps(dict(label)), body) for key, label, body in zip(keys, labels, bodies, strict=True)]
         with transaction(self.db):
             self.db.executemany("insert or replace into entries values(?,?,?)", rows)
-
-    def relabel(self, keys: Sequence[str], labels: Sequence[Label], vectors: Callable[[], np.ndarray]) -> None:
-        known = self.known(keys)
-        self.upsert(keys, vectors(), labels, [known[key][1] for key in keys])
 
     def delete(self, keys: Sequence[str]) -> None:
         self.store.delete_nodes([node_id(key) for key in keys])
@@ -248,7 +195,7 @@ def open_vectors(setting: Any, folder: Path, dimensions: int, model: str) -> Vec
     """
     setting = setting if setting is not None else os.environ.get("SAGE_VECTOR_STORE") or "faiss"
     if setting == "faiss":
-        return FaissVectors(folder, dimensions, model)
+        return VectorIndex(folder, dimensions, model)
     address = setting if isinstance(setting, str) else f"object {type(setting).__module__}.{type(setting).__qualname__}"
     shown = re.sub(r"//[^/@]*@", "//", address)  # a password must not reach a log
     try:

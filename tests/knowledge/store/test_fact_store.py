@@ -1,6 +1,8 @@
 """The fact store: layers, changes, what is found afterwards, and what happens to a damaged or foreign index."""
 
+import contextlib
 import json
+import sqlite3
 import threading
 
 import pytest
@@ -264,20 +266,28 @@ class TestDerived:
         store.add([fact()])
         store.remove([store.facts()[-1].id])
 
-    @pytest.mark.parametrize("harm", ["entries", "segment"])
+    @pytest.mark.parametrize("harm", ["entries.sqlite", "vectors-*"])
     def test_a_damaged_index_is_made_anew_with_one_line(self, store, open_store, harm, capsys):
         store.prepare()
-        store._follower._vectors.index.merge(everything=True)
         before = texts(store.search("brown line"))
         store.close()
-        pattern = "entries.sqlite" if harm == "entries" else "segment-*.faiss"
-        for path in store.index_folder.glob(pattern):
-            path.write_bytes(b"\0" * 9000)
+        (path,) = store.index_folder.glob(harm)
+        path.write_bytes(b"\0" * 9000)
         capsys.readouterr()
         fresh = open_store()
         assert texts(fresh.search("brown line")) == before
         error = capsys.readouterr().err
         assert (error.count("\n"), "rebuilt from the packs" in error) == (1, True)
+
+    def test_an_index_of_an_earlier_version_is_made_anew_with_one_line(self, store, open_store, capsys):
+        store.prepare()
+        store.close()
+        with contextlib.closing(sqlite3.connect(store.index_folder / "entries.sqlite")) as db, db:
+            db.execute("update meta set value='1' where key='format'")
+        capsys.readouterr()
+        assert texts(open_store().search("brown stain", k=1)) == ["Rust is a brown stain."]
+        error = capsys.readouterr().err
+        assert (error.count("\n"), "format" in error, "rebuilt from the packs" in error) == (1, True, True)
 
     def test_an_index_of_another_model_is_made_anew_with_one_line(self, store, open_store, capsys):
         store.prepare()

@@ -12,11 +12,11 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from vector_store_conformance import DIMENSIONS, VectorStoreConformance, ask, name, node, unit, where
 
-from sage_ad.knowledge.adapters.llama_index_store import SegmentedVectorStore
+from sage_ad.knowledge.adapters.llama_index_store import SageVectorStore
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.vectors.backends import _store_at, open_vectors
-from sage_ad.knowledge.vectors.segments import UnusableIndex
+from sage_ad.knowledge.vectors.index import UnusableIndex
 from sage_ad.vlm.errors import BackendError, InputError
 
 
@@ -28,12 +28,12 @@ class TestSimpleVectorStore(VectorStoreConformance):
         return SimpleVectorStore()
 
 
-class TestSegmentedVectorStore(VectorStoreConformance):
-    """Ours, with a delta so small that the suite runs over segments, merges and tombstones."""
+class TestSageVectorStore(VectorStoreConformance):
+    """Ours."""
 
     @pytest.fixture
     def store(self, tmp_path):
-        store = SegmentedVectorStore(tmp_path, DIMENSIONS, "m", flush_at=7, most_segments=3, background=False)
+        store = SageVectorStore(tmp_path, DIMENSIONS, "m")
         yield store
         store.client.close()
 
@@ -44,7 +44,7 @@ class TestSegmentedVectorStore(VectorStoreConformance):
 
     def test_another_object_on_the_folder_sees_everything(self, filled, tmp_path):
         filled.delete_nodes([name(2)])
-        other = SegmentedVectorStore(tmp_path, DIMENSIONS, "m")
+        other = SageVectorStore(tmp_path, DIMENSIONS, "m")
         assert ask(other, unit(1.0)) == ask(filled, unit(1.0))
         filled.add([node(9, unit(1.0), domain="food")])
         assert ask(other, unit(1.0), filters=where(domain="food"))[0] == [name(9)]
@@ -80,8 +80,8 @@ class TestSegmentedVectorStore(VectorStoreConformance):
         assert {hit.text for hit in index.as_retriever(similarity_top_k=2).retrieve("x")} == {"one", "two"}
 
     def test_another_model_is_refused(self, filled, tmp_path):
-        with pytest.raises(UnusableIndex, match="model"):
-            SegmentedVectorStore(tmp_path, DIMENSIONS, "another")
+        with pytest.raises(UnusableIndex, match=r"model.*delete this folder and add the nodes again"):
+            SageVectorStore(tmp_path, DIMENSIONS, "another")
 
 
 def _facts():
@@ -145,10 +145,10 @@ class TestSwapToSimple(StoreSwap):
             assert len(store.search("dark line", mode="dense")) == 3
 
 
-class TestSwapToSegmented(StoreSwap):
+class TestSwapToSage(StoreSwap):
     @pytest.fixture
     def setting(self, tmp_path):
-        return SegmentedVectorStore(tmp_path / "shared", DIMENSIONS, "light")
+        return SageVectorStore(tmp_path / "shared", DIMENSIONS, "light")
 
 
 def _missing(*packages):

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,22 +58,24 @@ def test_two_processes_add_at_once(tmp_path):
 
 
 def test_a_reader_never_sees_half_a_change(tmp_path):
-    """A writer in another process adds groups of ten; each is seen whole or not at all, through flushes and merges."""
+    """A writer in another process adds groups of ten; each is seen whole or not at all, through compactions too."""
     code = f"""
 import numpy as np
 from sage_ad.knowledge.vectors.index import VectorIndex
-index = VectorIndex(__import__("pathlib").Path({str(tmp_path)!r}), 8, "m", flush_at=35, background=False)
+index = VectorIndex(__import__("pathlib").Path({str(tmp_path)!r}), 8, "m")
 rng = np.random.default_rng(0)
 for group in range(60):
     index.upsert([f"{{group}}-{{n}}" for n in range(10)], rng.standard_normal((10, 8)), [{{"group": group}}] * 10)
     if group > 5:
         index.delete([f"{{group - 5}}-{{n}}" for n in range(10)])
+    if group % 4 == 0:
+        index.compact()
 """
     writer = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     looks, reader = 0, VectorIndex(tmp_path, 8, "m")
     query = np.ones(8, dtype=np.float32)
     while writer.poll() is None or looks < 20:
-        found = [hit.key.split("-")[0] for hit in reader.search(query, 1000)]
+        found = [key.split("-")[0] for key, _ in reader.search(query, 1000)]
         assert {found.count(group) for group in found} <= {10}
         looks += 1
     assert writer.wait() == 0, writer.stderr.read()
@@ -79,24 +83,52 @@ for group in range(60):
     reader.close()
 
 
-def test_a_segment_that_vanishes_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
-    """Another process merged it away between our look at the list and our reading of the file."""
-    from sage_ad.knowledge.vectors import segments
+def test_an_index_killed_in_any_change_is_whole(tmp_path):
+    """A process adds, replaces, deletes and compacts; wherever it is killed, what it acknowledged is there."""
+    code = f"""
+import sys
+import numpy as np
+from sage_ad.knowledge.vectors.index import VectorIndex
+index = VectorIndex(__import__("pathlib").Path({str(tmp_path)!r}), 8, "m")
+for change in range(10**6):
+    index.upsert([f"{{change % 50}}-{{n}}" for n in range(40)], np.full((40, 8), change % 1000), [{{}}] * 40)
+    print(change % 1000, flush=True)
+    index.delete([f"{{(change + 25) % 50}}-{{n}}" for n in range(40)])
+    index.compact()
+"""
+    rng = random.Random(7)
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            acknowledged = [process.stdout.readline() for _ in range(rng.randint(1, 40))]
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+            acknowledged += process.stdout.readlines()
+        last = int(acknowledged[-1])
+        with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as index:
+            index.verify()
+            known = index.vectors(index.keys())
+            assert len(index) == len(known)
+            assert len(known) % 40 == 0
+            assert all(known[f"{last % 50}-{n}"][0] == last for n in range(40))
 
-    with contextlib.closing(VectorIndex(tmp_path, 8, "m", flush_at=5, background=False)) as index:
+
+def test_a_file_that_vanishes_while_it_is_mapped_is_looked_for_again(tmp_path, monkeypatch):
+    """Another process compacted the index between our look at its name and our mapping of the file."""
+    with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as index:
         index.upsert([f"{n}" for n in range(10)], np.eye(10, 8, dtype=np.float32), [{"group": 0}] * 10)
-    load, failed = np.load, []
+        index.delete(["0"])
+        memmap, failed = np.memmap, []
 
-    def vanished_once(path, *args, **kwargs):
-        if not failed:
-            failed.append(path)
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-        return load(path, *args, **kwargs)
+        def vanished_once(path, *args, **kwargs):
+            if not failed:
+                failed.append(path)
+                index.compact()
+            return memmap(path, *args, **kwargs)
 
-    monkeypatch.setattr(segments.np, "load", vanished_once)
-    with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as reader:
-        assert len(reader.search(np.ones(8, dtype=np.float32), 100)) == 10
-    assert failed
+        monkeypatch.setattr(np, "memmap", vanished_once)
+        with contextlib.closing(VectorIndex(tmp_path, 8, "m")) as reader:
+            assert len(reader.search(np.ones(8, dtype=np.float32), 100)) == 9
+        assert failed
 
 
 @pytest.fixture

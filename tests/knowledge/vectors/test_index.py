@@ -1,14 +1,14 @@
-"""The segmented index against a plain dictionary, its damage, its neighbours in other processes and threads."""
+"""The vector index against a plain dictionary, its damage, its neighbours in other processes and threads."""
 
+import sqlite3
 import threading
 
 import faiss
 import numpy as np
 import pytest
 
-from sage_ad.knowledge.vectors import gpu
-from sage_ad.knowledge.vectors.index import VectorIndex
-from sage_ad.knowledge.vectors.segments import UnusableIndex
+from sage_ad.knowledge.vectors.index import UnusableIndex, VectorIndex
+from sage_ad.vlm.errors import BackendError
 
 DIMENSIONS = 16
 
@@ -22,9 +22,8 @@ def unit(rng, count):
 def open_index(tmp_path):
     opened = []
 
-    def make(folder=tmp_path / "index", model="m", **settings):
-        options = {"flush_at": 50, "most_segments": 3, "background": False, **settings}
-        opened.append(VectorIndex(folder, DIMENSIONS, model, **options))
+    def make(folder=tmp_path / "index", model="m"):
+        opened.append(VectorIndex(folder, DIMENSIONS, model))
         return opened[-1]
 
     yield make
@@ -34,8 +33,8 @@ def open_index(tmp_path):
 
 @pytest.fixture
 def filled(open_index):
-    """An index over two segments and a delta, and the truth: key -> (vector, label)."""
-    index, rng, truth = open_index(most_segments=99), np.random.default_rng(1), {}
+    """An index of three additions, and the truth: key -> (vector, label)."""
+    index, rng, truth = open_index(), np.random.default_rng(1), {}
     for start, count in ((0, 60), (60, 60), (120, 20)):
         keys, vectors = [f"k{start + n}" for n in range(count)], unit(rng, count)
         labels = [{"c": n % 3} for n in range(count)]
@@ -47,11 +46,16 @@ def filled(open_index):
 def agree(index, truth, rng, label=None):
     """Whether the index answers as a search through the dictionary does."""
     query = unit(rng, 1)[0]
-    hits = index.search(query, 8, None if label is None else lambda found: found["c"] == label)
+    hits = index.search(query, 8, None if label is None else {"c": [label]})
     exact = sorted((float(v @ query) for v, lab in truth.values() if label is None or lab["c"] == label), reverse=True)
-    np.testing.assert_allclose([hit.score for hit in hits], exact[:8], atol=2e-3)
-    for hit in hits:
-        np.testing.assert_allclose(hit.score, float(truth[hit.key][0] @ query), atol=2e-3)
+    np.testing.assert_allclose([score for _, score in hits], exact[:8], atol=2e-3)
+    for key, score in hits:
+        np.testing.assert_allclose(score, float(truth[key][0] @ query), atol=2e-3)
+
+
+def size(index):
+    """Bytes of the files of vectors."""
+    return sum(path.stat().st_size for path in index.folder.glob("vectors-*"))
 
 
 def test_any_sequence_of_changes_agrees_with_a_dictionary(open_index):
@@ -59,22 +63,19 @@ def test_any_sequence_of_changes_agrees_with_a_dictionary(open_index):
     for step in range(150):
         choice = rng.random()
         some = list(rng.choice(sorted(truth), size=min(len(truth), 10), replace=False)) if truth else []
-        if choice < 0.6 or not truth:
-            size = 60 if choice < 0.03 else int(rng.integers(1, 20))
-            keys = list(dict.fromkeys([*some[:2], *(f"k{count + n}" for n in range(size))]))
-            count += size
+        if choice < 0.7 or not truth:
+            fresh = int(rng.integers(1, 20))
+            keys = list(dict.fromkeys([*some[:2], *(f"k{count + n}" for n in range(fresh))]))
+            count += fresh
             vectors, labels = unit(rng, len(keys)), [{"c": int(rng.integers(3))} for _ in keys]
             index.upsert(keys, vectors, labels)
             truth.update(zip(keys, zip(vectors, labels, strict=True), strict=True))
-        elif choice < 0.8:
-            assert index.delete([*some, "absent"]) == len(some)
+        else:
+            index.delete([*some, "absent"])
             for key in some:
                 del truth[key]
-        else:
-            index.relabel(some, [{"c": 2}] * len(some))
-            truth.update({key: (truth[key][0], {"c": 2}) for key in some})
         if step % 30 == 7:
-            index.merge(everything=step % 60 == 7)
+            index.compact()
         if step % 40 == 9:
             index.close()
             index = open_index()
@@ -84,94 +85,91 @@ def test_any_sequence_of_changes_agrees_with_a_dictionary(open_index):
     index.verify()
 
 
-def test_row_numbers_are_never_used_twice(open_index):
-    index, rng = open_index(), np.random.default_rng(0)
-    seen = set()
-    for _ in range(5):
-        index.upsert(["a", "b"], unit(rng, 2), [{}, {}])
-        rows = {row for (row,) in index.db.execute("select row from entries")}
-        assert not rows & seen
-        seen |= rows
-        index.delete(["a", "b"])
-    index.clear()
-    index.upsert(["a"], unit(rng, 1), [{}])
-    assert index.db.execute("select min(row) from entries").fetchone()[0] > max(seen)
-
-
-def test_a_merge_gives_the_same_answers_without_the_deleted(filled, open_index):
+def test_a_compaction_gives_the_same_answers_without_the_deleted(filled, open_index):
     index, truth = filled
+    before = size(index)
     for key in [f"k{n}" for n in range(0, 140, 2)]:
         index.delete([key])
         del truth[key]
-    index.merge(everything=True)
-    view = index.refresh()
-    assert ([len(segment) for segment in view.segments], len(view.delta)) == ([70], 0)
-    assert index.db.execute("select count(*) from dead").fetchone()[0] == 0
+    other = open_index(index.folder)
+    index.compact()
+    assert size(index) == before / 2
     rng = np.random.default_rng(5)
-    for same in (index, open_index(index.folder)):
+    for same in (index, other, open_index(index.folder)):
+        same.verify()
         for label in (None, 0, 1, 2):
             agree(same, truth, rng, label)
 
 
-def test_changes_during_a_merge_are_kept(filled, monkeypatch):
-    import sage_ad.knowledge.vectors.index as module
+def test_a_file_that_is_mostly_deleted_vectors_is_compacted(open_index):
+    index, rng = open_index(), np.random.default_rng(0)
+    vectors, keys = unit(rng, 11_000), [f"k{n}" for n in range(11_000)]
+    index.upsert(keys, vectors, [{}] * 11_000)
+    index.delete(keys[10:])
+    assert size(index) == 10 * 2 * DIMENSIONS
+    assert index.search(vectors[3], 1)[0][0] == "k3"
 
+
+def test_a_compaction_that_fails_changes_nothing(filled, open_index, monkeypatch):
     index, truth = filled
-    write = module.write_segment
+    index.delete(["k1"])
+    del truth["k1"]
 
-    def meanwhile(*arguments):
-        info = write(*arguments)
-        monkeypatch.undo()
-        index.delete(["k1"])
-        index.relabel(["k2"], [{"c": 9}])
-        vectors = unit(np.random.default_rng(9), 1)
-        index.upsert(["new"], vectors, [{"c": 0}])
-        truth.update({"new": (vectors[0], {"c": 0}), "k2": (truth["k2"][0], {"c": 9})})
-        del truth["k1"]
-        return info
+    def full(_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_segment", meanwhile)
-    index.merge(everything=True)
-    assert sorted(index.keys()) == sorted(truth)
-    rng = np.random.default_rng(6)
-    for label in (None, 0, 9):
-        agree(index, truth, rng, label)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(BackendError, match="No space left"):
+            index.compact()
+    assert len(list(index.folder.glob("vectors-*"))) == 1
+    for same in (index, open_index(index.folder)):
+        agree(same, truth, np.random.default_rng(2))
 
 
-def test_a_merge_is_given_up_when_the_segments_changed(filled, monkeypatch):
-    import sage_ad.knowledge.vectors.index as module
-
+def test_an_addition_that_fails_changes_nothing(filled, open_index, monkeypatch):
     index, truth = filled
-    write = module.write_segment
 
-    def meanwhile(*arguments):
-        info = write(*arguments)
-        monkeypatch.undo()
-        index.clear()
-        return info
+    def full(_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_segment", meanwhile)
-    index.merge(everything=True)
-    assert (len(index), index.search(truth["k1"][0], 3)) == (0, [])
-    assert not list(index.folder.glob("segment-*"))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(BackendError, match="No space left"):
+            index.upsert(["k1", "more"], unit(np.random.default_rng(9), 2), [{"c": 0}, {"c": 0}])
+    agree(index, truth, np.random.default_rng(2))
+    vector = unit(np.random.default_rng(10), 1)
+    index.upsert(["later"], vector, [{"c": 1}])
+    truth["later"] = (vector[0], {"c": 1})
+    for same in (index, open_index(index.folder)):
+        same.verify()
+        agree(same, truth, np.random.default_rng(2))
+
+
+def test_clear_leaves_nothing(filled):
+    index, truth = filled
+    index.clear()
+    assert (len(index), index.keys(), size(index)) == (0, [], 0)
+    index.upsert(["k1"], truth["k2"][0][None], [{"c": 0}])
+    assert [key for key, _ in index.search(truth["k2"][0], 3)] == ["k1"]
 
 
 def test_a_reader_beside_a_writer_sees_each_state_whole(filled, open_index):
     writer, truth = filled
-    reader = open_index(writer.folder, most_segments=99)
+    reader = open_index(writer.folder)
     rng = np.random.default_rng(3)
     agree(reader, truth, rng)
-    writer.merge(everything=True)  # the files that the reader has mapped are gone
+    writer.compact()  # the file that the reader has mapped is gone
     agree(reader, truth, rng)
     writer.delete(["k5"])
     del truth["k5"]
     agree(reader, truth, rng)
     reader.upsert(["k5"], truth["k6"][0][None], [{"c": 1}])
-    assert {hit.key for hit in writer.search(truth["k6"][0], 2)} == {"k5", "k6"}
+    assert {key for key, _ in writer.search(truth["k6"][0], 2)} == {"k5", "k6"}
 
 
 def test_threads_search_while_others_change(open_index):
-    index, rng = open_index(background=True), np.random.default_rng(0)
+    index, rng = open_index(), np.random.default_rng(0)
     fixed = unit(rng, 40)
     index.upsert([f"f{n}" for n in range(40)], fixed, [{"c": 0}] * 40)
     failures: list[object] = []
@@ -181,7 +179,7 @@ def test_threads_search_while_others_change(open_index):
         while not done.is_set():
             for n in (0, 17, 39):
                 hits = index.search(fixed[n], 1, lambda label: label["c"] == 0)
-                if not hits or hits[0].key != f"f{n}":
+                if not hits or hits[0][0] != f"f{n}":
                     failures.append((n, hits))
 
     threads = [threading.Thread(target=search) for _ in range(3)]
@@ -191,7 +189,8 @@ def test_threads_search_while_others_change(open_index):
         keys = [f"r{round_number}-{n}" for n in range(20)]
         index.upsert(keys, unit(rng, 20), [{"c": 1}] * 20)
         index.delete(keys[:10])
-    index.wait()
+        if round_number % 10 == 5:
+            index.compact()
     done.set()
     for thread in threads:
         thread.join()
@@ -206,10 +205,9 @@ class TestDamage:
         filled[0].close()
         return filled[0].folder
 
-    @pytest.mark.parametrize("ending", ["faiss", "rows.npy", "codes.npy"])
-    @pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
-    def test_segment(self, folder, open_index, ending, harm):
-        path = sorted(folder.glob(f"segment-*.{ending}"))[0]
+    @pytest.mark.parametrize(("harm", "word"), [("flip", "damaged"), ("cut", "cut off"), ("gone", "missing")])
+    def test_vectors(self, folder, open_index, harm, word):
+        (path,) = folder.glob("vectors-*")
         content = bytearray(path.read_bytes())
         if harm == "flip":
             content[len(content) // 2] ^= 1
@@ -218,8 +216,15 @@ class TestDamage:
             path.write_bytes(content[: len(content) // 2])
         else:
             path.unlink()
-        with pytest.raises(UnusableIndex, match="segment"):
+        with pytest.raises(UnusableIndex, match=word):
             open_index(folder)
+
+    def test_verify_reads_everything(self, filled):
+        (path,) = filled[0].folder.glob("vectors-*")
+        with path.open("r+b") as stream:
+            stream.write(b"harm")
+        with pytest.raises(UnusableIndex, match="damaged"):
+            filled[0].verify()
 
     def test_entries(self, folder, open_index):
         (folder / "entries.sqlite").write_bytes(b"no database" * 1000)
@@ -239,10 +244,21 @@ class TestDamage:
         with pytest.raises(UnusableIndex, match="dimensions"):
             VectorIndex(folder, 8, "m")
 
+    def test_an_earlier_version(self, tmp_path, open_index):
+        folder = tmp_path / "old"
+        folder.mkdir()
+        with sqlite3.connect(folder / "entries.sqlite") as db:
+            db.execute("create table meta(key text primary key, value text)")
+            old = {"format": "1", "model": "m", "dimensions": str(DIMENSIONS), "version": "3", "layout": "x"}
+            db.executemany("insert into meta values(?,?)", old.items())
+        db.close()
+        with pytest.raises(UnusableIndex, match="format"):
+            open_index(folder)
+
     def test_left_over_files_are_swept_up(self, folder, open_index):
-        (folder / "segment-crashed.faiss").write_bytes(b"half")
-        open_index(folder).merge(everything=True)
-        assert not (folder / "segment-crashed.faiss").exists()
+        (folder / "vectors-crashed.f16").write_bytes(b"half")
+        open_index(folder).compact()
+        assert not (folder / "vectors-crashed.f16").exists()
 
 
 @pytest.mark.parametrize(
@@ -261,52 +277,66 @@ def test_asking_for_nothing_or_too_much(filled):
     assert index.search(query, 0) == []
     assert len(index.search(query, 1000)) == 140
     assert index.search(query, 5, keys=[]) == []
-    assert index.search(query, 5, keys=["k0", "k139", "absent"])[0].key == "k0"
+    assert index.search(query, 5, keys=["k0", "k139", "absent"])[0][0] == "k0"
     with pytest.raises(ValueError, match="numbers"):
         index.search(query[:3], 5)
 
 
 class TestGpu:
-    """Searching a copy gives what the mapped segment gives; a CPU index stands in for the GPU's here."""
+    """Searching a copy gives what the mapped file gives; FAISS's CPU index stands in for its GPU one here."""
 
     @pytest.fixture
-    def stand_in(self, monkeypatch):
+    def copies(self, monkeypatch):
         made = []
 
-        def empty(dimensions):
-            made.append(faiss.IndexFlatIP(dimensions))
+        def copy(resources, device, index):
+            made.append(faiss.IndexFlatIP(index.d))
+            made[-1].add(index.reconstruct_n(0, index.ntotal))
             return made[-1]
 
-        monkeypatch.setattr(gpu, "gpu_count", lambda: 1)
-        monkeypatch.setattr(gpu, "_empty", empty)
-        monkeypatch.setattr(gpu, "SMALLEST", 10)
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy, raising=False)
         return made
 
-    def test_without_one_nothing_is_copied(self, filled):
-        assert gpu.on_gpu(DIMENSIONS, 10**9, []) is None
-        assert filled[0].refresh().segments[0].gpu is None
+    @pytest.fixture
+    def large(self, open_index):
+        """An index that is worth a copy; a few hundredths of its labels are 1, one is 2."""
+        index, vectors = open_index(), unit(np.random.default_rng(0), 50_000)
+        labels = [{"c": 2 if n == 7 else int(n % 40 == 0)} for n in range(50_000)]
+        index.upsert([f"k{n}" for n in range(50_000)], vectors, labels)
+        return index, {f"k{n}": pair for n, pair in enumerate(zip(vectors, labels, strict=True))}
 
-    def test_answers_are_the_same(self, filled, stand_in):
-        index, truth = filled
+    def test_few_vectors_are_not_copied(self, filled, copies):
+        agree(*filled, np.random.default_rng(8))
+        assert copies == []
+
+    def test_answers_are_the_same(self, large, copies):
+        index, truth = large
+        rng = np.random.default_rng(8)
+        agree(index, truth, rng)
         index.delete(["k3", "k70"])
         del truth["k3"], truth["k70"]
-        rng = np.random.default_rng(8)
+        vectors = unit(rng, 5)
+        index.upsert([f"n{n}" for n in range(5)], vectors, [{"c": 1}] * 5)
+        truth.update({f"n{n}": (vectors[n], {"c": 1}) for n in range(5)})
+        assert index.search(vectors[4], 1)[0][0] == "n4"
         for label in (None, 0, 1, 2):
             agree(index, truth, rng, label)
-        assert [copy.ntotal for copy in stand_in] == [60, 60]
+        assert [copy.ntotal for copy in copies] == [50_005]
+        index.compact()
+        agree(index, truth, rng)
+        assert copies[-1].ntotal == 50_003
 
-    def test_a_narrow_filter_is_left_to_the_mapped_segment(self, stand_in):
-        copy = faiss.IndexFlatIP(DIMENSIONS)
-        vectors = unit(np.random.default_rng(0), 5000)
-        copy.add(vectors)
-        bits = np.packbits(np.arange(5000) == 4999, bitorder="little")
-        assert gpu.search_copy(copy, -vectors[4999:], 1, faiss.IDSelectorBitmap(bits)) is None
-        assert gpu.search_copy(copy, vectors[:1], 5000, None) is None
+    def test_more_than_a_gpu_can_find_is_left_to_the_mapped_file(self, large, copies):
+        assert len(large[0].search(large[1]["k0"][0], 5000)) == 5000
+        assert copies == []
 
-    def test_full_memory_is_one_line(self, stand_in, monkeypatch, capsys):
-        def full(_):
+    def test_full_memory_is_one_line(self, large, copies, monkeypatch, capsys):
+        def full(*_):
             raise RuntimeError("out of memory")
 
-        monkeypatch.setattr(gpu, "_empty", full)
-        assert gpu.on_gpu(DIMENSIONS, 100, []) is None
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", full)
+        for _ in range(2):
+            agree(*large, np.random.default_rng(8))
         assert capsys.readouterr().err.count("\n") == 1
