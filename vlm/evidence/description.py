@@ -372,7 +372,7 @@ def colour_name(lightness: float, a: float, b: float) -> str:
     elif hue < 312:
         name = "blue"
     else:
-        name = "violet"
+        name = "purple"
     return f"dark {name}" if lightness < 30 else name
 
 
