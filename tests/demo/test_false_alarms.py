@@ -10,7 +10,7 @@ import pytest
 
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores, split_goods
+from sage_ad.demo.tabs.false_alarms import alarm_html, calibration_scores, split_goods
 from tests.plates import PlainExtractor, plate
 
 
