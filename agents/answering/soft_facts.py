@@ -105,10 +105,8 @@ def answer_as_sage(
     Returns:
         The answers; None where another path answers: another kind of model, or a score was failed before.
     """
-    from sage_ad.vlm.backends.sage_backend import SageBackend
-
-    backend = resources.backend
-    if not isinstance(backend, SageBackend) or state.get("round", 0):
+    backend: Any = resources.backend
+    if not hasattr(backend, "answer_parts") or state.get("round", 0):
         return None
     request = InspectionRequest.model_validate(state["request"])
     view = resources.view(request.image, request.references)

@@ -130,12 +130,10 @@ def _ask_sage(
     state: InspectionState,
     facts: Sequence[dict[str, Any]],
     questions: Sequence[Question],
-    backend: LanguageBackend,
+    backend: Any,
 ) -> Said | None:
     """Asks a SAGE model around a vision-language model in the format that it was trained in; None for any other."""
-    from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
-
-    if not isinstance(backend, WrappedSageBackend):
+    if not hasattr(backend, "answer_part"):
         return None
     from sage_ad.vlm.sage.visual_inputs import sight_of
 
