@@ -10,13 +10,13 @@ CODE = 'def share(good: int, bad: int) -> float:\n    """Share of good parts."""
 
 
 @pytest.mark.parametrize(
-    "old, new", [("of all", "of both"), ("Share of", "The share of"), ("good: int, bad", "good: int,  bad")]
+    ("old", "new"), [("of all", "of both"), ("Share of", "The share of"), ("good: int, bad", "good: int,  bad")]
 )
 def test_comments_docstrings_and_layout_keep_measured_cells(old: str, new: str) -> None:
     assert bare_code(CODE.replace(old, new)) == bare_code(CODE)
 
 
-@pytest.mark.parametrize("old, new", [("good / (", "bad / ("), ("share", "part"), ("-> float", "-> int")])
+@pytest.mark.parametrize(("old", "new"), [("good / (", "bad / ("), ("share", "part"), ("-> float", "-> int")])
 def test_a_change_of_code_throws_them_away(old: str, new: str) -> None:
     assert bare_code(CODE.replace(old, new)) != bare_code(CODE)
 
