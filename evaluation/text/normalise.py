@@ -1,14 +1,10 @@
-"""Words for comparison: lower case, plain apostrophes, contractions opened, one spelling, and a light stem.
-
-The stemmer is deliberately small: it only has to bring the forms of one word together ("scratches", "scratched"), and
-both sides of every comparison go through it, so an odd-looking stem does no harm.
-"""
+"""Words for comparison: lower case, plain apostrophes, contractions opened, one spelling, and a light stem."""
 
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
-from importlib.resources import files
+
+from sage_ad.knowledge.text.stemming import stem
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "–": " - ", "—": " - ", "“": '"', "”": '"'})
 _CONTRACTIONS = (
@@ -26,45 +22,6 @@ _CONTRACTIONS = (
     (re.compile(r"\b(\w+)'s\b"), r"\1"),
 )
 _WORD = re.compile(r"[a-z0-9]+(?:[-/'][a-z0-9]+)*")
-_DOUBLED = re.compile(r"([bdgmnprt])\1$")
-
-
-@cache
-def _irregular() -> dict[str, str]:
-    """Words whose stem no rule gives; a stem on the list is its own."""
-    import yaml
-
-    listed = yaml.safe_load(files("sage_ad.evaluation.text").joinpath("irregular.yaml").read_text(encoding="utf-8"))
-    return {stem: stem for stem in listed} | {word: stem for stem, words in listed.items() for word in words.split()}
-
-
-@lru_cache(maxsize=65536)
-def stem(word: str) -> str:
-    """The light stem of one lower-case word: "scratches" -> "scratch", "chipped" -> "chip", "rusty" -> "rust"."""
-    if word in _irregular():
-        return _irregular()[word]
-    if len(word) < 4 or not word[0].isalpha():
-        return word
-    word = word.replace("colour", "color").replace("grey", "gray").replace("fibre", "fiber").replace("mould", "mold")
-    if word.endswith("ies") and len(word) > 4:
-        word = word[:-3] + "y"
-    elif word.endswith(("sses", "shes", "ches", "xes", "zes")):
-        word = word[:-2]
-    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        word = word[:-1]
-    for ending in ("ing", "ed"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and re.search("[aeiouy]", word[: -len(ending)]):
-            word = word[: -len(ending)]
-            if _DOUBLED.search(word):
-                word = word[:-1]
-            break
-    if word.endswith("ly") and len(word) > 5:
-        word = word[:-2]
-    if word.endswith("e") and len(word) > 3:
-        word = word[:-1]
-    if word.endswith("y") and len(word) > 3:
-        word = word[:-1]
-    return word
 
 
 def word_set(text: str) -> frozenset[str]:
