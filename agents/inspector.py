@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import AgentSettings, make_settings
-from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.images import expand_references
 
@@ -223,18 +223,8 @@ class SageInspector:
                 "product": state["product"],
                 "domain": state["domain"],
                 "anomaly_score": evidence["score"],
-                **{
-                    key: evidence[key]
-                    for key in (
-                        "threshold",
-                        "threshold_from",
-                        "threshold_reason",
-                        "verdict",
-                        "confidence",
-                        "confidence_reason",
-                        "regions",
-                    )
-                },
+                "regions": evidence["regions"],
+                **{name: evidence[name] for name in MEASURED},
                 "defect": state.get("defect"),
                 "answers": state["answers"],
                 "facts": facts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
@@ -17,11 +17,10 @@ from langgraph.types import interrupt
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
-from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
 from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
-from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer, TraceFact, TraceRegion
+from sage_ad.evaluation.inspection import InspectionRequest, TraceFact, TraceRegion, measured
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.vlm.errors import InputError
@@ -56,29 +55,14 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     request = request_of(state)
     view = runtime.context.resources.view(request.image, request.references)
     seen = view.evidence
-    evidence = EvidenceSummary(
-        score=float(seen.score),
-        threshold=float(seen.threshold),
-        threshold_from=seen.threshold_from,
-        threshold_reason=seen.threshold_reason,
-        verdict=seen.verdict,
-        confidence=None if seen.confidence is None else float(seen.confidence),
-        confidence_reason=seen.confidence_reason,
-        regions=[
-            TraceRegion(box=region.box, place=region.place, score=float(region.score)).model_dump(mode="json")
-            for region in seen.regions
-        ],
-        size=list(view.image.size),
-    )
+    found = measured(seen)
+    regions = [region.model_dump(mode="json") for region in found.pop("regions")]
+    given = {"score": found.pop("anomaly_score"), **found, "regions": regions, "size": list(view.image.size)}
+    evidence = cast("EvidenceSummary", given)
     looks = [describe_region(view.image, seen, region) for region in seen.regions]
-    found = (
-        f"{len(evidence['regions'])} region{'s' * (len(evidence['regions']) != 1)}"
-        if evidence["regions"]
-        else "no region"
-    )
-    where = f" ({wording.join(wording.places(evidence))})" if evidence["regions"] else ""
+    where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
-    summary = f"{scored}: {evidence['verdict']}, {found}{where}"
+    summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"
     return {"evidence": evidence, "looks": looks, "warnings": list(seen.warnings)}, summary
 
 
@@ -272,37 +256,28 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     request, evidence, product = request_of(state), state["evidence"], state["product"]
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
-    seen = answer_with_pictures(state, runtime.context.resources, facts, questions)
-    if seen is not None and seen.answers:
-        for said in seen.answers:
-            runtime.stream_writer({"event": "answer", "question": said["question"], "text": said["text"]})
-        update = {"answers": seen.answers, "defect": seen.defect, "warnings": seen.warnings}
-        return {**update, "round": state.get("round", 0) + 1}, f"{len(seen.answers)} answers; {seen.note}"
-    told = answer_as_sage(state, runtime.context.resources, facts, questions, _passed_on(runtime, questions))
-    if told is not None:
-        for item in told.answers:
-            runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
-        found: Update = {"evidence": told.evidence, "answers": told.answers, "defect": told.defect}
-        rounds = state.get("round", 0) + 1
-        return {**found, "warnings": told.warnings, "round": rounds}, f"{len(told.answers)} answers; {told.note}"
-    worded, note = word_finding(state, runtime, facts)
-    answers = []
-    for question in questions:
-        verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
-        kinds = KINDS_OF_FAMILY[question.family]
-        cited = [fact for kind in kinds for fact in facts if fact["kind"] == kind][:1]
-        text = wording.grounded_answer(
-            question.family, verdict, evidence, product, state.get("defect"), cited, state["looks"], worded
-        )
-        shown = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
-        answers.append(
-            TraceAnswer(
-                question=question.text, family=question.family, verdict=verdict, text=text, facts=shown
-            ).model_dump(mode="json")
-        )
-        runtime.stream_writer({"event": "answer", "question": question.text, "text": text})
-    update = {"answers": answers, "warnings": seen.warnings if seen else []}
-    return {**update, "round": state.get("round", 0) + 1}, f"{len(answers)} answers; {note}"
+    resources = runtime.context.resources
+    told = answer_with_pictures(state, resources, facts, questions)
+    warnings = [] if told is None else told.warnings
+    if told is None or not told.answers:
+        told = answer_as_sage(state, resources, facts, questions, _passed_on(runtime, questions))
+    update: Update = {"round": state.get("round", 0) + 1}
+    if told is None:
+        worded, note = word_finding(state, runtime, facts)
+        told = wording.Answers([], None, note, warnings)
+        for question in questions:
+            verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
+            cited = wording.cited_facts(facts, question.family)[:1]
+            text = wording.grounded_answer(
+                question.family, verdict, evidence, product, state.get("defect"), cited, state["looks"], worded
+            )
+            told.answers.append(wording.trace_answer(question, verdict, text, cited))
+    else:
+        update |= {"defect": told.defect, "evidence": told.evidence or evidence}
+    for item in told.answers:
+        runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
+    update |= {"answers": told.answers, "warnings": told.warnings}
+    return update, f"{len(told.answers)} answers; {told.note}"
 
 
 def _passed_on(runtime: Runtime[AgentContext], questions: list[Question]) -> Callable[[int, str], None]:

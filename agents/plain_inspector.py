@@ -18,9 +18,10 @@ from sage_ad.evaluation.inspection import (
     InspectionTrace,
     TraceAnswer,
     TraceFact,
-    TraceRegion,
     TraceStep,
     Verdict,
+    about,
+    measured,
 )
 from sage_ad.evaluation.questions import Question, read_question, standard_questions
 from sage_ad.vlm.images import expand_references
@@ -56,20 +57,14 @@ class LanguageModelInspector:
         )
         answers = [_answer(question, text, facts) for question, text in zip(questions, texts, strict=True)]
         end = time.perf_counter()
-        verdict = _majority(questions, answers)
         return InspectionTrace(
-            image=str(request.image),
-            references=[str(path) for path in references],
-            product=request.product,
-            domain=request.domain,
-            anomaly_score=evidence.score,
-            threshold=evidence.threshold,
-            threshold_from=evidence.threshold_from,
-            threshold_reason=evidence.threshold_reason,
-            verdict=verdict,
-            confidence=None,
-            confidence_reason="The model says True or False and no more.",
-            regions=[TraceRegion(box=r.box, place=r.place, score=r.score) for r in evidence.regions],
+            **{
+                **about(request, references),
+                **measured(evidence),
+                "verdict": _majority(questions, answers),
+                "confidence": None,
+                "confidence_reason": "The model says True or False and no more.",
+            },
             answers=answers,
             facts=facts,
             steps=[

@@ -52,7 +52,8 @@ class _Call:
 class SharedBackend:
     """A back end in front of another, which puts together what the functions given to `run` ask.
 
-    It has the name, capabilities and methods of the back end behind it; outside of `run` it passes everything on.
+    It has the name, capabilities and methods of the back end behind it (what goes beyond the interface, too); outside of
+    `run` it passes everything on.
 
     Args:
         backend: the back end that answers.
@@ -68,11 +69,6 @@ class SharedBackend:
         self._unfinished = 0
         self._waiting: list[_Call] = []
         self._replies: OrderedDict[str, Any] = OrderedDict()
-
-    # What a back end can do beyond the interface is told by its class: `isinstance` must see the one behind.
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self.backend)
 
     @property
     def name(self) -> str:

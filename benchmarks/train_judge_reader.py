@@ -156,15 +156,12 @@ class Trainee:
 
     def __init__(self, seed: int) -> None:
         import torch
-        from transformers import AutoModel, AutoTokenizer
 
-        from sage_ad.vlm.weights.embedded import minilm_folder
+        from sage_ad.vlm.weights.minilm import MiniLM
 
         torch.manual_seed(seed)
-        self.tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
-        self.model = AutoModel.from_pretrained(
-            minilm_folder(), local_files_only=True, dtype=torch.float32, add_pooling_layer=False
-        ).requires_grad_(False)
+        encoder = MiniLM()
+        self.tokenizer, self.model = encoder.tokenizer, encoder.model.requires_grad_(False)
         layers = self.model.encoder.layer
         self.lower, self.upper = layers[: len(layers) - TOP], layers[len(layers) - TOP :]
         self.changes: dict[str, torch.nn.Parameter] = {}
@@ -203,7 +200,7 @@ class Trainee:
         """Log-odds (batch, 3) from the hidden states under the layers that learn."""
         import torch
 
-        from sage_ad.evaluation.judge.answer_classifier import mean_over
+        from sage_ad.vlm.weights.minilm import mean_over
 
         hidden = self._through(self.upper, self.dropout(hidden), mask)
         pooled = [hidden[:, 0], mean_over(hidden, mask * types), mean_over(hidden, mask * (1 - types))]

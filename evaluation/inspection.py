@@ -19,6 +19,9 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sage_ad.vlm.evidence.extractor import Evidence
+    from sage_ad.vlm.evidence.regions import EvidenceRegion
+
 
 Verdict = Literal["normal", "anomalous"]
 Family = Literal["standard comparison", "defect identification", "defect diagnosis"]
@@ -160,6 +163,35 @@ class InspectionTrace(Shape):
             raise InputError(
                 f"This is no inspection trace: {first['msg']} at {place}; give the JSON of `sage-inspect --json`."
             ) from None
+
+
+MEASURED = (
+    "threshold", "threshold_from", "threshold_reason", "verdict", "confidence", "confidence_reason",
+)  # fmt: skip
+"""Fields of a trace that go by the same name in the `Evidence` of a picture."""
+
+
+def trace_regions(regions: Iterable[EvidenceRegion]) -> list[TraceRegion]:
+    """Regions as a trace holds them."""
+    return [TraceRegion(box=region.box, place=region.place, score=float(region.score)) for region in regions]
+
+
+def measured(evidence: Evidence) -> dict[str, Any]:
+    """What was measured on a picture, as the fields of its `InspectionTrace`."""
+    fields = {name: getattr(evidence, name) for name in MEASURED}
+    fields |= {"anomaly_score": float(evidence.score), "threshold": float(evidence.threshold)}
+    return {**fields, "regions": trace_regions(evidence.regions)}
+
+
+def about(request: InspectionRequest, references: Iterable[Path] | None = None) -> dict[str, Any]:
+    """What a request says of its part, as the fields of its `InspectionTrace`; `references` are those really used."""
+    paths = request.references if references is None else references
+    return {
+        "image": str(request.image),
+        "references": [str(path) for path in paths],
+        "product": request.product,
+        "domain": request.domain,
+    }
 
 
 @runtime_checkable

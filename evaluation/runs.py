@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -27,17 +28,32 @@ ANSWERS = "answers.jsonl"
 
 @cache
 def code_hash(*rooms: str) -> str:
-    """Digest of the source and weights of whole rooms, so that what older ones measured is measured again."""
+    """Digest of the code and weights of whole rooms, so that what others measured is measured again.
+
+    Comments, docstrings and layout do not count.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
     for room in rooms:
         for path in sorted((root / room).rglob("*")):
-            if path.suffix in (".py", ".yaml"):
+            if path.suffix == ".py":
+                digest.update(bare_code(path.read_text(encoding="utf-8")).encode())
+            elif path.suffix == ".yaml":
                 digest.update(path.read_bytes())
             elif path.suffix == ".safetensors":
                 # Shipped weights are too large to read each time; a new training changes their date.
                 digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
+
+
+def bare_code(source: str) -> str:
+    """What a module says to Python: its syntax tree without docstrings, comments and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            kept = [line for line in body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]
+            node.body = kept  # type: ignore[attr-defined]
+    return ast.dump(tree)
 
 
 def cell_key(**settings: Any) -> str:

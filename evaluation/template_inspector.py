@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceRegion, TraceStep
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceStep, about, measured
 from sage_ad.evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
 
 if TYPE_CHECKING:
@@ -59,18 +59,8 @@ class EvidenceTemplateInspector:
         answers = [_answer(question, evidence, request.product) for question in questions]
         end = time.perf_counter()
         return InspectionTrace(
-            image=str(request.image),
-            references=[str(path) for path in request.references],
-            product=request.product,
-            domain=request.domain,
-            anomaly_score=evidence.score,
-            threshold=evidence.threshold,
-            threshold_from=evidence.threshold_from,
-            threshold_reason=evidence.threshold_reason,
-            verdict=evidence.verdict,
-            confidence=evidence.confidence,
-            confidence_reason=evidence.confidence_reason,
-            regions=[TraceRegion(box=r.box, place=r.place, score=r.score) for r in evidence.regions],
+            **about(request),
+            **measured(evidence),
             answers=answers,
             steps=[
                 TraceStep(name="perceive", seconds=seen - start, summary=evidence.threshold_reason),

@@ -73,7 +73,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this machine's own, started as `sage-batch --engine ray` starts it; its workers find the tests' modules."""
-    from sage_ad.agents.batch.ray_cluster import ray_running
+    from sage_ad.agents.batch.ray_engine import ray_running
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)

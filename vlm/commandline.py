@@ -73,7 +73,7 @@ def print_json(value: Any, stream: TextIO | None = None) -> None:
 def quiet_libraries() -> None:
     """Keeps progress bars and advice of libraries out of our output; call before a heavy library is imported."""
     # GNU OpenMP's threads spin while they wait; beside one busy neighbour on two cores that makes decoding several
-    # times slower than a bounded spin does (benchmarks/language.py, with and without the variable).
+    # times slower than a bounded spin does.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.defect_naming import is_known, known_defects, ranked_names
+from sage_ad.agents.answering.wording import Answers
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
-from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer
+from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.evaluation.questions import with_article
 
 if TYPE_CHECKING:
@@ -41,25 +41,6 @@ SURE = (
     "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
     "counted alike."
 )
-
-
-@dataclass
-class SageAnswers:
-    """What `answer_as_sage` found.
-
-    Attributes:
-        evidence: the evidence with the model's state and calibrated confidence.
-        answers: `TraceAnswer` dumps, one a question, in order.
-        defect: the defect as the model names it, or None.
-        note: half a sentence for the trace.
-        warnings: a sentence where the model and the threshold of the evidence disagree.
-    """
-
-    evidence: EvidenceSummary
-    answers: list[dict[str, Any]]
-    defect: str | None
-    note: str
-    warnings: list[str] = field(default_factory=list)
 
 
 def sage_query(
@@ -92,7 +73,7 @@ def answer_as_sage(
     facts: Sequence[dict[str, Any]],
     questions: Sequence[Question],
     on_text: Callable[[int, str], None] | None = None,
-) -> SageAnswers | None:
+) -> Answers | None:
     """Asks a SAGE model about one part.
 
     Args:
@@ -105,10 +86,8 @@ def answer_as_sage(
     Returns:
         The answers; None where another path answers: another kind of model, or a score was failed before.
     """
-    from sage_ad.vlm.backends.sage_backend import SageBackend
-
-    backend = resources.backend
-    if not isinstance(backend, SageBackend) or state.get("round", 0):
+    backend: Any = resources.backend
+    if not hasattr(backend, "answer_parts") or state.get("round", 0):
         return None
     request = InspectionRequest.model_validate(state["request"])
     view = resources.view(request.image, request.references)
@@ -131,7 +110,7 @@ def compose(
     reply: PartReply,
     name: str,
     names: Sequence[tuple[str, float]] = (),
-) -> SageAnswers:
+) -> Answers:
     """Answers from the model's reply, as far as its words hold.
 
     Args:
@@ -161,7 +140,7 @@ def compose(
         note += f"; it said {said_defect}, the domain's facts and the looks say {defect}"
     if dropped:
         note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
-    return SageAnswers(evidence, answers, defect, note, warnings)
+    return Answers(answers, defect, note, warnings, evidence)
 
 
 def probability(reply: PartReply) -> float:
@@ -173,7 +152,7 @@ def probability(reply: PartReply) -> float:
 
 def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[EvidenceSummary, list[str]]:
     """The evidence with the model's state: confidence, and regions where the state calls for them or forbids them."""
-    from sage_ad.evaluation.inspection import TraceRegion
+    from sage_ad.evaluation.inspection import trace_regions
     from sage_ad.vlm.evidence.regions import find_regions
 
     chance = probability(reply)
@@ -189,7 +168,7 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
     if reply.state == "anomalous":
         peak = float(view.evidence.map.max())
         found = find_regions(view.evidence.map, 0.98 * peak, down_to=0.9 * peak, limit=1)
-        regions = [TraceRegion(box=r.box, place=r.place, score=float(r.score)).model_dump(mode="json") for r in found]
+        regions = [region.model_dump(mode="json") for region in trace_regions(found)]
     warning = (
         f"The model takes the part for {reply.state} (P(anomalous) {chance:.2f}), although the score "
         f"{measured['score']:.3f} against the threshold {measured['threshold']:.3f} alone says {measured['verdict']}."
@@ -298,12 +277,10 @@ def _answer(
     defect: str | None,
 ) -> dict[str, Any]:
     """One answer: the verdict as asked, what was measured, the model's reason (or the grounded one), a cited fact."""
-    from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
-
     anomalous = evidence["verdict"] == "anomalous"
     # A good part gets no fact about a defect: "if it is a scratch, ..." would plant one.
     fitting = facts if anomalous else [fact for fact in facts if not _tells_of_defect(fact)]
-    cited = _cited(fitting, KINDS_OF_FAMILY[question.family], defect)
+    cited = _cited(wording.cited_facts(fitting, question.family), defect)
     if words is None:
         text = wording.grounded_answer(
             question.family, verdict, evidence, state["product"], defect, cited, state["looks"]
@@ -320,10 +297,7 @@ def _answer(
         if anomalous or question.family == "standard comparison":
             parts += [wording.fact_sentence(fact) for fact in cited]
         text = " ".join(parts)
-    used = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
-    return TraceAnswer(
-        question=question.text, family=question.family, verdict=verdict, text=text, facts=used
-    ).model_dump(mode="json")
+    return wording.trace_answer(question, verdict, text, cited)
 
 
 def _tells_of_defect(fact: dict[str, Any]) -> bool:
@@ -332,12 +306,11 @@ def _tells_of_defect(fact: dict[str, Any]) -> bool:
     return bool(fact.get("defects")) or bool(read(fact["text"]).asserted("bad"))
 
 
-def _cited(facts: Sequence[dict[str, Any]], kinds: Sequence[str], defect: str | None) -> list[dict[str, Any]]:
-    """The fact that an answer cites: of the right kind, about the named defect if there is one (and said of that one)."""
-    fitting = [fact for kind in kinds for fact in facts if fact["kind"] == kind]
+def _cited(fitting: Sequence[dict[str, Any]], defect: str | None) -> list[dict[str, Any]]:
+    """The fact that an answer cites: about the named defect if there is one (and said of that one), else the first."""
     last = (defect or "").split()[-1:] or [""]
     for fact in fitting:
         about = [name for name in fact.get("defects", ()) if last[0] and last[0] in name.casefold()]
         if about:
             return [{**fact, "defects": about}]
-    return fitting[:1]
+    return list(fitting[:1])

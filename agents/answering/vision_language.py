@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import tanh
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.vlm_reply import REPLY_FORM, VlmReply, one_sentence, read_reply, reply_schema
+from sage_ad.agents.answering.wording import Answers
 from sage_ad.agents.settings import mode_of_facts
-from sage_ad.evaluation.inspection import InspectionRequest, TraceAnswer, Verdict
+from sage_ad.evaluation.inspection import InspectionRequest, Verdict
 from sage_ad.evaluation.questions import with_article
 from sage_ad.vlm.backends.base import UndecidedError
 from sage_ad.vlm.errors import BackendError, one_line
@@ -50,26 +50,9 @@ _TASK = (
 )
 
 
-@dataclass
-class PictureAnswers:
-    """What `answer_with_pictures` found.
-
-    Attributes:
-        answers: `TraceAnswer` dumps, one a question, in order.
-        defect: the defect as the model names it, if it agrees that there is one; else None.
-        note: half a sentence for the trace: what the model thinks, how that is known, what was used of its words.
-        warnings: a sentence for each thing that the reader must know (the model disagrees with the evidence).
-    """
-
-    answers: list[dict[str, Any]]
-    defect: str | None
-    note: str
-    warnings: list[str] = field(default_factory=list)
-
-
 def answer_with_pictures(
     state: InspectionState, resources: Resources, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
-) -> PictureAnswers | None:
+) -> Answers | None:
     """Asks a model that reads images for its verdict and for an answer to each question.
 
     Args:
@@ -95,7 +78,7 @@ def answer_with_pictures(
     view = resources.view(request.image, request.references)
     ask = _ask_sage if able.soft_facts else _ask_any
     said = ask(view, state, facts, questions, backend)
-    if said is None or isinstance(said, PictureAnswers):
+    if said is None or isinstance(said, Answers):
         return said
     return _compose(state, facts, questions, backend.name, *said)
 
@@ -106,7 +89,7 @@ def _ask_any(
     facts: Sequence[dict[str, Any]],
     questions: Sequence[Question],
     backend: LanguageBackend,
-) -> Said | PictureAnswers:
+) -> Said | Answers:
     """Asks any model that sees: one JSON object for all answers, and its verdict by the first word."""
     settings = state["settings"]
     shown = _shown(view, state, facts)
@@ -120,7 +103,7 @@ def _ask_any(
     except BackendError as error:
         if backend.capabilities.images:
             raise
-        return PictureAnswers([], None, "", [f"The pictures were left out: {error}"])
+        return Answers([], None, "", [f"The pictures were left out: {error}"])
     reply = read_reply(done.text, len(questions))
     return reply, *_opinion(backend, _messages(shown, _JUDGE), reply, settings["seed"])
 
@@ -130,12 +113,10 @@ def _ask_sage(
     state: InspectionState,
     facts: Sequence[dict[str, Any]],
     questions: Sequence[Question],
-    backend: LanguageBackend,
+    backend: Any,
 ) -> Said | None:
     """Asks a SAGE model around a vision-language model in the format that it was trained in; None for any other."""
-    from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
-
-    if not isinstance(backend, WrappedSageBackend):
+    if not hasattr(backend, "answer_part"):
         return None
     from sage_ad.vlm.sage.visual_inputs import sight_of
 
@@ -165,7 +146,7 @@ def _compose(
     reply: VlmReply,
     opinion: Verdict | None,
     why: str,
-) -> PictureAnswers:
+) -> Answers:
     """Answers from what the model said, as far as it agrees with the evidence and holds."""
     evidence = state["evidence"]
     agrees = opinion in (None, evidence["verdict"])
@@ -186,7 +167,7 @@ def _compose(
     note = f"{thinks}; {used} of {len(questions)} answers in its words ({reply.how})"
     if dropped:
         note += f"; the model's wording was dropped in answer {'; '.join(dropped[:3])}"
-    return PictureAnswers(answers, defect, note, warnings)
+    return Answers(answers, defect, note, warnings)
 
 
 def _answer(
@@ -198,15 +179,12 @@ def _answer(
     defect: str | None,
 ) -> dict[str, Any]:
     """One answer: the verdict for the question as asked, the model's sentences or the grounded ones, a cited fact."""
-    from sage_ad.agents.answering.wording import KINDS_OF_FAMILY
     from sage_ad.evaluation.questions import verdict_of
 
     evidence = state["evidence"]
     verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
-    kinds = KINDS_OF_FAMILY[question.family]
     cited = [facts[number] for number in named if number < len(facts)]
-    cited += [fact for kind in kinds for fact in facts if fact["kind"] == kind and fact not in cited]
-    cited = cited[:1]
+    cited = [*cited, *wording.cited_facts(facts, question.family)][:1]
     if text:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]
         if _state_said(text, question) is None:
@@ -219,9 +197,7 @@ def _answer(
         whole = wording.grounded_answer(
             question.family, verdict, evidence, state["product"], defect, cited, state["looks"]
         )
-    used = [fact["id"] for fact in cited if fact["text"].rstrip(".") in whole]
-    answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=whole, facts=used)
-    return answer.model_dump(mode="json")
+    return wording.trace_answer(question, verdict, whole, cited)
 
 
 # --- what the model is shown and asked ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.evaluation.inspection import Verdict
+from sage_ad.vlm.backends.json_reply import json_object_with
 
 REPLY_FORM = (
     '{"state": "normal" or "anomalous", "defect": name of the defect or null, '
@@ -62,7 +63,7 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 def read_reply(text: str, questions: int) -> VlmReply:
     """Reads a reply to so many questions: JSON, JSON that broke off, numbered lines, or a plain text to one question."""
-    found = _find_object(text)
+    found = json_object_with(text, "answers")
     if found is not None:
         return _from_object(found, questions)
     for read in (_from_broken_object, _from_lines):
@@ -73,19 +74,6 @@ def read_reply(text: str, questions: int) -> VlmReply:
     if questions == 1 and plain and not plain.startswith(("{", "[")):
         return VlmReply(texts={0: one_sentence(plain)}, how="plain text")
     return VlmReply()
-
-
-def _find_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in the text that holds answers; words and code fences around it do not matter."""
-    decoder = json.JSONDecoder(strict=False)
-    for start in re.finditer(r"\{", text):
-        try:
-            found, _ = decoder.raw_decode(text, start.start())
-        except ValueError:
-            continue
-        if isinstance(found, dict) and "answers" in found:
-            return found
-    return None
 
 
 def _from_object(found: dict[str, Any], questions: int) -> VlmReply:

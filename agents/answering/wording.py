@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.agents.state import EvidenceSummary
-from sage_ad.evaluation.inspection import Family
-from sage_ad.evaluation.questions import with_article
+from sage_ad.evaluation.inspection import Family, TraceAnswer
+from sage_ad.evaluation.questions import Question, with_article
 
 # Which kinds of fact each family of question rests on.
 KINDS_OF_FAMILY = {
@@ -21,6 +22,25 @@ KINDS_OF_FAMILY = {
     "defect identification": ("appearance", "cause"),
     "defect diagnosis": ("consequence", "inspection"),
 }
+
+
+@dataclass
+class Answers:
+    """Answers to the questions of a part, as a model's way to answer gives them.
+
+    Attributes:
+        answers: `TraceAnswer` dumps, one a question, in order.
+        defect: the defect as the model names it, or None.
+        note: half a sentence for the trace: what the model thinks, how that is known, what was used of its words.
+        warnings: a sentence for each thing that the reader must know (the model disagrees with the evidence).
+        evidence: the evidence with the model's state and calibrated confidence; None where it stays as it was measured.
+    """
+
+    answers: list[dict[str, Any]]
+    defect: str | None
+    note: str
+    warnings: list[str] = field(default_factory=list)
+    evidence: EvidenceSummary | None = None
 
 
 NAMED_REGIONS = 3
@@ -108,6 +128,20 @@ def grounded_answer(
     if anomalous or family == "standard comparison":
         parts.extend(fact_sentence(fact) for fact in facts[:1])
     return " ".join(parts)
+
+
+def trace_answer(
+    question: Question, verdict: bool | None, text: str, cited: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """A `TraceAnswer` dump; of the cited facts those count that stand in the text."""
+    used = [fact["id"] for fact in cited if fact["text"].rstrip(".") in text]
+    answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=text, facts=used)
+    return answer.model_dump(mode="json")
+
+
+def cited_facts(facts: Sequence[dict[str, Any]], family: Family) -> list[dict[str, Any]]:
+    """The facts on which a question of a family rests, best first."""
+    return [fact for kind in KINDS_OF_FAMILY[family] for fact in facts if fact["kind"] == kind]
 
 
 def wording_messages(sentence: str, facts: Sequence[dict[str, Any]], hard_facts: bool) -> list[dict[str, Any]]:

@@ -1,21 +1,24 @@
 """Worker processes of one machine: each takes a few parts at a time, and one that dies is replaced.
 
-The parts of a worker that died go to others. The picture that it was at when it died is tried alone, and once more; if it
-takes a worker down each time, it is a row with an error, and the batch goes on.
+Every worker is a process pool of one, so that it is known who died at what. The parts of a worker that died go to others. The
+picture that it was at when it died is tried alone, and once more; if it takes a worker down each time, it is a row with an
+error, and the batch goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
 from sage_ad.agents.batch.manifest import Part
@@ -28,18 +31,19 @@ LIVES = 2
 LOADS = 2
 """How often in a row a worker may die while it loads its models before the batch is given up."""
 
-IN_HAND = 2
-"""Chunks that a worker holds: one it works on, one whose pictures it decodes meanwhile."""
+Chunk = tuple[Part, ...]
 
 
 @dataclass
 class _Worker:
-    """A process, our end of its pipe, and the chunks that it holds, oldest first."""
+    """A process, what it does (None: it waits), the chunk that it is at, and the one whose pictures it decodes meanwhile."""
 
+    pool: ProcessPoolExecutor
     process: Any
-    pipe: Any
+    doing: Future[Any] | None
     ready: bool = False
-    chunks: deque[tuple[Part, ...]] = field(default_factory=deque)
+    chunk: Chunk = ()
+    ahead: Chunk = ()
 
 
 class LocalEngine:
@@ -49,11 +53,10 @@ class LocalEngine:
         settings: how the parts are inspected.
         workers: number of processes.
         chunk: parts that a worker takes at a time.
-        body: what a worker process does (see `work`).
+        make: makes what inspects parts in a process: a `PartWorker`, or something with its methods.
 
     Attributes:
         restarts: how many workers died and were replaced so far.
-        processes: process ids of the workers that live.
     """
 
     name = "local"
@@ -64,21 +67,15 @@ class LocalEngine:
         *,
         workers: int,
         chunk: int,
-        body: Callable[[Any, BatchSettings, int], None] | None = None,
+        make: Callable[[BatchSettings], Any] | None = None,
     ) -> None:
         self.settings, self.workers, self.chunk = settings, workers, chunk
-        self._body = body or work
+        self._make = make or functools.partial(_part_worker, threads=max(1, cores() // workers))
         self.restarts = 0
-        self._context = get_context("spawn")
         self._alive: list[_Worker] = []
-        self._todo: deque[tuple[Part, ...]] = deque()
+        self._todo: deque[Chunk] = deque()
         self._deaths: Counter[str] = Counter()
         self._failed_loads = 0
-
-    @property
-    def processes(self) -> list[int]:
-        """Process ids of the workers."""
-        return [worker.process.pid for worker in self._alive]
 
     def run(self, parts: Sequence[Part]) -> Generator[Finished, None, None]:
         """Inspects the parts; what is done comes as it is done, in any order. Closing the iterator ends the workers.
@@ -88,58 +85,59 @@ class LocalEngine:
         """
         self._todo = deque(tuple(parts[at : at + self.chunk]) for at in range(0, len(parts), self.chunk))
         try:
-            self._alive = [self._start() for _ in range(min(self.workers, len(self._todo)))]
-            while self._todo or any(worker.chunks for worker in self._alive):
-                yield from self._next()
+            for _ in range(min(self.workers, len(self._todo))):
+                self._start()
+            while self._left():
+                for worker in self._alive:
+                    if worker.doing is None:
+                        self._hand_out(worker)
+                done, _ = wait([w.doing for w in self._alive if w.doing], return_when=FIRST_COMPLETED)
+                for worker in [worker for worker in self._alive if worker.doing in done]:
+                    yield from self._settle(worker)
         finally:
             self._end()
 
-    def _next(self) -> Iterator[Finished]:
-        """Waits for workers and gives what they have done."""
-        owner = {worker.pipe: worker for worker in self._alive} | {w.process.sentinel: w for w in self._alive}
-        stirred = {id(owner[end]): owner[end] for end in connection.wait(list(owner))}
-        for worker in stirred.values():
-            try:
-                kind, value = worker.pipe.recv()
-            except (EOFError, OSError):
-                yield from self._replace(worker)
-                continue
-            if kind == "failed":
-                raise value
-            if kind == "ready":
-                worker.ready, self._failed_loads = True, 0
-            else:
-                worker.chunks.popleft()
-                yield value
-            self._hand_out(worker)
+    def _left(self) -> bool:
+        return bool(self._todo) or any(worker.chunk or worker.ahead for worker in self._alive)
 
-    def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        threads = max(1, cores() // self.workers)
-        process = self._context.Process(
-            target=self._body, args=(theirs, self.settings, threads), name="sage-batch-worker", daemon=True
-        )
+    def _start(self) -> None:
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        before = set(multiprocessing.active_children())
         with _ctrl_c_is_ours():
-            process.start()
-        theirs.close()
-        return _Worker(process, ours)
+            loading = pool.submit(_load, self._make, self.settings)
+        (process,) = set(multiprocessing.active_children()) - before
+        self._alive.append(_Worker(pool, process, loading))
 
     def _hand_out(self, worker: _Worker) -> None:
-        """Fills a worker's hands; near the end no worker takes a second chunk that another could begin."""
-        while self._todo and len(worker.chunks) < IN_HAND:
-            if worker.chunks and len(self._todo) < len(self._alive):
-                return
-            chunk = self._todo.popleft()
-            worker.chunks.append(chunk)
-            # A worker that died meanwhile is found by its pipe, with this chunk among its own.
-            with contextlib.suppress(OSError):
-                worker.pipe.send(chunk)
+        """Gives a worker a chunk, and one to look ahead to; near the end nobody holds a chunk that another could begin."""
+        worker.chunk, worker.ahead = worker.ahead or (self._todo.popleft() if self._todo else ()), ()
+        if not worker.chunk:
+            return
+        if len(self._todo) >= len(self._alive):
+            worker.ahead = self._todo.popleft()
+        try:
+            worker.doing = worker.pool.submit(_inspect, worker.chunk, worker.ahead)
+        except BrokenProcessPool as error:  # it died while it waited
+            worker.doing = Future()
+            worker.doing.set_exception(error)
+
+    def _settle(self, worker: _Worker) -> Iterator[Finished]:
+        """Gives what a worker has done, or replaces it."""
+        assert worker.doing is not None
+        try:
+            done = worker.doing.result()
+        except BrokenProcessPool:
+            yield from self._replace(worker)
+            return
+        worker.doing, worker.ready, self._failed_loads = None, True, 0
+        if worker.chunk:
+            worker.chunk = ()
+            yield done
 
     def _replace(self, worker: _Worker) -> Iterator[Finished]:
         """Starts another worker for one that died, and gives back its parts."""
         self._alive.remove(worker)
-        worker.pipe.close()
-        _make_sure_of_end(worker.process)
+        _make_sure_of_end(worker)
         how = _how_it_ended(worker.process.exitcode)
         if not worker.ready:
             self._failed_loads += 1
@@ -148,17 +146,14 @@ class LocalEngine:
                     f"The workers die while they load their models ({how}); if memory is short, use fewer --workers."
                 )
         self.restarts += 1
-        for chunk in reversed(list(worker.chunks)[1:]):
-            self._todo.appendleft(chunk)
-        if worker.chunks:
-            yield from self._suspect(worker.chunks[0], how)
-        if self._todo or any(other.chunks for other in self._alive):
-            self._alive.append(self._start())
-        for other in self._alive:
-            if other.ready:
-                self._hand_out(other)
+        if worker.ahead:
+            self._todo.appendleft(worker.ahead)
+        if worker.chunk:
+            yield from self._suspect(worker.chunk, how)
+        if self._left():
+            self._start()
 
-    def _suspect(self, chunk: tuple[Part, ...], how: str) -> Iterator[Finished]:
+    def _suspect(self, chunk: Chunk, how: str) -> Iterator[Finished]:
         """The parts of a chunk during which a worker died come one by one; the same one again is given up."""
         if len(chunk) > 1:
             self._todo.extendleft((part,) for part in reversed(chunk))
@@ -173,18 +168,17 @@ class LocalEngine:
 
     def _end(self) -> None:
         for worker in self._alive:
-            worker.pipe.close()
             worker.process.terminate()
         for worker in self._alive:
-            _make_sure_of_end(worker.process)
+            _make_sure_of_end(worker)
         self._alive = []
 
 
-def _make_sure_of_end(process: Any) -> None:
-    process.join(5)
-    if process.is_alive():
-        process.kill()
-        process.join(5)
+def _make_sure_of_end(worker: _Worker) -> None:
+    worker.process.join(5)
+    if worker.process.is_alive():
+        worker.process.kill()
+    worker.pool.shutdown(cancel_futures=True)
 
 
 def cores() -> int:
@@ -212,59 +206,49 @@ def _ctrl_c_is_ours() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def work(pipe: Any, settings: BatchSettings, threads: int) -> None:
-    """Body of a worker process."""
+# --- what runs in a worker's process -----------------------------------------------------------------------------------
 
-    def make() -> PartWorker:
-        from sage_ad.vlm.commandline import quiet_libraries
-
-        quiet_libraries()
-        import torch
-
-        torch.set_num_threads(threads)
-        worker = PartWorker(settings)
-        worker.load()
-        return worker
-
-    serve(pipe, make)
+_worker: Any = None
 
 
-def serve(pipe: Any, make: Callable[[], Any]) -> None:
-    """Chunks of parts come through the pipe, what was done with them goes back.
+def _part_worker(settings: BatchSettings, threads: int) -> PartWorker:
+    from sage_ad.vlm.commandline import quiet_libraries
 
-    Args:
-        pipe: the worker's end; it closes when the process that it works for is gone.
-        make: loads a `PartWorker`, or something with its methods.
-    """
+    quiet_libraries()
+    import torch
+
+    torch.set_num_threads(threads)
+    return PartWorker(settings)
+
+
+def _load(make: Callable[[BatchSettings], Any], settings: BatchSettings) -> None:
+    """Loads the models of this process."""
+    global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # standard output is the first process's: it may be printing JSON
     sys.stdout = sys.stderr
     try:
-        worker = make()
-    except SageError as error:
-        pipe.send(("failed", InputError(str(error)) if isinstance(error, InputError) else BackendError(str(error))))
-        return
-    pipe.send(("ready", None))
-    chunks: queue.SimpleQueue[tuple[Part, ...]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, worker, chunks), daemon=True).start()
-    while True:
-        try:
-            done = worker.inspect(chunks.get())
-        except RuntimeError as error:
-            print(f"A worker ends, another takes its place: {one_line(error)}", file=sys.stderr, flush=True)
-            os._exit(1)
-        try:
-            pipe.send(("done", done))
-        except OSError:
-            return
+        _worker = make(settings)
+        _worker.load()
+    except SageError as error:  # plain ones, since not every kind of error can travel
+        raise (InputError if isinstance(error, InputError) else BackendError)(str(error)) from None
 
 
-def _listen(pipe: Any, worker: Any, chunks: queue.SimpleQueue[tuple[Part, ...]]) -> None:
-    """Takes chunks as they come and has their pictures decoded; ends the process with the one that it works for."""
-    while True:
-        try:
-            chunk = pipe.recv()
-        except (EOFError, OSError):
-            os._exit(0)
-        worker.look_ahead(chunk)
-        chunks.put(chunk)
+def _inspect(chunk: Chunk, ahead: Chunk) -> Finished:
+    """Inspects a chunk; the pictures of the next one are decoded meanwhile."""
+    _worker.look_ahead([*chunk, *ahead])
+    try:
+        done: Finished = _worker.inspect(chunk)
+    except Exception as error:
+        print(f"A worker ends, another takes its place: {one_line(error)}", file=sys.stderr, flush=True)
+        os._exit(1)
+    return done
+
+
+def _end_with_parent() -> None:
+    """Ends this process with the one that it works for, however that one ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)

@@ -7,20 +7,27 @@ a ledger counts who died at what, so that one bad picture cannot take actors dow
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pickle
+import signal
+import socket
+import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.batch.local_engine import LIVES
 from sage_ad.agents.batch.manifest import Part
-from sage_ad.agents.batch.ray_cluster import ray_running
 from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker, row_of
 from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 
 if TYPE_CHECKING:
     import pyarrow
+
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+"""Shared memory of a Ray that is started here: chunks are lists of paths, rows a few kilobytes, pictures some more."""
 
 
 class Ledger:
@@ -191,3 +198,61 @@ class RayEngine:
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
         )
+
+
+@contextlib.contextmanager
+def ray_running(address: str, workers: int) -> Iterator[Any]:
+    """The module `ray`, connected; at the end it is left as it was found.
+
+    Args:
+        address: "local" starts Ray here; "auto" or "host:port" joins a cluster.
+        workers: actors that will run; 0 if all processors are wanted.
+
+    Raises:
+        InputError: there is no cluster at the address.
+        BackendError: Ray does not start here.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers stand back behind everything else on the machine; the local engine's do not, and it is the same work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield ray
+        return
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        settings |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        # One processor more than there are workers is for Ray Data's own tasks.
+        settings |= {"num_cpus": workers + 1} if workers else {}
+    # Ray puts a handler of its own in the place of ours.
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            _check_address(address)
+            ray.init(address=address, **settings)
+        except Exception as error:  # Ray raises the bare class for a node that does not come up
+            why = one_line(error, 120)
+            if address == "local":
+                raise BackendError(
+                    f"Ray does not start here ({why}); start it yourself with ray start --head and add --address auto, "
+                    "or use --engine local."
+                ) from error
+            raise InputError(
+                f"There is no Ray cluster at {address!r} ({why}); start one with ray start --head, or leave --address out."
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raises OSError for a cluster that does not answer: Ray itself would try for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), 5).close()

@@ -16,7 +16,7 @@ from sage_ad.agents.batch.store import Row
 from sage_ad.agents.resources import AgentContext
 from sage_ad.agents.settings import AgentSettings
 from sage_ad.agents.shared_calls import BatchResources
-from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace, about
 from sage_ad.vlm.errors import SageError
 
 if TYPE_CHECKING:
@@ -158,14 +158,11 @@ class PartWorker:
         state: Any = {"request": request.model_dump(mode="json"), "settings": self.settings.agent.model_dump()}
         found = nodes.perceive(state, Runtime(context=AgentContext(self.resources)))
         seen = dict(found["evidence"])
-        shown = {name: seen[name] for name in seen.keys() & InspectionTrace.model_fields.keys()}
         return InspectionTrace(
-            image=str(request.image),
-            references=[str(path) for path in request.references],
-            product=request.product,
-            domain=request.domain,
+            **about(request),
             anomaly_score=seen["score"],
-            **shown,
+            regions=seen["regions"],
+            **{name: seen[name] for name in MEASURED},
             steps=found["steps"],
             warnings=found["warnings"],
             model=EVIDENCE_ONLY,

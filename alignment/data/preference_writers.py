@@ -5,7 +5,6 @@ What is sampled is ranked by what is known to be right (verdict, defect, place),
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sage_ad.alignment.data.build_preferences import PreferenceSettings, RuleWriter
 from sage_ad.alignment.data.labelled import LabelledPart
 from sage_ad.evaluation.ranked import RankedAnswers
+from sage_ad.vlm.backends.json_reply import json_object_with
 from sage_ad.vlm.errors import BackendError
 
 if TYPE_CHECKING:
@@ -175,11 +175,7 @@ def _schema(count: int) -> dict[str, Any]:
 
 def read_answers(text: str, count: int) -> list[str]:
     """The answers in a reply, or an empty list where it holds no `count` different ones."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        answers = json.loads(text[start : end + 1]).get("answers")
-    except (ValueError, AttributeError):
-        return []
+    answers = (json_object_with(text, "answers") or {}).get("answers")
     if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
         return []
     plain = list(dict.fromkeys(" ".join(a.split()) for a in answers))

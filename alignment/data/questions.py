@@ -12,7 +12,7 @@ by the label: a good part gets facts about some defect of its kind too. Writing 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -243,20 +243,6 @@ def fact_examples(
             facts=(),
             source="facts",
         )
-
-
-def split_by_category(
-    examples: Sequence[Stage1Example], held_out: Iterable[str]
-) -> tuple[list[Stage1Example], list[Stage1Example]]:
-    """Examples for training and for checking on categories that training never sees.
-
-    Raises:
-        InputError: a held-out category that no example has.
-    """
-    wanted, known = set(held_out), {e.category for e in examples}
-    if missing := sorted(wanted - known):
-        raise InputError(f"No example is of category {', '.join(missing)}; there are: {', '.join(sorted(known))}.")
-    return [e for e in examples if e.category not in wanted], [e for e in examples if e.category in wanted]
 
 
 def _answer(

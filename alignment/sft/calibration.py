@@ -19,8 +19,8 @@ def calibrate(seen: Iterable[tuple[VisualInputs, bool, str]]) -> dict[str, list[
 
     Good and defective parts of every category weigh the same, so the log-odds are those of a part of which nothing is
     known beforehand. Only the factor is fitted: the threshold stays where the evidence puts it. An offset that other
-    products suggest does no better (`benchmarks/verdict_trials.py`, thirteen categories, each with an offset from the others:
-    balanced accuracy .655 against .662).
+    products suggest does no better (balanced accuracy .655 against .662 on thirteen categories, each with an offset from the
+    others).
 
     Args:
         seen: sight, whether the part is anomalous, and its category.

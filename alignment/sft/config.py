@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers import TrainingArguments
 
@@ -46,8 +45,3 @@ class Stage1Config(TrainingArguments):
         self.remove_unused_columns = False
         self.label_names = ["labels"]
         super().__post_init__()
-
-    @property
-    def processor_settings(self) -> dict[str, Any]:
-        """Settings of the processor that go with these."""
-        return {"facts": self.facts}

@@ -7,9 +7,7 @@ parts as well. The same seed gives the same picture, whatever was drawn before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -118,12 +116,6 @@ def generate(
     return SyntheticSample(shown, image, seen, defect, detail, _place(seen), product, seed)
 
 
-def generate_many(count: int, seed: int = 0, **settings: Any) -> Iterator[SyntheticSample]:
-    """Draws `count` pairs, one after another; `settings` as in `generate`. Sample i does not depend on the others."""
-    for i in range(count):
-        yield generate(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]), **settings)
-
-
 def paste_defect(
     image: Image.Image,
     seed: int,
@@ -230,18 +222,3 @@ def _picture(canvas: Array) -> Image.Image:
 def _place(mask: Array) -> str | None:
     box = box_of(mask)
     return None if box is None else place_of_box(box, mask.shape[1], mask.shape[0])
-
-
-def contact_sheet(samples: Sequence[SyntheticSample], columns: int = 4, side: int = 192) -> Image.Image:
-    """Reference, test image and mask outline of each sample side by side, for looking at."""
-    rows = -(-len(samples) // columns)
-    sheet = Image.new("RGB", (columns * side * 2, rows * side), "white")
-    for i, sample in enumerate(samples):
-        x, y = i % columns * side * 2, i // columns * side
-        image = np.asarray(sample.image.convert("RGB")).copy()
-        edge = blurred(sample.mask.astype(np.float32), 1.5)
-        image[(edge > 0.03) & (edge < 0.22) & ~sample.mask] = (255, 40, 160)
-        if sample.reference is not None:
-            sheet.paste(sample.reference.resize((side, side)), (x, y))
-        sheet.paste(Image.fromarray(image).resize((side, side)), (x + side, y))
-    return sheet

@@ -1,4 +1,8 @@
-"""The false-alarm slider of the Inspect tab: the threshold that keeps a promise, instead of the built-in rule's."""
+"""The false-alarm slider of the Inspect tab: the threshold that keeps a promise, instead of the built-in rule's.
+
+Split conformal prediction (`evaluation.reports.calibration`): some good parts serve as references, the others are scored like
+new parts, and the threshold is a quantile of their scores. With few good parts only high rates can be promised.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ import gradio as gr
 
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
-from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores
 from sage_ad.demo.view import render
+from sage_ad.evaluation.reports.calibration import conformal_p_value, conformal_threshold, needed_normals
 from sage_ad.vlm.errors import InputError, SageError
 
 
@@ -67,3 +71,38 @@ class FalseAlarmPanel:
             yield alarm_html(scores, percent / 100)
         except SageError as error:
             yield render.notice_html(str(error))
+
+
+def split_goods(count: int) -> int:
+    """How many of the good parts serve as references: a quarter (at least one); the others calibrate."""
+    return max(1, count // 4)
+
+
+def calibration_scores(engine: Engine, image: Path, goods: list[Path]) -> Iterator[dict[str, Any]]:
+    """Scores the part and the spare good parts against the same references.
+
+    Yields:
+        {"event": "scored", "done", "of"} for each picture, then {"event": "scores", "score", "normals"}.
+    """
+    from sage_ad.vlm.images import load_image
+
+    resources = engine.inspector().resources
+    kept = split_goods(len(goods))
+    bank = resources.extractor.prepare([load_image(path) for path in goods[:kept]])
+    normals: list[float] = []
+    for done, path in enumerate(goods[kept:], start=1):
+        normals.append(float(resources.extractor.extract(load_image(path), bank).score))
+        yield {"event": "scored", "done": done, "of": len(goods) - kept}
+    score = float(resources.extractor.extract(load_image(image), bank).score)
+    yield {"event": "scores", "score": score, "normals": normals}
+
+
+def alarm_html(scores: dict[str, Any], rate: float) -> str:
+    """What follows at this rate, or why nothing can be promised."""
+    normals, score = scores["normals"], scores["score"]
+    values = {"rate": rate, "score": score, "count": len(normals), "p": conformal_p_value(score, normals)}
+    try:
+        threshold = conformal_threshold(normals, rate)
+    except InputError as error:
+        return render.fragment("alarm", threshold=None, refused=str(error), needed=needed_normals(rate), **values)
+    return render.fragment("alarm", threshold=threshold, refused="", needed=needed_normals(rate), **values)

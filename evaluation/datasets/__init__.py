@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "common": ["InspectionDataset", "Problem", "Sample"],
-        "masks": ["load_mask", "place_of_mask", "place_of_sample", "places_of_mask", "places_of_sample"],
+        "masks": ["load_mask", "place_of_sample", "places_of_mask", "places_of_sample"],
         "registry": ["READERS", "detect_format", "open_dataset"],
     },
 )

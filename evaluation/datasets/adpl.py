@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, Sample
-from sage_ad.evaluation.datasets.manta import family_named, state_from
-from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first_records, text_of, verdict_in
+from sage_ad.evaluation.datasets.records import QuestionRecords, family_named, text_of, verdict_in
 from sage_ad.evaluation.questions import GoldQuestion, polarity_of, state_of
 from sage_ad.vlm.errors import InputError
 
@@ -17,24 +15,13 @@ GROUPS = frozenset({"train", "test", "validation", "images", "image", "data", "r
 """Folder names in an image's path that name no product."""
 
 
-class ADPL(RecordDataset):
+class ADPL(QuestionRecords):
     """Records: `pair_type`, `test_image`, `reference_image`, `question_answer`: 5 x {question, 4 ranked answers}."""
 
     format = "adpl"
     layout = "JSON records with test_image, reference_image and question_answer: [{question_en, answer_options: [...]}]"
 
-    @classmethod
-    def recognises(cls, root: Path) -> bool:
-        for _, record in first_records(root):
-            answers = record.get("question_answer") if isinstance(record, dict) else None
-            if (
-                isinstance(answers, list)
-                and answers
-                and isinstance(answers[0], dict)
-                and "answer_options" in answers[0]
-            ):
-                return True
-        return False
+    answered_by, unanswered = "answer_options", "ranked answers"
 
     def _category(self, key: str, record: dict[str, Any]) -> str:
         named = text_of(record, "category", "object", "domain")
@@ -46,42 +33,6 @@ class ADPL(RecordDataset):
             if part.lower() in GROUPS and number:
                 return parts[number - 1]
         return parts[-1] if parts else "unnamed"
-
-    def _records(self, category: str) -> Iterator[Sample]:
-        for path, key, record in self._read():
-            if self._category(key, record) == category:
-                sample = self._sample(path, key, category, record)
-                if sample:
-                    yield sample
-
-    def _sample(self, path: Path, key: str, category: str, record: dict[str, Any]) -> Sample | None:
-        place = f"{path.name} record {key}"
-        name = text_of(record, "test_image")
-        if not name:
-            self.report(place, "the record names no test_image")
-            return None
-        identity = f"{path.stem}/{key}"
-        questions = self._questions(place, identity, record)
-        if not questions:
-            self.report(place, "the record has no question with ranked answers")
-            return None
-        reference = text_of(record, "reference_image")
-        found = find_image(path.parent, reference) if reference else None
-        if found and not found.is_file():
-            self.report(found, "this reference image is missing")
-            found = None
-        anomalous = state_from(questions)
-        return Sample(
-            image=find_image(path.parent, name),
-            category=category,
-            split="test",
-            defect="defect" if anomalous else GOOD,
-            anomalous=anomalous,
-            reference=found,
-            meta={"pair_type": text_of(record, "pair_type")},
-            questions=tuple(questions),
-            id=identity,
-        )
 
     def _questions(self, place: str, group: str, record: dict[str, Any]) -> list[GoldQuestion]:
         questions = []

@@ -125,12 +125,6 @@ def places_of_mask(mask: np.ndarray, share: float = 0.2) -> list[str]:
     return [PLACES[i] for i in order if area[i] >= min(share, area[order[0]])]
 
 
-def place_of_mask(mask: np.ndarray) -> str | None:
-    """The cell of the 3 x 3 grid that holds most of the marked area; None for an empty mask."""
-    places = places_of_mask(mask)
-    return places[0] if places else None
-
-
 def places_of_sample(sample: Sample) -> list[str]:
     """`places_of_mask` of a sample's masks or boxes; empty when it has none."""
     size = None

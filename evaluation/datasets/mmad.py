@@ -11,15 +11,6 @@ from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first
 from sage_ad.evaluation.inspection import Family
 from sage_ad.evaluation.questions import GoldQuestion, polarity_of
 
-SUBTASKS = (
-    "Anomaly Detection",
-    "Defect Classification",
-    "Defect Localization",
-    "Defect Description",
-    "Defect Analysis",
-    "Object Classification",
-    "Object Analysis",
-)
 FAMILY_OF_SUBTASK: dict[str, Family] = {
     "Anomaly Detection": "standard comparison",
     "Defect Analysis": "defect diagnosis",

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import InspectionDataset, json_records
+from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, json_records
+from sage_ad.evaluation.inspection import FAMILIES, Family
+from sage_ad.evaluation.questions import GoldQuestion, family_of, state_of
 from sage_ad.vlm.errors import InputError
 
 ENDINGS = (".json", ".jsonl")
@@ -95,3 +97,76 @@ class RecordDataset(InspectionDataset):
         if not names and self.problems:
             raise InputError(f"{self.root} holds no readable record ({self.problems[0]}); check the file.")
         return sorted(names)
+
+
+def family_named(name: str, question: str) -> Family:
+    """The family that a record's `pair_type` names, else the one that the question reads like."""
+    plain = name.strip().lower().replace("_", " ")
+    return next((family for family in FAMILIES if family == plain), None) or family_of(question)
+
+
+def state_from(questions: list[GoldQuestion]) -> bool | None:
+    """Whether the part is anomalous, from the right answers to its questions; None if they say nothing or disagree."""
+    states = {
+        state_of(question.polarity, question.verdict)
+        for question in questions
+        if question.polarity is not None and question.verdict is not None
+    }
+    return states == {"anomalous"} if len(states) == 1 else None
+
+
+class QuestionRecords(RecordDataset):
+    """Base of the sets whose records name `test_image`, `pair_type` and `question_answer`, a list of questions.
+
+    Attributes:
+        answered_by: the field of a question that holds its answer, by which the format is told.
+        unanswered: what a record without a usable question lacks.
+    """
+
+    answered_by = ""
+    unanswered = ""
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        for _, record in first_records(root):
+            asked = record.get("question_answer") if isinstance(record, dict) else None
+            if isinstance(asked, list) and asked and isinstance(asked[0], dict) and cls.answered_by in asked[0]:
+                return True
+        return False
+
+    @abstractmethod
+    def _questions(self, place: str, group: str, record: dict[str, Any]) -> list[GoldQuestion]:
+        """The usable questions of a record; what is wrong with the others is reported at `place`."""
+
+    def _records(self, category: str) -> Iterator[Sample]:
+        for path, key, record in self._read():
+            if self._category(key, record) == category and (sample := self._sample(path, key, category, record)):
+                yield sample
+
+    def _sample(self, path: Path, key: str, category: str, record: dict[str, Any]) -> Sample | None:
+        place, identity, name = f"{path.name} record {key}", f"{path.stem}/{key}", text_of(record, "test_image")
+        if not name:
+            self.report(place, "the record names no test_image")
+            return None
+        questions = self._questions(place, identity, record)
+        if not questions:
+            self.report(place, f"the record has no question with {self.unanswered}")
+            return None
+        reference = text_of(record, "reference_image")
+        found = find_image(path.parent, reference) if reference else None
+        if found and not found.is_file():
+            self.report(found, "this reference image is missing")
+            found = None
+        anomalous = state_from(questions)
+        meta = {"pair_type": text_of(record, "pair_type")}
+        return Sample(
+            image=find_image(path.parent, name),
+            category=category,
+            split="test",
+            defect="defect" if anomalous else GOOD,
+            anomalous=anomalous,
+            reference=found,
+            meta=meta | {"conclusion": text} if (text := text_of(record, "conclusion_en")) else meta,
+            questions=tuple(questions),
+            id=identity,
+        )

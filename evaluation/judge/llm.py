@@ -23,6 +23,7 @@ from sage_ad.evaluation.judge.reply_cache import ReplyCache, reply_key
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import BEST, DIMENSIONS, load_rubric
 from sage_ad.vlm.backends.base import Completion
+from sage_ad.vlm.backends.json_reply import json_object_with
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.paths import cache_home
 from sage_ad.vlm.places import PLACES
@@ -277,7 +278,7 @@ def read_reply(text: str, place: str = "known") -> MLEScore:
         text: the reply: a JSON object, with or without words or code fences around it.
         place: as in `JudgeCase`.
     """
-    reply = _find_object(text)
+    reply = json_object_with(text, *DIMENSIONS)
     if reply is None:
         shown = " ".join(text.split())[:80]
         return MLEScore(unscored=f"The judge's reply holds no JSON object ({shown!r}).")
@@ -338,19 +339,6 @@ def _truth_in_words(truth: Truth, reference: str | None) -> dict[str, Any]:
         "reference_answer": reference,
     }
     return {key: value for key, value in told.items() if value is not None and value != []}
-
-
-def _find_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in a text that has one of the dimensions; None if there is none."""
-    decoder = json.JSONDecoder()
-    for start in re.finditer(r"\{", text):
-        try:
-            found, _ = decoder.raw_decode(text, start.start())
-        except ValueError:
-            continue
-        if isinstance(found, dict) and set(DIMENSIONS) & set(found):
-            return found
-    return None
 
 
 def _whole(level: Any) -> int | None:

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 
 from sage_ad.evaluation.inspection import LOCAL_JUDGE, Family, JudgeRequest, MLEScore, Verdict
 from sage_ad.evaluation.judge.answer_classifier import Impression, PairReader, default_reader
-from sage_ad.evaluation.judge.citing import citation_faults, cited_sentences
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of, is_named, naming, texts_to_compare
 from sage_ad.evaluation.judge.features import Features, reference_of, texts_of
 from sage_ad.evaluation.judge.gold import Truth, asks_for_use, truth_of
-from sage_ad.evaluation.judge.logic import consequence_faults, doubt_faults, played_down, reason_faults
+from sage_ad.evaluation.judge.logic import (
+    citation_faults,
+    cited_sentences,
+    consequence_faults,
+    doubt_faults,
+    played_down,
+    reason_faults,
+)
 from sage_ad.evaluation.judge.score_model import ThirdReader, default_comparer
 from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle, wrong_verdict
 from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh

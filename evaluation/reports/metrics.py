@@ -6,7 +6,6 @@ size takes the same memory: `PixelTally` is fed one map at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -192,41 +191,10 @@ class PixelTally:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def balanced_accuracy(right: Sequence[bool] | np.ndarray, anomalous: Sequence[bool] | np.ndarray) -> float | None:
-    """Mean of the accuracies on good and on defective parts: a constant verdict gets one half. None if one is missing.
-
-    Args:
-        right: whether each answer was right.
-        anomalous: whether its part is.
-    """
-    good, bad = np.asarray(right, float), np.asarray(anomalous, bool)
-    if not _both(bad):
-        return None
-    return float((good[bad].mean() + good[~bad].mean()) / 2)
-
-
 def macro(values: Iterable[float | None]) -> float | None:
     """Mean over categories, of those that have the figure; None if none has."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def group_accuracy(right: Sequence[bool], groups: Sequence[Hashable]) -> float | None:
-    """Acc-G: the share of groups (images) all of whose answers are right."""
-    whole: dict[Hashable, bool] = {}
-    for ok, group in zip(right, groups, strict=True):
-        whole[group] = whole.get(group, True) and bool(ok)
-    return float(np.mean(list(whole.values()))) if whole else None
-
-
-def kendall_tau(left: Sequence[float], right: Sequence[float]) -> float | None:
-    """Kendall's tau-b between two rankings; None with fewer than two values or without any difference."""
-    from scipy.stats import kendalltau
-
-    if len(left) < 2:
-        return None
-    tau = float(kendalltau(left, right).statistic)
-    return None if math.isnan(tau) else tau
 
 
 # --- how sure -------------------------------------------------------------------------------------------------------

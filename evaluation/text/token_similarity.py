@@ -7,9 +7,7 @@ token in the other ("snagged thread" - "one yarn has been dragged out").
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from sage_ad.evaluation.text.normalise import word_set
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 LONGEST = 112
 """Longest text in tokens; the rest is cut off."""
 DECIMALS = 3
-_BATCH_TOKENS = 2048
 _SILENT = word_set(
     "an the is it its of on in at to and or with by has have are be been that this there was were as for no yes not"
 )
@@ -56,7 +53,7 @@ class TokenSimilarity:
         """Reads texts in batches of like length (those already known, and empty ones, are passed over)."""
         missing = [text for text in dict.fromkeys(texts) if text and text not in self._tokens]
         if missing:
-            self._tokens.update(zip(missing, _network().read(missing), strict=True))
+            self._tokens.update(zip(missing, _read(missing), strict=True))
 
     def nearest(self, text: str | None, *others: str | None) -> np.ndarray:
         """For each telling token of a text, its best cosine among the tokens of the others; empty where none are."""
@@ -98,57 +95,19 @@ class TokenSimilarity:
         return round(float(one @ two / (np.linalg.norm(one) * np.linalg.norm(two) + 1e-9)), DECIMALS)
 
 
-class _Network:
-    """The sentence encoder, asked for its tokens. Thread-safe."""
+def _read(texts: list[str]) -> list[Tokens]:
+    """Tokens of each text, without the marks of its beginning and end."""
+    import torch
 
-    def __init__(self) -> None:
-        from sage_ad.vlm.commandline import quiet_libraries
-        from sage_ad.vlm.weights.embedded import minilm_folder
+    from sage_ad.vlm.weights.minilm import minilm
 
-        quiet_libraries()
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = minilm_folder()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, add_pooling_layer=False
-        ).eval()
-        self._lock = threading.Lock()
-
-    def read(self, texts: list[str]) -> list[Tokens]:
-        """Tokens of each text, without the marks of its beginning and end."""
-        import torch
-
-        from sage_ad.knowledge.vectors.embedding import batches_by_length
-
-        with self._lock:
-            rows = self._tokenizer(texts, truncation=True, max_length=LONGEST)["input_ids"]
-        found: list[Tokens | None] = [None] * len(rows)
-        with torch.inference_mode():
-            for batch in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
-                longest = max(len(rows[index]) for index in batch)
-                ids, mask = (torch.zeros((len(batch), longest), dtype=torch.long) for _ in range(2))
-                for place, index in enumerate(batch):
-                    ids[place, : len(rows[index])] = torch.as_tensor(rows[index])
-                    mask[place, : len(rows[index])] = 1
-                hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-                hidden = torch.nn.functional.normalize(hidden, dim=-1).numpy()
-                for place, index in enumerate(batch):
-                    own = rows[index][1:-1]
-                    words = tuple(self._tokenizer.convert_ids_to_tokens(own))
-                    found[index] = Tokens(words, hidden[place, 1 : 1 + len(own)].copy())
-        return [one for one in found if one is not None]
-
-
-_loading = threading.Lock()
-
-
-@cache
-def _shared() -> _Network:
-    return _Network()
-
-
-def _network() -> _Network:
-    with _loading:
-        return _shared()
+    encoder = minilm()
+    tokens = encoder.tokens(texts, longest=LONGEST)
+    found: dict[int, Tokens] = {}
+    for batch, hidden, _, _ in encoder.read(tokens):
+        vectors = torch.nn.functional.normalize(hidden, dim=-1).numpy()
+        for place, index in enumerate(batch):
+            own = tokens["input_ids"][index][1:-1]
+            words = tuple(encoder.tokenizer.convert_ids_to_tokens(own))
+            found[index] = Tokens(words, vectors[place, 1 : 1 + len(own)].copy())
+    return [found[index] for index in range(len(texts))]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kind, Status
 from sage_ad.knowledge.ingestion.classifier import Embedder, FactClassifier, Judgement
 from sage_ad.knowledge.text.instructions import quote_fact
+from sage_ad.vlm.backends.json_reply import json_objects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -357,7 +358,7 @@ def parse_written(reply: str) -> list[WrittenFact] | None:
     reply = re.sub(r"<think>.*?(?:</think>|\Z)", "", reply, flags=re.S)
     if re.search(r"\[\s*\]", reply) and not re.search(r"\{", reply):
         return []
-    records = list(_json_objects(reply))
+    records = list(json_objects(reply))
     if records:
         return _dedupe(fact for record in records for fact in _from_json(record))
     strings = re.search(r"\[\s*\"(?:[^\"\\]|\\.)*\"(?:\s*,\s*\"(?:[^\"\\]|\\.)*\")*\s*\]", reply)
@@ -365,21 +366,6 @@ def parse_written(reply: str) -> list[WrittenFact] | None:
         return _dedupe(WrittenFact(text, None) for text in json.loads(strings.group(), strict=False))
     bullets = _dedupe(_from_bullets(reply))
     return bullets or None
-
-
-def _json_objects(reply: str) -> Iterator[dict[str, Any]]:
-    """Every innermost readable JSON object in a text, whatever stands between."""
-    decoder = json.JSONDecoder(strict=False)
-    position = 0
-    while (position := reply.find("{", position)) >= 0:
-        try:
-            value, end = decoder.raw_decode(reply, position)
-        except (json.JSONDecodeError, RecursionError):
-            position += 1
-            continue
-        if isinstance(value, dict):
-            yield value
-        position = max(end, position + 1)
 
 
 def _from_json(record: dict[str, Any]) -> Iterator[WrittenFact]:

@@ -339,14 +339,6 @@ class Catalogue:
         rows = self._rows("select domain, kind, status, count(*) from facts group by domain, kind, status")
         return {(domain, kind, status): count for domain, kind, status, count in rows}
 
-    def shipped_ids(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids come from shipped packs."""
-        return {
-            row[0]
-            for part in chunks(ids)
-            for row in self._rows(f"select id from facts where shipped and id in ({marks(part)})", part)
-        }
-
     def packs(self) -> dict[str, Pack]:
         """The packs by name; a user's pack.yaml adds products and defects to the shipped one's and wins otherwise."""
         version = self.version

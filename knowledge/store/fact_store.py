@@ -198,11 +198,6 @@ class FactStore:
         kinds, statuses = _choice(kind, KINDS, "kind"), _choice(status, STATUSES, "status")
         return self.catalogue.facts(domain, kinds, statuses, source)
 
-    def by_text(self, facts: Iterable[Fact]) -> dict[str, Fact]:
-        """Stored facts that say the same as the given ones, by `Fact.key`."""
-        self.catalogue.sync()
-        return self.catalogue.by_key([fact.key for fact in facts])
-
     def packs(self) -> dict[str, Pack]:
         """The packs by name, the user's laid over the shipped ones."""
         self.catalogue.sync()

@@ -16,6 +16,7 @@ from difflib import SequenceMatcher
 
 from sage_ad.knowledge.text.quantities import Quantity, conflict, find_quantities
 from sage_ad.knowledge.text.resources import resource
+from sage_ad.knowledge.text.stemming import stem
 
 _TOKEN = re.compile(r"[a-z]+(?:-[a-z]+)*|[,;:.()]")
 _NEGATION_REACH = 6
@@ -316,25 +317,3 @@ def _synonyms() -> dict[str, str]:
 def meaning(word: str) -> str:
     """The stem by which a word is compared: that of the first of its synonyms."""
     return _synonyms().get(stem(word), stem(word))
-
-
-@functools.lru_cache(maxsize=50_000)
-def stem(word: str) -> str:
-    """A light stem: plural, -ed, -ing, -ly, -er and -est are taken off, so that forms of one word meet."""
-    if len(word) <= 3:
-        return word
-    for ending, put in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
-        if word.endswith(ending):
-            return stem(word[: -len(ending)] + put) if len(word) > len(ending) + 2 else word
-    if word.endswith("s") and not word.endswith(("ss", "us", "is", "ous")):
-        word = word[:-1]
-    for ending in ("iest", "ier", "ily"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            return word[: -len(ending)] + "y"
-    for ending in ("ing", "ed", "est", "er", "ly"):
-        if word.endswith(ending) and len(word) >= len(ending) + 3 and re.search(r"[aeiouy]", word[: -len(ending)]):
-            base = word[: -len(ending)]
-            if len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz":
-                base = base[:-1]
-            return base.rstrip("e") if len(base) > 3 else base
-    return word.rstrip("e") if len(word) > 4 else word

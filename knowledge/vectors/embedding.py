@@ -1,20 +1,20 @@
 """Sentence embedding: all-MiniLM-L6-v2 from its Python package, or any sentence-transformers model.
 
-The encoder is read by `AutoModel` and mean-pooled, which gives the same vectors as the sentence-transformers package
-without its slow import. Sentences are grouped by length, so that little of a batch is padding.
+The encoder is read by `sage_ad.vlm.weights.minilm` and mean-pooled, which gives the same vectors as the package
+sentence-transformers without its slow import.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.loaded import loaded_once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,6 @@ _DEFAULT_TOKENS = 256
 
 _REMEMBERED = 4096
 """Sentences whose vectors are remembered, 6 MB."""
-
-_BATCH_TOKENS = 2048
-"""Tokens (padding included) in one forward pass: beyond it larger batches gain nothing on a CPU."""
 
 
 class SentenceEmbedder:
@@ -75,7 +72,6 @@ class SentenceEmbedder:
             raise TypeError("encode takes a list of sentences; wrap a single one: encode([text])")
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
-        # Fast tokenisers keep their padding settings inside, so two threads must not use one at the same moment.
         with self._lock:
             missing = [text for text in dict.fromkeys(texts) if text not in self._known]
             found = dict(zip(missing, self._encoder.encode(missing), strict=True)) if missing else {}
@@ -97,47 +93,23 @@ class SentenceEmbedder:
 class _MeanPooling:
     """The package's MiniLM: token vectors averaged over the sentence and scaled to length 1."""
 
+    dimensions = DEFAULT_DIMENSIONS
+
     def __init__(self, device: str) -> None:
-        from sage_ad.vlm.commandline import quiet_libraries
-        from sage_ad.vlm.weights.embedded import minilm_folder
+        from sage_ad.vlm.weights.minilm import minilm
 
-        quiet_libraries()
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = minilm_folder()
-        self.device = torch.device(_device(device))
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
-        self.model = model.to(self.device).eval()
-        self.dimensions = int(model.config.hidden_size)
+        self.model = minilm(_device(device))
 
     def encode(self, texts: list[str]) -> np.ndarray:
         import numpy as np
         import torch
 
-        tokens = self.tokenizer(texts, truncation=True, max_length=_DEFAULT_TOKENS)["input_ids"]
+        from sage_ad.vlm.weights.minilm import mean_over
+
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        with torch.inference_mode():
-            for batch in batches_by_length([len(ids) for ids in tokens], _BATCH_TOKENS):
-                vectors[batch] = self._forward([tokens[index] for index in batch])
+        for batch, hidden, mask, _ in self.model.read(self.model.tokens(texts, longest=_DEFAULT_TOKENS)):
+            vectors[batch] = torch.nn.functional.normalize(mean_over(hidden, mask), dim=1).cpu().numpy()
         return vectors
-
-    def _forward(self, tokens: list[list[int]]) -> np.ndarray:
-        """Mean of the last hidden states over each sentence's own tokens: (batch, dimensions), unit length."""
-        import torch
-
-        longest = max(map(len, tokens))
-        ids = torch.full((len(tokens), longest), self.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
-        for row, sentence in enumerate(tokens):
-            ids[row, : len(sentence)] = torch.as_tensor(sentence)
-            mask[row, : len(sentence)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weight).sum(1) / weight.sum(1)
-        return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
 
 
 class _SentenceTransformer:
@@ -174,25 +146,6 @@ class _SentenceTransformer:
         return self.model.encode(texts, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
 
 
-def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Groups indices by length, longest first, so that each group padded to its longest keeps within `budget` tokens.
-
-    Args:
-        lengths: tokens of each sentence.
-        budget: tokens of a whole batch, padding included; a longer sentence is a batch of its own.
-    """
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and longest * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        longest = lengths[index] if not batch else longest
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 def _device(device: str) -> str:
     import torch
 
@@ -205,15 +158,6 @@ def _device(device: str) -> str:
     return device
 
 
-@functools.lru_cache(maxsize=4)
-def _cached(name: str, device: str) -> SentenceEmbedder:
-    return SentenceEmbedder(name, device)
-
-
-_loading = threading.Lock()
-
-
 def default_embedder(name: str = DEFAULT_MODEL, device: str = "auto") -> SentenceEmbedder:
     """The embedder of this process: loaded at the first call, then shared by everyone who asks for the same one."""
-    with _loading:  # two threads that ask at once must not load the weights twice
-        return _cached(name, device)
+    return loaded_once(SentenceEmbedder, name, device)

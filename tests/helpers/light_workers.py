@@ -6,9 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from sage_ad.agents.batch.local_engine import serve
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.worker import BatchSettings, Finished, row_of
 from sage_ad.evaluation.inspection import InspectionTrace
@@ -46,24 +44,16 @@ class LightWorker:
 
 
 def light_worker(settings: BatchSettings) -> LightWorker:
-    """Makes a `LightWorker`, as an actor of Ray makes its worker."""
+    """Makes a `LightWorker`, in a process or an actor of Ray."""
     return LightWorker()
 
 
-def light(pipe: Any, settings: BatchSettings, threads: int) -> None:
-    """Body of a process with a `LightWorker`."""
-    serve(pipe, LightWorker)
+def cannot_load(settings: BatchSettings) -> LightWorker:
+    """A worker whose model does not exist."""
+    raise InputError("There is no model 'x'; give another.")
 
 
-def cannot_load(pipe: Any, settings: BatchSettings, threads: int) -> None:
-    """Body of a process whose model does not exist."""
-
-    def make() -> LightWorker:
-        raise InputError("There is no model 'x'; give another.")
-
-    serve(pipe, make)
-
-
-def dies_loading(pipe: Any, settings: BatchSettings, threads: int) -> None:
-    """Body of a process that runs out of memory while it loads."""
+def dies_loading(settings: BatchSettings) -> LightWorker:
+    """A worker that runs out of memory while it loads."""
     os.kill(os.getpid(), 9)
+    raise AssertionError("killed")

@@ -182,7 +182,7 @@ def tiny_qwen2_5_vl_processor() -> Any:
     from transformers import Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from sage_ad.vlm.sage.pictures_only import pictures_only
+    from sage_ad.vlm.sage.processing_sage import pictures_only
 
     pixels = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=32 * 32, max_pixels=32 * 32)
     words = tiny_tokenizer(("<|image_pad|>", "<|video_pad|>"))

@@ -107,6 +107,35 @@ class Completing:
         return done.text
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a text is written: the settings that all back ends take.
+
+    Attributes:
+        max_new_tokens: limit of the text, 1 or more.
+        temperature: 0 (greedy) to 5.
+        stop: the text ends before the first of these strings; one string, or several.
+        seed: of the draws.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more.")
+        if not 0.0 <= self.temperature <= 5.0:
+            raise InputError(f"temperature is {self.temperature}; give a number from 0 (greedy) to 5.")
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if "" in self.stop:
+            raise InputError("A stop string is empty; leave it out or give one with text.")
+
+
 @runtime_checkable
 class LanguageBackend(Protocol):
     """A language model that writes text for messages.
@@ -121,31 +150,21 @@ class LanguageBackend(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def generate(
-        self, messages: Sequence[Message], *, max_new_tokens: int = 128, temperature: float = 0.0,
-        stop: Sequence[str] = (), seed: int = 0,
-    ) -> str:  # fmt: skip
-        """Writes a text; temperature 0 is greedy; the text ends before the first of the `stop` strings."""
+    def generate(self, messages: Sequence[Message], **settings: Any) -> str:
+        """Writes a text; the settings are those of `Sampling`."""
         ...
 
-    def stream(
-        self, messages: Sequence[Message], *, max_new_tokens: int = 128, temperature: float = 0.0,
-        stop: Sequence[str] = (), seed: int = 0,
-    ) -> Iterator[str]:  # fmt: skip
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str]:
         """Yields the same text piece by piece; closing the iterator ends the work behind it."""
         ...
 
-    def generate_batch(
-        self, list_of_messages: Sequence[Sequence[Message]], *, max_new_tokens: int = 128, temperature: float = 0.0,
-        stop: Sequence[str] = (), seed: int = 0,
-    ) -> list[str]:  # fmt: skip
+    def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
         """Writes a text for each list of messages, in order."""
         ...
 
     def complete(
-        self, messages: Sequence[Message], *, max_new_tokens: int = 128, temperature: float = 0.0,
-        stop: Sequence[str] = (), seed: int = 0, json_schema: Mapping[str, Any] | None = None,
-    ) -> Completion:  # fmt: skip
+        self, messages: Sequence[Message], *, json_schema: Mapping[str, Any] | None = None, **settings: Any
+    ) -> Completion:
         """As `generate`, with token counts; a JSON schema binds the text where `capabilities.structured` says so."""
         ...
 
@@ -210,18 +229,6 @@ def plain_text(message: Mapping[str, Any]) -> str:
     return "\n".join(part["text"] for part in message["content"] if part["type"] == "text")
 
 
-def check_sampling(max_new_tokens: int, temperature: float, stop: Sequence[str] | str) -> tuple[str, ...]:
-    """Checks what all calls share and gives the stop strings as a tuple; raises `InputError`."""
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}; give 1 or more.")
-    if not 0.0 <= temperature <= 5.0:
-        raise InputError(f"temperature is {temperature}; give a number from 0 (greedy) to 5.")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "" in stops:
-        raise InputError("A stop string is empty; leave it out or give one with text.")
-    return stops
-
-
 def check_choices(choices: Sequence[str]) -> None:
     """Checks the answers given to `choose`; raises `InputError` unless there are two different ones, none empty."""
     if len(set(choices)) < 2 or len(set(choices)) != len(choices) or not all(choice.strip() for choice in choices):
@@ -253,6 +260,7 @@ __all__ = [
     "Completion",
     "LanguageBackend",
     "Message",
+    "Sampling",
     "UndecidedError",
     "Usage",
 ]

@@ -69,7 +69,7 @@ def _hub_answers() -> bool:
 def load_processor_of(source: str, config: Any, *, vision: bool, local: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from sage_ad.vlm.sage.pictures_only import load_processor
+    from sage_ad.vlm.sage.processing_sage import load_processor
 
     if not vision:
         return AutoTokenizer.from_pretrained(source, local_files_only=local)

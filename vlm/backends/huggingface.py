@@ -18,10 +18,10 @@ from sage_ad.vlm.backends.base import (
     Completing,
     Completion,
     Message,
+    Sampling,
     Usage,
     check_choices,
     check_messages,
-    check_sampling,
     cut_at_stop,
     known_backends,
     plain_text,
@@ -98,55 +98,29 @@ class HuggingFaceBackend(Completing):
         return Capabilities(images=self._images, logprobs=True, streaming=True)
 
     def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        json_schema: Mapping[str, Any] | None = None,
+        self, messages: Sequence[Message], *, json_schema: Mapping[str, Any] | None = None, **settings: Any
     ) -> Completion:
         """As `generate`, with token counts; a schema cannot be enforced here (`capabilities.structured` is False)."""
         del json_schema
-        stops = check_sampling(max_new_tokens, temperature, stop)
-        inputs = self._inputs([messages])
-        return self._write(inputs, max_new_tokens, temperature, stops, seed)[0]
+        return self._write(self._inputs([messages]), Sampling(**settings))[0]
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-    ) -> Iterator[str]:
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str]:
         """Yields the text while it is written; messages are checked before this returns."""
-        stops = check_sampling(max_new_tokens, temperature, stop)
+        wanted = Sampling(**settings)
         inputs = self._inputs([messages])
 
         def write(on_text: Callable[[str], None], cancelled: threading.Event) -> str:
-            done = self._write(inputs, max_new_tokens, temperature, stops, seed, cancelled=cancelled, on_text=on_text)
-            return done[0].text
+            return self._write(inputs, wanted, cancelled=cancelled, on_text=on_text)[0].text
 
-        return stream_text(write, stops)
+        return stream_text(write, wanted.stop)
 
     def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
         """Writes a text for each list of messages (see `LanguageBackend.generate_batch`)."""
         return [done.text for done in self.complete_batch(list_of_messages, **settings)]
 
-    def complete_batch(
-        self,
-        list_of_messages: Sequence[Sequence[Message]],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-    ) -> list[Completion]:
+    def complete_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[Completion]:
         """As `generate_batch`, with token counts; what the prompts share at the beginning is read once."""
-        stops = check_sampling(max_new_tokens, temperature, stop)
+        wanted = Sampling(**settings)
         counts = [_count_images(messages) for messages in list_of_messages]
         done: dict[int, Completion] = {}
         # Processors want the same number of images in every row.
@@ -154,8 +128,7 @@ class HuggingFaceBackend(Completing):
             rows = [row for row, number in enumerate(counts) if number == count]
             for start in range(0, len(rows), self.batch_size):
                 chunk = rows[start : start + self.batch_size]
-                inputs = self._inputs([list_of_messages[row] for row in chunk])
-                written = self._write(inputs, max_new_tokens, temperature, stops, seed)
+                written = self._write(self._inputs([list_of_messages[row] for row in chunk]), wanted)
                 done.update(zip(chunk, written, strict=True))
         return [done[row] for row in range(len(counts))]
 
@@ -250,38 +223,38 @@ class HuggingFaceBackend(Completing):
     def _write(
         self,
         inputs: dict[str, Any],
-        max_new_tokens: int,
-        temperature: float,
-        stops: tuple[str, ...],
-        seed: int,
+        wanted: Sampling,
         *,
         cancelled: threading.Event | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> list[Completion]:
         """Runs `generate` of the model on prepared inputs, one completion a row."""
         inputs, spent = dict(inputs), inputs["attention_mask"].sum(dim=1)
-        self._check_length(int(spent.max()), max_new_tokens)
-        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pad_token_id": self.tokenizer.pad_token_id}
-        if temperature:
-            settings |= {"do_sample": True, "temperature": temperature}
+        self._check_length(int(spent.max()), wanted.max_new_tokens)
+        settings: dict[str, Any] = {
+            "max_new_tokens": wanted.max_new_tokens,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+        if wanted.temperature:
+            settings |= {"do_sample": True, "temperature": wanted.temperature}
         else:
             settings |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        with self._running(seed if temperature else None):
+        with self._running(wanted.seed if wanted.temperature else None):
             if cancelled is not None and cancelled.is_set():
                 return [Completion("")]
             if set(inputs) == {"input_ids", "attention_mask"} and len(spent) > 1:
                 inputs |= self._read_shared_prefix(inputs)
             length = inputs["input_ids"].shape[1]
-            watcher = Watcher(self._decode, length, stops, cancelled, on_text)
+            watcher = Watcher(self._decode, length, wanted.stop, cancelled, on_text)
             settings |= self._generate_settings
             if self.static_cache and len(spent) == 1:
                 settings["cache_implementation"] = "static"
             written = self.model.generate(**inputs, **settings, stopping_criteria=watcher.as_list())[:, length:]
-        done = [self._completion(ids, stops, int(number)) for ids, number in zip(written, spent, strict=True)]
+        done = [self._completion(ids, wanted.stop, int(number)) for ids, number in zip(written, spent, strict=True)]
         self.usage.add(sum(d.prompt_tokens or 0 for d in done), sum(d.completion_tokens or 0 for d in done), len(done))
         return done
 
-    def _completion(self, ids: torch.Tensor, stops: tuple[str, ...], prompt_tokens: int) -> Completion:
+    def _completion(self, ids: torch.Tensor, stops: Sequence[str], prompt_tokens: int) -> Completion:
         ends = self.model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         tokens: list[int] = ids.tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from sage_ad.vlm.backends.base import Capabilities
 from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.loaded import loaded_once
 from sage_ad.vlm.sage.generation import OnText, PartQuery, PartReply, answer_parts
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 UNCALIBRATED = {"references": [1.0, 0.0], "builtin": [1.0, 0.0]}
 PARTS_AT_ONCE = 16
 """Parts whose questions go through the model together: memory grows with them, speed hardly beyond."""
-
-_loading = threading.Lock()
-_loaded: dict[tuple[str, str, str], SageBackend] = {}
 
 
 class SageBackend(HuggingFaceBackend):
@@ -90,7 +87,7 @@ def load_sage(
     dtype: str = "auto",
     progress: Progress | None = None,
 ) -> HuggingFaceBackend:
-    """Loads a checkpoint of `sage_ad.vlm.sage.checkpoint`, once per process, device and dtype.
+    """Loads a checkpoint of `sage_ad.vlm.sage.checkpoint`; one on the embedded model once per process, device and dtype.
 
     Args:
         folder: the checkpoint.
@@ -115,18 +112,18 @@ def load_sage(
     if dtype not in ("auto", "bfloat16", "float32"):
         raise InputError(f"A SAGE checkpoint runs in bfloat16 or float32, not in {dtype!r}.")
     logging.disable_progress_bar()
-    key = (str(folder.resolve()), pick_device(device), dtype)
-    with _loading:
-        if key not in _loaded:
-            if read_settings(folder)["base"] == EMBEDDED_BASE:
-                smollm2_folder(progress)
-            precision = torch.float32 if dtype == "float32" else torch.bfloat16
-            model, processor, _ = load_checkpoint(folder, dtype=precision)
-            model = model.to(key[1])
-            called = name or folder.name
-            if processor.has_base:
-                from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
+    place, embedded = pick_device(device), read_settings(folder)["base"] == EMBEDDED_BASE
 
-                return WrappedSageBackend(model, processor, name=called)
-            _loaded[key] = SageBackend(model, processor, name=called)
-        return _loaded[key]
+    def load() -> HuggingFaceBackend:
+        if embedded:
+            smollm2_folder(progress)
+        model, processor, _ = load_checkpoint(folder, dtype=torch.float32 if dtype == "float32" else torch.bfloat16)
+        kind: type[HuggingFaceBackend] = SageBackend
+        if processor.has_base:
+            from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
+
+            kind = WrappedSageBackend
+        return kind(model.to(place), processor, name=name or folder.name)
+
+    # Larger models are their caller's to keep or to let go.
+    return loaded_once(load_sage, str(folder.resolve()), place, dtype, given=load) if embedded else load()

@@ -17,11 +17,11 @@ from sage_ad.vlm.backends.base import (
     Completing,
     Completion,
     Message,
+    Sampling,
     UndecidedError,
     Usage,
     check_choices,
     check_messages,
-    check_sampling,
     cut_at_stop,
     plain_text,
 )
@@ -76,25 +76,17 @@ class ScriptedBackend(Completing):
         return self._capabilities
 
     def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        json_schema: Mapping[str, Any] | None = None,
+        self, messages: Sequence[Message], *, json_schema: Mapping[str, Any] | None = None, **settings: Any
     ) -> Completion:
         """The next reply, cut at a stop string or after `max_new_tokens` words (which count as tokens)."""
-        del seed
-        stops = check_sampling(max_new_tokens, temperature, stop)
+        wanted = Sampling(**settings)
         checked = check_messages(messages, images=self.capabilities.images, name=self._name)
         reply = self._next(checked)
         words = _WORDS.findall(reply)
-        text, stopped = cut_at_stop("".join(words[:max_new_tokens]), stops)
+        text, stopped = cut_at_stop("".join(words[: wanted.max_new_tokens]), wanted.stop)
         done = Completion(
             text=text,
-            finish="stop" if stopped or len(words) <= max_new_tokens else "length",
+            finish="stop" if stopped or len(words) <= wanted.max_new_tokens else "length",
             prompt_tokens=sum(len(plain_text(message).split()) for message in checked),
             completion_tokens=len(_WORDS.findall(text)),
             structured=json_schema is not None and self.capabilities.structured,

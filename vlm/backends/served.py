@@ -24,11 +24,11 @@ from sage_ad.vlm.backends.base import (
     Completing,
     Completion,
     Message,
+    Sampling,
     UndecidedError,
     Usage,
     check_choices,
     check_messages,
-    check_sampling,
     cut_at_stop,
     safe_length,
 )
@@ -126,12 +126,9 @@ class ServedBackend(Completing):
         self,
         messages: Sequence[Message],
         *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
         json_schema: Mapping[str, Any] | None = None,
         cancelled: threading.Event | None = None,
+        **settings: Any,
     ) -> Completion:
         """Writes a text, with the server's token counts.
 
@@ -139,8 +136,8 @@ class ServedBackend(Completing):
         sent without (the schema should stand in the prompt too), and `Completion.structured` is False. Once `cancelled`
         is set, the request is given up (its connection closes) and nothing is tried again.
         """
-        stops = check_sampling(max_new_tokens, temperature, stop)
-        body = self._body(messages, max_new_tokens, temperature, stops, seed)
+        wanted = Sampling(**settings)
+        body = self._body(messages, wanted)
         if json_schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
@@ -148,28 +145,19 @@ class ServedBackend(Completing):
             }
         with self._slots:
             reply, sent = self._retrying.call(lambda: run_call(self._send(body), cancelled), cancelled)
-        done = self._completion(reply, stops, structured="response_format" in sent)
-        if "response_format" in sent and not done.structured and done.finish == "stop" and not stops:
+        done = self._completion(reply, wanted.stop, structured="response_format" in sent)
+        if "response_format" in sent and not done.structured and done.finish == "stop" and not wanted.stop:
             self._refused.add("response_format")  # it took the schema and wrote what it liked
         return done
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-    ) -> Iterator[str]:
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str]:
         """Yields the text as it arrives; closing the iterator closes the connection, which ends the work there.
 
         A connection that breaks off after the first piece is a `BackendError`: a second try would say something else.
         """
-        stops = check_sampling(max_new_tokens, temperature, stop)
-        body = self._body(messages, max_new_tokens, temperature, stops, seed)
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self._pieces(body, stops)
+        wanted = Sampling(**settings)
+        body = self._body(messages, wanted) | {"stream": True, "stream_options": {"include_usage": True}}
+        return self._pieces(body, wanted.stop)
 
     def generate_batch(self, list_of_messages: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
         """Writes a text for each list of messages, several requests at a time; the first failure ends the batch."""
@@ -226,19 +214,17 @@ class ServedBackend(Completing):
     async def _model_names(self) -> list[str]:
         return [model.id for model in (await self._client.models.list()).data]
 
-    def _body(
-        self, messages: Sequence[Message], max_new_tokens: int, temperature: float, stops: tuple[str, ...], seed: int
-    ) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], wanted: Sampling) -> dict[str, Any]:
         checked = check_messages(messages, images=self.capabilities.images, name=self.name)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": m["role"], "content": self._content(m["content"])} for m in checked],
-            "temperature": temperature,
-            "seed": seed,
-            "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens": max_new_tokens,
+            "temperature": wanted.temperature,
+            "seed": wanted.seed,
+            "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens": wanted.max_new_tokens,
         }
-        if stops:
-            body["stop"] = list(stops[:_MAX_STOPS])
+        if wanted.stop:
+            body["stop"] = list(wanted.stop[:_MAX_STOPS])
         return body
 
     def _content(self, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
@@ -279,7 +265,7 @@ class ServedBackend(Completing):
     def _create(self, body: dict[str, Any]) -> Awaitable[Any]:
         return self._client.chat.completions.create(**body)
 
-    def _completion(self, reply: Any, stops: tuple[str, ...], *, structured: bool) -> Completion:
+    def _completion(self, reply: Any, stops: Sequence[str], *, structured: bool) -> Completion:
         text, stopped = cut_at_stop(_text_of(reply, self.name), stops)
         usage = getattr(reply, "usage", None)
         done = Completion(
@@ -292,7 +278,7 @@ class ServedBackend(Completing):
         self.usage.add(done.prompt_tokens, done.completion_tokens)
         return done
 
-    def _pieces(self, body: dict[str, Any], stops: tuple[str, ...]) -> Iterator[str]:
+    def _pieces(self, body: dict[str, Any], stops: Sequence[str]) -> Iterator[str]:
         with self._slots:
             response, _ = self._retrying.call(lambda: run_call(self._send(body)))
             text, shown, finished = "", 0, False
@@ -335,7 +321,7 @@ class ServedBackend(Completing):
         With p(t) the probability of candidate t, P(c) = sum of p(t) over the t that begin choice c and no other,
         divided by the sum over all choices.
         """
-        body = self._body(messages, 1, 0.0, (), seed) | {"logprobs": True, "top_logprobs": 20}
+        body = self._body(messages, Sampling(1, seed=seed)) | {"logprobs": True, "top_logprobs": 20}
         with self._slots:
             reply, _ = self._retrying.call(lambda: run_call(self._send(body)))
         _text_of(reply, self.name, may_be_empty=True)

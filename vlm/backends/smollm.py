@@ -10,15 +10,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from sage_ad.vlm.errors import SageError
+from sage_ad.vlm.loaded import loaded_once
 from sage_ad.vlm.weights.embedded import Progress, smollm2_folder, smollm2_is_unpacked
 
 if TYPE_CHECKING:
     from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 
 SMOLLM2_NAME = "SmolLM2-135M-Instruct (untuned)"
-
-_loading = threading.Lock()
-_loaded: dict[tuple[str, str], HuggingFaceBackend] = {}
 
 
 def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progress | None = None) -> HuggingFaceBackend:
@@ -42,16 +40,15 @@ def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progres
     from sage_ad.vlm.devices import pick_device
 
     checker.join()
-    key = (pick_device(device), dtype)
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = HuggingFaceBackend.from_pretrained(
-                str(smollm2_folder(progress)),
-                device=key[0],
-                dtype="bfloat16" if dtype == "auto" else dtype,
-                name=SMOLLM2_NAME,
-            )
-        return _loaded[key]
+    place, precision = pick_device(device), "bfloat16" if dtype == "auto" else dtype
+    return loaded_once(
+        load_smollm2,
+        place,
+        precision,
+        given=lambda: HuggingFaceBackend.from_pretrained(
+            str(smollm2_folder(progress)), device=place, dtype=precision, name=SMOLLM2_NAME
+        ),
+    )
 
 
 def _check_early() -> None:

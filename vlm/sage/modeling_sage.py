@@ -81,10 +81,6 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
         """The base model's map to logits."""
         return self.base.get_output_embeddings()
 
-    def freeze_base(self) -> None:
-        """Leaves only SAGE's own parts to training (adapter, fusion attention, projections, the evidence's weights)."""
-        self.base.requires_grad_(False)
-
     # ---- pictures and facts to tokens -----------------------------------------------------------------------------
 
     def encode(self, input_ids: torch.Tensor, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from light_workers import cannot_load, dies_loading, light
+from light_workers import cannot_load, dies_loading, light_worker
 
 from sage_ad.agents.batch.local_engine import LocalEngine
 from sage_ad.agents.batch.manifest import Part
@@ -26,8 +27,8 @@ def plain(folder: Path, count: int) -> list[Part]:
     return parts_named(folder, *[f"{number}.png" for number in range(count)])
 
 
-def engine(body: Callable[..., None] = light, workers: int = 2, chunk: int = 3) -> LocalEngine:
-    return LocalEngine(BatchSettings(), workers=workers, chunk=chunk, body=body)
+def engine(make: Callable[..., Any] = light_worker, workers: int = 2, chunk: int = 3) -> LocalEngine:
+    return LocalEngine(BatchSettings(), workers=workers, chunk=chunk, make=make)
 
 
 def each_once(out: Path, parts: list[Part]) -> list[Row]:
@@ -54,13 +55,13 @@ def test_a_worker_that_is_killed_is_replaced_and_its_parts_are_done_once(tmp_pat
     def kill_one(rows: list[Row]) -> None:
         kept.update(row["key"] for row in rows)
         if len(kept) == len(rows):
-            os.kill(made.processes[0], 9)
+            os.kill(int(rows[0]["worker"]), 9)
 
     summary = run_batch(parts, tmp_path / "out", engine=made, on_rows=kill_one)
     assert summary.restarts == 1
     assert set(kept.values()) == {1}
     each_once(tmp_path / "out", parts)
-    assert made.processes == []
+    assert multiprocessing.active_children() == []
 
 
 def test_a_picture_that_takes_workers_down_is_one_row_with_an_error(tmp_path: Path) -> None:

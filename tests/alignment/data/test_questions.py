@@ -13,7 +13,6 @@ from sage_ad.alignment.data.questions import (
     FactPool,
     Stage1Settings,
     inspection_examples,
-    split_by_category,
     stage1_examples,
 )
 from sage_ad.evaluation.inspection import FAMILIES
@@ -235,16 +234,7 @@ class TestRealSets:
         assert part.picture.load().tobytes() != Picture("file", part.picture.path).load().tobytes()
 
 
-class TestSplitAndSettings:
-    def test_held_out_categories_are_never_trained_on(self, examples):
-        train, check = split_by_category(examples, ["drawn gear"])
-        assert check
-        assert {e.category for e in train}.isdisjoint({e.category for e in check})
-
-    def test_unknown_category_raises(self, examples):
-        with pytest.raises(InputError, match="no_such"):
-            split_by_category(examples, ["no_such"])
-
+class TestSettings:
     def test_shares_outside_0_to_1_raise(self):
         with pytest.raises(InputError, match="one_shot"):
             Stage1Settings(one_shot=2)

@@ -11,7 +11,7 @@ from plates import PlainExtractor, plate
 
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.demo.tabs.conformal import alarm_html, calibration_scores, split_goods
+from sage_ad.demo.tabs.false_alarms import alarm_html, calibration_scores, split_goods
 
 
 @pytest.mark.parametrize(("count", "kept"), [(2, 1), (4, 1), (8, 2), (40, 10)])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from trees import mask, picture
 
-from sage_ad.evaluation.datasets import load_mask, place_of_mask
+from sage_ad.evaluation.datasets import load_mask, places_of_mask
 from sage_ad.evaluation.datasets.common import Sample
 from sage_ad.vlm.errors import InputError
 
@@ -42,7 +42,7 @@ def test_mask_is_turned_with_its_exif_rotated_image(tmp_path: Path) -> None:
     turned = load_mask(Sample(tmp_path / "x.jpg", "c", "test", masks=(lying,)), (30, 40))
     assert turned is not None
     assert turned.shape == (40, 30)
-    assert place_of_mask(turned) == "upper right"
+    assert places_of_mask(turned)[0] == "upper right"
 
 
 def test_a_broken_mask_is_one_clear_line(tmp_path: Path) -> None:

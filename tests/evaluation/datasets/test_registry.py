@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from trees import disc, mask, picture
 
-from sage_ad.evaluation.datasets import load_mask, open_dataset, place_of_mask, place_of_sample, places_of_mask
+from sage_ad.evaluation.datasets import load_mask, open_dataset, place_of_sample, places_of_mask
 from sage_ad.evaluation.datasets.common import Sample
 from sage_ad.evaluation.datasets.registry import READERS, detect_format
 from sage_ad.vlm.errors import InputError
@@ -242,7 +242,7 @@ def test_visa_layout(tmp_path: Path) -> None:
     marked = load_mask(bad, (40, 30))
     assert marked is not None
     assert marked.sum() == 80  # class number 3 counts as marked
-    assert place_of_mask(marked) == "upper right"
+    assert places_of_mask(marked)[0] == "upper right"
     reasons = "\n".join(map(str, dataset.problems))
     assert "0009.jpg: the split file lists this image" in reasons
     assert "0002.jpg: the split file does not list" in reasons

@@ -187,7 +187,7 @@ class TestTraining:
     def test_every_part_of_sage_learns(self):
         model, processor = make(fusion_residual=True)
         model.train()
-        model.freeze_base()
+        model.base.requires_grad_(False)
         inputs = batch(processor, answers=["anomalous.", "normal."], evidence=[1.0, -2.0])
         model(**inputs).loss.backward()
         missing = [n for n, p in model.fusion.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
