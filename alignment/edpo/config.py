@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import DPOConfig
 
-from sage_ad.alignment.data.entropy import READINGS
-from sage_ad.alignment.data.pairs import PAIR_CHOICES
+from sage_ad.alignment.data.pairs import PAIR_CHOICES, READINGS
 from sage_ad.vlm.errors import InputError
 
 _LOSSES = (["sigmoid"], ["sigmoid", "sft"])
@@ -30,7 +29,7 @@ class EDPOConfig(DPOConfig):
     Attributes:
         eta: weight of the entropy gap dH in Eq. 6; 0 with `pairs="extreme"` is plain DPO.
         beta: how strongly the reference model holds the trained one back (no place in Eq. 6 as printed).
-        entropy: reading of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.entropy`).
+        entropy: reading of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.pairs`).
         pairs: which answers are compared, Eq. 5: "edpo", "extreme", "adjacent" or "all" (`sage_ad.alignment.data.pairs`).
         reference_free: Eq. 6 to the letter: no reference in the loss. The reference is then only measured against.
         freeze_encoder: keeps the visual encoder and SAGE's fusion attention as they are, to the bit.

@@ -17,8 +17,8 @@ from tiny_sage import CHANNELS, FACTS, GRID, QUESTIONS, features, make  # noqa: 
 
 from sage_ad.alignment.data.labelled import Picture  # noqa: E402
 from sage_ad.alignment.data.sage_prompts import VisualInputPrompts  # noqa: E402
-from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
 from sage_ad.alignment.edpo.run import EDPORun, align  # noqa: E402
+from sage_ad.alignment.edpo.trainer import is_frozen  # noqa: E402
 from sage_ad.alignment.sft.trainer import with_lora  # noqa: E402
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
 from sage_ad.vlm.sage.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
