@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
     whole = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")
     for step in (3, 2):
         shutil.rmtree(tmp_path / "run" / "checkpoint")
-        result = align(run, resume=True)
+        result = align(replace(run, resume=True))
         assert result["resumed_from"].endswith(f"checkpoint-{step}")
         assert result["steps"] == 3
         again = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")
