@@ -2,8 +2,8 @@
 
     @dataclass
     class Bake:
-        out: Path = field(metadata={"help": "Folder of the loaf."})
-        minutes: int = field(default=40, metadata={"help": "Time in the oven.", "min": 1})
+        out: Path = option(help="Folder of the loaf.")
+        minutes: int = option(40, help="Time in the oven.", min=1)
 
         def __post_init__(self) -> None:
             check_options(self, Bake)
@@ -11,8 +11,7 @@
     app.command()(options_command(Bake, bake))  # def bake(options: Bake, json: bool) -> None
 
 The command line wins over the file, the file over the defaults. A `Literal` has choices; a `tuple[X, ...]` may be given
-several times. Metadata: `help`; `min`, the least number, or `above`, which it must exceed; `metavar` makes a field
-positional.
+several times.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import difflib
 import inspect
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -32,6 +31,17 @@ from sage_ad.vlm.errors import InputError
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def option(default: Any = MISSING, *, help: str, **more: Any) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        default: without it the option is required.
+        help: one sentence for `--help`.
+        more: `min`, the least number, or `above`, which it must exceed; `metavar` makes the field a positional argument.
+    """
+    return field(default=default, metadata={"help": help, **more})
 
 
 def options_command(options: type[T], run: Callable[[T, bool], None]) -> Callable[..., None]:
@@ -55,35 +65,33 @@ def options_command(options: type[T], run: Callable[[T, bool], None]) -> Callabl
     def command(config: Path | None, json: bool, **values: Any) -> None:
         run(options(**{name: tuple(v or ()) if name in repeated else v for name, v in values.items()}), json)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    file = typer.Option(
-        help="YAML file with options of this command, as in learning_rate: 0.0002.", callback=read, is_eager=True
+    config = typer.Option(help="YAML file with options, as in learning_rate: 0.0002.", callback=read, is_eager=True)
+    own = [_parameter(name, hints[name], one.default, one.metadata) for name, one in declared.items()]
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *sorted(own, key=lambda parameter: parameter.default is not parameter.empty),
+            _keyword("config", Annotated[Path | None, config], None),
+            _keyword("json", Json, False),
+        ]
     )
-    parameters = [
-        *sorted(
-            (_parameter(one, hints[name]) for name, one in declared.items()), key=lambda p: p.default is not p.empty
-        ),
-        inspect.Parameter("config", keyword, default=None, annotation=Annotated[Path | None, file]),
-        inspect.Parameter("json", keyword, default=False, annotation=Json),
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = run.__doc__
     return command
 
 
-def _parameter(declared: Field[Any], hint: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    empty = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=empty, annotation=annotation)
+
+
+def _parameter(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> inspect.Parameter:
     """A field as a parameter that Typer understands."""
-    given = {key: declared.metadata[key] for key in ("help", "metavar") if key in declared.metadata}
-    info = typer.Argument(show_default=False, **given) if "metavar" in given else typer.Option(**given)
-    default = declared.default_factory() if declared.default_factory is not MISSING else declared.default
+    if "metavar" in metadata:
+        info: Any = typer.Argument(help=metadata["help"], metavar=metadata["metavar"], show_default=False)
+    else:
+        info = typer.Option(help=metadata["help"])
     if get_origin(hint) is tuple:
-        hint, default = list[get_args(hint)[0]], MISSING if default is MISSING else list(default)  # type: ignore[misc]
-    return inspect.Parameter(
-        declared.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if default is MISSING else default,
-        annotation=Annotated[hint, info],
-    )
+        hint, default = list[get_args(hint)[0]], default if default is MISSING else list(default)  # type: ignore[misc]
+    return _keyword(name, Annotated[hint, info], default)
 
 
 def read_settings(file: Path) -> dict[str, Any]:

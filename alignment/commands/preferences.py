@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -36,7 +37,7 @@ def build_command(
     writer: Annotated[
         str, typer.Option(help="rule (no model), local (answers sampled from --model, ranked by the labels), or a URL.")
     ] = "rule",
-    model: Annotated[str, typer.Option(help="Model that --writer local samples from.")] = "sage-tiny",
+    model: Annotated[str, typer.Option(help="Model that --writer local samples from.")] = DEFAULT_BACKEND,
     answers: Annotated[int, typer.Option(help="Answers a question: 2, 3 or 4.")] = 4,
     per_class: Annotated[int, typer.Option(help="Good and defective images a category; 0 takes all.")] = 0,
     facts: Annotated[
