@@ -65,6 +65,8 @@ def build_command(
 
     if not data and not drawn:
         raise InputError("There is nothing to build from; give --data SET, or --drawn N for synthetic parts.")
+    if writer != "local" and (model != DEFAULT_BACKEND or device != "auto"):
+        raise InputError(f"--model and --device belong to --writer local, and the writer is {writer}; leave them out.")
     settings = PreferenceSettings(
         answers=answers,
         seed=seed,
@@ -181,6 +183,8 @@ def convert_command(
 
     if to not in ("ranked", "adpl", "trl"):
         raise InputError(f"There is no form {to!r} of preference data; use ranked, adpl or trl.")
+    if to != "trl" and (pairs != "extreme" or entropy != "term"):
+        raise InputError(f"--pairs and --entropy belong to --to trl, and this is --to {to}; leave them out.")
     lines = read_preferences(source)
     if lines is None:
         raise InputError(f"{source} holds labelled images but no answers; run sage-train build-preferences first.")

@@ -84,10 +84,8 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
     from sage_ad.alignment.sft.calibration import calibrate
     from sage_ad.alignment.sft.trainer import Stage1Trainer
-    from sage_ad.vlm.devices import pick_device
     from sage_ad.vlm.sage.checkpoint import save_checkpoint
 
-    pick_device(run.device)
     args = arguments(run)
     begin_folder(run.out, run.record(), run.resume, _MAY_DIFFER)
     last = last_checkpoint(run.out)
@@ -169,9 +167,10 @@ def arguments(run: Stage1Run) -> Stage1Config:
     """The settings of the trainer that follow from a run.
 
     Raises:
-        InputError: they do not fit each other.
+        InputError: they do not fit each other, or the device is missing.
     """
     from sage_ad.alignment.sft.config import Stage1Config
+    from sage_ad.vlm.devices import pick_device
 
     own = {option.name: getattr(run, option.name) for option in fields(Stage1Options)}
     try:
@@ -179,7 +178,7 @@ def arguments(run: Stage1Run) -> Stage1Config:
             **own,
             output_dir=str(run.out),
             seed=run.seed,
-            use_cpu=run.device == "cpu",
+            use_cpu=pick_device(run.device) == "cpu",
             activation_checkpointing=run.gradient_checkpointing,
             report_to="tensorboard",
             save_total_limit=2,
