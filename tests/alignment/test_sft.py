@@ -165,6 +165,11 @@ class TestTraining:
             if name in before:
                 assert torch.equal(value, before[name]), name
 
+    def test_accumulated_batches_are_averaged(self, tasks, tmp_path):
+        run = trainer(tmp_path, tasks, gradient_accumulation_steps=2, max_steps=1)
+        run.train()
+        assert run.state.log_history[0]["loss"] == pytest.approx(run.state.log_history[0]["word_loss"])
+
     def test_going_on_from_a_checkpoint_leaves_the_say_of_the_evidence_alone(self, tmp_path):
         run = Stage1Run(model="sage-tiny-sft", out=tmp_path)
         args = Stage1Config(output_dir=str(tmp_path), report_to="none", use_cpu=True)
