@@ -35,6 +35,7 @@ DOORS = {
     "sage-inspect": "sage_ad.agents.cli",
     "sage-batch": "sage_ad.agents.batch.cli",
     "sage-eval": "sage_ad.evaluation.cli",
+    "sage-kb": "sage_ad.knowledge.cli",
     "sage-train": "sage_ad.alignment.cli",
     "sage-demo": "sage_ad.demo.cli",
 }
@@ -260,6 +261,20 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--shots": "--shots 0", "--model": "--model other", "--inspector": "--inspector evidence-template",
             "--facts": "--facts hard", "--judge": "--judge other", "--limit": "--limit 2", "--per-class": "--per-class 1",
             "--seed": "--seed 3", "--device": "--device cpu",
+        },
+    ),
+    "sage-kb list": (
+        "", {
+            "--domain": "--domain metal", "--kind": "--kind cause", "--status": "--status proposed",
+            "--source": "--source nowhere.pdf", "--json": "--json",
+        },
+    ),
+    "sage-kb search": (
+        "crack --mode lexical",
+        {
+            "--domain": "--domain metal", "--kind": "--kind cause", "--status": "--status rejected", "-k": "-k 2",
+            "--mode": "! --mode abacus", "--product": "--product casting", "--place": "--place edge",
+            "--defect": "--defect pore", "--json": "--json",
         },
     ),
     "sage-demo": (

@@ -58,7 +58,7 @@ def options_command(options: type[T], run: Callable[[T, bool], None]) -> Callabl
     def read(context: typer.Context, file: Path | None) -> Path | None:
         if file is not None:
             context.default_map = {
-                key: _as_given(key, value, declared, key in repeated) for key, value in read_settings(file).items()
+                key: _as_given(key, value, declared, key in repeated) for key, value in _read_file(file).items()
             }
         return file
 
@@ -94,7 +94,7 @@ def _parameter(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) 
     return _keyword(name, Annotated[hint, info], default)
 
 
-def read_settings(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
