@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def inspect(
     product: Annotated[str | None, typer.Option(help="Name of the product, if you know it.")] = None,
     model: Annotated[
         str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
-    ] = "sage-tiny",
+    ] = DEFAULT_BACKEND,
     facts: Annotated[
         str,
         typer.Option(help="How facts reach the model: soft (fusion attention), hard (in the prompt), none, or auto."),

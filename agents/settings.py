@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
 
 FactMode = Literal["auto", "hard", "soft", "none"]
@@ -43,7 +44,7 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = "sage-tiny"
+    model: str = DEFAULT_BACKEND
     device: str = "auto"
     facts: FactMode = "auto"
     fact_count: int = Field(default=6, ge=0, le=64)

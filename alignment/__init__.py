@@ -8,9 +8,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "edpo.config": ["EDPOConfig"],
         "edpo.loss": ["edpo_logits", "edpo_loss"],
         "edpo.trainer": ["EDPOTrainer"],
-        "data.entropy": ["entropies"],
         "data.labelled": ["LabelledPart", "Picture", "drawn_parts", "pasted_parts", "real_parts"],
-        "data.pairs": ["AnswerPair", "select_pairs"],
+        "data.pairs": ["AnswerPair", "entropies", "select_pairs"],
         "data.prefix_sharing": ["pack_answers", "token_log_probs"],
         "data.questions": ["FactPool", "Stage1Example", "Stage1Settings", "stage1_examples"],
         "synthetic.generate": [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from sage_ad.alignment.commands.edpo import edpo_command
+from sage_ad.alignment.commands.edpo import edpo
 from sage_ad.alignment.commands.preferences import build_command, convert_command
 from sage_ad.alignment.commands.score import score_command
-from sage_ad.alignment.commands.sft import HELP as SFT_HELP
 from sage_ad.alignment.commands.sft import sft
+from sage_ad.alignment.options import EDPORun, Stage1Run
 from sage_ad.vlm.commandline import run_app
+from sage_ad.vlm.options import options_command
 
 app = typer.Typer(
     add_completion=False,
@@ -27,10 +28,10 @@ def _about() -> None:
     """Trains stage 1 (SFE), builds and scores ranked answers, and aligns a model with them (stage 2, E-DPO)."""
 
 
-app.command("sft", help=SFT_HELP)(sft)
+app.command("sft")(options_command(Stage1Run, sft))
 app.command("build-preferences")(build_command)
 app.command("score")(score_command)
-app.command("edpo")(edpo_command)
+app.command("edpo")(options_command(EDPORun, edpo))
 app.command("convert")(convert_command)
 
 

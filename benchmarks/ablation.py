@@ -223,12 +223,13 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
             sft_weight=args.sft_weight,
             seed=seed,
             device=args.device,
+            resume=True,
             **settings,
         )
         kept = place / "results.json"
         # All arms begin with the same model and lists, so its log-probabilities are computed once for all of them.
         copy_new(args.out / REFERENCE, place / REFERENCE)
-        result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else align(run, resume=True) or {}
+        result = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else align(run) or {}
         copy_new(place / REFERENCE, args.out / REFERENCE)
         model = result["model"]
     figures: dict[str, Any] = {}

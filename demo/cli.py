@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import quiet_libraries, run_app, stop_on_terminate
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -25,7 +26,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
     model: Annotated[
         str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
-    ] = "sage-tiny",
+    ] = DEFAULT_BACKEND,
     also: Annotated[
         list[str] | None, typer.Option(help="Further model that visitors may choose; may be repeated.")
     ] = None,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
     from sage_ad.agents.batch.manifest import Part
@@ -17,86 +22,78 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
-def batch(
-    parts: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER_OR_MANIFEST",
-            help="Folder of pictures, or a CSV or JSONL file with a line for each part: image, and if wanted id, "
-            "references, product, domain, questions (several with | between them in CSV).",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for results.parquet and pictures.", show_default=False)],
-    reference: Annotated[
-        list[Path] | None, typer.Option(help="Picture of a good part, or a folder of them; may be repeated.")
-    ] = None,
-    question: Annotated[
-        list[str] | None, typer.Option(help="Question to answer; may be repeated. Default: five standard ones.")
-    ] = None,
-    domain: Annotated[str | None, typer.Option(help="Knowledge pack to use. Default: found from the product.")] = None,
-    product: Annotated[str | None, typer.Option(help="Name of the product, if you know it.")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Take pictures in subfolders, too.")] = False,
-    evidence_only: Annotated[
-        bool, typer.Option("--evidence-only", help="Verdict, score and regions only: no facts, no language model.")
-    ] = False,
-    pictures: Annotated[bool, typer.Option("--pictures", help="Write an evidence picture of every part.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the batch in --out.")] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="With --resume: inspect parts that ended in an error once more.")
-    ] = False,
-    engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a Ray cluster).")] = "local",
-    workers: Annotated[int, typer.Option(help="Number of workers; 0: one a core, with a GPU one.")] = 0,
-    chunk: Annotated[
-        int, typer.Option(help="Parts a worker takes at a time, whose words are written together; 0: 16 (8 without).")
-    ] = 0,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join (auto, host:6379); default: $RAY_ADDRESS, else Ray here.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="sage-tiny, a Hugging Face name or folder, or http://host:port/v1#model.")
-    ] = "sage-tiny",
-    facts: Annotated[str, typer.Option(help="How facts reach the model: soft, hard, none or auto.")] = "auto",
-    judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON object, and nothing else.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
+@dataclass
+class BatchOptions:
+    """The options of `sage-batch`."""
+
+    parts: Path = option(
+        help="Folder of pictures, or a CSV or JSONL file with a line for each part: image, and if wanted id, "
+        "references, product, domain, questions (several with | between them in CSV).",
+        metavar="FOLDER_OR_MANIFEST",
+    )
+    out: Path = option(help="Folder for results.parquet and pictures.")
+    reference: tuple[Path, ...] = option((), help="Picture of a good part, or a folder of them; may be repeated.")
+    question: tuple[str, ...] = option((), help="Question to answer; may be repeated. Default: five standard ones.")
+    domain: str | None = option(None, help="Knowledge pack to use. Default: found from the product.")
+    product: str | None = option(None, help="Name of the product, if you know it.")
+    recursive: bool = option(False, help="Take pictures in subfolders, too.")
+    evidence_only: bool = option(False, help="Verdict, score and regions only: no facts, no language model.")
+    pictures: bool = option(False, help="Write an evidence picture of every part.")
+    resume: bool = option(False, help="Go on with the batch in --out.")
+    retry_errors: bool = option(False, help="With --resume: inspect parts that ended in an error once more.")
+    engine: Literal["local", "ray"] = option("local", help="local (processes on this machine) or ray (a Ray cluster).")
+    workers: int = option(0, help="Number of workers; 0: one a core, with a GPU one.")
+    chunk: int = option(0, help="Parts a worker takes at a time, whose words are written together; 0: 16 (8 without).")
+    address: str | None = option(
+        None, help="Ray cluster to join (auto, host:6379); default: $RAY_ADDRESS, else Ray here."
+    )
+    model: str = option(
+        DEFAULT_BACKEND, help=f"{DEFAULT_BACKEND}, a Hugging Face name or folder, or http://host:port/v1#model."
+    )
+    facts: Literal["auto", "soft", "hard", "none"] = option(
+        "auto", help="How facts reach the model; auto: as it was trained."
+    )
+    judge: str = option("local", help="Judge of the answers: local, or http://host:port/v1#model.")
+    seed: int = option(0, help="Seed of everything random.")
+    device: str = option("auto", help="auto, cpu or cuda.")
+
+    def __post_init__(self) -> None:
+        check_options(self, BatchOptions)
+        if self.retry_errors and not self.resume:
+            raise InputError("--retry-errors goes on with a batch; add --resume.")
+        if self.address is not None and self.engine != "ray":
+            raise InputError("--address names a Ray cluster; add --engine ray.")
+
+
+def batch(options: BatchOptions, json: bool) -> None:
     """Inspects many parts and keeps one row for each in OUT/results.parquet."""
     quiet_libraries()
     stop_on_terminate()
     from sage_ad.agents.batch.manifest import read_parts
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
-    from sage_ad.vlm.errors import InputError
 
-    if retry_errors and not resume:
-        raise InputError("--retry-errors goes on with a batch; add --resume.")
-    if address is not None and engine != "ray":
-        raise InputError("--address names a Ray cluster; add --engine ray.")
-    agent = {"model": model, "facts": facts, "judge": judge, "seed": seed, "device": device}
-    settings = BatchSettings(make_settings(agent), language=not evidence_only, pictures=pictures, chunk=chunk)
-    listed = read_parts(
-        parts,
-        references=reference or [],
-        product=product,
-        domain=domain,
-        questions=question or [],
-        recursive=recursive,
+    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device")}
+    settings = BatchSettings(
+        make_settings(agent), language=not options.evidence_only, pictures=options.pictures, chunk=options.chunk
     )
-    check(listed, settings, list(reference or []), domain)
-    more = {"address": address} if address is not None else {}
-    made = make_engine(engine, settings, workers, len(listed), **more)  # type: ignore[arg-type]
+    parts = read_parts(
+        options.parts,
+        references=options.reference,
+        product=options.product,
+        domain=options.domain,
+        questions=options.question,
+        recursive=options.recursive,
+    )
+    check(parts, settings, options.reference, options.domain)
+    more = {"address": options.address} if options.address is not None else {}
     summary = run_batch(
-        listed,
-        out,
+        parts,
+        options.out,
         settings,
-        engine=made,
-        resume=resume,
-        retry_errors=retry_errors,
+        engine=make_engine(options.engine, settings, options.workers, len(parts), **more),
+        resume=options.resume,
+        retry_errors=options.retry_errors,
         say=None if json else say_on_terminal,
     )
     if json:
@@ -107,9 +104,11 @@ def batch(
         raise typer.Exit(EXIT_LISTED_FAILURES)
 
 
-def check(parts: list[Part], settings: BatchSettings, references: list[Path], domain: str | None) -> None:
+app.command()(options_command(BatchOptions, batch))
+
+
+def check(parts: list[Part], settings: BatchSettings, references: Sequence[Path], domain: str | None) -> None:
     """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
-    from sage_ad.vlm.errors import InputError
     from sage_ad.vlm.images import expand_references, load_image
 
     for path in expand_references(references):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -36,7 +37,7 @@ def build_command(
     writer: Annotated[
         str, typer.Option(help="rule (no model), local (answers sampled from --model, ranked by the labels), or a URL.")
     ] = "rule",
-    model: Annotated[str, typer.Option(help="Model that --writer local samples from.")] = "sage-tiny",
+    model: Annotated[str, typer.Option(help="Model that --writer local samples from.")] = DEFAULT_BACKEND,
     answers: Annotated[int, typer.Option(help="Answers a question: 2, 3 or 4.")] = 4,
     per_class: Annotated[int, typer.Option(help="Good and defective images a category; 0 takes all.")] = 0,
     facts: Annotated[
@@ -64,6 +65,8 @@ def build_command(
 
     if not data and not drawn:
         raise InputError("There is nothing to build from; give --data SET, or --drawn N for synthetic parts.")
+    if writer != "local" and (model != DEFAULT_BACKEND or device != "auto"):
+        raise InputError(f"--model and --device belong to --writer local, and the writer is {writer}; leave them out.")
     settings = PreferenceSettings(
         answers=answers,
         seed=seed,
@@ -180,6 +183,8 @@ def convert_command(
 
     if to not in ("ranked", "adpl", "trl"):
         raise InputError(f"There is no form {to!r} of preference data; use ranked, adpl or trl.")
+    if to != "trl" and (pairs != "extreme" or entropy != "term"):
+        raise InputError(f"--pairs and --entropy belong to --to trl, and this is --to {to}; leave them out.")
     lines = read_preferences(source)
     if lines is None:
         raise InputError(f"{source} holds labelled images but no answers; run sage-train build-preferences first.")

@@ -13,8 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.alignment.data.entropy import READINGS
-from sage_ad.alignment.data.pairs import select_pairs
+from sage_ad.alignment.data.pairs import READINGS, select_pairs
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers
 
 if TYPE_CHECKING:

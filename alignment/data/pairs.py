@@ -1,6 +1,17 @@
-"""Which answers are compared, Eq. 5: the closest neighbours (fine distinction) and the two ends (clear distinction).
+"""Which answers are compared: entropy of ranked answers (Eq. 4), and the pairs that its gaps select (Eq. 5).
 
-Rules that the paper leaves open, the same for all choices of pairs:
+Entropy says how much each answer's score tells. With the scores S_1 .. S_N of one question's answers and p = softmax(S),
+Eq. 4 as printed sums over all answers, so it is one number for the whole list and every difference of it is 0. Both
+per-answer readings stand here:
+
+    term       h_i = -p_i log p_i   the summand of Eq. 4; not monotone in S (highest at p = 1/e)
+    surprisal  h_i = -log p_i       monotone in S: a gap of h is a gap of the scores
+
+The gap of two answers is dH = |h_w - h_l|, at least 0 and 0 exactly for equal h. Scores have no unit beyond the rubric's
+levels (1 to 5), entropies are in nats.
+
+Pairs are the closest neighbours (fine distinction) and the two ends (clear distinction). Rules that the paper leaves open,
+the same for all choices of pairs:
 
 - The rank says which answer of a pair is better; scores say by how much. An answer without a score is left out, and its
   neighbours become neighbours of each other.
@@ -11,16 +22,43 @@ Rules that the paper leaves open, the same for all choices of pairs:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
 
-from sage_ad.alignment.data.entropy import EntropyReading, entropies, gap
 from sage_ad.vlm.errors import InputError
 
+EntropyReading = Literal["term", "surprisal"]
+READINGS: tuple[EntropyReading, ...] = get_args(EntropyReading)
 PairChoice = Literal["edpo", "extreme", "adjacent", "all"]
 PAIR_CHOICES: tuple[PairChoice, ...] = get_args(PairChoice)
+
+
+def entropies(scores: Sequence[float], reading: EntropyReading = "term") -> list[float]:
+    """h_i of each answer, Eq. 4 in one of its two readings.
+
+    Args:
+        scores: S_1 .. S_N, at least one, finite.
+        reading: "term" or "surprisal".
+
+    Returns:
+        N numbers in nats, in the order of the scores; equal scores have equal entropies.
+
+    Raises:
+        InputError: there is no score, one is not finite, or the reading is unknown.
+    """
+    if reading not in READINGS:
+        raise InputError(f"There is no entropy reading {reading!r}; use {' or '.join(READINGS)}.")
+    if not scores or not all(math.isfinite(score) for score in scores):
+        raise InputError(f"Entropy needs at least one score, all of them finite, not {list(scores)}.")
+    highest = max(scores)
+    log_total = math.log(sum(math.exp(score - highest) for score in scores))
+    surprisals = [log_total - (score - highest) for score in scores]
+    if reading == "surprisal":
+        return surprisals
+    return [math.exp(-h) * h for h in surprisals]
 
 
 @dataclass(frozen=True)
@@ -65,7 +103,7 @@ def select_pairs(
     def pair(w: int, loser: int) -> AnswerPair | None:
         if values[w] == values[loser]:
             return None
-        return AnswerPair(known[w][0], known[loser][0], gap(h[w], h[loser]))
+        return AnswerPair(known[w][0], known[loser][0], abs(h[w] - h[loser]))
 
     if choice == "all":
         return [found for w, loser in combinations(range(len(known)), 2) if (found := pair(w, loser))]

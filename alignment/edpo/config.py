@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import DPOConfig
 
-from sage_ad.alignment.data.entropy import READINGS
-from sage_ad.alignment.data.pairs import PAIR_CHOICES
+from sage_ad.alignment.options import EDPOOptions
 from sage_ad.vlm.errors import InputError
 
 _LOSSES = (["sigmoid"], ["sigmoid", "sft"])
@@ -24,13 +23,13 @@ _NOT_OFFERED = {
 
 
 @dataclass
-class EDPOConfig(DPOConfig):
+class EDPOConfig(EDPOOptions, DPOConfig):
     """Settings of E-DPO (Eq. 3 to 7). All fields of `trl.DPOConfig` are there too (learning rate, steps, precision, ...).
 
     Attributes:
         eta: weight of the entropy gap dH in Eq. 6; 0 with `pairs="extreme"` is plain DPO.
         beta: how strongly the reference model holds the trained one back (no place in Eq. 6 as printed).
-        entropy: reading of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.entropy`).
+        entropy: reading of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.pairs`).
         pairs: which answers are compared, Eq. 5: "edpo", "extreme", "adjacent" or "all" (`sage_ad.alignment.data.pairs`).
         reference_free: Eq. 6 to the letter: no reference in the loss. The reference is then only measured against.
         freeze_encoder: keeps the visual encoder and SAGE's fusion attention as they are, to the bit.
@@ -47,16 +46,9 @@ class EDPOConfig(DPOConfig):
         InputError: a value that has no meaning here.
     """
 
-    eta: float = field(
-        default=1.0, metadata={"help": "Weight of the entropy gap in the loss; 0 is DPO on the same pairs."}
-    )
-    entropy: str = field(default="term", metadata={"help": "Reading of Eq. 4.", "choices": list(READINGS)})
-    pairs: str = field(default="edpo", metadata={"help": "Pairs of each list, Eq. 5.", "choices": list(PAIR_CHOICES)})
-    reference_free: bool = field(default=False, metadata={"help": "Eq. 6 to the letter, without a reference model."})
     freeze_encoder: bool = field(
         default=True, metadata={"help": "Leave visual encoder and fusion attention unchanged."}
     )
-    max_kl: float = field(default=20.0, metadata={"help": "Stop beyond this drift from the reference (nats a token)."})
 
     # Other defaults than TRL's.
     max_length: int | None = field(
@@ -71,12 +63,7 @@ class EDPOConfig(DPOConfig):
     )
 
     def __post_init__(self) -> None:
-        _check_choice("entropy", self.entropy, READINGS)
-        _check_choice("pairs", self.pairs, PAIR_CHOICES)
-        for name in ("eta", "beta", "max_kl"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise InputError(f"{name}={value} has no meaning; give a number from 0 up.")
+        EDPOOptions.__post_init__(self)
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
         if self.loss_type not in _LOSSES:
@@ -93,9 +80,4 @@ class EDPOConfig(DPOConfig):
             raise InputError(
                 "E-DPO asks the reference ahead of time, so precompute_ref_log_probs=False is not possible; leave it out."
             )
-        super().__post_init__()
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name}={value!r} is not offered; use one of {', '.join(choices)}.")
+        DPOConfig.__post_init__(self)

@@ -232,12 +232,13 @@ def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_
 
     if name.startswith(("http://", "https://")):
         return backend_sampler(load_backend(name), temperature, max_new_tokens)
+    where = pick_device(device)
     loaded = load_for_alignment(name) if _is_sage(name) else None
     if loaded is None:
         return backend_sampler(load_backend(name, device=device), temperature, max_new_tokens)
     import torch
 
-    model, where = loaded.model.eval().to(pick_device(device)), pick_device(device)
+    model = loaded.model.eval().to(where)
     tokenizer = loaded.processing_class.tokenizer
     from sage_ad.alignment.data.features import VisualInputCache
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
+from sage_ad.alignment.options import EDPOOptions, EDPORun
 from sage_ad.vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
+    from sage_ad.alignment.edpo.config import EDPOConfig
     from sage_ad.alignment.edpo.loading import Loaded
     from sage_ad.alignment.edpo.trainer import EDPOTrainer
     from sage_ad.evaluation.ranked import RankedAnswers
@@ -22,53 +24,11 @@ _MAY_DIFFER = {"save_steps", "device", "out", "max_kl", "held_out"}
 """What may be another on resuming: it changes neither the data nor any step."""
 
 
-@dataclass(frozen=True)
-class EDPORun:
-    """What is trained on what, and how; see `sage-train edpo --help`."""
-
-    data: tuple[Path, ...]
-    out: Path
-    model: str = "sage-tiny"
-    eta: float = 1.0
-    beta: float = 0.1
-    entropy: str = "term"
-    pairs: str = "edpo"
-    reference_free: bool = False
-    sft_weight: float = 0.0
-    steps: int = 0
-    epochs: float = 1.0
-    batch: int = 1
-    accumulate: int = 4
-    learning_rate: float = 5e-5
-    lora_rank: int = 16
-    max_kl: float = 20.0
-    save_steps: int = 50
-    seed: int = 0
-    device: str = "auto"
-    held_out: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "accumulate", "save_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} has no meaning; give 1 or more.")
-        if not 0 <= self.sft_weight < float("inf"):
-            raise InputError(f"sft_weight={self.sft_weight} has no meaning; give a number from 0 up.")
-        if self.steps < 0 or self.lora_rank < 0 or self.epochs <= 0 or self.learning_rate <= 0:
-            raise InputError("Steps and the LoRA rank must be 0 or more, epochs and the learning rate above 0.")
-
-    def record(self) -> dict[str, Any]:
-        """The settings as JSON."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()} | {
-            "data": [str(path.resolve()) for path in self.data],
-        }
-
-
-def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | None = None) -> dict[str, Any] | None:
+def align(run: EDPORun, lines: list[RankedAnswers] | None = None) -> dict[str, Any] | None:
     """Trains, and writes the aligned model with its processor into `out/checkpoint`, which every `--model` takes.
 
     Args:
         run: the settings.
-        resume: go on from the last whole checkpoint in `out`; from the beginning where there is none.
         lines: ranked answers in place of those in the files.
 
     Returns:
@@ -79,10 +39,10 @@ def align(run: EDPORun, *, resume: bool = False, lines: list[RankedAnswers] | No
         BackendError: training went wrong; the message names the last good checkpoint.
     """
     started = time.monotonic()
-    begin_folder(run.out, run.record(), resume, _MAY_DIFFER)
+    begin_folder(run.out, run.record(), run.resume, _MAY_DIFFER)
     lines = read_lines(run.data) if lines is None else lines
     trainer, loaded = make_trainer(run, lines)
-    at = last_checkpoint(run.out) if resume else None
+    at = last_checkpoint(run.out) if run.resume else None
     train_from(trainer, at)
     measured = trainer.evaluate() if run.held_out else {}
     weights = gathered_weights(trainer)
@@ -142,27 +102,22 @@ def _stage_1(loaded: Loaded) -> Any:
     return dict(loaded.checkpoint["trained"]) if loaded.checkpoint and "trained" in loaded.checkpoint else None
 
 
-def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer, Loaded]:
-    """The trainer of a run, its data tokenised and its reference asked, and the model that it began with."""
-    from transformers import PrinterCallback
-    from transformers.trainer_utils import set_seed
+def arguments(run: EDPORun) -> EDPOConfig:
+    """The settings of the trainer that follow from a run.
 
+    Raises:
+        InputError: the device is missing.
+    """
     from sage_ad.alignment.edpo.config import EDPOConfig
-    from sage_ad.alignment.edpo.loading import load_for_alignment, lora, training_data
-    from sage_ad.alignment.edpo.trainer import EDPOTrainer
     from sage_ad.vlm.devices import pick_device
 
     cpu = pick_device(run.device) == "cpu"
-    args = EDPOConfig(
+    own = {option.name: getattr(run, option.name) for option in fields(EDPOOptions)}
+    return EDPOConfig(
+        **own,
         output_dir=str(run.out),
-        eta=run.eta,
-        beta=run.beta,
-        entropy=run.entropy,
-        pairs=run.pairs,
-        reference_free=run.reference_free,
         loss_type=["sigmoid", "sft"] if run.sft_weight else ["sigmoid"],
         loss_weights=[1.0, run.sft_weight] if run.sft_weight else None,
-        max_kl=run.max_kl,
         max_steps=run.steps or -1,
         num_train_epochs=run.epochs,
         per_device_train_batch_size=run.batch,
@@ -179,6 +134,17 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer,
         bf16=not cpu,
         disable_tqdm=True,
     )
+
+
+def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer, Loaded]:
+    """The trainer of a run, its data tokenised and its reference asked, and the model that it began with."""
+    from transformers import PrinterCallback
+    from transformers.trainer_utils import set_seed
+
+    from sage_ad.alignment.edpo.loading import load_for_alignment, lora, training_data
+    from sage_ad.alignment.edpo.trainer import EDPOTrainer
+
+    args = arguments(run)
     set_seed(run.seed)
     loaded = load_for_alignment(run.model)
     dataset, encoder = training_data(loaded, lines, Path("."))

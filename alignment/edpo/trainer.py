@@ -11,20 +11,22 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from datasets import Dataset
-from transformers import AutoProcessor, ProcessorMixin, Trainer
+from transformers import AutoProcessor, ProcessorMixin, TrainerCallback
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 from trl.trainer.utils import get_config_model_id, use_adapter
 
 from sage_ad.alignment.data.prefix_sharing import PADDING, answer_sums, token_log_probs
 from sage_ad.alignment.data.prompts import PromptEncoder, prompt_encoder
+from sage_ad.alignment.data.run_folder import last_checkpoint
 from sage_ad.alignment.edpo.config import EDPOConfig
 from sage_ad.alignment.edpo.data import (
     PREPARED,
@@ -34,13 +36,80 @@ from sage_ad.alignment.edpo.data import (
     prepare_dataset,
     split_batch,
 )
-from sage_ad.alignment.edpo.frozen import freeze
-from sage_ad.alignment.edpo.guard import GradientGuard, stop
 from sage_ad.alignment.edpo.loss import edpo_logits, edpo_loss, kl_estimate
-from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.errors import BackendError, InputError
 
 NEIGHBOURS, ENDS = "rewards/accuracies_neighbours", "rewards/accuracies_ends"
 """Logged when a data set is evaluated: reward accuracy on neighbours in rank, and on the best and the worst answer."""
+
+TRL_VERSION = "1.16.0"
+TRL_PRIVATE = {
+    "_compute_loss": "overridden: Eq. 6 on packed answers; stock DPO runs chosen and rejected apart",
+    "_metrics": "appended to: TRL's `log` prints their means",
+    "_precompute_engine": "kept: DeepSpeed's inference engine for the reference",
+    "_precompute_model_hash": "read: names the reference in the key of its kept log-probabilities",
+    "_precompute_ref_logps": "overridden: a value for every token of every answer, kept beside the checkpoints",
+    "_prepare_dataset": "overridden: pairs of ranked answers, their tokens, pictures in place",
+    "_tag_names": "overridden: tags of the saved model",
+    # Of transformers.Trainer.
+    "_load_from_checkpoint": "extended: PEFT opens all of an adapter that it loads, so what is frozen is closed again",
+    "_prepare_inputs": "extended: what belongs to the loss keeps its precision",
+}
+"""All private names of `trl.DPOTrainer` that `EDPOTrainer` uses, read against `TRL_VERSION`; the pin of pyproject.toml
+admits no later minor version. On another version read these again."""
+
+_ENCODERS = {"vision_tower", "visual", "vision_model", "vision_encoder", "image_tower"}
+_ADAPTERS = {"merger"}
+"""Parts of an encoder module that are the adapter to the language model, and so are trained."""
+
+_FUSION = {"fusion.attention", "fusion.fact_projection", "fusion.state_evidence"}
+_COPIES = re.compile(r"\.(modules_to_save\.[^.]+|original_module)(?=\.)")
+
+
+def is_frozen(name: str) -> bool:
+    """Whether a parameter of this name belongs to the visual encoder, the fusion attention or the evidence's calibration.
+
+    With the attention go the projection behind it and the weight of the evidence in the verdict, which stage 1 set.
+    """
+    # PEFT keeps what it trains whole beside the original: the part is the same.
+    name = _COPIES.sub("", name)
+    parts = name.split(".")
+    return bool(_ENCODERS & set(parts) and not _ADAPTERS & set(parts)) or any(
+        f".{inner}." in f".{name}." for inner in _FUSION
+    )
+
+
+def freeze(model: Any) -> list[str]:
+    """Takes the frozen parts out of training, adapters on them too; returns the names of their parameters."""
+    frozen = []
+    for name, parameter in model.named_parameters():
+        if is_frozen(name):
+            parameter.requires_grad_(False)
+            frozen.append(name)
+    return frozen
+
+
+def stop(what: str, step: int, folder: str | Path) -> BackendError:
+    """The error that ends a run: what happened, where, what to do, and what is left of the work."""
+    good = last_checkpoint(folder)
+    left = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
+    return BackendError(
+        f"Training stopped at step {step}: {what}; lower the learning rate or raise beta, then train again ({left})."
+    )
+
+
+class GradientGuard(TrainerCallback):
+    """Ends the run before a gradient that is no number reaches the weights, so that every checkpoint is a good one."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Looks at all gradients; the largest entry is NaN or infinite if any is."""
+        model = kwargs.get("model")
+        grads = [p.grad for p in model.parameters() if p.grad is not None] if model is not None else []
+        if grads and not bool(torch.stack([grad.abs().max().float() for grad in grads]).isfinite().all()):
+            raise stop("a gradient is not a finite number", state.global_step + 1, self.folder)
 
 
 class EDPOTrainer(DPOTrainer):
@@ -75,7 +144,6 @@ class EDPOTrainer(DPOTrainer):
     """
 
     _tag_names = ["trl", "edpo"]  # noqa: RUF012 (TRL's attribute)
-    _name = "E-DPO"
 
     def __init__(
         self,
@@ -149,14 +217,16 @@ class EDPOTrainer(DPOTrainer):
         """The reference's log-probabilities of every answer token, computed once and kept beside the checkpoints."""
         if REFERENCE in dataset.column_names:
             return dataset
+        # Fingerprint and hash can differ between processes (a sharded model has no common hash), and a disk need not be
+        # shared. The first process decides for all of them, since asking the reference is a collective.
         key = hashlib.sha256(f"{dataset._fingerprint}|{self._precompute_model_hash}".encode()).hexdigest()[:16]
         file = Path(str(self.args.output_dir)) / "reference" / f"{key}.json"
-        rows = _kept_reference(file, len(dataset))
+        main = self.accelerator.is_main_process
+        (rows,) = broadcast_object_list([_kept_reference(file, len(dataset)) if main else None])
         if rows is None:
             rows = self._ask_reference(dataset, batch_size)
-            if self.accelerator.is_main_process:
+            if main:
                 _keep_reference(file, rows)
-        self.accelerator.wait_for_everyone()
         return dataset.add_column(REFERENCE, rows)
 
     def _ask_reference(self, dataset: Any, batch_size: int) -> list[list[float]]:
@@ -278,9 +348,8 @@ class EDPOTrainer(DPOTrainer):
             # PEFT opens all of an adapter that it loads.
             freeze(self.model)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # TRL writes a model card that describes DPO into the output folder; the rest is the Trainer's own.
-        Trainer._save_checkpoint(self, model, trial)
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes none: TRL's describes DPO."""
 
 
 def _own_processor(model: Any) -> Any:

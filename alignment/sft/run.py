@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from sage_ad.alignment.options import Stage1Options, Stage1Run
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,49 +15,11 @@ if TYPE_CHECKING:
     from sage_ad.alignment.data.labelled import LabelledPart
     from sage_ad.alignment.sft.config import Stage1Config
     from sage_ad.alignment.sft.data import PartTask
-    from sage_ad.vlm.sage.processing_sage import FactMode
 
 Say = Callable[[str], None]
 FINAL = "checkpoint"
-_MAY_DIFFER = {"resume", "device", "out"}
+_MAY_DIFFER = {"device", "out"}
 """What may be another on resuming: it changes neither the data nor any step."""
-
-
-@dataclass(frozen=True)
-class Stage1Run:
-    """What is trained on what; see the options of `sage-train sft`.
-
-    Attributes:
-        data: labelled sets.
-        synthetic: drawn parts to add.
-        pasted: good parts of each category that get a defect pasted on.
-        limit: most good and most defective images of a category; None takes all.
-        model: `vlm.backends.base.UNTUNED`, a checkpoint's folder or shipped name, or a Hugging Face vision-language model.
-        facts: soft, hard or none.
-        domain: knowledge pack of the parts; None finds it by product.
-        out: folder for checkpoints, logs and the trained weights.
-        settings: fields of `Stage1Config`.
-        resume: go on from the last whole checkpoint in `out`; from the beginning where there is none.
-        seed: of data, order and starting weights.
-        device: "auto", "cpu" or "cuda".
-    """
-
-    data: tuple[Path, ...] = ()
-    synthetic: int = 400
-    pasted: int = 60
-    limit: int | None = None
-    model: str = "smollm2-135m"
-    facts: FactMode = "soft"
-    domain: str | None = None
-    out: Path = Path("runs/sft")
-    settings: dict[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    seed: int = 0
-    device: str = "auto"
-
-    def record(self) -> dict[str, Any]:
-        """The run as JSON."""
-        return asdict(self) | {"out": str(self.out), "data": [str(path.resolve()) for path in self.data]}
 
 
 def labelled_parts(run: Stage1Run) -> list[LabelledPart]:
@@ -122,11 +84,9 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
     from sage_ad.alignment.sft.calibration import calibrate
     from sage_ad.alignment.sft.trainer import Stage1Trainer
-    from sage_ad.vlm.devices import pick_device
     from sage_ad.vlm.sage.checkpoint import save_checkpoint
 
-    pick_device(run.device)
-    args = _arguments(run)
+    args = arguments(run)
     begin_folder(run.out, run.record(), run.resume, _MAY_DIFFER)
     last = last_checkpoint(run.out)
     if run.resume and last is None:
@@ -203,20 +163,28 @@ def _batches(run: Stage1Run, args: Stage1Config, tasks: Any, processor: Any, sig
     )
 
 
-def _arguments(run: Stage1Run) -> Stage1Config:
-    from sage_ad.alignment.sft.config import Stage1Config
+def arguments(run: Stage1Run) -> Stage1Config:
+    """The settings of the trainer that follow from a run.
 
-    known = {f.name for f in fields(Stage1Config) if f.init}
-    if unknown := sorted(set(run.settings) - known):
-        raise InputError(f"There is no setting {unknown[0]!r} in Stage1Config; see `sage-train sft --help`.")
-    chosen: dict[str, Any] = {
-        "output_dir": str(run.out), "facts": run.facts, "seed": run.seed, "report_to": "tensorboard",
-        "logging_dir": str(run.out / "logs"), "use_cpu": run.device == "cpu", "save_total_limit": 2,
-        "dataloader_num_workers": 0, "dataloader_pin_memory": False, "disable_tqdm": True,
-        "lr_scheduler_type": "cosine", "max_grad_norm": 1.0,
-    }  # fmt: skip
-    chosen = {name: value for name, value in chosen.items() if name in known} | run.settings
+    Raises:
+        InputError: they do not fit each other, or the device is missing.
+    """
+    from sage_ad.alignment.sft.config import Stage1Config
+    from sage_ad.vlm.devices import pick_device
+
+    own = {option.name: getattr(run, option.name) for option in fields(Stage1Options)}
     try:
-        return Stage1Config(**chosen)
+        return Stage1Config(
+            **own,
+            output_dir=str(run.out),
+            seed=run.seed,
+            use_cpu=pick_device(run.device) == "cpu",
+            activation_checkpointing=run.gradient_checkpointing,
+            report_to="tensorboard",
+            save_total_limit=2,
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            lr_scheduler_type="cosine",
+        )
     except (TypeError, ValueError) as error:
         raise InputError(f"The settings of stage 1 do not fit: {str(error).splitlines()[0]}") from None

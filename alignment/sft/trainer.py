@@ -61,6 +61,8 @@ class Stage1Trainer(Trainer):
         eval_dataset: the same of parts that training never sees.
     """
 
+    loss_is_scaled_for_ga = False  # A mean over the batch: the Trainer divides it by the accumulated batches.
+
     def __init__(self, model: Any, args: Stage1Config, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, data_collator=_only, **kwargs)
         self._seen: dict[str, list[torch.Tensor]] = defaultdict(list)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sage_ad.demo.services.models import shipped_models, two_stages
+from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.paths import data_home
 
@@ -34,7 +35,7 @@ class DemoSettings:
 
     host: str = "127.0.0.1"
     port: int = 7860
-    model: str = "sage-tiny"
+    model: str = DEFAULT_BACKEND
     also: tuple[str, ...] = ()
     device: str = "auto"
     judge: str = "local"

@@ -25,7 +25,10 @@ EMBEDDED_BASE = "smollm2-135m"
 """Name of the embedded composition (SmolLM2-135M and EfficientNet-Lite2) in `sage.json`."""
 
 FOLDER = Path(__file__).with_name("checkpoints")
-BEST = "sage-tiny-sft"
+STAGE_1 = "sage-tiny-sft"
+"""The shipped checkpoint of stage 1, from which alignment begins."""
+
+BEST = STAGE_1
 """The shipped checkpoint that "sage-tiny" stands for."""
 
 _CONFIG_FIELDS = (

@@ -233,7 +233,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     ("arguments", "said"),
     [
         (("--reference", "nowhere.png"), "nowhere.png"),
-        (("--engine", "abacus"), "use one of: local, ray"),
+        (("--engine", "abacus"), "not one of 'local', 'ray'"),
         (("--workers", "-1"), "cannot be negative"),
         (("--address", "auto"), "--engine ray"),
         (("--retry-errors",), "--resume"),

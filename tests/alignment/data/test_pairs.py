@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_ad.alignment.data.entropy import READINGS, entropies
-from sage_ad.alignment.data.pairs import PAIR_CHOICES, AnswerPair, select_pairs, unscored_pairs
+from sage_ad.alignment.data.pairs import (
+    PAIR_CHOICES,
+    READINGS,
+    AnswerPair,
+    entropies,
+    select_pairs,
+    unscored_pairs,
+)
 from sage_ad.vlm.errors import InputError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -17,8 +18,8 @@ from tiny_sage import CHANNELS, FACTS, GRID, QUESTIONS, features, make  # noqa: 
 
 from sage_ad.alignment.data.labelled import Picture  # noqa: E402
 from sage_ad.alignment.data.sage_prompts import VisualInputPrompts  # noqa: E402
-from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
 from sage_ad.alignment.edpo.run import EDPORun, align  # noqa: E402
+from sage_ad.alignment.edpo.trainer import is_frozen  # noqa: E402
 from sage_ad.alignment.sft.trainer import with_lora  # noqa: E402
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
 from sage_ad.vlm.sage.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
@@ -98,7 +99,7 @@ def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
     whole = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")
     for step in (3, 2):
         shutil.rmtree(tmp_path / "run" / "checkpoint")
-        result = align(run, resume=True)
+        result = align(replace(run, resume=True))
         assert result["resumed_from"].endswith(f"checkpoint-{step}")
         assert result["steps"] == 3
         again = load_file(tmp_path / "run" / "checkpoint" / "adapter_model.safetensors")

@@ -28,7 +28,7 @@ from transformers import TrainerCallback  # noqa: E402
 from sage_ad.alignment import EDPOConfig, EDPOTrainer  # noqa: E402
 from sage_ad.alignment.data.prompts import SagePrompts  # noqa: E402
 from sage_ad.alignment.data.run_folder import last_checkpoint, train_from  # noqa: E402
-from sage_ad.alignment.edpo.frozen import is_frozen  # noqa: E402
+from sage_ad.alignment.edpo.trainer import is_frozen  # noqa: E402
 from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
 from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
 from sage_ad.vlm.sage.wrapping import from_base  # noqa: E402

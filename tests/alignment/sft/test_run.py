@@ -165,6 +165,11 @@ class TestTraining:
             if name in before:
                 assert torch.equal(value, before[name]), name
 
+    def test_accumulated_batches_are_averaged(self, tasks, tmp_path):
+        run = trainer(tmp_path, tasks, gradient_accumulation_steps=2, max_steps=1)
+        run.train()
+        assert run.state.log_history[0]["loss"] == pytest.approx(run.state.log_history[0]["word_loss"])
+
     def test_going_on_from_a_checkpoint_leaves_the_say_of_the_evidence_alone(self, tmp_path):
         run = Stage1Run(model="sage-tiny-sft", out=tmp_path)
         args = Stage1Config(output_dir=str(tmp_path), report_to="none", use_cpu=True)
@@ -176,9 +181,9 @@ class TestTraining:
         assert {p.dtype for name, p in trained.items() if "fusion" in name} == {torch.float32}
 
     def test_settings_that_make_no_sense_are_refused(self, tmp_path):
-        with pytest.raises(InputError, match="soft, hard or none"):
+        with pytest.raises(InputError, match="soft, hard, none"):
             Stage1Config(output_dir=str(tmp_path), facts="loud")
-        with pytest.raises(InputError, match="at least 1"):
+        with pytest.raises(InputError, match="parts_per_batch=0"):
             Stage1Config(output_dir=str(tmp_path), parts_per_batch=0)
 
 
