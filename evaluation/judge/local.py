@@ -23,6 +23,7 @@ from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read, with_impressions
+from sage_ad.evaluation.text.final_answer import final_answer
 from sage_ad.evaluation.text.keywords import particulars
 from sage_ad.evaluation.text.localisation import place_words, places_in, pointed_faults
 from sage_ad.evaluation.text.normalise import stem, stems, words
@@ -90,6 +91,7 @@ class LocalJudge:
 
     def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], SentenceSimilarity, TokenSimilarity]:
         """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""
+        requests = [replace(one, answer=final_answer(one.answer)) for one in requests]
         likeness, tokens = SentenceSimilarity(self._embedder, self._glosses), TokenSimilarity()
         reader = self._reader or default_reader()
         impressions = reader.read([one.question for one in requests], [one.answer for one in requests])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sage_ad.evaluation.text.claims import Claim, Kind, Stance, clause_claims
+from sage_ad.evaluation.text.final_answer import final_answer
 from sage_ad.evaluation.text.lexicon import cue_table, has_cue, judging_table
 from sage_ad.evaluation.text.normalise import plain, stem_set
 from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity
@@ -112,7 +113,11 @@ def _doubts(clause: Clause) -> list[tuple[int, int, str]]:
 
 
 def read(text: str, question: str = "") -> ParsedAnswer:
-    """Reads a text; with the question, answers that only echo its verb ("It isn't.") are understood too."""
+    """Reads a text; with the question, answers that only echo its verb ("It isn't.") are understood too.
+
+    Of what a model writes its final answer is read (`evaluation.text.final_answer`): no thinking, no tags.
+    """
+    text = final_answer(text)
     polar, polar_words = read_polar(text)
     clauses = split_clauses(_without_polar(text, polar_words))
     claims: list[Claim] = []
