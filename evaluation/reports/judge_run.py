@@ -7,6 +7,7 @@ how many are equal is told beside it. Answers are shuffled before they are judge
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -268,6 +269,7 @@ def measure_judge(
 
 def report_markdown(result: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
+    from sage_ad.evaluation.ranked import unknown_in_words
     from sage_ad.evaluation.reports.tables import markdown_table
 
     def row(name: str, entry: dict[str, Any]) -> list[Any]:
@@ -289,12 +291,19 @@ def report_markdown(result: dict[str, Any]) -> str:
         )
         parts.append(markdown_table(["", "equal", "Kendall tau"], rows))
         parts.append(markdown_table(head, [row("order without gold", live["order"])]))
+    if unknown := result.get("unknown_keys"):
+        parts.append(f"- {unknown_in_words(Counter(unknown))}")
     parts += [f"- {problem}" for problem in result["problems"]]
     return "\n\n".join(parts)
 
 
 def judge_command(
-    ranked: Annotated[Path, typer.Argument(help="Ranked answers (JSONL, best answer first).", show_default=False)],
+    ranked: Annotated[
+        Path,
+        typer.Argument(
+            help="Ranked answers (JSONL, best first), AD-PL, or TRL or LlamaFactory pairs.", show_default=False
+        ),
+    ],
     judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -303,17 +312,23 @@ def judge_command(
     """How well a judge orders ranked answers, beside sentence similarity and word overlap."""
     quiet_libraries()
     from sage_ad.evaluation.judge.loading import load_judge
-    from sage_ad.evaluation.ranked import read_ranked, write_ranked
+    from sage_ad.evaluation.preference_data import beside, read_preferences
+    from sage_ad.evaluation.ranked import write_ranked
 
-    lines = read_ranked(ranked)
-    result = measure_judge(lines, load_judge(judge), folder=ranked.parent, seed=seed)
+    unknown = Counter[str]()
+    lines = read_preferences(ranked, out / "pictures" if out else None, unknown)
+    if lines is None:
+        raise InputError(f"{ranked} holds labelled images but no answers; give ranked answers.")
+    result = measure_judge(lines, load_judge(judge), seed=seed)
+    if unknown:
+        result["unknown_keys"] = dict(unknown)
     scored = result.pop("scored")
     report = report_markdown(result)
     if out:
         from sage_ad.evaluation.runs import write_results
 
         write_results(out, result, report)
-        write_ranked(out / "scored.jsonl", scored)
+        write_ranked(out / "scored.jsonl", beside(scored, out))
     if json:
         print_json(result)
     else:
