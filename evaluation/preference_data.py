@@ -91,7 +91,7 @@ def _read_adpl(path: Path) -> list[RankedAnswers]:
         raise InputError(f"{path}: {len(alone)} questions have fewer than two answers (the first: {alone[0]}).")
     if not records:
         raise InputError(f"{path} holds no question with two or more ranked answers; check its answer_options.")
-    return [RankedAnswers.model_validate(record) for record in records]
+    return _absolute(map(RankedAnswers.model_validate, records), Path())
 
 
 def _absolute(lines: Iterable[RankedAnswers], folder: Path) -> list[RankedAnswers]:

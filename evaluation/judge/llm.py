@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.evaluation.inspection import JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.gold import Truth, truth_of
 from sage_ad.evaluation.judge.reply_cache import ReplyCache, reply_key
+from sage_ad.evaluation.judge.self_check import without_gold
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import BEST, DIMENSIONS, load_rubric
 from sage_ad.evaluation.text.final_answer import final_answer, without_thinking
@@ -141,7 +142,8 @@ class LLMJudge:
         with self._counting:
             self._unscored += sum(score.unscored is not None for score in result)
             self._cached += sum(scores[key].unscored is None and key not in todo for key in keys)
-        return result
+        # How far a language model's levels without gold follow those with gold is not measured, so none is a number.
+        return [without_gold(score, request, ()) for score, request in zip(result, requests, strict=True)]
 
     def _kept(self, key: str, case: JudgeCase) -> MLEScore | None:
         """The score in a reply kept on disk; None if there is none (or none that today's reading accepts)."""

@@ -19,6 +19,7 @@ from sage_ad.evaluation.judge.gold import Truth, asks_for_use, truth_of
 from sage_ad.evaluation.judge.logic import consequence_faults, doubt_faults, played_down, reason_faults
 from sage_ad.evaluation.judge.score_model import ThirdReader, default_comparer
 from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle, wrong_verdict
+from sage_ad.evaluation.judge.self_check import shown_levels, without_gold
 from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
@@ -69,6 +70,7 @@ class LocalJudge:
         embedder: turns sentences into unit vectors; None takes `sage_ad.knowledge.vectors.embedding.default_embedder()`.
         reader: the second reader; None takes `sage_ad.evaluation.judge.answer_classifier.default_reader()`.
         comparer: the third reader; None takes `sage_ad.evaluation.judge.score_model.default_comparer()`.
+        every_level: give every level a number without gold, too: for measuring what these numbers are worth.
     """
 
     name = LOCAL_JUDGE
@@ -78,7 +80,10 @@ class LocalJudge:
         embedder: Embedder | None = None,
         reader: PairReader | None = None,
         comparer: ThirdReader | None = None,
+        *,
+        every_level: bool = False,
     ) -> None:
+        self._every_level = every_level
         self._embedder = embedder
         self._reader = reader
         self._comparer = comparer
@@ -87,7 +92,11 @@ class LocalJudge:
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
         cases, likeness, tokens = self.prepare(requests)
-        return [self._score(case, likeness, tokens) for case in cases]
+        scores = [self._score(case, likeness, tokens) for case in cases]
+        if self._every_level:
+            return scores
+        shown = shown_levels()
+        return [without_gold(score, one, shown) for score, one in zip(scores, requests, strict=True)]
 
     def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], SentenceSimilarity, TokenSimilarity]:
         """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""

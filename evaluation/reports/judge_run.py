@@ -140,28 +140,46 @@ def without_gold(requests: Sequence[Sequence[JudgeRequest]]) -> list[list[JudgeR
     return live
 
 
-def agreement(judge: Judge, requests: Sequence[Sequence[JudgeRequest]], scores: list[list[MLEScore]]) -> dict[str, Any]:
-    """How scores without gold lie to those with it: share of equal levels, Kendall's tau-b of the means, and the order."""
-    from scipy.stats import kendalltau
+def agreement(requests: Sequence[Sequence[JudgeRequest]], scores: list[list[MLEScore]]) -> dict[str, Any]:
+    """How the local judge's levels without gold lie to those with gold: share of equal levels, rank correlations, order.
+
+    Every level is given a number here, also those that a self-check does not show (`evaluation.judge.self_check`).
+    """
+    from sage_ad.evaluation.judge.local import LocalJudge
 
     kept = [i for i, entries in enumerate(requests) if entries[0].gold and entries[0].gold.anomalous is not None]
     if not kept:
         return {}
-    live = judge_lines(judge, without_gold(requests), 0)
-    result: dict[str, Any] = {"lines": len(kept)}
+    live = judge_lines(LocalJudge(every_level=True), without_gold(requests), 0)
     both = [pair for line, index in zip(live, kept, strict=True) for pair in zip(line, scores[index], strict=True)]
+    return {
+        "lines": len(kept),
+        **correlations(both),
+        "order": figures(pairs_of([[score.mean for score in line] for line in live])),
+    }
+
+
+def correlations(both: Sequence[tuple[MLEScore, MLEScore]]) -> dict[str, Any]:
+    """Levels without gold against levels with gold, by dimension: equal ones, Spearman's rho, Kendall's tau-b, count.
+
+    A correlation is None where one side has a single value.
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    result = {}
     for name in DIMENSIONS:
         known = [(getattr(a, name), getattr(b, name)) for a, b in both]
         known = [(a, b) for a, b in known if a is not None and b is not None]
         if not known:
             continue
-        tau = float(kendalltau(*zip(*known, strict=True)).statistic) if len(known) > 1 else float("nan")
+        varied = all(len(set(side)) > 1 for side in zip(*known, strict=True))
+        columns = tuple(zip(*known, strict=True))
         result[name] = {
             "equal": round(sum(a == b for a, b in known) / len(known), 4),
-            "kendall_tau": round(tau, 4) if tau == tau else None,
+            "spearman": round(float(spearmanr(*columns).statistic), 4) if varied else None,
+            "kendall_tau": round(float(kendalltau(*columns).statistic), 4) if varied else None,
             "n": len(known),
         }
-    result["order"] = figures(pairs_of([[score.mean for score in line] for line in live]))
     return result
 
 
@@ -261,7 +279,7 @@ def measure_judge(
             "sbert": figures(pairs_of(sbert_similarity(lines))),
             "word-overlap": figures(pairs_of(word_overlap(lines))),
         },
-        "without_gold": agreement(judge, requests, scores) if judge.name == "local" else None,
+        "without_gold": agreement(requests, scores) if judge.name == "local" else None,
         "problems": problems,
         "scored": scored,
     }
@@ -285,11 +303,15 @@ def report_markdown(result: dict[str, Any]) -> str:
         markdown_table(head, [row(name, entry) for name, entry in result["by_dimension"].items()]),
     ]
     if live := result.get("without_gold"):
-        rows = [[name, live[name]["equal"], live[name]["kendall_tau"]] for name in DIMENSIONS if name in live]
+        rows = [
+            [name, live[name]["equal"], live[name]["spearman"], live[name]["kendall_tau"]]
+            for name in DIMENSIONS
+            if name in live
+        ]
         parts.append(
-            "Without gold (verdict and region as a perfect look would measure them), against the scores with gold:"
+            "Without gold (verdict and region as a perfect measurement would give them), against the scores with gold:"
         )
-        parts.append(markdown_table(["", "equal", "Kendall tau"], rows))
+        parts.append(markdown_table(["", "equal", "Spearman rho", "Kendall tau"], rows))
         parts.append(markdown_table(head, [row("order without gold", live["order"])]))
     if unknown := result.get("unknown_keys"):
         parts.append(f"- {unknown_in_words(Counter(unknown))}")
