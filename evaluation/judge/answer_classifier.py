@@ -1,4 +1,4 @@
-"""The judge's second reader: a small network that reads a question and an answer together, where word lists end.
+"""The judge's answer classifier: a small network that reads a question and an answer together, where word lists end.
 
 It is all-MiniLM-L6-v2 with low-rank changes to its upper three layers (LoRA) and three linear outputs, trained on ranked
 answers and short replies (`benchmarks/train_judge_reader.py`). It knows neither the truth nor the picture: it only says
@@ -26,8 +26,8 @@ _LORA_SCALE = 1.0
 _OUTPUTS = 3
 
 
-class Impression(NamedTuple):
-    """What the second reader takes from an answer, each as log-odds (above 0: rather so).
+class Classification(NamedTuple):
+    """What the answer classifier takes from an answer, each as log-odds (above 0: rather so).
 
     Attributes:
         yes: it says yes to the question as asked.
@@ -40,13 +40,13 @@ class Impression(NamedTuple):
     vague: float
 
 
-class PairReader(Protocol):
+class Classifier(Protocol):
     """Anything that reads questions and answers together."""
 
-    def read(self, questions: Sequence[str], answers: Sequence[str]) -> list[Impression]: ...
+    def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]: ...
 
 
-class SecondReader:
+class AnswerClassifier:
     """Reads with the shipped weights. Thread-safe; deterministic up to the last bits, which rounding takes away.
 
     Raises:
@@ -64,8 +64,8 @@ class SecondReader:
         self._model, self._weight, self._bias = _tuned_model()
         self._lock = threading.Lock()
 
-    def read(self, questions: Sequence[str], answers: Sequence[str]) -> list[Impression]:
-        """One impression per question and answer, in their order."""
+    def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]:
+        """One classification per question and answer, in their order."""
         import numpy as np
         import torch
 
@@ -80,7 +80,7 @@ class SecondReader:
         with torch.inference_mode():
             for batch in batches_by_length([len(ids) for ids, _ in pairs], _BATCH_TOKENS):
                 values[batch] = self._forward([pairs[index] for index in batch])
-        return [Impression(*(round(float(value), _DECIMALS) for value in row)) for row in values]
+        return [Classification(*(round(float(value), _DECIMALS) for value in row)) for row in values]
 
     def _forward(self, pairs: Sequence[tuple[list[int], list[int]]]) -> np.ndarray:
         """Log-odds (batch, 3) of padded pairs: linear in the first token, the answer's mean and the question's mean."""
@@ -128,11 +128,11 @@ _loading = threading.Lock()
 
 
 @cache
-def _shared() -> SecondReader:
-    return SecondReader()
+def _shared() -> AnswerClassifier:
+    return AnswerClassifier()
 
 
-def default_reader() -> SecondReader:
-    """The second reader of this process, loaded at the first call."""
+def default_classifier() -> AnswerClassifier:
+    """The answer classifier of this process, loaded at the first call."""
     with _loading:
         return _shared()

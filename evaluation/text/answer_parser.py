@@ -138,19 +138,19 @@ def read(text: str, question: str = "") -> ParsedAnswer:
 
 
 SOUNDS = 0.3
-"""From this impression on, a clause without any known word counts as praise or as a complaint."""
+"""From this sentiment on, a clause without any known word counts as praise or as a complaint."""
 OVERRULES = 0.6
-"""From this impression on, praise makes a defect word in it a weak witness."""
+"""From this sentiment on, praise makes a defect word in it weak evidence."""
 
 
-def with_impressions(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
+def with_sentiment(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
     """Hears how each clause sounds as a whole, beside the words that are known.
 
     A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
     a verdict only where nothing else does. A defect word in a clause that sounds like praise becomes weak.
     """
     sounds = {
-        number: likeness.impression(clause.text) if len(clause.words) >= 3 else 0.0
+        number: likeness.sentiment(clause.text) if len(clause.words) >= 3 else 0.0
         for number, clause in enumerate(reading.clauses)
     }
     claims = [
