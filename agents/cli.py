@@ -184,9 +184,9 @@ def mle_line(score: Any) -> str:
     A self-check (no gold answer) has no type and no mean, and only the levels that are worth a number.
     """
     if score.basis == "self-check":
-        levels = [f"{name} {level}/5" for name in ("localisation", "logic") if (level := getattr(score, name))]
+        known = [f"{name} {level}/5" for name in ("localisation", "logic") if (level := getattr(score, name))]
         objections = "; ".join(score.deductions) or "no objection"
-        return f"Self-check (type not judged: no gold answer): {', '.join([*levels, objections])}"
+        return f"Self-check (type not judged: no gold answer): {', '.join([*known, objections])}"
     if score.unscored:
         return f"MLE unscored: {score.unscored}"
     levels = ", ".join(f"{name} {getattr(score, name) or '-'}" for name in ("type", "localisation", "logic"))

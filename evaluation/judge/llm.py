@@ -383,7 +383,8 @@ def _last_levels(text: str) -> dict[str, Any] | None:
         if levels and set(DIMENSIONS) <= set(levels):
             found.append(levels)
     whole = [levels for levels in found if set(DIMENSIONS) <= set(levels)]
-    return (whole or found or [None])[-1]
+    best = whole or found
+    return best[-1] if best else None
 
 
 def _levels_in(value: Any) -> dict[str, Any] | None:
@@ -397,7 +398,10 @@ def _levels_in(value: Any) -> dict[str, Any] | None:
         inner = list(value.values())
         entries = {_key(key): entry for key, entry in value.items()}
     levels: dict[str, Any] = {name: entries[name] for name in DIMENSIONS if name in entries}
-    return levels or next((found for item in reversed(inner) if (found := _levels_in(item))), None)
+    if levels:
+        return levels
+    within = [found for item in inner if (found := _levels_in(item))]
+    return within[-1] if within else None
 
 
 def _key(name: Any) -> str:
