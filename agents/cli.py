@@ -180,7 +180,14 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float]) 
 
 
 def mle_line(score: Any) -> str:
-    """MLE of one answer in a line: levels, mean, and each point taken off with its reason."""
+    """What the judge says of one answer, in a line: its levels, and each objection.
+
+    A self-check (no gold answer) has no type and no mean, and only the levels that are worth a number.
+    """
+    if score.basis == "self-check":
+        known = [f"{name} {level}/5" for name in ("localisation", "logic") if (level := getattr(score, name))]
+        objections = "; ".join(score.deductions) or "no objection"
+        return f"Self-check (type not judged: no gold answer): {', '.join([*known, objections])}"
     if score.unscored:
         return f"MLE unscored: {score.unscored}"
     levels = ", ".join(f"{name} {getattr(score, name) or '-'}" for name in ("type", "localisation", "logic"))

@@ -320,7 +320,7 @@ def word_finding(
 
 @step
 def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
-    """MLE of each answer against evidence and facts; a failing score is the reason for another round."""
+    """Self-check of each answer against evidence and facts; a failing one is the reason for another round."""
     from sage_ad.evaluation.inspection import JudgeRequest
 
     evidence, settings = state["evidence"], state["settings"]
@@ -343,15 +343,11 @@ def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     answers = [
         {**item, "mle": score.model_dump(mode="json")} for item, score in zip(state["answers"], scores, strict=True)
     ]
-    means = [score.mean for score in scores if score.mean is not None]
-    unscored = len(scores) - len(means)
-    failed = [score for score in scores if score.mean is not None and score.mean < settings["pass_mean"]]
+    failed = [s for s in scores if s.decisive is not None and s.decisive < settings["pass_mean"]]
     reason = None
     if failed:
         why = failed[0].deductions[0] if failed[0].deductions else "no reason given"
         reason = f"{len(failed)} of {len(scores)} answers scored below {settings['pass_mean']:g} ({why})"
-    mean = f"mean MLE {sum(means) / len(means):.2f}" if means else "no answer could be scored"
-    summary = mean + (
-        f", {unscored} unscored ({next(s.unscored for s in scores if s.mean is None)})" if unscored else ""
+    return {"answers": answers, "retry_reason": reason}, wording.scores_in_words(scores) + (
+        f"; {reason}" if reason else ""
     )
-    return {"answers": answers, "retry_reason": reason}, summary + (f"; {reason}" if reason else "")

@@ -36,7 +36,8 @@ class AgentSettings(BaseModel):
         learn: keep facts that the model wrote (as proposed) in the user's knowledge base.
         review: stop after fact writing until an expert has approved or rejected each new fact (graph interrupt).
         judge: judge of the answers, "local" or an OpenAI-compatible URL.
-        pass_mean: MLE mean that an answer must reach; below it the agent goes back to fact extraction.
+        pass_mean: level that an answer must reach (the lowest of its self-check; the MLE mean where the judge gives
+            one); below it the agent goes back to fact extraction.
         max_rounds: how often it may go back.
         max_new_tokens: length limit of one worded explanation.
         seed: seed of everything random.

@@ -1,4 +1,4 @@
-"""Fits `evaluation/judge/score_model.yaml`: what each witness weighs when an answer is compared with the gold answer.
+"""Fits `evaluation/judge/score_model.yaml`: what each feature weighs when an answer is compared with the gold answer.
 
     python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/judge/score_model.yaml
     python -m benchmarks.train_judge_weights --keep FOLDER --each     every pool judged by weights fitted without it
@@ -8,7 +8,7 @@ and on normal parts, does an answer with the right verdict tell the gold answer'
 pool says it: best to worst they are the full answer, the vague one, the right verdict with wrong particulars, the wrong
 verdict. To the pools come two made answers a line: the gold answer copied, and copied with its yes or no turned round.
 
-The verdict's weights are fitted on pools that the second reader has not been trained on, since it is surer of itself on the
+The verdict's weights are fitted on pools that the answer classifier has not been trained on, since it is surer of itself on the
 others; the content's weights on all. `--keep` holds what was found in each pool (`PICKLE`), which takes most of the time: about
 three minutes on one idle core; the fit takes seconds and has no chance in it.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sage_ad.evaluation.inspection import JudgeRequest
     from sage_ad.evaluation.judge.features import Features
-    from sage_ad.evaluation.judge.score_model import ThirdReader
+    from sage_ad.evaluation.judge.score_model import ScoreModel
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 UNSEEN = ("third", "training_a", "training_b")
@@ -41,15 +41,15 @@ OPENING = re.compile(r"^(yes|no)\b[\s,.;:-]*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Row:
-    """One answer with its witnesses.
+    """One answer with its features.
 
     Attributes:
         line: number of its line in the pool.
         rank: 0 (best) to the last; COPY for the gold answer itself, TURNED for the gold answer with the verdict turned.
         last: whether it has the wrong verdict.
-        found: what rules and second reader find in it.
-        verdict, content: its witnesses.
-        before: mean level without the third reader.
+        found: what rules and answer classifier find in it.
+        verdict, content: its features.
+        before: mean level without the score model.
         wrong: mean level if its verdict is taken to be wrong.
     """
 
@@ -71,7 +71,7 @@ class Pool:
     rows: list[Row] = field(default_factory=list)
 
 
-# ------------------------------------------------------------------------------------------------------------ witnesses
+# ------------------------------------------------------------------------------------------------------------ features
 
 
 def copies(gold: Any) -> list[tuple[int, str]]:
@@ -85,7 +85,7 @@ def copies(gold: Any) -> list[tuple[int, str]]:
 
 
 def find(name: str) -> Pool:
-    """Reads a pool and finds the witnesses of every answer."""
+    """Reads a pool and finds the features of every answer."""
     return Pool(name, rows_of(*answers(name)))
 
 
@@ -108,8 +108,8 @@ def answers(name: str) -> tuple[list[tuple[int, int, bool]], list[JudgeRequest]]
 
 
 def rows_of(wanted: Sequence[tuple[int, int, bool]], requests: Sequence[JudgeRequest]) -> list[Row]:
-    """The witnesses of answers; those that cannot be compared with a gold answer are left out."""
-    from sage_ad.evaluation.judge.features import content_witnesses, reference_of, verdict_witnesses
+    """The features of answers; those that cannot be compared with a gold answer are left out."""
+    from sage_ad.evaluation.judge.features import content_features, reference_of, verdict_features
     from sage_ad.evaluation.judge.local import LocalJudge, find_faults, findings, score_of, with_other_state
 
     cases, likeness, tokens = LocalJudge().prepare(requests)
@@ -119,10 +119,10 @@ def rows_of(wanted: Sequence[tuple[int, int, bool]], requests: Sequence[JudgeReq
             continue
         case, found = findings(one, likeness)
         before, wrong = (
-            score_of(find_faults(case, weighed, likeness), case.truth).mean or 0.0
-            for weighed in (found.weighed, with_other_state(found.weighed, case.truth))
+            score_of(find_faults(case, fused, likeness), case.truth).mean or 0.0
+            for fused in (found.fused, with_other_state(found.fused, case.truth))
         )
-        verdict, content = verdict_witnesses(found, tokens), content_witnesses(found, tokens)
+        verdict, content = verdict_features(found, tokens), content_features(found, tokens)
         rows.append(Row(number, rank, last, found, verdict, content, before, wrong))
     return rows
 
@@ -144,7 +144,7 @@ def kept(name: str, folder: Path | None) -> Pool:
 
 
 def softmax_fit(rows: np.ndarray, classes: np.ndarray, penalty: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (witnesses, count) and biases (count) of a softmax model with a squared penalty on the weights."""
+    """Weights (features, count) and biases (count) of a softmax model with a squared penalty on the weights."""
     import numpy as np
     from scipy.optimize import minimize
 
@@ -164,14 +164,14 @@ def softmax_fit(rows: np.ndarray, classes: np.ndarray, penalty: float, count: in
     return found[: width * count].reshape(width, count), found[width * count :]
 
 
-def linear(witnesses: Sequence[dict[str, float]], classes: Sequence[int], penalty: float, count: int) -> dict[str, Any]:
-    """A fitted model as it is shipped: bias and weights by name, for witnesses as they come (not standardised)."""
+def linear(features: Sequence[dict[str, float]], classes: Sequence[int], penalty: float, count: int) -> dict[str, Any]:
+    """A fitted model as it is shipped: bias and weights by name, for features as they come (not standardised)."""
     import numpy as np
 
-    names = list(witnesses[0])
-    rows = np.array([[one[name] for name in names] for one in witnesses], dtype=float)
+    names = list(features[0])
+    rows = np.array([[one[name] for name in names] for one in features], dtype=float)
     middle, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread[spread < 1e-6] = 1e6  # a witness that never differs says nothing
+    spread[spread < 1e-6] = 1e6  # a feature that never differs says nothing
     weights, bias = softmax_fit((rows - middle) / spread, np.asarray(classes), penalty, count)
     weights = weights / spread[:, None]
     bias = bias - middle @ weights
@@ -198,11 +198,11 @@ def fit(pools: Sequence[Pool]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- measure
 
 
-def mean_of(row: Row, reader: ThirdReader) -> float:
-    """Mean level of an answer, judged with a third reader."""
+def mean_of(row: Row, reader: ScoreModel) -> float:
+    """Mean level of an answer, judged with a score model."""
     from sage_ad.evaluation.judge.local import score_of
     from sage_ad.evaluation.judge.score_model import Comparison, softmax
-    from sage_ad.evaluation.judge.score_resolution import has_right_verdict, is_hard_to_make_out, settle
+    from sage_ad.evaluation.judge.score_resolution import has_right_verdict, is_hard_to_make_out, resolve_faults
 
     right = round(reader.verdict(row.verdict)[0], 2)
     chances = softmax(reader.content[str(row.found.truth.state)](row.content))
@@ -211,7 +211,7 @@ def mean_of(row: Row, reader: ThirdReader) -> float:
         placed = row.found.truth.state == "normal" or bool(row.found.truth.cells)
         # `wrong_verdict` takes the place one level up, which is a third of a level of the mean.
         return row.wrong + (1 / 3 if placed and is_hard_to_make_out(row.found, comparison) else 0.0)
-    mean = score_of(settle(row.found, comparison), row.found.truth).mean
+    mean = score_of(resolve_faults(row.found, comparison), row.found.truth).mean
     return mean if mean is not None else 0.0
 
 
@@ -227,12 +227,12 @@ def order(rows: Sequence[Row], means: Sequence[float]) -> dict[str, Any]:
 
 
 def measure(pools: Sequence[Pool]) -> None:
-    """Every pool judged by weights that were fitted without it, beside the judge without a third reader."""
-    from sage_ad.evaluation.judge.score_model import reader_from
+    """Every pool judged by weights that were fitted without it, beside the judge without a score model."""
+    from sage_ad.evaluation.judge.score_model import score_model_from
 
     print("pool: before (all / adjacent) -> after; verdicts read rightly; turned copies that pass")
     for pool in pools:
-        reader = reader_from(fit([other for other in pools if other is not pool]))
+        reader = score_model_from(fit([other for other in pools if other is not pool]))
         means = [mean_of(row, reader) for row in pool.rows]
         one, two = order(pool.rows, [row.before for row in pool.rows]), order(pool.rows, means)
         rows = [row for row in pool.rows if row.rank >= 0]
@@ -260,7 +260,7 @@ def main() -> None:
     if wanted.each:
         measure(pools)
     if wanted.out:
-        head = "# Weights of the third reader, by witness; written by benchmarks/train_judge_weights.py.\n"
+        head = "# Weights of the score model, by feature; written by benchmarks/train_judge_weights.py.\n"
         text = yaml.safe_dump(json.loads(json.dumps(fit(pools))), sort_keys=False, default_flow_style=None, width=120)
         wanted.out.write_text(head + text, encoding="utf-8")
         print(f"written: {wanted.out}")

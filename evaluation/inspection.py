@@ -74,6 +74,10 @@ class MLEScore(Shape):
 
     An answer that could not be judged has null levels and says why in `unscored`; it never counts as a number.
     `localisation` alone is null when nothing can be said of place (no mask, no map); the mean is then over the others.
+
+    `basis` says what the answer was held against. A "self-check" is against SAGE's own measurement: `type` and `mean` are
+    null, for nobody knows which defect it is, `unscored` says so, and the other levels are numbers only where these are
+    known to follow the levels with gold (`sage_ad.evaluation.judge.self_check`).
     """
 
     type: int | None = Field(default=None, ge=1, le=5)
@@ -82,6 +86,13 @@ class MLEScore(Shape):
     mean: float | None = Field(default=None, ge=1, le=5)
     deductions: list[str] = Field(default_factory=list)
     unscored: str | None = None
+    basis: Literal["gold", "self-check"] = "gold"
+
+    @property
+    def decisive(self) -> float | None:
+        """The number that decides whether an answer passes: the mean, in a self-check the lowest level; None without any."""
+        levels = [level for level in (self.type, self.localisation, self.logic) if level is not None]
+        return self.mean if self.mean is not None else min(levels, default=None)
 
 
 class TraceAnswer(Shape):

@@ -6,6 +6,8 @@ The same lines go everywhere: `sage-eval judge` measures judges on them, trainin
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -78,15 +80,19 @@ def _line_error(path: Path, number: int, what: str) -> InputError:
     return InputError(f"{path}, line {number}: {what}; mend or remove this line.")
 
 
-def _parse_line(path: Path, number: int, line: str) -> RankedAnswers:
+def parse_record(path: Path, number: int, record: dict[str, Any], unknown: Counter[str]) -> RankedAnswers:
+    """One line from its JSON object; keys that mean nothing here are left out and counted in `unknown`.
+
+    Raises:
+        InputError: a field is missing or wrong; the message names the line.
+    """
+    known: dict[str, Any] = {key: value for key, value in record.items() if key in RankedAnswers.model_fields}
+    unknown.update(key for key in record if key not in known)
+    if isinstance(gold := known.get("gold"), dict):
+        known["gold"] = {key: value for key, value in gold.items() if key in Gold.model_fields}
+        unknown.update(f"gold.{key}" for key in gold if key not in known["gold"])
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _line_error(path, number, f"this is no JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(record, dict):
-        raise _line_error(path, number, "this is no JSON object")
-    try:
-        ranked = RankedAnswers.model_validate(record)
+        ranked = RankedAnswers.model_validate(known)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line"
@@ -94,27 +100,49 @@ def _parse_line(path: Path, number: int, line: str) -> RankedAnswers:
     return ranked if ranked.id is not None else ranked.model_copy(update={"id": str(number)})
 
 
-def iterate_ranked(path: str | Path) -> Iterator[RankedAnswers]:
+def _parse_line(path: Path, number: int, line: str, unknown: Counter[str]) -> RankedAnswers:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _line_error(path, number, f"this is no JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise _line_error(path, number, "this is no JSON object")
+    return parse_record(path, number, record, unknown)
+
+
+def iterate_ranked(path: str | Path, unknown: Counter[str] | None = None) -> Iterator[RankedAnswers]:
     """Yields the lines of a ranked-answers file one by one (empty lines are passed over).
+
+    Args:
+        path: the file (JSONL).
+        unknown: counts the keys that mean nothing here ("gold.x": within the gold answer); None has them logged.
 
     Raises:
         InputError: the file cannot be read, or a line is wrong; the message names the line.
     """
     path = Path(path)
+    counted = Counter[str]() if unknown is None else unknown
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    yield _parse_line(path, number, line)
+                    yield _parse_line(path, number, line, counted)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a file of ranked answers (JSONL).") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is no UTF-8 text; give a file of ranked answers (JSONL).") from None
+    if unknown is None and counted:
+        logging.getLogger(__name__).warning("%s: %s", path, unknown_in_words(counted))
 
 
-def read_ranked(path: str | Path) -> list[RankedAnswers]:
+def unknown_in_words(unknown: Counter[str]) -> str:
+    """The sentence about keys that were ignored."""
+    return "ignored keys that are not known: " + ", ".join(f"{key} ({n} lines)" for key, n in unknown.items())
+
+
+def read_ranked(path: str | Path, unknown: Counter[str] | None = None) -> list[RankedAnswers]:
     """All lines of a ranked-answers file; raises `InputError` as `iterate_ranked` does, and for a file without lines."""
-    lines = list(iterate_ranked(path))
+    lines = list(iterate_ranked(path, unknown))
     if not lines:
         raise InputError(f"{path} holds no ranked answers; give a file with one JSON object a line.")
     return lines

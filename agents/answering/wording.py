@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.agents.state import EvidenceSummary
-from sage_ad.evaluation.inspection import Family, TraceAnswer
+from sage_ad.evaluation.inspection import Family, MLEScore, TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
 
 # Which kinds of fact each family of question rests on.
@@ -239,3 +239,19 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
     if state != evidence["verdict"]:
         return f"it reads as {state or 'undecided'}, the evidence says {evidence['verdict']}"
     return None
+
+
+def scores_in_words(scores: Sequence[MLEScore]) -> str:
+    """What a judge says of all answers: mean levels, what could not be scored and why, and how many objections."""
+    parts = []
+    for name, word in (("mean", "mean MLE"), ("localisation", "place"), ("logic", "logic")):
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
+        if values and (name == "mean" or all(score.basis == "self-check" for score in scores)):
+            parts.append(f"{word} {sum(values) / len(values):.2f}")
+    unscored = [score for score in scores if score.unscored and score.basis == "gold"]
+    if unscored:
+        parts.append(f"{len(unscored)} unscored ({unscored[0].unscored})")
+    objections = [reason for score in scores for reason in score.deductions]
+    parts.append(f"{len(objections)} objections" + (f" (the first: {objections[0]})" if objections else ""))
+    checked = any(score.basis == "self-check" for score in scores)
+    return ("self-check without gold: " if checked else "") + ", ".join(parts)

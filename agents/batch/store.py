@@ -266,7 +266,7 @@ def table_schema() -> pyarrow.Schema:
     region = pa.struct([("box", pa.list_(pa.int32())), ("place", text), ("score", number)])
     answer = pa.struct(
         [("question", text), ("family", text), ("verdict", pa.bool_()), ("text", text), ("facts", pa.list_(text)),
-         ("mle", number)]
+         ("objections", pa.list_(text))]
     )  # fmt: skip
     return pa.schema(
         [

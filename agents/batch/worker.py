@@ -201,11 +201,11 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         return row
     values = trace.model_dump(mode="json")
     same = ("product", "domain", "verdict", "anomaly_score", "threshold", "threshold_from", "confidence", "defect")
-    answers = [{**item, "mle": (item["mle"] or {}).get("mean")} for item in values["answers"]]
+    for item in values["answers"]:
+        item["objections"] = (item.pop("mle") or {}).get("deductions", [])
     return {
         **row,
-        **{name: values[name] for name in (*same, "regions", "warnings", "model")},
-        "answers": answers,
+        **{name: values[name] for name in (*same, "regions", "answers", "warnings", "model")},
         "trace": trace.to_json(indent=None),
     }
 

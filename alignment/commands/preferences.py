@@ -59,7 +59,7 @@ def build_command(
     """Builds ranked answers (best first) from labelled inspection sets."""
     quiet_libraries()
     from sage_ad.alignment.data.build_preferences import PreferenceSettings
-    from sage_ad.alignment.data.exchange import read_preferences
+    from sage_ad.evaluation.preference_data import beside, read_preferences, require_pictures
     from sage_ad.evaluation.ranked import write_ranked
     from sage_ad.evaluation.runs import Progress, output_folder
 
@@ -78,8 +78,9 @@ def build_command(
     ready: list[RankedAnswers] = []
     labelled: list[Path] = []
     for path in data or []:
-        found = read_preferences(path)
-        ready += found or []
+        found = read_preferences(path, out / "pictures")
+        require_pictures(found or [], path)
+        ready += beside(found or [], out)
         labelled += [path] if found is None else []
     made_by = make_writer(writer, model, settings, device)
     problems: list[str] = []
@@ -170,7 +171,9 @@ def make_writer(name: str, model: str, settings: PreferenceSettings, device: str
 
 
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="Ranked answers, AD-PL, or TRL preference data.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="Ranked answers, AD-PL, or TRL or LlamaFactory preference data.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     to: Annotated[str, typer.Option(help="ranked, adpl or trl.")] = "ranked",
     pairs: Pairs = "extreme",
@@ -179,15 +182,17 @@ def convert_command(
 ) -> None:
     """Turns ranked answers, AD-PL records and TRL preference data into each other."""
     quiet_libraries()
-    from sage_ad.alignment.data.exchange import read_preferences, write_preferences
+    from sage_ad.alignment.data.exchange import write_preferences
+    from sage_ad.evaluation.preference_data import read_preferences, require_pictures
 
     if to not in ("ranked", "adpl", "trl"):
         raise InputError(f"There is no form {to!r} of preference data; use ranked, adpl or trl.")
     if to != "trl" and (pairs != "extreme" or entropy != "term"):
         raise InputError(f"--pairs and --entropy belong to --to trl, and this is --to {to}; leave them out.")
-    lines = read_preferences(source)
+    lines = read_preferences(source, out.parent / f"{out.stem}-pictures")
     if lines is None:
         raise InputError(f"{source} holds labelled images but no answers; run sage-train build-preferences first.")
+    require_pictures(lines, source)
     target: Any = to
     written = write_preferences(lines, out, target, pairs, entropy)
     result = {"lists": len(lines), "written": written, "file": str(out)}

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
+from sage_ad.vlm.errors import InputError
 
 
 def score_command(
-    ranked: Annotated[Path, typer.Argument(help="Ranked answers (JSONL, best answer first).", show_default=False)],
+    ranked: Annotated[
+        Path, typer.Argument(help="Ranked answers, AD-PL, or TRL or LlamaFactory preference data.", show_default=False)
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder for scored.jsonl, results.json and report.md; finished parts are kept there.")
     ],
@@ -22,12 +25,15 @@ def score_command(
     quiet_libraries()
     from sage_ad.alignment.data.judge_scores import equal_everywhere, report_markdown, score_lines, spread
     from sage_ad.evaluation.judge.loading import load_judge
-    from sage_ad.evaluation.ranked import read_ranked, write_ranked
+    from sage_ad.evaluation.preference_data import beside, read_preferences
+    from sage_ad.evaluation.ranked import write_ranked
     from sage_ad.evaluation.runs import Progress, write_results
 
-    lines = read_ranked(ranked)
-    scored, problems = score_lines(lines, load_judge(judge), folder=ranked.parent, out=out, progress=Progress())
-    write_ranked(out / "scored.jsonl", scored)
+    lines = read_preferences(ranked, out / "pictures")
+    if lines is None:
+        raise InputError(f"{ranked} holds labelled images but no answers; run sage-train build-preferences first.")
+    scored, problems = score_lines(lines, load_judge(judge), out=out, progress=Progress())
+    write_ranked(out / "scored.jsonl", beside(scored, out))
     found = spread(scored)
     if sentence := equal_everywhere(found):
         problems.append(sentence)

@@ -74,20 +74,15 @@ def align(run: EDPORun, lines: list[RankedAnswers] | None = None) -> dict[str, A
 
 def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
     """Ranked answers of all files, their paths made absolute."""
-    from sage_ad.alignment.data.exchange import read_preferences
+    from sage_ad.evaluation.preference_data import read_preferences, require_pictures
 
     lines = []
     for file in files:
         found = read_preferences(file)
         if found is None:
             raise InputError(f"{file} holds labelled images but no answers; run sage-train build-preferences first.")
-        for line in found:
-            places = {
-                name: str((file.parent / value).resolve())
-                for name in ("image", "reference", "mask")
-                if (value := getattr(line, name))
-            }
-            lines.append(line.model_copy(update=places))
+        require_pictures(found, file)
+        lines += found
     return lines
 
 

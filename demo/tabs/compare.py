@@ -84,7 +84,7 @@ def differences(sides: tuple[Side, Side], traces: list[InspectionTrace | None]) 
 
 def figures_of(trace: InspectionTrace) -> dict[str, str]:
     """What the table compares."""
-    means = [answer.mle.mean for answer in trace.answers if answer.mle and answer.mle.mean is not None]
+    objections = [reason for answer in trace.answers if answer.mle for reason in answer.mle.deductions]
     trust = f"{trace.confidence:.0%}" if trace.confidence is not None else "not known"
     return {
         "Verdict": trace.verdict,
@@ -92,7 +92,7 @@ def figures_of(trace: InspectionTrace) -> dict[str, str]:
         "Confidence": trust,
         "Places": ", ".join(dict.fromkeys(region.place for region in trace.regions)) or "none",
         "Facts cited": str(len(render.cited_ids(trace))),
-        "Mean MLE": f"{sum(means) / len(means):.2f}" if means else "not scored",
+        "Objections of the self-check": str(len(objections)),
         "Time": f"{trace.seconds:.1f} s",
     }
 

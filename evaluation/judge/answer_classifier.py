@@ -1,4 +1,4 @@
-"""The judge's second reader: a small network that reads a question and an answer together, where word lists end.
+"""The judge's answer classifier: a small network that reads a question and an answer together, where word lists end.
 
 It is all-MiniLM-L6-v2 with low-rank changes to its upper three layers (LoRA) and three linear outputs, trained on ranked
 answers and short replies (`benchmarks/train_judge_reader.py`). It knows neither the truth nor the picture: it only says
@@ -24,8 +24,8 @@ _LORA_SCALE = 1.0
 _OUTPUTS = 3
 
 
-class Impression(NamedTuple):
-    """What the second reader takes from an answer, each as log-odds (above 0: rather so).
+class Classification(NamedTuple):
+    """What the answer classifier takes from an answer, each as log-odds (above 0: rather so).
 
     Attributes:
         yes: it says yes to the question as asked.
@@ -38,13 +38,13 @@ class Impression(NamedTuple):
     vague: float
 
 
-class PairReader(Protocol):
+class Classifier(Protocol):
     """Anything that reads questions and answers together."""
 
-    def read(self, questions: Sequence[str], answers: Sequence[str]) -> list[Impression]: ...
+    def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]: ...
 
 
-class SecondReader:
+class AnswerClassifier:
     """Reads with the shipped weights. Thread-safe; deterministic up to the last bits, which rounding takes away.
 
     Raises:
@@ -57,8 +57,8 @@ class SecondReader:
         self._encoder = MiniLM()
         self._weight, self._bias = _tune(self._encoder.model)
 
-    def read(self, questions: Sequence[str], answers: Sequence[str]) -> list[Impression]:
-        """One impression per question and answer, in their order."""
+    def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]:
+        """One classification per question and answer, in their order."""
         import numpy as np
         import torch
 
@@ -71,7 +71,7 @@ class SecondReader:
             # Log-odds are linear in the first token, the answer's mean and the question's mean.
             features = [hidden[:, 0], mean_over(hidden, mask * types), mean_over(hidden, mask * (1 - types))]
             values[batch] = (torch.cat(features, dim=1) @ self._weight.T + self._bias).numpy()
-        return [Impression(*(round(float(value), _DECIMALS) for value in row)) for row in values]
+        return [Classification(*(round(float(value), _DECIMALS) for value in row)) for row in values]
 
 
 def _tune(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,6 +89,6 @@ def _tune(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return changes["head.weight"].float(), changes["head.bias"].float()
 
 
-def default_reader() -> SecondReader:
-    """The second reader of this process, loaded at the first call."""
-    return loaded_once(SecondReader)
+def default_classifier() -> AnswerClassifier:
+    """The answer classifier of this process, loaded at the first call."""
+    return loaded_once(AnswerClassifier)

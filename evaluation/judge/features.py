@@ -1,7 +1,7 @@
-"""What speaks for and against an answer, in numbers: the third reader's evidence.
+"""What speaks for and against an answer, in numbers: the score model's evidence.
 
-The rules and the second reader say what an answer says; the truth and the gold answer say what it should have said. A
-witness is one number about how the two lie to each other. Witnesses of the verdict are signed: above 0 speaks for the right
+The rules and the answer classifier say what an answer says; the truth and the gold answer say what it should have said. A
+feature is one number about how the two lie to each other. Features of the verdict are signed: above 0 speaks for the right
 one. Nothing here counts words: a long answer is no better and no worse for it.
 """
 
@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 
 from sage_ad.evaluation.inspection import JudgeRequest
-from sage_ad.evaluation.judge.answer_classifier import Impression
+from sage_ad.evaluation.judge.answer_classifier import Classification
 from sage_ad.evaluation.judge.defect_match import Naming
 from sage_ad.evaluation.judge.gold import Truth
-from sage_ad.evaluation.judge.verdict_fusion import Weighed
+from sage_ad.evaluation.judge.verdict_fusion import FusedVerdict
 from sage_ad.evaluation.rubric import Fault
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read
 from sage_ad.evaluation.text.keywords import particulars
@@ -23,7 +23,7 @@ from sage_ad.evaluation.text.stated_verdict import SpokenVerdict
 from sage_ad.evaluation.text.token_similarity import TokenSimilarity
 
 _SURE = 8.0
-"""Log-odds of the second reader count no further than this."""
+"""Log-odds of the answer classifier count no further than this."""
 _OPENING = re.compile(r"^(?:yes|no)\b[\s,.;:-]*", re.IGNORECASE)
 DEFECT_FAULTS = (
     "wrong-defect",
@@ -41,7 +41,7 @@ DEFECT_FAULTS = (
     "general-reason",
     "false-reason",
 )
-"""Faults of an answer on a defective part that are witnesses of its content."""
+"""Faults of an answer on a defective part that count as features of its content."""
 NORMAL_FAULTS = (
     "invented-defect",
     "tolerated-report",
@@ -52,31 +52,31 @@ NORMAL_FAULTS = (
     "contradiction",
     "opposite-reason",
 )
-"""Faults of an answer on a normal part that are witnesses of its content."""
+"""Faults of an answer on a normal part that count as features of its content."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """All that is known of one answer before the third reader compares it with the gold answer.
+    """All that is known of one answer before the score model compares it with the gold answer.
 
     Attributes:
         request: what was asked for.
         reading: the answer, read.
         truth: what it is held against.
-        impression: what the second reader takes from it.
+        classification: what the answer classifier takes from it.
         spoken: the rules' verdict.
-        weighed: the verdict of rules and second reader together.
+        fused: the verdict of rules and answer classifier together.
         faults: the faults that it has if its verdict is the right one.
         named: how the defect that it names lies to the right one; None on a normal part or without a name.
-        sounds: how each clause sounds (towards 1 a complaint, towards -1 praise; `Likeness.impression`).
+        sounds: how each clause sounds (towards 1 a complaint, towards -1 praise; `SentenceSimilarity.sentiment`).
     """
 
     request: JudgeRequest
     reading: ParsedAnswer
     truth: Truth
-    impression: Impression
+    classification: Classification
     spoken: SpokenVerdict
-    weighed: Weighed
+    fused: FusedVerdict
     faults: tuple[Fault, ...]
     named: Naming | None
     sounds: tuple[float, ...]
@@ -94,15 +94,15 @@ def texts_of(request: JudgeRequest, truth: Truth) -> list[str | None]:
     return [reference, request.answer, request.question, truth.defect, truth.place] if reference else []
 
 
-def verdict_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
-    """Witnesses of the verdict, by name; above 0 speaks for the right one."""
+def verdict_features(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
+    """Features of the verdict, by name; above 0 speaks for the right one."""
     truth, spoken, reading = found.truth, found.spoken, found.reading
     side = 1.0 if truth.state == "anomalous" else -1.0
     answer, reference = found.request.answer, reference_of(found.request, truth)
     yes = 0.0 if truth.yes_means is None else 1.0 if truth.yes_means == truth.state else -1.0
     polar = 0.0 if spoken.by_polar is None else 1.0 if spoken.by_polar == truth.state else -1.0
     words = side * (spoken.bad_weight - spoken.good_weight)
-    reported = float(found.weighed.reports_defect)
+    reported = float(found.fused.reports_defect)
     told, echoed = tokens.met(reference, answer).mean, tokens.met(answer, reference).mean
     defect = tokens.met(truth.defect, answer)
     same = float(found.named is not None and found.named.match == "same")
@@ -113,10 +113,10 @@ def verdict_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, flo
         "polar": polar,
         "words-alone": words if not polar else 0.0,
         "words-beside-polar": words if polar else 0.0,
-        "impression-yes": yes * max(-_SURE, min(_SURE, found.impression.yes)),
-        "impression-defect": 0.0 if truth.topical else side * max(-_SURE, min(_SURE, found.impression.defect)),
+        "classifier-yes": yes * max(-_SURE, min(_SURE, found.classification.yes)),
+        "classifier-defect": 0.0 if truth.topical else side * max(-_SURE, min(_SURE, found.classification.defect)),
         "rules": _sign(spoken.state, truth),
-        "weighed": _sign(found.weighed.verdict.state, truth),
+        "fused": _sign(found.fused.verdict.state, truth),
         "defect-word": side * bool(reading.asserted("bad", "defect")),
         "complaint": side * bool(reading.asserted("bad")),
         "praise": side * bool(reading.asserted("good")),
@@ -139,13 +139,13 @@ def verdict_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, flo
     }
 
 
-def content_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
-    """Witnesses of the content: whether the particulars are there, and are the gold answer's; by name."""
+def content_features(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
+    """Features of the content: whether the particulars are there, and are the gold answer's; by name."""
     truth, reading, request = found.truth, found.reading, found.request
     reference, names = reference_of(request, truth), {fault.name for fault in found.faults}
     sounds, places = found.sounds, _places(reading)
     of_reference, of_answer, count = _shared(found)
-    witnesses: dict[str, float] = {
+    features: dict[str, float] = {
         **_met("reference", tokens, reference, request.answer),
         **_met("answer", tokens, request.answer, reference),
         **_novelty(request, reference, tokens),
@@ -153,11 +153,11 @@ def content_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, flo
         "shared-of-reference": of_reference,
         "shared-of-answer": of_answer,
         "shared": min(2.0, count),
-        "vague": found.impression.vague,
-        "impression-defect": found.impression.defect,
+        "vague": found.classification.vague,
+        "classifier-defect": found.classification.defect,
         "placed": float(bool(places)),
         "places": min(3.0, len(places)),
-        "reports": float(found.weighed.reports_defect),
+        "reports": float(found.fused.reports_defect),
         "harshest": max(sounds, default=0.0),
         "kindest": min(sounds, default=0.0),
         "complaint": float(bool(reading.asserted("bad"))),
@@ -168,10 +168,10 @@ def content_witnesses(found: Features, tokens: TokenSimilarity) -> dict[str, flo
         "hedged": float(bool(reading.hedges)),
     }
     if truth.state == "normal":
-        return witnesses | {f"fault-{name}": float(name in names) for name in NORMAL_FAULTS}
+        return features | {f"fault-{name}": float(name in names) for name in NORMAL_FAULTS}
     match = found.named.match if found.named else None
     return {
-        **witnesses,
+        **features,
         **_met("defect", tokens, truth.defect, request.answer),
         **_met("place", tokens, truth.place, request.answer),
         "defect-whole": tokens.whole(request.answer, truth.defect),

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.evaluation.inspection import JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.gold import Truth, truth_of
 from sage_ad.evaluation.judge.reply_cache import ReplyCache, reply_key
+from sage_ad.evaluation.judge.self_check import without_gold
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import BEST, DIMENSIONS, load_rubric
+from sage_ad.evaluation.text.final_answer import final_answer, without_thinking
 from sage_ad.vlm.backends.base import Completion
-from sage_ad.vlm.backends.json_reply import json_object_with
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.paths import cache_home
+from sage_ad.vlm.paths import data_home
 from sage_ad.vlm.places import PLACES
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ Rubric (5 best, 1 worst):
 Reply with one JSON object and nothing else, of this form:
 {form}
 For every level below 5 the reason says in one sentence what is wrong; for a 5 it is an empty string.{place}"""
+_OFF_SCALE = "which is no whole number from 1 to 5"
+_OFF_SCALE_SHARE = 0.1
+_BRACE = re.compile(r"[{\[]")
 _PLACE_UNKNOWN = ' Nothing is known about the place: give "localisation" the level null.'
 _PLACE_MAYBE = ' If the truth says nothing about the place of the defect, give "localisation" the level null.'
 
@@ -79,7 +83,7 @@ class LLMJudge:
     Args:
         url: "http://host:port/v1#model" of an OpenAI-compatible server; the key comes from the environment.
         look: send the test image along where the request names its file (the model must read images).
-        cache: file of the replies kept; None takes `cache_home()/judge/replies.sqlite3`, False keeps none.
+        cache: file of the replies kept; None takes `data_home()/judge/replies.sqlite3` (replies are paid for), False keeps none.
         prices: price of a million prompt tokens and of a million completion tokens, for `usage.cost`.
         attempts: how often an unreadable reply is asked for anew (with another seed) before the answer is unscored.
         settings: passed to `sage_ad.vlm.backends.served.ServedBackend` (timeout, retries, concurrency, ...).
@@ -102,9 +106,10 @@ class LLMJudge:
         from sage_ad.vlm.backends.served import ServedBackend
 
         self.backend: ServedBackend = ServedBackend.from_url(url, **settings)
-        self.name = f"llm:{self.backend.model}"
+        self.address = self.backend.url
+        self.name = f"llm:{self.backend.name}"
         self.look, self.prices, self.attempts = look, prices, attempts
-        file = cache_home() / "judge" / "replies.sqlite3" if cache is None or cache is True else cache
+        file = data_home() / "judge" / "replies.sqlite3" if cache is None or cache is True else cache
         self.cache = None if file is False else ReplyCache(Path(file))
         self._cached = self._unscored = 0
         self._counting = threading.Lock()
@@ -121,7 +126,7 @@ class LLMJudge:
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers, in order; equal requests are asked once, and replies are on disk as soon as they come."""
         cases = [JudgeCase.of(request, look=self.look) for request in requests]
-        keys = [case.key(self.backend.model) for case in cases]
+        keys = [case.key(self.backend.model, self.address) for case in cases]
         scores: dict[str, MLEScore] = {}
         todo: dict[str, JudgeCase] = {}
         for key, case in zip(keys, cases, strict=True):
@@ -132,12 +137,13 @@ class LLMJudge:
                 todo[key] = case
             else:
                 scores[key] = score
-        scores |= self._ask_all(todo)
+        scores = _on_one_scale(scores | self._ask_all(todo))
         result = [scores[key] for key in keys]
         with self._counting:
             self._unscored += sum(score.unscored is not None for score in result)
             self._cached += sum(scores[key].unscored is None and key not in todo for key in keys)
-        return result
+        # How far a language model's levels without gold follow those with gold is not measured, so none is a number.
+        return [without_gold(score, request, ()) for score, request in zip(result, requests, strict=True)]
 
     def _kept(self, key: str, case: JudgeCase) -> MLEScore | None:
         """The score in a reply kept on disk; None if there is none (or none that today's reading accepts)."""
@@ -234,7 +240,7 @@ class JudgeCase:
             "product": request.object,
             "truth": _truth_in_words(truth, reference),
             "facts": list(request.facts),
-            "answer": request.answer,
+            "answer": final_answer(request.answer),
         }
         told = {key: value for key, value in told.items() if value or key == "answer"}
         user = json.dumps(told, ensure_ascii=False, indent=1)
@@ -247,12 +253,12 @@ class JudgeCase:
             parts.insert(0, {"type": "image", "image": self.image})
         return [{"role": "system", "content": self.system}, {"role": "user", "content": parts}]
 
-    def key(self, model: str) -> str:
-        """What the reply is kept under: the model and all that it is told and shown."""
+    def key(self, model: str, address: str) -> str:
+        """What the reply is kept under: the server's address, the model, and all that it is told (rubric) and shown."""
         picture = self.image
         if self.image and Path(self.image).is_file():
             picture = hashlib.sha256(Path(self.image).read_bytes()).hexdigest()
-        return reply_key(model, self.system, self.user, picture, self.refused)
+        return reply_key(model, address, self.system, self.user, picture, self.refused)
 
 
 def reply_schema(place: str = "known") -> dict[str, Any]:
@@ -274,33 +280,47 @@ def reply_schema(place: str = "known") -> dict[str, Any]:
 def read_reply(text: str, place: str = "known") -> MLEScore:
     """The score in a reply; whatever is missing, out of range or no number leaves it unscored with the reason.
 
+    Thinking is set aside. Of several JSON objects (a draft, the form as an example) the last one that has levels counts.
+
     Args:
         text: the reply: a JSON object, with or without words or code fences around it.
         place: as in `JudgeCase`.
     """
-    reply = json_object_with(text, *DIMENSIONS)
+    final = without_thinking(text)
+    reply = _last_levels(final)
     if reply is None:
-        shown = " ".join(text.split())[:80]
-        return MLEScore(unscored=f"The judge's reply holds no JSON object ({shown!r}).")
+        if text.strip() and not final:
+            return MLEScore(unscored="The judge's reply ended in the middle of its thinking.")
+        shown = " ".join(final.split())[:80]
+        return MLEScore(unscored=f"The judge's reply holds no JSON object with levels ({shown!r}).")
     levels: dict[str, Any] = {}
     deductions = []
     for dimension in DIMENSIONS:
-        entry = reply.get(dimension)
-        level, reason = (entry.get("level"), entry.get("reason")) if isinstance(entry, dict) else (entry, None)
+        level, reason = _level_and_reason(reply.get(dimension))
         if dimension == "localisation" and (place == "unknown" or (place == "maybe" and level is None)):
             levels[dimension] = None
             continue
         whole = _whole(level)
         if whole is None or not 1 <= whole <= BEST:
-            return MLEScore(
-                unscored=f"The judge's level for {dimension} is {level!r}, which is no whole number from 1 to 5."
-            )
+            return MLEScore(unscored=f"The judge's level for {dimension} is {level!r}, {_OFF_SCALE}.")
         levels[dimension] = whole
         if whole < BEST:
             words = " ".join(str(reason).split()) if isinstance(reason, str) else ""
             deductions.append(f"{dimension} {whole}/5: {words or 'the judge gave no reason'}")
     known = [level for level in levels.values() if level is not None]
     return MLEScore(mean=round(sum(known) / len(known), 4), deductions=deductions, **levels)
+
+
+def _on_one_scale(scores: dict[str, MLEScore]) -> dict[str, MLEScore]:
+    """The scores, all unscored where a tenth of the replies or more left the scale of 1 to 5.
+
+    A judge that gives 9 of 10 to one answer means 4 of 10 where it gives a 4.
+    """
+    off = sum(score.unscored is not None and _OFF_SCALE in score.unscored for score in scores.values())
+    if not off or off < _OFF_SCALE_SHARE * len(scores):
+        return scores
+    why = f"{off} of {len(scores)} replies of this judge leave the scale of 1 to 5, so its other levels count no more."
+    return {key: score if score.unscored else MLEScore(unscored=why) for key, score in scores.items()}
 
 
 class _Fuse:
@@ -339,6 +359,60 @@ def _truth_in_words(truth: Truth, reference: str | None) -> dict[str, Any]:
         "reference_answer": reference,
     }
     return {key: value for key, value in told.items() if value is not None and value != []}
+
+
+def _last_levels(text: str) -> dict[str, Any] | None:
+    """The last JSON object in a text that has levels, by dimension; one with all dimensions goes before others."""
+    decoder = json.JSONDecoder(strict=False)
+    found: list[dict[str, Any]] = []
+    place = end = 0
+    while (brace := _BRACE.search(text, place)) is not None:
+        try:
+            value, place = decoder.raw_decode(text, brace.start())
+        except ValueError:
+            place = brace.end()
+            continue
+        if levels := _levels_in(value):
+            found.append(levels)
+            end = place
+    # What stands behind may be an object that is no strict JSON (single quotes, a comma too many, cut off).
+    if (brace := _BRACE.search(text, end)) is not None:
+        from json_repair import loads
+
+        levels = _levels_in(loads(text[brace.start() :]))
+        if levels and set(DIMENSIONS) <= set(levels):
+            found.append(levels)
+    whole = [levels for levels in found if set(DIMENSIONS) <= set(levels)]
+    best = whole or found
+    return best[-1] if best else None
+
+
+def _levels_in(value: Any) -> dict[str, Any] | None:
+    """The entries of the dimensions in a JSON value: {"type": ...}, {"scores": {...}} or [{"dimension": "type", ...}]."""
+    inner: list[Any] = []
+    entries: dict[str, Any] = {}
+    if isinstance(value, list):
+        inner = value
+        entries = {_key(item["dimension"]): item for item in value if isinstance(item, dict) and "dimension" in item}
+    elif isinstance(value, dict):
+        inner = list(value.values())
+        entries = {_key(key): entry for key, entry in value.items()}
+    levels: dict[str, Any] = {name: entries[name] for name in DIMENSIONS if name in entries}
+    if levels:
+        return levels
+    within = [found for item in inner if (found := _levels_in(item))]
+    return within[-1] if within else None
+
+
+def _key(name: Any) -> str:
+    return str(name).strip().lower().replace("localization", "localisation")
+
+
+def _level_and_reason(entry: Any) -> tuple[Any, Any]:
+    if not isinstance(entry, dict):
+        return entry, None
+    known = {_key(key): value for key, value in entry.items()}
+    return known.get("level", known.get("score")), known.get("reason")
 
 
 def _whole(level: Any) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sage_ad.evaluation.inspection import LOCAL_JUDGE, Family, JudgeRequest, MLEScore, Verdict
-from sage_ad.evaluation.judge.answer_classifier import Impression, PairReader, default_reader
+from sage_ad.evaluation.judge.answer_classifier import Classification, Classifier, default_classifier
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of, is_named, naming, texts_to_compare
 from sage_ad.evaluation.judge.features import Features, reference_of, texts_of
 from sage_ad.evaluation.judge.gold import Truth, asks_for_use, truth_of
@@ -23,12 +23,14 @@ from sage_ad.evaluation.judge.logic import (
     played_down,
     reason_faults,
 )
-from sage_ad.evaluation.judge.score_model import ThirdReader, default_comparer
-from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle, wrong_verdict
-from sage_ad.evaluation.judge.verdict_fusion import Weighed, weigh
+from sage_ad.evaluation.judge.score_model import ScoreModel, default_score_model
+from sage_ad.evaluation.judge.score_resolution import has_right_verdict, resolve_faults, wrong_verdict
+from sage_ad.evaluation.judge.self_check import shown_levels, without_gold
+from sage_ad.evaluation.judge.verdict_fusion import FusedVerdict, fuse_verdicts
 from sage_ad.evaluation.questions import family_of
 from sage_ad.evaluation.rubric import DIMENSIONS, Dimension, Fault, level_and_reasons
-from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read, with_impressions
+from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read, with_sentiment
+from sage_ad.evaluation.text.final_answer import final_answer
 from sage_ad.evaluation.text.keywords import particulars
 from sage_ad.evaluation.text.localisation import place_words, places_in, pointed_faults
 from sage_ad.evaluation.text.normalise import stem, stems, words
@@ -48,7 +50,7 @@ THIN = 2
 
 @dataclass(frozen=True)
 class Case:
-    """One answer on the judge's desk.
+    """One answer to be judged.
 
     Attributes:
         request: what was asked for.
@@ -56,7 +58,7 @@ class Case:
         truth: what it is held against.
         family: the question's family.
         use_asked: whether the question asks what may be done with the part.
-        impression: what the second reader takes from the answer.
+        classification: what the answer classifier takes from the answer.
     """
 
     request: JudgeRequest
@@ -64,7 +66,7 @@ class Case:
     truth: Truth
     family: Family
     use_asked: bool
-    impression: Impression
+    classification: Classification
 
 
 class LocalJudge:
@@ -72,8 +74,9 @@ class LocalJudge:
 
     Args:
         embedder: turns sentences into unit vectors; None takes `sage_ad.knowledge.vectors.embedding.default_embedder()`.
-        reader: the second reader; None takes `sage_ad.evaluation.judge.answer_classifier.default_reader()`.
-        comparer: the third reader; None takes `sage_ad.evaluation.judge.score_model.default_comparer()`.
+        classifier: the answer classifier; None takes `sage_ad.evaluation.judge.answer_classifier.default_classifier()`.
+        score_model: the score model; None takes `sage_ad.evaluation.judge.score_model.default_score_model()`.
+        every_level: give every level a number without gold, too: for measuring what these numbers are worth.
     """
 
     name = LOCAL_JUDGE
@@ -81,24 +84,32 @@ class LocalJudge:
     def __init__(
         self,
         embedder: Embedder | None = None,
-        reader: PairReader | None = None,
-        comparer: ThirdReader | None = None,
+        classifier: Classifier | None = None,
+        score_model: ScoreModel | None = None,
+        *,
+        every_level: bool = False,
     ) -> None:
+        self._every_level = every_level
         self._embedder = embedder
-        self._reader = reader
-        self._comparer = comparer
+        self._classifier = classifier
+        self._score_model = score_model
         self._glosses: dict[str, np.ndarray] = {}
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers; an answer about which nothing is known to be right comes back unscored, with the reason."""
         cases, likeness, tokens = self.prepare(requests)
-        return [self._score(case, likeness, tokens) for case in cases]
+        scores = [self._score(case, likeness, tokens) for case in cases]
+        if self._every_level:
+            return scores
+        shown = shown_levels()
+        return [without_gold(score, one, shown) for score, one in zip(scores, requests, strict=True)]
 
     def prepare(self, requests: Sequence[JudgeRequest]) -> tuple[list[Case], SentenceSimilarity, TokenSimilarity]:
         """Everything that is read in batches: the cases, and the likenesses of sentences and of words."""
+        requests = [replace(one, answer=final_answer(one.answer)) for one in requests]
         likeness, tokens = SentenceSimilarity(self._embedder, self._glosses), TokenSimilarity()
-        reader = self._reader or default_reader()
-        impressions = reader.read([one.question for one in requests], [one.answer for one in requests])
+        classifier = self._classifier or default_classifier()
+        classifications = classifier.classify([one.question for one in requests], [one.answer for one in requests])
         cases = [
             Case(
                 request,
@@ -106,9 +117,9 @@ class LocalJudge:
                 truth_of(request),
                 request.family or family_of(request.question),
                 asks_for_use(request.question),
-                impression,
+                classification,
             )
-            for request, impression in zip(requests, impressions, strict=True)
+            for request, classification in zip(requests, classifications, strict=True)
         ]
         likeness.prepare(_texts(cases))
         tokens.prepare(text for case in cases for text in texts_of(case.request, case.truth))
@@ -123,29 +134,29 @@ class LocalJudge:
             return MLEScore(unscored="Neither a gold answer nor a mask nor a measured verdict says what is right.")
         case, found = findings(case, likeness)
         if reference_of(case.request, case.truth) is None:
-            faults = find_faults(case, found.weighed, likeness)
+            faults = find_faults(case, found.fused, likeness)
         else:
-            comparison = (self._comparer or default_comparer()).compare(found, tokens)
+            comparison = (self._score_model or default_score_model()).compare(found, tokens)
             if has_right_verdict(found, comparison):
-                faults = settle(found, comparison)
+                faults = resolve_faults(found, comparison)
             else:
-                other = with_other_state(found.weighed, case.truth)
+                other = with_other_state(found.fused, case.truth)
                 faults = wrong_verdict(found, comparison, find_faults(case, other, likeness))
         return score_of(faults, case.truth)
 
 
 def findings(case: Case, likeness: SentenceSimilarity) -> tuple[Case, Features]:
-    """The case with its clauses heard, and all that rules and second reader find in the answer."""
-    reading, truth, request = with_impressions(case.reading, likeness), case.truth, case.request
+    """The case with the sentiment of its clauses, and all that rules and classifier find in the answer."""
+    reading, truth, request = with_sentiment(case.reading, likeness), case.truth, case.request
     spoken = spoken_verdict(reading, truth.yes_means, case.use_asked, frozenset(stems(request.question)))
     if spoken.state is None and not reading.undecided and points_at_something(case, likeness):
         spoken = replace(spoken, state="anomalous", by_words="anomalous", bad=request.answer)
-    weighed = weigh(spoken, reading, truth, case.impression)
+    fused = fuse_verdicts(spoken, reading, truth, case.classification)
     case = replace(case, reading=reading)
-    right = weighed
-    if weighed.verdict.state != truth.state:
-        verdict = replace(weighed.verdict, state=truth.state, by_polar=None, by_words=truth.state)
-        right = replace(weighed, verdict=verdict, overruled=True)
+    right = fused
+    if fused.verdict.state != truth.state:
+        verdict = replace(fused.verdict, state=truth.state, by_polar=None, by_words=truth.state)
+        right = replace(fused, verdict=verdict, overruled=True)
     named = None
     if is_named(truth.defect):
         named = naming(reading, truth, likeness, request.question, request.object)
@@ -153,22 +164,22 @@ def findings(case: Case, likeness: SentenceSimilarity) -> tuple[Case, Features]:
         request=request,
         reading=reading,
         truth=truth,
-        impression=case.impression,
+        classification=case.classification,
         spoken=spoken,
-        weighed=weighed,
+        fused=fused,
         faults=tuple(find_faults(case, right, likeness)),
         named=named,
-        sounds=tuple(likeness.impression(clause.text) for clause in reading.clauses),
+        sounds=tuple(likeness.sentiment(clause.text) for clause in reading.clauses),
     )
 
 
-def with_other_state(weighed: Weighed, truth: Truth) -> Weighed:
-    """The weighed verdict where the answer is found not to give the right one (a wrong or absent one stays as it is)."""
-    if weighed.verdict.state != truth.state:
-        return weighed
+def with_other_state(fused: FusedVerdict, truth: Truth) -> FusedVerdict:
+    """The fused verdict where the answer is found not to give the right one (a wrong or absent one stays as it is)."""
+    if fused.verdict.state != truth.state:
+        return fused
     state: Verdict = "normal" if truth.state == "anomalous" else "anomalous"
-    verdict = replace(weighed.verdict, state=state, by_polar=None, by_words=state)
-    return replace(weighed, verdict=verdict, overruled=True)
+    verdict = replace(fused.verdict, state=state, by_polar=None, by_words=state)
+    return replace(fused, verdict=verdict, overruled=True)
 
 
 def points_at_something(case: Case, likeness: SentenceSimilarity) -> bool:
@@ -235,9 +246,9 @@ def without_quotations(reading: ParsedAnswer, facts: Sequence[str]) -> ParsedAns
     return replace(reading, claims=claims)
 
 
-def find_faults(case: Case, weighed: Weighed, likeness: SentenceSimilarity) -> list[Fault]:
+def find_faults(case: Case, fused: FusedVerdict, likeness: SentenceSimilarity) -> list[Fault]:
     """All faults of one answer, in no particular order."""
-    reading, truth, verdict = case.reading, case.truth, weighed.verdict
+    reading, truth, verdict = case.reading, case.truth, fused.verdict
     if verdict.state is None:
         return _faults_without_verdict(reading, truth)
     own = without_quotations(reading, case.request.facts)
@@ -251,14 +262,14 @@ def find_faults(case: Case, weighed: Weighed, likeness: SentenceSimilarity) -> l
     if verdict.state != truth.state:
         return faults + _faults_of_wrong_state(case, verdict)
     # Without a yes or a no, a plain "the part is free of defects" beside a defect is a contradiction, whoever reads it.
-    clash = verdict.by_polar is None and not weighed.overruled and verdict.good_weight >= 1.0
-    if truth.topical or (weighed.reports_defect == (truth.state == "anomalous") and not clash):
-        # Both readers agree on what is there, so words of the other side are about something else.
+    clash = verdict.by_polar is None and not fused.overruled and verdict.good_weight >= 1.0
+    if truth.topical or (fused.reports_defect == (truth.state == "anomalous") and not clash):
+        # Rules and classifier agree on what is there, so words of the other side are about something else.
         faults = [fault for fault in faults if fault.name not in {"opposite-reason", "contradiction"}]
     elif truth.state == "anomalous":
         faults += _faults_of_split(case, verdict)
     if truth.state == "normal":
-        return faults + _faults_on_normal(case, weighed)
+        return faults + _faults_on_normal(case, fused)
     if not truth.topical and (mild := played_down(reading)):
         faults.append(Fault.of("played-down", words=mild[0].words))
         named = tuple(replace(claim, excused=False) if claim in mild else claim for claim in reading.claims)
@@ -299,7 +310,7 @@ def _faults_of_wrong_state(case: Case, verdict: SpokenVerdict) -> list[Fault]:
     return [state, Fault.of("invented-place", named="a defect"), Fault.of("argues-wrong")]
 
 
-def _faults_on_normal(case: Case, weighed: Weighed) -> list[Fault]:
+def _faults_on_normal(case: Case, fused: FusedVerdict) -> list[Fault]:
     """Faults of an answer that rightly passes a normal part: what it reports all the same."""
     reading = case.reading
     reported = [claim for claim in reading.asserted("bad") if claim.kind == "defect" or not claim.denied]
@@ -308,7 +319,7 @@ def _faults_on_normal(case: Case, weighed: Weighed) -> list[Fault]:
         reported = [claim for claim in reported if not set(stems(claim.term)) <= asked]
     known = _known_as_harmless(case)
     reported = [claim for claim in reported if not (claim.tolerated and concepts(claim) & known)]
-    if weighed.reports_defect and (reported or _particulars(case, praise=False)):
+    if fused.reports_defect and (reported or _particulars(case, praise=False)):
         named = next((claim.term for claim in reported if not claim.tolerated), "")
         last = reading.clauses[-1].text if reading.clauses else case.request.answer
         return [

@@ -86,7 +86,7 @@ class ReplyCache:
     def _sentence(self, error: Exception) -> BackendError:
         return BackendError(
             f"The cache of replies {self.file} cannot be used ({error}); free space there, remove it, "
-            "or set SAGE_CACHE to another folder."
+            "or set SAGE_HOME to another folder."
         )
 
 

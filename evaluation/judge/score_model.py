@@ -1,4 +1,4 @@
-"""The judge's third reader: weighs all witnesses of an answer against the gold answer (`sage_ad.evaluation.judge.features`).
+"""The judge's score model: weighs all features of an answer against the gold answer (`sage_ad.evaluation.judge.features`).
 
 Three small linear models, fitted by `benchmarks/train_judge_weights.py` on ranked answers of several writers: is the verdict
 the right one; and, for defective and for normal parts, are the particulars the gold answer's, missing, or something else's?
@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from sage_ad.evaluation.judge.features import Features, content_witnesses, verdict_witnesses
+from sage_ad.evaluation.judge.features import Features, content_features, verdict_features
 from sage_ad.evaluation.text.token_similarity import TokenSimilarity
 
 WEIGHTS = "score_model.yaml"
@@ -39,21 +39,21 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear model: a bias and a weight per witness, for each of its outputs."""
+    """A linear model: a bias and a weight per feature, for each of its outputs."""
 
     bias: tuple[float, ...]
     weights: Mapping[str, tuple[float, ...]]
 
-    def __call__(self, witnesses: Mapping[str, float]) -> list[float]:
+    def __call__(self, features: Mapping[str, float]) -> list[float]:
         """The outputs for one answer."""
         return [
-            bias + sum(weights[output] * witnesses[name] for name, weights in self.weights.items())
+            bias + sum(weights[output] * features[name] for name, weights in self.weights.items())
             for output, bias in enumerate(self.bias)
         ]
 
 
 @dataclass(frozen=True)
-class ThirdReader:
+class ScoreModel:
     """Compares answers with gold answers.
 
     Attributes:
@@ -65,9 +65,9 @@ class ThirdReader:
     content: Mapping[str, Linear]
 
     def compare(self, found: Features, tokens: TokenSimilarity) -> Comparison:
-        """Weighs the witnesses of one answer."""
-        right = self.verdict(verdict_witnesses(found, tokens))[0]
-        chances = softmax(self.content[str(found.truth.state)](content_witnesses(found, tokens)))
+        """Weighs the features of one answer."""
+        right = self.verdict(verdict_features(found, tokens))[0]
+        chances = softmax(self.content[str(found.truth.state)](content_features(found, tokens)))
         return Comparison(round(right, _DECIMALS), *(round(one, _DECIMALS) for one in chances))
 
 
@@ -78,19 +78,21 @@ def softmax(values: Sequence[float]) -> list[float]:
     return [one / sum(raised) for one in raised]
 
 
-def reader_from(weights: Mapping[str, Any]) -> ThirdReader:
-    """A third reader from the content of its YAML file."""
+def score_model_from(weights: Mapping[str, Any]) -> ScoreModel:
+    """A score model from the content of its YAML file."""
 
     def linear(entry: Mapping[str, Any]) -> Linear:
         return Linear(tuple(entry["bias"]), {name: tuple(row) for name, row in entry["weights"].items()})
 
     content = {state: linear(weights["content"][state]) for state in ("anomalous", "normal")}
-    return ThirdReader(linear(weights["verdict"]), content)
+    return ScoreModel(linear(weights["verdict"]), content)
 
 
 @cache
-def default_comparer() -> ThirdReader:
-    """The third reader with the shipped weights (read once)."""
+def default_score_model() -> ScoreModel:
+    """The score model with the shipped weights (read once)."""
     import yaml
 
-    return reader_from(yaml.safe_load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_text(encoding="utf-8")))
+    return score_model_from(
+        yaml.safe_load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_text(encoding="utf-8"))
+    )

@@ -1,8 +1,8 @@
-"""Rules and third reader settled: which of the rules' faults stand, and what the third reader adds.
+"""Which of the rules' faults stand, and what the score model adds.
 
-How much an answer tells of what the gold answer tells comes as one number from the third reader, and goes down a ladder of
-faults (`rubric.yaml`). The rules' faults stand, with their words, where both find the same; where they differ the third
-reader decides, since its weights already count the rules' faults as witnesses, and the rules' faults of the other kind fall.
+How much an answer tells of what the gold answer tells comes as one number from the score model, and goes down a ladder of
+faults (`rubric.yaml`). The rules' faults stand, with their words, where both find the same; where they differ the score
+model decides, since its weights already count the rules' faults as features, and the rules' faults of the other kind fall.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sage_ad.evaluation.rubric import Fault, load_rubric
 from sage_ad.evaluation.text.localisation import place_words
 
 UNHEARD = 2.0
-"""An answer in which neither rules nor second reader hear a verdict needs these log-odds to have the right one."""
+"""An answer in which neither rules nor answer classifier hear a verdict needs these log-odds to have the right one."""
 DOUBTFUL = -1.5
 """Down to these log-odds, a verdict that counts as wrong is hard to make out."""
 ALIKE = 0.3
@@ -66,14 +66,14 @@ _FEW = frozenset(
 
 
 def has_right_verdict(found: Features, comparison: Comparison) -> bool:
-    """Whether an answer gives the right verdict, all witnesses weighed; to deny the very defect that is there is none."""
-    heard = found.weighed.verdict.state
+    """Whether an answer gives the right verdict, all features weighed; to deny the very defect that is there is none."""
+    heard = found.fused.verdict.state
     if heard != found.truth.state and denies_the_defect(found.reading, found.truth):
         return False
     return comparison.right > (UNHEARD if heard is None else 0.0)
 
 
-def settle(found: Features, comparison: Comparison) -> list[Fault]:
+def resolve_faults(found: Features, comparison: Comparison) -> list[Fault]:
     """The faults of an answer with the right verdict."""
     told = comparison.full + comparison.vague / 2
     normal = found.truth.state == "normal"
@@ -108,7 +108,7 @@ def wrong_verdict(found: Features, comparison: Comparison, faults: Iterable[Faul
 
 def is_hard_to_make_out(found: Features, comparison: Comparison) -> bool:
     """Whether a verdict that counts as wrong might be meant otherwise."""
-    return found.weighed.verdict.state is not None and comparison.right > DOUBTFUL
+    return found.fused.verdict.state is not None and comparison.right > DOUBTFUL
 
 
 def _without(faults: Iterable[Fault], fallen: frozenset[str]) -> list[Fault]:

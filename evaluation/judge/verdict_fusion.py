@@ -1,7 +1,7 @@
-"""Two readers, one judgement: the rules' reading of an answer weighed against the second reader's.
+"""One verdict from two: what the rules read in an answer, and what the answer classifier does.
 
-Log-odds are added: the second reader's own, and a fixed amount for what the rules found (more for a yes or no in so many
-words than for judging words). The amounts were chosen on pools that the second reader had not been trained on.
+Log-odds are added: the answer classifier's own, and a fixed amount for what the rules found (more for a yes or no in so many
+words than for judging words). The amounts were chosen on pools that the answer classifier had not been trained on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sage_ad.evaluation.inspection import Verdict
-from sage_ad.evaluation.judge.answer_classifier import Impression
+from sage_ad.evaluation.judge.answer_classifier import Classification
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of
 from sage_ad.evaluation.judge.gold import Truth
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer
@@ -19,7 +19,7 @@ from sage_ad.evaluation.text.sentences import CONCESSIONS
 from sage_ad.evaluation.text.stated_verdict import PLAIN, SpokenVerdict
 
 BY_POLAR = 2.5
-"""What a yes or a no in so many words weighs against the second reader."""
+"""What a yes or a no in so many words weighs against the answer classifier."""
 BY_WORDS = 1.5
 """What judging words weigh."""
 DENIED = 6.0
@@ -29,18 +29,18 @@ REPORTED = 1.25
 EXCEPTED = 3.5
 """What a defect weighs that the answer itself sets against its praise ("fine, except for the crack")."""
 CLEAR = 0.75
-"""An answer in which the rules find no verdict at all needs at least this much from the second reader."""
+"""An answer in which the rules find no verdict at all needs at least this much from the answer classifier."""
 DECIDED = 2.5
 """The same where the rules read that it leaves the question open."""
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """What both readers together take from an answer.
+class FusedVerdict:
+    """What rules and classifier together take from an answer.
 
     Attributes:
-        verdict: the verdict, its state overruled where the second reader is surer than the rules.
-        overruled: the second reader decided against the rules (or where they found nothing).
+        verdict: the verdict, its state overruled where the answer classifier is surer than the rules.
+        overruled: the answer classifier decided against the rules (or where they found nothing).
         reports_defect: whether the answer reports that something is wrong with the part.
     """
 
@@ -49,13 +49,15 @@ class Weighed:
     reports_defect: bool
 
 
-def weigh(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, impression: Impression) -> Weighed:
-    """Weighs the rules' verdict and their finding of a defect against the second reader's impression."""
-    state = _state(verdict, reading, truth, impression)
+def fuse_verdicts(
+    verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, classification: Classification
+) -> FusedVerdict:
+    """Weighs the rules' verdict and their finding of a defect against the classifier's."""
+    state = _state(verdict, reading, truth, classification)
     overruled = state != verdict.state
     if overruled:
         verdict = replace(verdict, state=state, by_polar=None, by_words=state)
-    return Weighed(verdict, overruled, impression.defect + _reported(reading) > 0)
+    return FusedVerdict(verdict, overruled, classification.defect + _reported(reading) > 0)
 
 
 def _reported(reading: ParsedAnswer) -> float:
@@ -74,22 +76,24 @@ def _is_exception(reading: ParsedAnswer, claim: Claim) -> bool:
     return clause.opener in CONCESSIONS or clause.words[:1] == ("only",) or has_cue("exceptions", clause.stems)
 
 
-def _state(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, impression: Impression) -> Verdict | None:
+def _state(
+    verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, classification: Classification
+) -> Verdict | None:
     if truth.yes_means is None:
         return verdict.state
     if verdict.state is None:
-        if abs(impression.yes) < (DECIDED if reading.undecided else CLEAR):
+        if abs(classification.yes) < (DECIDED if reading.undecided else CLEAR):
             return None
         rules = 0.0
     else:
         weight = _weight(verdict, reading, truth)
         rules = weight if verdict.state == truth.yes_means else -weight
-    says_yes = impression.yes + rules > 0
+    says_yes = classification.yes + rules > 0
     return truth.yes_means if says_yes else _other(truth.yes_means)
 
 
 def _weight(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth) -> float:
-    """What the rules' verdict weighs against the second reader."""
+    """What the rules' verdict weighs against the answer classifier."""
     if denies_the_defect(reading, truth):
         return DENIED
     if verdict.by_polar is not None:

@@ -7,6 +7,7 @@ how many are equal is told beside it. Answers are shuffled before they are judge
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -139,28 +140,46 @@ def without_gold(requests: Sequence[Sequence[JudgeRequest]]) -> list[list[JudgeR
     return live
 
 
-def agreement(judge: Judge, requests: Sequence[Sequence[JudgeRequest]], scores: list[list[MLEScore]]) -> dict[str, Any]:
-    """How scores without gold lie to those with it: share of equal levels, Kendall's tau-b of the means, and the order."""
-    from scipy.stats import kendalltau
+def agreement(requests: Sequence[Sequence[JudgeRequest]], scores: list[list[MLEScore]]) -> dict[str, Any]:
+    """How the local judge's levels without gold lie to those with gold: share of equal levels, rank correlations, order.
+
+    Every level is given a number here, also those that a self-check does not show (`evaluation.judge.self_check`).
+    """
+    from sage_ad.evaluation.judge.local import LocalJudge
 
     kept = [i for i, entries in enumerate(requests) if entries[0].gold and entries[0].gold.anomalous is not None]
     if not kept:
         return {}
-    live = judge_lines(judge, without_gold(requests), 0)
-    result: dict[str, Any] = {"lines": len(kept)}
+    live = judge_lines(LocalJudge(every_level=True), without_gold(requests), 0)
     both = [pair for line, index in zip(live, kept, strict=True) for pair in zip(line, scores[index], strict=True)]
+    return {
+        "lines": len(kept),
+        **correlations(both),
+        "order": figures(pairs_of([[score.mean for score in line] for line in live])),
+    }
+
+
+def correlations(both: Sequence[tuple[MLEScore, MLEScore]]) -> dict[str, Any]:
+    """Levels without gold against levels with gold, by dimension: equal ones, Spearman's rho, Kendall's tau-b, count.
+
+    A correlation is None where one side has a single value.
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    result = {}
     for name in DIMENSIONS:
         known = [(getattr(a, name), getattr(b, name)) for a, b in both]
         known = [(a, b) for a, b in known if a is not None and b is not None]
         if not known:
             continue
-        tau = float(kendalltau(*zip(*known, strict=True)).statistic) if len(known) > 1 else float("nan")
+        varied = all(len(set(side)) > 1 for side in zip(*known, strict=True))
+        columns = tuple(zip(*known, strict=True))
         result[name] = {
             "equal": round(sum(a == b for a, b in known) / len(known), 4),
-            "kendall_tau": round(tau, 4) if tau == tau else None,
+            "spearman": round(float(spearmanr(*columns).statistic), 4) if varied else None,
+            "kendall_tau": round(float(kendalltau(*columns).statistic), 4) if varied else None,
             "n": len(known),
         }
-    result["order"] = figures(pairs_of([[score.mean for score in line] for line in live]))
     return result
 
 
@@ -260,7 +279,7 @@ def measure_judge(
             "sbert": figures(pairs_of(sbert_similarity(lines))),
             "word-overlap": figures(pairs_of(word_overlap(lines))),
         },
-        "without_gold": agreement(judge, requests, scores) if judge.name == "local" else None,
+        "without_gold": agreement(requests, scores) if judge.name == "local" else None,
         "problems": problems,
         "scored": scored,
     }
@@ -268,6 +287,7 @@ def measure_judge(
 
 def report_markdown(result: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
+    from sage_ad.evaluation.ranked import unknown_in_words
     from sage_ad.evaluation.reports.tables import markdown_table
 
     def row(name: str, entry: dict[str, Any]) -> list[Any]:
@@ -283,18 +303,29 @@ def report_markdown(result: dict[str, Any]) -> str:
         markdown_table(head, [row(name, entry) for name, entry in result["by_dimension"].items()]),
     ]
     if live := result.get("without_gold"):
-        rows = [[name, live[name]["equal"], live[name]["kendall_tau"]] for name in DIMENSIONS if name in live]
+        rows = [
+            [name, live[name]["equal"], live[name]["spearman"], live[name]["kendall_tau"]]
+            for name in DIMENSIONS
+            if name in live
+        ]
         parts.append(
-            "Without gold (verdict and region as a perfect look would measure them), against the scores with gold:"
+            "Without gold (verdict and region as a perfect measurement would give them), against the scores with gold:"
         )
-        parts.append(markdown_table(["", "equal", "Kendall tau"], rows))
+        parts.append(markdown_table(["", "equal", "Spearman rho", "Kendall tau"], rows))
         parts.append(markdown_table(head, [row("order without gold", live["order"])]))
+    if unknown := result.get("unknown_keys"):
+        parts.append(f"- {unknown_in_words(Counter(unknown))}")
     parts += [f"- {problem}" for problem in result["problems"]]
     return "\n\n".join(parts)
 
 
 def judge_command(
-    ranked: Annotated[Path, typer.Argument(help="Ranked answers (JSONL, best answer first).", show_default=False)],
+    ranked: Annotated[
+        Path,
+        typer.Argument(
+            help="Ranked answers (JSONL, best first), AD-PL, or TRL or LlamaFactory pairs.", show_default=False
+        ),
+    ],
     judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -303,17 +334,23 @@ def judge_command(
     """How well a judge orders ranked answers, beside sentence similarity and word overlap."""
     quiet_libraries()
     from sage_ad.evaluation.judge.loading import load_judge
-    from sage_ad.evaluation.ranked import read_ranked, write_ranked
+    from sage_ad.evaluation.preference_data import beside, read_preferences
+    from sage_ad.evaluation.ranked import write_ranked
 
-    lines = read_ranked(ranked)
-    result = measure_judge(lines, load_judge(judge), folder=ranked.parent, seed=seed)
+    unknown = Counter[str]()
+    lines = read_preferences(ranked, out / "pictures" if out else None, unknown)
+    if lines is None:
+        raise InputError(f"{ranked} holds labelled images but no answers; give ranked answers.")
+    result = measure_judge(lines, load_judge(judge), seed=seed)
+    if unknown:
+        result["unknown_keys"] = dict(unknown)
     scored = result.pop("scored")
     report = report_markdown(result)
     if out:
         from sage_ad.evaluation.runs import write_results
 
         write_results(out, result, report)
-        write_ranked(out / "scored.jsonl", scored)
+        write_ranked(out / "scored.jsonl", beside(scored, out))
     if json:
         print_json(result)
     else:

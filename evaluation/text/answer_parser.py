@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sage_ad.evaluation.text.claims import Claim, Kind, Stance, clause_claims
+from sage_ad.evaluation.text.final_answer import final_answer
 from sage_ad.evaluation.text.lexicon import cue_table, has_cue, judging_table
 from sage_ad.evaluation.text.normalise import plain, stem_set
 from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity
@@ -112,7 +113,11 @@ def _doubts(clause: Clause) -> list[tuple[int, int, str]]:
 
 
 def read(text: str, question: str = "") -> ParsedAnswer:
-    """Reads a text; with the question, answers that only echo its verb ("It isn't.") are understood too."""
+    """Reads a text; with the question, answers that only echo its verb ("It isn't.") are understood too.
+
+    Of what a model writes its final answer is read (`evaluation.text.final_answer`): no thinking, no tags.
+    """
+    text = final_answer(text)
     polar, polar_words = read_polar(text)
     clauses = split_clauses(_without_polar(text, polar_words))
     claims: list[Claim] = []
@@ -133,19 +138,19 @@ def read(text: str, question: str = "") -> ParsedAnswer:
 
 
 SOUNDS = 0.3
-"""From this impression on, a clause without any known word counts as praise or as a complaint."""
+"""From this sentiment on, a clause without any known word counts as praise or as a complaint."""
 OVERRULES = 0.6
-"""From this impression on, praise makes a defect word in it a weak witness."""
+"""From this sentiment on, praise makes a defect word in it weak evidence."""
 
 
-def with_impressions(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
+def with_sentiment(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
     """Hears how each clause sounds as a whole, beside the words that are known.
 
     A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
     a verdict only where nothing else does. A defect word in a clause that sounds like praise becomes weak.
     """
     sounds = {
-        number: likeness.impression(clause.text) if len(clause.words) >= 3 else 0.0
+        number: likeness.sentiment(clause.text) if len(clause.words) >= 3 else 0.0
         for number, clause in enumerate(reading.clauses)
     }
     claims = [

@@ -62,7 +62,7 @@ class SentenceSimilarity:
         values = iter(self.between(text, [gloss for entries in glosses.values() for gloss in entries]))
         return {concept: max(next(values) for _ in entries) for concept, entries in glosses.items()}
 
-    def impression(self, text: str) -> float:
+    def sentiment(self, text: str) -> float:
         """How much a text sounds like a complaint (towards 1) or like praise (towards -1); see `evaluation.text.sentiment`."""
         self.prepare([text])
         return round(impression_of(self._vectors[text]), DECIMALS)

@@ -54,7 +54,7 @@ def _weights() -> np.ndarray:
 
 
 def impression_of(vector: np.ndarray) -> float:
-    """The impression of one unit vector of the default sentence encoder: above 0 a complaint, below 0 praise."""
+    """The sentiment of one unit vector of the default sentence encoder: above 0 a complaint, below 0 praise."""
     weights = _weights()
     return float(vector @ weights[:-1] + weights[-1])
 

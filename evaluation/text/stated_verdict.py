@@ -92,7 +92,7 @@ def spoken_verdict(
     by_words: Verdict | None = None
     topic = asked if yes_means == "anomalous" and reading.polar is False else frozenset()
     if reading.polar is not None:
-        # Likeness, or a defect word taken up from the question, is too weak a witness against a plain yes or no.
+        # Likeness, or a defect word taken up from the question, is too weak to stand against a plain yes or no.
         known = [claim for claim in reading.claims if not claim.by_likeness and not _only_repeats(claim, topic)]
         good_weight, good = _best([claim for claim in known if claim.stance == "good"], use_asked)
         bad_weight, bad = _best([claim for claim in known if claim.stance == "bad"], use_asked)

@@ -48,7 +48,17 @@ def test_a_person_reads_verdict_threshold_regions_facts_and_scores(
 ) -> None:
     status, out, err = run(cracked, "--reference", good, "--product", "solar cell", "--out", tmp_path)
     assert status == 0, err
-    for said in ("ANOMALOUS", "threshold", "Region", "MLE", "Facts", "[1]", "sage-tiny", "imports", "evidence.png"):
+    for said in (
+        "ANOMALOUS",
+        "threshold",
+        "Region",
+        "Self-check",
+        "Facts",
+        "[1]",
+        "sage-tiny",
+        "imports",
+        "evidence.png",
+    ):
         assert said in out, said
     assert "perceive" in err
 

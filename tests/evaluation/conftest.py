@@ -11,6 +11,7 @@ from plates import PlainExtractor, gash, plate
 import sage_ad.evaluation.reports.detect_run as detection
 from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.loading import load_judge
+from sage_ad.evaluation.judge.local import LocalJudge
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +31,17 @@ def score(local_judge: Judge) -> Callable[..., MLEScore]:
         reference_answer="False. There is a scratch in the upper left.",
     )
 
+    every = LocalJudge(every_level=True)
+
     def judge(
-        answer: str, question: str = "Is this part free of defects?", gold: Gold | None = scratched, **more: object
+        answer: str,
+        question: str = "Is this part free of defects?",
+        gold: Gold | None = scratched,
+        every_level: bool = False,
+        **more: object,
     ) -> MLEScore:
-        return local_judge.judge([JudgeRequest(question, answer, gold=gold, **more)])[0]  # type: ignore[arg-type]
+        judge = every if every_level else local_judge
+        return judge.judge([JudgeRequest(question, answer, gold=gold, **more)])[0]  # type: ignore[arg-type]
 
     return judge
 

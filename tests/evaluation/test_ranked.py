@@ -30,7 +30,6 @@ def test_absent_fields_are_filled_and_lines_survive_a_round_trip(tmp_path: Path)
         ("[]", "no JSON object"),
         (json.dumps({**LINE, "answers": ["only one"]}), "answers"),
         (json.dumps({"answers": ["a", "b"]}), "question"),
-        (json.dumps({**LINE, "verdcit": 1}), "verdcit"),
         (json.dumps({**LINE, "pair_type": "guessing"}), "pair_type"),
         (json.dumps({**LINE, "scores": [None]}), "1 scores stand beside 2 answers"),
         (json.dumps({**LINE, "gold": {"verdict": "perhaps"}}), "gold.verdict"),

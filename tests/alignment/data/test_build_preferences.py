@@ -8,7 +8,7 @@ import random
 import pytest
 
 from sage_ad.alignment.data.build_preferences import PreferenceSettings, build_preferences, preference_wordings
-from sage_ad.alignment.data.exchange import from_trl, read_preferences, to_trl, write_preferences
+from sage_ad.alignment.data.exchange import to_trl, write_preferences
 from sage_ad.alignment.data.labelled import LabelledPart, Picture, drawn_parts
 from sage_ad.alignment.data.preference_writers import (
     LanguageModelWriter,
@@ -17,6 +17,7 @@ from sage_ad.alignment.data.preference_writers import (
     plain_answer,
     read_answers,
 )
+from sage_ad.evaluation.preference_data import from_pairs, read_preferences
 from sage_ad.evaluation.questions import build_questions
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers
 from sage_ad.vlm.backends.scripted import ScriptedBackend
@@ -214,7 +215,8 @@ class TestOtherForms:
         write_preferences([scored], tmp_path / "trl.jsonl", "trl", "edpo", "surprisal")
         again = read_preferences(tmp_path / "trl.jsonl")
         assert [line.answers for line in again] == [["True.", "So so."], ["True.", "False."]]
-        assert (again[0].image, again[0].reference, again[0].question) == ("a.png", "r.png", "Is it?")
+        files = (str(tmp_path / "a.png"), str(tmp_path / "r.png"))
+        assert (again[0].image, again[0].reference, again[0].question) == (*files, "Is it?")
 
     def test_trl_without_a_prompt_of_its_own(self):
         asked = {"role": "user", "content": "Is it?"}
@@ -222,13 +224,13 @@ class TestOtherForms:
             "chosen": [asked, {"role": "assistant", "content": [{"type": "text", "text": "True."}]}],
             "rejected": [asked, {"role": "assistant", "content": "False."}],
         }
-        [line] = from_trl([row])
+        [line] = from_pairs([row])
         assert (line.question, line.answers) == ("Is it?", ["True.", "False."])
 
     def test_a_row_with_equal_answers_is_named(self):
         with pytest.raises(InputError, match="row 2"):
             list(
-                from_trl(
+                from_pairs(
                     [{"prompt": "q", "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a", "rejected": "a"}]
                 )
             )

@@ -29,7 +29,7 @@ def test_two_ways_are_compared_side_by_side(arrive: Callable[..., Visitor], phot
     assert page.locator("#cmp-left .sg-verdict").count() == 1
     assert page.locator("#cmp-right .sg-verdict").count() == 1
     table = page.locator("#cmp-table").inner_text()
-    for name in ("With facts", "Without facts", "Verdict", "Confidence", "Mean MLE"):
+    for name in ("With facts", "Without facts", "Verdict", "Confidence", "Objections of the self-check"):
         assert name in table
     assert page.locator("#cmp-right .sg-facts").count() == 0
     photograph(visitor, "compare")

@@ -1,4 +1,4 @@
-"""The second reader and how it is weighed against the rules: what it hears, that it is steady, when it may overrule."""
+"""The answer classifier and how its verdict is fused with the rules': what it hears, that it is steady, when it may overrule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sage_ad.evaluation.inspection import Gold, JudgeRequest
-from sage_ad.evaluation.judge.answer_classifier import Impression, default_reader
+from sage_ad.evaluation.judge.answer_classifier import Classification, default_classifier
 from sage_ad.evaluation.judge.local import LocalJudge
 from sage_ad.evaluation.ranked import read_ranked
 from sage_ad.knowledge.vectors.embedding import default_embedder
@@ -19,14 +19,14 @@ CRACKED = Gold(verdict=False, anomalous=True, defect="crack", place="centre", re
 
 
 class Says:
-    """A second reader that always hears the same."""
+    """An answer classifier that always hears the same."""
 
     def __init__(self, yes: float, defect: float) -> None:
-        self.impression = Impression(yes, defect, 0.0)
+        self.classification = Classification(yes, defect, 0.0)
 
-    def read(self, questions: Sequence[str], answers: Sequence[str]) -> list[Impression]:
+    def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]:
         assert len(questions) == len(answers)
-        return [self.impression] * len(questions)
+        return [self.classification] * len(questions)
 
 
 def levels(reader: Says, question: str, answer: str, gold: Gold) -> tuple[int | None, int | None, int | None]:
@@ -47,12 +47,12 @@ class TestReader:
         ],
     )
     def test_hears_yes_and_no_without_the_words(self, question: str, yes: str, no: str) -> None:
-        first, second = default_reader().read([question, question], [yes, no])
+        first, second = default_classifier().classify([question, question], [yes, no])
         assert first.yes > 0 > second.yes
 
     def test_hears_a_defect_and_an_appearance_explained_away(self) -> None:
         question = "Is this jar the same as the sample?"
-        bad, good = default_reader().read(
+        bad, good = default_classifier().classify(
             [question, question],
             ["Yes, only the rim has lost a splinter at the top.", "Yes, the white streak is the lamp mirrored in it."],
         )
@@ -60,7 +60,7 @@ class TestReader:
 
     def test_is_sure_of_nothing_where_nothing_is_said(self) -> None:
         texts = ["asdf qwer zxcv", "The train leaves at eight.", "I cannot tell."]
-        for found in default_reader().read(["Is this part free of defects?"] * 3, texts):
+        for found in default_classifier().classify(["Is this part free of defects?"] * 3, texts):
             assert abs(found.yes) < 2.0
 
     def test_does_not_depend_on_batch_order_or_threads(self, repository: Path) -> None:
@@ -70,16 +70,16 @@ class TestReader:
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(1)
-            one = default_reader().read(questions, answers)
+            one = default_classifier().classify(questions, answers)
             torch.set_num_threads(2)
-            two = default_reader().read(questions[::-1], answers[::-1])[::-1]
+            two = default_classifier().classify(questions[::-1], answers[::-1])[::-1]
         finally:
             torch.set_num_threads(before)
         for first, second in zip(one, two, strict=True):
             assert first == pytest.approx(second, abs=0.011)
 
     def test_nothing_to_read_is_nothing(self) -> None:
-        assert default_reader().read([], []) == []
+        assert default_classifier().classify([], []) == []
 
 
 class TestWeighing:

@@ -44,7 +44,7 @@ def process() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def server(process: ServerProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ServerProcess:
-    monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path / "home"))
     process.plan(default={"text": reply()})
     return process
 
@@ -79,7 +79,7 @@ class TestScores:
     def test_it_is_found_by_its_url(self, server: ServerProcess) -> None:
         judge = load_judge(f"{server.url}#{MODEL}", cache=False)
         assert isinstance(judge, Judge)
-        assert judge.name == f"llm:{MODEL}"
+        assert judge.name == f"llm:{MODEL} at {server.url}"
         assert judge.judge([]) == []
 
     def test_scores_keep_the_order_of_the_requests(self, server: ServerProcess) -> None:

@@ -78,24 +78,32 @@ def test_without_any_truth_an_answer_is_unscored(score: Callable[..., MLEScore])
 
 def test_without_gold_the_evidence_decides(score: Callable[..., MLEScore]) -> None:
     evidence = {"evidence_verdict": "anomalous", "regions": [(5, 5, 20, 20)], "image_size": (90, 90)}
-    right = score("False. A scratch in the upper left.", gold=None, **evidence)
-    wrong = score("True. It is fine.", gold=None, **evidence)
-    elsewhere = score("False. A scratch in the lower right.", gold=None, **evidence)
+    right = score("False. A scratch in the upper left.", gold=None, every_level=True, **evidence)
+    wrong = score("True. It is fine.", gold=None, every_level=True, **evidence)
+    elsewhere = score("False. A scratch in the lower right.", gold=None, every_level=True, **evidence)
     assert right.mean == 5.0
     assert (right.mean or 0) > (elsewhere.mean or 0) > (wrong.mean or 5)
 
 
 def test_without_gold_an_unheard_of_defect_is_doubted(score: Callable[..., MLEScore]) -> None:
     evidence = {"evidence_verdict": "anomalous", "facts": ("A crack cuts off part of the cell.",)}
-    assert score("False. It is cracked.", gold=None, **evidence).type == 5
-    assert score("False. It is mouldy.", gold=None, **evidence).type == 4
+    assert score("False. It is cracked.", gold=None, every_level=True, **evidence).type == 5
+    assert score("False. It is mouldy.", gold=None, every_level=True, **evidence).type == 4
 
 
 def test_praise_is_no_report_of_a_defect(score: Callable[..., MLEScore]) -> None:
     evidence = {"evidence_verdict": "normal", "object": "ceramic tile"}
     asked = "Is this part free of visible flaws, and if not, what is wrong with it and where?"
-    assert score("Yes. The ceramic tile is clean and undamaged.", asked, gold=None, **evidence).mean == 5.0
-    assert score("Yes. The ceramic tile is clean, with a chip at the left.", asked, gold=None, **evidence).type == 2
+    assert (
+        score("Yes. The ceramic tile is clean and undamaged.", asked, gold=None, every_level=True, **evidence).mean
+        == 5.0
+    )
+    assert (
+        score(
+            "Yes. The ceramic tile is clean, with a chip at the left.", asked, gold=None, every_level=True, **evidence
+        ).type
+        == 2
+    )
 
 
 def test_a_mask_decides_about_state_and_place(score: Callable[..., MLEScore]) -> None:

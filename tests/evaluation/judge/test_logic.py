@@ -72,14 +72,15 @@ def test_harmless_marks_may_be_mentioned_on_a_normal_part(score: Callable[..., M
     assert (score("True, although the rim is chipped.", gold=normal).mean or 5) < 3
 
 
-def test_a_quoted_fact_is_no_claim_about_this_part(local_judge) -> None:  # type: ignore[no-untyped-def]
+def test_a_quoted_fact_is_no_claim_about_this_part() -> None:
     """A fact quoted word for word may say "passes" without letting the part pass; the same words unquoted may not."""
     from sage_ad.evaluation.inspection import JudgeRequest
+    from sage_ad.evaluation.judge.local import LocalJudge
 
     fact = "A solar cell that passes less current than its string neighbours heats up to a hot spot."
     answer = f"No. There is a dark patch. It should not be used. If it is an isolated area, this applies: {fact}"
     question = "Can this part be used as intended?"
-    quoted, unknown = local_judge.judge(
+    quoted, unknown = LocalJudge(every_level=True).judge(
         [JudgeRequest(question, answer, facts=facts, evidence_verdict="anomalous") for facts in ([fact], [])]
     )
     assert quoted.logic == 5

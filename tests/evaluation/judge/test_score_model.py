@@ -1,4 +1,4 @@
-"""The third reader: words met by words, answers held against the gold answer, and who wins where the readers differ."""
+"""The score model: words met by words, answers held against the gold answer, and who wins where rules and model differ."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
-from sage_ad.evaluation.judge.features import Features, content_witnesses, reference_of, verdict_witnesses
+from sage_ad.evaluation.judge.features import Features, content_features, reference_of, verdict_features
 from sage_ad.evaluation.judge.local import LocalJudge, findings, score_of
-from sage_ad.evaluation.judge.score_model import Comparison, default_comparer
-from sage_ad.evaluation.judge.score_resolution import has_right_verdict, settle
+from sage_ad.evaluation.judge.score_model import Comparison, default_score_model
+from sage_ad.evaluation.judge.score_resolution import has_right_verdict, resolve_faults
 from sage_ad.evaluation.ranked import read_ranked
 from sage_ad.evaluation.rubric import DIMENSIONS
 from sage_ad.evaluation.text.token_similarity import NOTHING, TokenSimilarity
@@ -55,15 +55,15 @@ class TestTokenSimilarity:
 
 
 class TestFeatures:
-    def test_the_weights_name_the_witnesses_that_there_are(self) -> None:
-        reader = default_comparer()
+    def test_the_weights_name_the_features_that_there_are(self) -> None:
+        reader = default_score_model()
         for gold, state in ((DENTED, "anomalous"), (SOUND, "normal")):
             found, tokens = found_in("No. A dent, lower left.", gold)
-            assert set(reader.verdict.weights) == set(verdict_witnesses(found, tokens))
-            assert set(reader.content[state].weights) == set(content_witnesses(found, tokens))
+            assert set(reader.verdict.weights) == set(verdict_features(found, tokens))
+            assert set(reader.content[state].weights) == set(content_features(found, tokens))
 
     def test_a_longer_answer_gains_nothing_by_its_length_alone(self) -> None:
-        names = set(default_comparer().verdict.weights) | set(default_comparer().content["normal"].weights)
+        names = set(default_score_model().verdict.weights) | set(default_score_model().content["normal"].weights)
         assert not {name for name in names if "length" in name or "count" in name}
 
     def test_only_a_gold_answer_with_a_reason_can_be_compared_with(self) -> None:
@@ -129,13 +129,13 @@ class TestOrder:
 class TestSettling:
     def test_the_rules_keep_their_words_where_both_find_the_same(self) -> None:
         found, _ = found_in("No. A crack at the upper right.")
-        assert set(found.faults) <= set(settle(found, Comparison(3.0, 0.1, 0.2, 0.7)))
+        assert set(found.faults) <= set(resolve_faults(found, Comparison(3.0, 0.1, 0.2, 0.7)))
 
-    def test_the_third_reader_wins_where_they_differ(self) -> None:
+    def test_the_score_model_wins_where_they_differ(self) -> None:
         found, _ = found_in("No. A crack at the upper right.")
         assert {"wrong-defect", "wrong-place"} <= {fault.name for fault in found.faults}
-        assert settle(found, Comparison(3.0, 1.0, 0.0, 0.0)) == []
-        names = {fault.name for fault in settle(found, Comparison(3.0, 0.3, 0.6, 0.1))}
+        assert resolve_faults(found, Comparison(3.0, 1.0, 0.0, 0.0)) == []
+        names = {fault.name for fault in resolve_faults(found, Comparison(3.0, 0.3, 0.6, 0.1))}
         assert not names & {"wrong-defect", "wrong-place", "false-reason", "false-place"}
         assert {"unplaced", "loose-reason"} <= names
 
@@ -143,7 +143,7 @@ class TestSettling:
         for answer, gold in (("No. It is dented, lower left.", DENTED), ("Yes, it is whole.", SOUND)):
             found, _ = found_in(answer, gold)
             means = [
-                score_of(settle(found, Comparison(3.0, full, 0.0, 1 - full)), found.truth).mean or 0
+                score_of(resolve_faults(found, Comparison(3.0, full, 0.0, 1 - full)), found.truth).mean or 0
                 for full in (1.0, 0.9, 0.7, 0.5, 0.3, 0.05)
             ]
             assert means == sorted(means, reverse=True)
@@ -155,8 +155,8 @@ class TestSettling:
 
     def test_a_verdict_that_nobody_hears_must_be_plain(self) -> None:
         found, _ = found_in("asdf qwer zxcv")
-        verdict = replace(found.weighed.verdict, state=None)
-        found = replace(found, weighed=replace(found.weighed, verdict=verdict))
+        verdict = replace(found.fused.verdict, state=None)
+        found = replace(found, fused=replace(found.fused, verdict=verdict))
         assert not has_right_verdict(found, Comparison(0.5, 1.0, 0.0, 0.0))
         assert has_right_verdict(found, Comparison(3.0, 1.0, 0.0, 0.0))
 

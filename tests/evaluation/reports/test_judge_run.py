@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sage_ad.evaluation.inspection import Judge, JudgeRequest, MLEScore
+from sage_ad.evaluation.judge.self_check import shown_levels
 from sage_ad.evaluation.ranked import RankedAnswers, read_ranked
 from sage_ad.evaluation.reports.judge_run import figures, judge_command, measure_judge, pairs_of
 
@@ -72,6 +73,8 @@ def test_the_first_set_is_ordered_as_demanded(local_judge: Judge, repository: Pa
     for baseline in result["baselines"].values():
         assert baseline["pairwise_all"]["value"] < result["pairwise_all"]["value"] - 0.1
     assert result["without_gold"]["mean"]["kendall_tau"] > 0.6
+    for level in shown_levels():
+        assert result["without_gold"][level]["spearman"] >= 0.6
     assert set(result["by_family"]) == {"standard comparison", "defect identification", "defect diagnosis"}
 
 
