@@ -103,8 +103,9 @@ def extract_offline(nodes: Sequence[BaseNode], classifier: FactClassifier, embed
     previous: BaseNode | None = None
     for node in nodes:
         text = tidy(node.get_content())
-        stated = node.metadata.get("layout") == "statement"
-        if reason := boilerplate_reason(text, stated=stated):
+        cell = node.metadata.get("layout") == "statement"
+        stated = cell and not node.metadata.get("judged")
+        if reason := boilerplate_reason(text, stated=cell):
             out.dropped.append((text, reason))
         else:
             pending.append((candidate_of(node, date, previous, text), stated))
@@ -165,6 +166,7 @@ _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
         "points elsewhere",
     ),
     (re.compile(r"[:：]\s*$"), "only introduces what follows"),
+    (re.compile("\ufffd"), "has a character that could not be read"),
     (re.compile(r"\?\s*$"), "is a question"),
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
