@@ -100,7 +100,7 @@ class TextReader(FactReader):
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         markdown = path.suffix.lower() in {".md", ".markdown"}
-        yield decode(path, content, self.notes), {"markdown": markdown, "literal": not markdown}
+        yield decode(path, content), {"markdown": markdown, "literal": not markdown}
 
 
 class PDFReader(FactReader):
@@ -185,7 +185,7 @@ class HTMLReader(FactReader):
 
         if b"\x00" in content[:4096]:
             try:
-                content = decode(path, content, self.notes).encode()
+                content = decode(path, content).encode()
             except InputError:
                 raise InputError(
                     f"{path} is no web page (it holds binary data); save the page as HTML again."
@@ -217,7 +217,7 @@ class TableReader(FactReader):
     endings = (".csv", ".tsv")
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        text = decode(path, content, self.notes)
+        text = decode(path, content)
         separator = re.match(r'"?sep=(.)"?\n', text)  # Excel's own first line
         if separator:
             text = text[separator.end() :]
@@ -349,7 +349,7 @@ class JSONReader(TableReader):
     endings = (".json", ".jsonl")
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        text = decode(path, content, self.notes)
+        text = decode(path, content)
         value = self._lines(path, text) if path.suffix.lower() == ".jsonl" else self._whole(path, text)
         if isinstance(value, Mapping) and isinstance(value.get("facts"), list):
             value = value["facts"]
@@ -473,18 +473,13 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def decode(path: Path, content: bytes, notes: list[str] | None = None) -> str:
-    """Bytes of a text file as text with "\\n" at line ends.
-
-    Args:
-        path: the file, for messages.
-        content: its bytes.
-        notes: takes a sentence when the encoding had to be guessed.
+def decode(path: Path, content: bytes) -> str:
+    """Bytes of a text file (UTF-8, UTF-16 with or without its mark, Windows-1252) as text with "\\n" at line ends.
 
     Raises:
-        InputError: when the bytes are no text.
+        InputError: when the bytes are no text, or text of another encoding.
     """
-    encodings = ["utf-8-sig"]
+    encodings = ["utf-8-sig", "cp1252"]
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
     elif b"\x00" in content:
@@ -495,30 +490,22 @@ def decode(path: Path, content: bytes, notes: list[str] | None = None) -> str:
                 f"{path} is no text file (it holds binary data); give text, or name it by its real format."
             )
         encodings = ["utf-16-le" if little > big else "utf-16-be"]
-    for encoding in (*encodings, *(["cp1252"] if encodings == ["utf-8-sig"] else [])):
+    for encoding in encodings:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if encoding == "cp1252" and _UNUSUAL.search(text):
-            break
-        return _with_line_feeds(text)
-    from charset_normalizer import from_bytes
-
-    guess = from_bytes(content).best() if encodings == ["utf-8-sig"] else None
-    if guess is None or guess.encoding == "ascii":
-        raise InputError(f"{path} is neither UTF-8 nor Windows-1252 text; save it as UTF-8.")
-    if notes is not None:
-        notes.append(f"{path} was read as {guess.encoding}; if letters are wrong, save it as UTF-8 and add it again.")
-    return _with_line_feeds(str(guess))
+        if encoding != "cp1252" or not _NOT_WESTERN.search(text):
+            return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise InputError(f"{path} is neither UTF-8 nor Windows-1252 text; save it as UTF-8.")
 
 
-# Windows-1252 gives every byte a character: letters of Western languages and signs of a specification are believed.
-_UNUSUAL = re.compile(r"[^\x00-\x7f\xa0£§©«®°±²³´µ·¹º»¼½¾×÷€‚„…†‡‰‹‘’“”•–—™›ŠšŒœŽžŸÀ-ÿ]|[À-ÿ]{4}")
-
-
-def _with_line_feeds(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+# Windows-1252 gives nearly every byte a character. These are signs of another encoding: rare characters, runs of accented
+# letters (Cyrillic, Greek, Chinese), signs within words (Polish), and letters where DOS has its degree and micro signs.
+_NOT_WESTERN = re.compile(
+    "[^\x00-\x7f\xa0£§©«®°±²³´µ·¹º»¼½¾×÷€‚„…†‡‰‹‘’“”•–—™›ŠšŒœŽžŸÀ-ÿ¿¡ª¢¥¨]|[À-ÿ]{5}"
+    "|(?<=[a-zA-Z])[¹³£¿¥¼¾º](?=[a-z])|\\d ?[æøñ](?:[^a-zà-ÿ]|[mCF]\\b)"
+)
 
 
 def joined_paragraphs(blocks: Sequence[str]) -> str:

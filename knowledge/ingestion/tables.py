@@ -173,12 +173,13 @@ def read_table(rows: Sequence[Row], *, about: str = "", fill: bool = True, heade
         None when it has no row of headings with a row below.
     """
     width = max((len(row) for row in rows), default=0)
-    header = find_header(rows) if header is None else header
-    if header is None and width > 1 and len(rows) > 1:
+    if header is None:
+        header = find_header(rows)
         lying = [[row[column] if column < len(row) else "" for row in rows] for column in range(width)]
+        known = recognise_columns(rows[header]).known if header is not None else 0
         # Two known headings at least: one word such as "test" in a first column proves nothing.
-        if find_header(lying) == 0 and recognise_columns(lying[0]).known > 1:
-            return read_table(lying, about=about, fill=fill)
+        if len(rows) > 1 and width > 1 and recognise_columns(lying[0]).known > max(1, known):
+            rows, header = lying, 0
     if header is None:
         header = next((number for number, row in enumerate(rows) if sum(bool(cell) for cell in row) > 1), None)
     if header is None or header + 1 >= len(rows):
@@ -263,7 +264,7 @@ class _Rows:
     def _statements(self, cells: Sequence[Any], row: int) -> Iterator[Statement]:
         columns = self.columns
         products, defects = _names(cells, columns.products), _names(cells, columns.defects)
-        for column in columns.unread:
+        for column in sorted(columns.unread):
             if cells[column]:
                 self.left_out[columns.headings[column]] = 1
         if not columns.usable and not columns.defects:
