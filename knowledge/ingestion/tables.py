@@ -50,7 +50,8 @@ class Statement:
         defects: names from a defect column.
         column: heading of the column that it came from; empty for a whole row.
         row: number of its row in the table, from 0.
-        plain: whether the headings say that it is a fact; else it is judged like a sentence of prose.
+        plain: whether the headings (or the defect that the row names) say that it is a fact; else it is judged like a
+            sentence of prose.
     """
 
     text: str
@@ -290,7 +291,7 @@ class _Rows:
                 self.left_out[heading or f"column {column + 1}"] = 1
             else:
                 yield Statement(
-                    _led(text, subject, heading.lower()), None, products, defects, heading, row, plain=False
+                    _led(text, subject, heading.lower()), None, products, defects, heading, row, plain=bool(defects)
                 )
 
     def _whole_row(self, cells: Sequence[Any]) -> str:

@@ -97,8 +97,8 @@ class TestRows:
         assert table is not None
         assert [(s.text, s.kind, s.plain) for s in table.statements] == [
             ("Scratch, cause: swarf in the clamp", "cause", True),
-            ("Scratch, max. length mm: 5", None, False),
-            ("Scratch, disposition: second choice", None, False),
+            ("Scratch, max. length mm: 5", None, True),
+            ("Scratch, disposition: second choice", None, True),
         ]
         assert table.notes == ["column(s) 'No.', 'RPN' (ratings, dates, numbers) were not read."]
 
