@@ -112,7 +112,7 @@ def add(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Markdown, text, PDF, DOCX, HTML, CSV or JSON files, MMAD domain knowledge, folders.",
+            help="Markdown, text, PDF, DOCX, XLSX, HTML, CSV or JSON files, MMAD domain knowledge, folders.",
             show_default=False,
         ),
     ],
@@ -126,6 +126,9 @@ def add(
         bool, typer.Option("--approve", help="Store sentences taken word for word as approved, not as proposed.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Status 1 also for notes (pictures, ratings, repeated cells ...).")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Adds the facts of documents; a changed document updates its own facts only."""
@@ -147,7 +150,7 @@ def add(
         print_json(report.record())
     else:
         _show_ingestion(report)
-    if report.failed or report.problems:
+    if report.failed or report.problems or (strict and report.notes):
         raise typer.Exit(EXIT_LISTED_FAILURES)
 
 
@@ -164,6 +167,8 @@ def _show_ingestion(report: IngestionReport) -> None:
         print(f"Not stored ({checked.outcome}): {checked.fact.text[:80]}: {checked.reason}")
     for problem in report.problems:
         print(f"Problem: {problem}")
+    for note in report.notes:
+        print(f"Note: {note}")
     counts = f"{len(report.added)} facts added, {len(report.merged)} merged, {len(report.refused)} not stored"
     print(f"{report.domain}: {counts}, {len(report.failed)} files failed ({report.seconds:.1f} s)")
     if any(fact.status == "proposed" for fact in report.added):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from sage_ad.knowledge.facts import MAX_TEXT, STATUSES, Fact, normalise_text
 from sage_ad.knowledge.ingestion.classifier import FactClassifier
 from sage_ad.knowledge.ingestion.extraction import WORTH_KEEPING, boilerplate_reason
+from sage_ad.knowledge.ingestion.written import written_reason
 from sage_ad.knowledge.text.contradictions import contradiction, find_flips, profile, replaced_words
 from sage_ad.knowledge.text.instructions import instruction_reason, quote_fact
 
@@ -86,8 +87,8 @@ def check_facts(candidates: Sequence[Fact], store: FactStore, *, judge: bool = T
     Args:
         candidates: facts that are not stored yet, of any domains.
         store: what is known.
-        judge: whether facts that a model wrote must also pass the fact-worthiness classifier (what `extract_offline`
-            kept has passed it already).
+        judge: whether facts that a model wrote must also pass `written_reason` and the fact-worthiness classifier (what
+            `extract_offline` kept has passed the latter already).
 
     Returns:
         One result for each candidate, in order.
@@ -115,11 +116,13 @@ def _unworthy(candidates: Sequence[Fact], vectors: np.ndarray, store: FactStore)
         return {}
     classifier = FactClassifier.fitted(StoreEmbedder(store))
     judgements = classifier.judge([candidates[row].text for row in rows], vectors[rows])
-    return {
-        row: f"does not read like a fact about a product (probability {judgement.worth:.2f})"
-        for row, judgement in zip(rows, judgements, strict=True)
-        if judgement.worth < WORTH_KEEPING
-    }
+    reasons = {}
+    for row, judgement in zip(rows, judgements, strict=True):
+        if reason := written_reason(candidates[row].text):
+            reasons[row] = reason
+        elif judgement.worth < WORTH_KEEPING:
+            reasons[row] = f"does not read like a fact about a product (probability {judgement.worth:.2f})"
+    return reasons
 
 
 class StoreEmbedder:

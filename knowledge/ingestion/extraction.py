@@ -101,22 +101,30 @@ def extract_offline(nodes: Sequence[BaseNode], classifier: FactClassifier, embed
     """
     out = Extraction()
     pending: list[tuple[Candidate, bool]] = []
-    previous: BaseNode | None = None
+    named: BaseNode | None = None  # the last sentence that names what it is about; "it" in the next ones means that
     for node in nodes:
         text = tidy(node.get_content())
-        stated = node.metadata.get("layout") == "statement"
-        if reason := boilerplate_reason(text, stated=stated):
+        cell = node.metadata.get("layout") == "statement"
+        stated = cell and not node.metadata.get("judged")
+        if reason := boilerplate_reason(text, stated=cell):
             out.dropped.append((text, reason))
         else:
-            pending.append((candidate_of(node, date, previous, text), stated))
-        previous = node
-    vectors = embedder.encode([candidate.judged for candidate, _ in pending])
-    judgements = classifier.judge([candidate.judged for candidate, _ in pending], vectors)
-    for (candidate, stated), judgement in zip(pending, judgements, strict=True):
-        if stated or judgement.worth >= WORTH_KEEPING:
-            out.candidates.append(replace(candidate, worth=1.0 if stated else judgement.worth))
+            candidate = candidate_of(node, date, named, text)
+            if not cell and candidate.text == text and _BARE_PRONOUN.match(text):
+                out.dropped.append((text, "does not say what it is about"))
+            else:
+                pending.append((candidate, stated))
+        if not _PRONOUN.match(text):
+            named = node
+    # A sentence is worth keeping for its own words, or for them together with the subject put in front.
+    texts = [text for candidate, _ in pending for text in (candidate.judged, candidate.text)]
+    worths = [judgement.worth for judgement in classifier.judge(texts, embedder.encode(texts))]
+    for row, (candidate, stated) in enumerate(pending):
+        worth = max(worths[2 * row : 2 * row + 2])
+        if stated or worth >= WORTH_KEEPING:
+            out.candidates.append(replace(candidate, worth=1.0 if stated else worth))
         else:
-            reason = f"does not read like a fact about a product (probability {judgement.worth:.2f})"
+            reason = f"does not read like a fact about a product (probability {worth:.2f})"
             out.dropped.append((candidate.judged, reason))
     return out
 
@@ -166,6 +174,7 @@ _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
         "points elsewhere",
     ),
     (re.compile(r"[:：]\s*$"), "only introduces what follows"),
+    (re.compile("\ufffd"), "has a character that could not be read"),
     (re.compile(r"\?\s*$"), "is a question"),
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -200,7 +209,11 @@ def boilerplate_reason(text: str, *, stated: bool = False) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Sentences that lean on their surroundings
 
-_PRONOUN = re.compile(r"^(?:it|they|this|these|those|such|he|both|each|here|there|its|their)\b", re.I)
+_OPENING = (
+    r"^(?:(?:if|when|once|because|since|while|where|as|then|otherwise|therefore|also|sometimes|often|usually),? )?"
+)
+_PRONOUN = re.compile(_OPENING + r"(?:it|they|this|these|those|such|he|both|each|here|there|its|their)\b", re.I)
+_BARE_PRONOUN = re.compile(_OPENING + r"(?:it|they|its|their)\b(?! (?:is|was) (?:\w+ )?(?:that|to)\b)", re.I)
 _BARE_SUBJECT = re.compile(
     r"^(?:(?:the|this|these|such|common|affected|other|key|useful|typical|overall,?|additionally,?|furthermore,?|also,?)\s+)*"
     r"(?:examined |visual |observed |visible |physical )?"
@@ -217,7 +230,7 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
     Args:
         node: the sentence.
         date: ISO 8601, for the source.
-        previous: the sentence before it; a bare pronoun may lean on it.
+        previous: the last sentence before it that names what it is about; a bare pronoun may lean on it.
         text: the sentence tidied; None tidies the node's.
     """
     meta = node.metadata
@@ -228,11 +241,12 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
     whole = text
     if meta.get("layout") != "statement":
         subject = _subject(products, defects, headings)
-        if subject and _needs_subject(text, products):
-            whole = f"{subject[:1].upper()}{subject[1:]}: {text}"
-        elif not subject and previous is not None and _continues(previous, node, text):
+        # What an entry is about is known; below a mere heading "it" is what the sentence before speaks of.
+        if not (products or defects) and previous is not None and _continues(previous, node, text):
             start = _span(previous)[0]
             whole = f"{tidy(previous.get_content())} {text}"
+        elif subject and _needs_subject(text, products):
+            whole = f"{subject[:1].upper()}{subject[1:]}: {text}"
     location = FactLocation(page=meta.get("page"), span=(start, end), entry=meta.get("entry"))
     source = FactSource(
         file=meta["file"], location=location, sha256=meta["sha256"], extractor=OFFLINE_EXTRACTOR, date=date

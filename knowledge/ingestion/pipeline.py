@@ -61,7 +61,8 @@ class FileReport:
         added: new facts; `merged`: facts that were known and got this source; `contradictions`: new facts that
             contradict others and are flagged; `refused`: sentences that were not stored (with reasons in the report);
             `dropped`: sentences that are no facts; `removed`: facts that the changed file no longer has.
-        problems: sentences on parts of the file that could not be read.
+        problems: sentences on text of the file that could not be read.
+        notes: sentences on what was left out or completed without losing text (pictures, ratings, repeated cells).
         seconds: time that it took.
     """
 
@@ -75,6 +76,7 @@ class FileReport:
     dropped: int = 0
     removed: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -90,6 +92,7 @@ class IngestionReport:
         contradictions: candidates stored with a flag, with the facts that they contradict.
         refused: candidates not stored: of another domain, orders to a model, no facts.
         problems: sentences about files, rows and pages that could not be read.
+        notes: sentences about what was left out or completed without losing text.
         seconds: time in all.
     """
 
@@ -100,6 +103,7 @@ class IngestionReport:
     contradictions: list[CheckedFact] = field(default_factory=list)
     refused: list[CheckedFact] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -117,6 +121,7 @@ class IngestionReport:
             "contradictions": [_checked_record(checked) for checked in self.contradictions],
             "refused": [_checked_record(checked) for checked in self.refused],
             "problems": self.problems,
+            "notes": self.notes,
             "seconds": round(self.seconds, 3),
         }
 
@@ -231,8 +236,13 @@ def collect_files(paths: Sequence[Path]) -> tuple[list[Path], list[FileReport]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+    """The files below a folder, linked folders too, each folder once."""
+    seen: set[Path] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        seen.add(Path(root).resolve())
+        folders[:] = sorted(
+            name for name in folders if not name.startswith((".", "__")) and (Path(root) / name).resolve() not in seen
+        )
         for name in sorted(files):
             if not name.startswith((".", "~$")):
                 yield Path(root) / name
@@ -305,7 +315,7 @@ class Ingestion:
                 report.outcome, report.sentence = "unchanged", f"{path} was added before{again} and has not changed."
             else:
                 documents = reader.load_data(path)
-                report.problems = list(reader.problems)
+                report.problems, report.notes = list(reader.problems), list(reader.notes)
         except InputError as error:
             report.outcome, report.sentence = "failed", str(error)
             report.problems = [str(error)]
@@ -319,7 +329,10 @@ class Ingestion:
         """Cuts the documents into sentences."""
         from sage_ad.knowledge.ingestion.readers import SentenceParser
 
-        nodes = SentenceParser().get_nodes_from_documents(state["documents"])
+        parser = SentenceParser()
+        nodes = parser.get_nodes_from_documents(state["documents"])
+        state["file"].problems += parser.problems
+        state["file"].notes += parser.notes
         _tell("split", state["file"], f"{len(nodes)} sentence(s)")
         return {"nodes": nodes}
 
@@ -431,6 +444,7 @@ class Ingestion:
         report.seconds = round(time.perf_counter() - began, 3)
         whole.files.append(report)
         whole.problems += report.problems
+        whole.notes += report.notes
 
     def _after_load(self, state: State) -> str:
         return "split" if state.get("documents") else self._next_file(state)
@@ -490,6 +504,7 @@ def _sentence(report: FileReport, removed: Sequence[Fact]) -> str:
     parts += [f"{report.merged} known, now with this source too"] if report.merged else []
     parts += [f"{report.contradictions} flagged as contradicting others"] if report.contradictions else []
     parts += [f"{report.refused} refused"] if report.refused else []
+    parts += [f"{report.dropped} sentence(s) that do not read like facts left out"] if report.dropped else []
     if removed:
         approved = sum(fact.status == "approved" for fact in removed)
         parts.append(f"{len(removed)} removed that the file no longer has ({approved} of them approved)")

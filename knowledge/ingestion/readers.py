@@ -4,7 +4,8 @@ A reader turns one file into llama-index documents (a PDF page, a table row, a w
 carries in its metadata what a citation needs: `file`, `sha256`, `page`, `entry`, and what the layout already tells:
 `products`, `defects`, `kind`, `headings`, `form` ("prose" or "statement"). `SentenceParser` cuts documents into nodes
 whose span counts characters of the document's text. A file that cannot be read raises one `InputError`; a bad row or
-page of a good file becomes a line in `FactReader.problems`, and the rest is read.
+page of a good file becomes a line in `FactReader.problems`, and the rest is read. What is left out without loss of text
+(pictures, ratings) is said in `FactReader.notes`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,42 @@ import hashlib
 import io
 import json
 import re
+import struct
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from llama_index.core.node_parser import NodeParser
 from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import BaseNode, Document, TextNode
+from pydantic import Field
 
-from sage_ad.knowledge.ingestion.tables import Columns, Statement, recognise_columns, row_statements
-from sage_ad.knowledge.text.segmentation import split_sentences
+from sage_ad.knowledge.ingestion.tables import (
+    Columns,
+    Row,
+    Statement,
+    Table,
+    find_header,
+    read_table,
+    recognise_columns,
+    table_cells,
+    table_lines,
+)
+from sage_ad.knowledge.text.segmentation import Sentence, split_sentences
 from sage_ad.vlm.errors import InputError
 
+if TYPE_CHECKING:
+    from sage_ad.knowledge.ingestion.pdf import PageText
+
 MAX_BYTES = 256 * 2**20
-"""Largest file that is read; more is a mistake (a scan, an archive) more often than knowledge."""
+"""Largest PDF or Office file that is read; more is a mistake (a scan, an archive) more often than knowledge."""
+
+MAX_TEXT_BYTES = 32 * 2**20
+"""Largest file of plain text, HTML, CSV or JSON: about fifty books."""
+
+_CONTAINERS = frozenset({".pdf", ".docx", ".xlsx", ".xlsm"})
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -37,13 +60,15 @@ class FactReader(BaseReader):
 
     Attributes:
         endings: file endings (lower case) that the reader is for.
-        problems: sentences about parts of the last file that could not be read, while the rest was.
+        problems: sentences about text of the last file that could not be read, while the rest was.
+        notes: sentences about what was left out or decided without losing text (pictures, ratings, tracked changes).
     """
 
     endings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     def lazy_load_data(self, file: Path | str, **_: Any) -> Iterable[Document]:
         """Yields the documents of one file.
@@ -52,7 +77,7 @@ class FactReader(BaseReader):
             InputError: when the file is absent, empty, too large, or not what its ending says.
         """
         path = Path(file)
-        self.problems = []
+        self.problems, self.notes = [], []
         content = read_bytes(path)
         base = {"file": str(path.resolve()), "sha256": hashlib.sha256(content).hexdigest(), "form": "prose"}
         found = False
@@ -74,73 +99,80 @@ class TextReader(FactReader):
     endings = (".txt", ".text", ".md", ".markdown")
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield decode(path, content), {"markdown": path.suffix.lower() in {".md", ".markdown"}}
+        markdown = path.suffix.lower() in {".md", ".markdown"}
+        yield decode(path, content), {"markdown": markdown, "literal": not markdown}
 
 
 class PDFReader(FactReader):
-    """PDF with a text layer, one document a page."""
+    """PDF with a text layer, one document a page: tables, columns and paragraphs in reading order."""
 
     endings = (".pdf",)
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
+        import pdfplumber
+        from pdfminer.pdfdocument import PDFPasswordIncorrect
+        from pdfminer.pdfexceptions import PDFException
+        from pdfplumber.utils.exceptions import PdfminerException
 
+        from sage_ad.knowledge.ingestion.pdf import read_page
+
+        # What damaged files make pdfminer raise, besides its own errors.
+        faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+                  AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
         try:
-            book = PdfReader(io.BytesIO(content))
-            if book.is_encrypted and not book.decrypt(""):
-                raise InputError(f"{path} is locked with a password; save a copy without it and add that.")
+            book = pdfplumber.open(io.BytesIO(content))
             count = len(book.pages)
-        except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except faults as error:
+            if isinstance(error, PDFPasswordIncorrect) or "PDFPasswordIncorrect" in repr(error):
+                raise InputError(f"{path} is locked with a password; save a copy without it and add that.") from None
             raise InputError(f"{path} cannot be read as a PDF ({_first_line(error)}); export it again.") from None
-        empty = 0
-        for number in range(1, count + 1):
-            try:
-                text = book.pages[number - 1].extract_text()
-            except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                self.problems.append(f"{path}, page {number} cannot be read ({_first_line(error)}); the others were.")
-                continue
-            empty += not text.strip()
-            yield text, {"page": number}
-        if empty == count:
-            raise InputError(f"{path} has no text layer (a scan?); run text recognition over it and add the result.")
-
-
-class DocxReader(FactReader):
-    """Word documents: paragraphs, lists and tables in their order, as one Markdown-like text."""
-
-    endings = (".docx",)
-
-    def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        import zipfile
-
-        import docx
-        from docx.opc.exceptions import OpcError
-
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(info.file_size for info in archive.infolist()) > 2 * MAX_BYTES:
-                    raise InputError(
-                        f"{path} unpacks to more than {2 * MAX_BYTES >> 20} MB; split it and add the parts."
+        if not count:
+            raise InputError(f"{path} cannot be read as a PDF (it has no page); export it again.")
+        pages: dict[int, PageText] = {}
+        columns: list[str | None] = []
+        with book:
+            for number, page in enumerate(book.pages, start=1):
+                try:
+                    pages[number] = found = read_page(page)
+                except faults as error:
+                    self.problems.append(
+                        f"{path}, page {number} cannot be read ({_first_line(error)}); the others were."
                     )
-            document = docx.Document(io.BytesIO(content))
-        except (zipfile.BadZipFile, OpcError, KeyError, ValueError, SyntaxError) as error:
-            raise InputError(f"{path} is no Word document ({_first_line(error)}); save it as .docx again.") from None
-        yield "\n\n".join(_docx_blocks(document)), {"markdown": True}
+                    continue
+                finally:
+                    page.close()
+                texts = []
+                for block in found.blocks:
+                    if isinstance(block, list):
+                        # A table that goes on from the page before stands below the same headings.
+                        if find_header(block) is None and len(block[0]) == len(columns):
+                            block = [columns, *block]
+                        header = find_header(block)
+                        columns = list(block[header]) if header is not None else []
+                        block = table_lines(block)
+                    texts.append(block)
+                yield joined_paragraphs(texts), {"page": number, "literal": True}
+        self._say_what_is_missing(path, pages)
 
-
-def _docx_blocks(document: Any) -> Iterator[str]:
-    from docx.table import Table
-
-    for item in document.iter_inner_content():
-        if isinstance(item, Table):
-            yield "\n".join(_table_line([cell.text for cell in row.cells]) for row in item.rows)
-        elif text := " ".join(item.text.split()):
-            style = (item.style.name if item.style is not None else "") or ""
-            if style.startswith(("Heading", "Title")):
-                yield "#" * (int(style[-1]) if style[-1].isdigit() else 1) + " " + text
-            else:
-                yield ("- " if style.startswith("List") else "") + text
+    def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
+        scanned = [number for number, page in pages.items() if page.scanned]
+        if pages and not any(page.blocks for page in pages.values()):
+            raise InputError(f"{path} has no text layer (a scan?); run text recognition over it and add the result.")
+        if scanned:
+            self.problems.append(
+                f"{path}: {len(scanned)} scanned page(s) were not read (page {_numbers(scanned)}); run text "
+                "recognition over the file and add the result."
+            )
+        if turned := [number for number, page in pages.items() if page.sideways > 2]:
+            self.problems.append(f"{path}: text printed sideways was not read (page {_numbers(turned)}).")
+        if unreadable := [number for number, page in pages.items() if page.unreadable]:
+            count = sum(pages[number].unreadable for number in unreadable)
+            self.problems.append(
+                f"{path}: {count} character(s) have no code in the file (page {_numbers(unreadable)}); the sentences "
+                "that hold them were left out."
+            )
+        if pictures := sum(page.pictures for page in pages.values() if not page.scanned):
+            self.notes.append(f"{path}: {pictures} picture(s) were not read.")
 
 
 class HTMLReader(FactReader):
@@ -149,54 +181,34 @@ class HTMLReader(FactReader):
     endings = (".html", ".htm", ".xhtml")
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-        from bs4 import BeautifulSoup
-        from bs4.element import Comment
+        from sage_ad.knowledge.ingestion.web import page_text
 
-        if b"\x00" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError(f"{path} is no web page (it holds binary data); save the page as HTML again.")
-        soup = BeautifulSoup(content, "html.parser")
-        for comment in soup.find_all(string=lambda string: isinstance(string, Comment)):
-            comment.extract()
-        for tag in soup(_NOT_PROSE):
-            tag.decompose()
-        for tag in soup.find_all(_is_hidden):
-            tag.decompose()
-        root = soup.find("main") or soup.find("article") or soup.body or soup
-        yield "\n\n".join(_html_blocks(root)), {"markdown": True}
+        if b"\x00" in content[:4096]:
+            try:
+                content = decode(path, content).encode()
+            except InputError:
+                raise InputError(
+                    f"{path} is no web page (it holds binary data); save the page as HTML again."
+                ) from None
+        text, notes = page_text(content)
+        self.notes += [f"{path}: {note}" for note in notes]
+        yield text, {"markdown": True, "literal": True}
 
 
-_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
-_HTML_BLOCKS = (*_HEADINGS, "p", "li", "dt", "dd", "blockquote", "figcaption", "caption", "td", "th", "div", "section")
-_NOT_PROSE = ["script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "button", "select"]
-_NOT_PROSE += ["svg", "iframe"]
+class DocxReader(FactReader):
+    """Word documents as Word shows them: tracked changes accepted; text boxes, content controls, tables, footnotes."""
 
+    endings = (".docx",)
 
-def _is_hidden(tag: Any) -> bool:
-    if getattr(tag, "attrs", None) is None:
-        return False  # inside a hidden part that is already gone
-    style = str(tag.get("style", "")).replace(" ", "").lower()
-    return (
-        tag.has_attr("hidden")
-        or tag.get("aria-hidden") == "true"
-        or any(mark in style for mark in ("display:none", "visibility:hidden", "font-size:0", "opacity:0;"))
-        or style.endswith("opacity:0")
-    )
+    def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+        from sage_ad.knowledge.ingestion.office import word_page
+        from sage_ad.knowledge.ingestion.web import page_text
 
-
-def _html_blocks(root: Any) -> Iterator[str]:
-    """Every piece of text once, under the innermost block that holds it, in the order in which the blocks begin."""
-    blocks: dict[int, tuple[Any, list[str]]] = {}
-    for string in root.find_all(string=True):
-        block = string.find_parent(lambda tag: tag is root or tag.name in _HTML_BLOCKS)
-        row = string.find_parent("tr")
-        owner = row if row is not None else block if block is not None else root
-        blocks.setdefault(id(owner), (owner, []))[1].append(str(string))
-    for tag, strings in blocks.values():
-        if tag.name == "tr":
-            yield _table_line([cell.get_text(" ") for cell in tag.find_all(["td", "th"])])
-        elif text := " ".join("".join(strings).split()):
-            level = int(tag.name[1]) if tag.name in _HEADINGS else 0
-            yield "#" * level + " " * bool(level) + ("- " if tag.name == "li" else "") + text
+        page, problems, notes = word_page(path, content)
+        text, more = page_text(page.encode())
+        self.problems += [f"{path}: {problem}" for problem in problems]
+        self.notes += [f"{path}: {note}" for note in (*notes, *more)]
+        yield text, {"markdown": True, "literal": True}
 
 
 class TableReader(FactReader):
@@ -206,35 +218,66 @@ class TableReader(FactReader):
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         text = decode(path, content)
+        separator = re.match(r'"?sep=(.)"?\n', text)  # Excel's own first line
+        if separator:
+            text = text[separator.end() :]
         try:
-            dialect: Any = csv.Sniffer().sniff(text[:20_000], delimiters=",;\t|")
-        except csv.Error:
-            dialect = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel
-        try:
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), dialect=dialect, restkey="", restval=""))
+            delimiter = separator.group(1) if separator else _delimiter(path, text)
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
         except csv.Error as error:
             raise InputError(f"{path} cannot be read as a table ({error}); save it as CSV again.") from None
-        yield from self.rows(path, rows)
+        yield from self.table(path, rows)
 
-    def rows(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Statements of a table whose rows are mappings from heading to cell."""
-        columns = recognise_columns(list(dict.fromkeys(str(name) for row in rows[:50] for name in row if name)))
-        if not columns.usable:
+    def table(
+        self, path: Path, rows: Sequence[Row], *, place: str = "", records: bool = False
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Statements of a table.
+
+        Args:
+            path: its file.
+            rows: its rows of cells.
+            place: where in the file it stands ("sheet Limits"); empty for the whole file.
+            records: whether its first row are the keys of records, which repeat nothing from the record above.
+
+        Raises:
+            InputError: when it says nothing; the message names its headings.
+        """
+        table = read_table(rows, fill=not records, header=0 if records else None)
+        where = f"{path}, {place}" if place else str(path)
+        if table is None or not (table.statements or table.problems):
+            row = rows[table.header] if table else max(rows[:30], key=lambda row: sum(map(bool, row)), default=())
+            headings = ", ".join(repr(str(cell)[:40]) for cell in row if cell)
             raise InputError(
-                f"{path} has no column that says something: name one 'text' (a sentence a row), or name columns after "
-                "what they tell: product, defect, appearance, cause, consequence, normal-variation, inspection."
+                f"{where} has no column that says something (its headings seem to be {headings or 'missing'}): name one "
+                "'text' (a sentence a row), or name columns after what they tell: product, defect, appearance, cause, "
+                "consequence, normal-variation, inspection."
             )
-        for number, row in enumerate(rows, start=1):
-            entry = f"row {number}"
+        self.problems += [f"{where}, {problem}" for problem in table.problems]
+        self.notes += [f"{where}: {note}" for note in table.notes]
+        images = self._images(where, path, rows, table)
+        for statement in table.statements:
+            entry = ", ".join(part for part in (place, f"row {statement.row - table.header}") if part)
             extra: dict[str, Any] = {}
-            if columns.file:
-                name = str(row.get(columns.file) or "").strip()
-                if problem := self.image_problem(path, name):
-                    self.problems.append(f"{path}, {entry}: {problem}")
+            if images is not None:
+                if statement.row not in images:
                     continue
-                entry, extra = name, {"image": str((path.parent / name).resolve())}
-            for statement in row_statements(row, columns):
-                yield statement.text, _statement(statement, columns, entry) | extra
+                entry, extra = images[statement.row], {"image": str((path.parent / images[statement.row]).resolve())}
+            yield statement.text, _statement(statement, table.columns, entry) | extra
+
+    def _images(self, where: str, path: Path, rows: Sequence[Row], table: Table) -> dict[int, str] | None:
+        """Image file by row, where a column names one; rows whose image cannot be read become problems."""
+        if table.columns.file is None:
+            return None
+        images = {}
+        for number, row in enumerate(rows[table.header + 1 :], start=table.header + 1):
+            if not any(row):
+                continue
+            name = str(row[table.columns.file]).strip() if table.columns.file < len(row) else ""
+            if problem := self.image_problem(path, name):
+                self.problems.append(f"{where}, row {number - table.header}: {problem}")
+            else:
+                images[number] = name
+        return images
 
     def image_problem(self, path: Path, name: str) -> str | None:
         """What is wrong with the image that a caption row names, in one sentence; None when it can be read."""
@@ -251,15 +294,53 @@ class TableReader(FactReader):
         return None
 
 
+def _delimiter(path: Path, text: str) -> str:
+    """The separator under which most headings are known; else the one that cuts most lines into equally many cells."""
+    head = text[:65_536].rpartition("\n")[0] or text[:65_536]
+    best, highest = "\t" if path.suffix.lower() == ".tsv" else ",", (0, 1)
+    for delimiter in (best, *",;\t|"):
+        rows = [row for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if any(row)]
+        header = find_header(rows)
+        known = recognise_columns(rows[header]).known if header is not None else 0
+        widths = Counter(len(row) for row in rows if len(row) > 1)
+        if (score := (known, max(widths.values(), default=0))) > highest:
+            best, highest = delimiter, score
+    return best
+
+
 def _statement(statement: Statement, columns: Columns, entry: str) -> dict[str, Any]:
-    several = len(columns.questions) + bool(columns.text) > 1
+    several = len(columns.questions) + (columns.text is not None) > 1 or not statement.plain
     return {
         "form": "statement",
-        "entry": f"{entry}, {statement.column}" if several else entry,
+        "judged": not statement.plain,
+        "entry": f"{entry}, {statement.column}" if several and statement.column else entry,
         "kind": statement.kind,
         "products": list(statement.products),
         "defects": list(statement.defects),
     }
+
+
+class ExcelReader(TableReader):
+    """Excel workbooks, sheet by sheet, as tables; a cell as Excel shows it, merged cells in each of their rows."""
+
+    endings = (".xlsx", ".xlsm")
+
+    def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+        from sage_ad.knowledge.ingestion.office import sheets
+
+        found = False
+        for name, rows, problems, notes in sheets(path, content):
+            self.problems += [f"{path}, sheet {name!r}: {problem}" for problem in problems]
+            self.notes += [f"{path}, sheet {name!r}: {note}" for note in notes]
+            if not any(cell for row in rows for cell in row):
+                continue
+            try:
+                yield from self.table(path, rows, place=f"sheet {name!r}")
+                found = True
+            except InputError as error:
+                self.problems.append(str(error))
+        if not found and self.problems:
+            raise InputError(self.problems[-1])
 
 
 class JSONReader(TableReader):
@@ -275,9 +356,18 @@ class JSONReader(TableReader):
         if is_domain_knowledge(value):
             yield from _domain_knowledge(value)
         elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
-            yield from self.rows(path, value)
+            yield from self.records(path, value)
         else:
             yield from _nested(value, ())
+
+    def records(self, path: Path, records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Statements of records; their keys are the headings of a table."""
+        keys = list(dict.fromkeys(str(key) for record in records for key in record))
+        rows = [keys, *([_json_cell(record.get(key)) for key in keys] for record in records)]
+        nested = [key for key in keys if any(isinstance(record.get(key), Mapping) for record in records)]
+        if nested:
+            self.notes.append(f"{path}: nested values were not read (key {', '.join(map(repr, nested))}).")
+        yield from self.table(path, rows, records=True)
 
     def _whole(self, path: Path, text: str) -> Any:
         try:
@@ -297,6 +387,10 @@ class JSONReader(TableReader):
         if not rows:
             raise InputError(f"{path} has no line of valid JSON; write one JSON object a line.")
         return rows
+
+
+def _json_cell(value: Any) -> Any:
+    return "" if value is None or isinstance(value, (bool, Mapping)) else value
 
 
 def is_domain_knowledge(value: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -340,7 +434,7 @@ def _nested(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, 
 
 
 READERS: dict[str, type[FactReader]] = {
-    ending: reader for reader in (TextReader, PDFReader, DocxReader, HTMLReader, TableReader, JSONReader)
+    ending: reader for reader in (TextReader, PDFReader, DocxReader, HTMLReader, TableReader, ExcelReader, JSONReader)
     for ending in reader.endings
 }  # fmt: skip
 """Reader by file ending; add your own `FactReader` here to read another format."""
@@ -363,13 +457,14 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        InputError: when it is absent, a folder, unreadable, empty or larger than `MAX_BYTES`.
+        InputError: when it is absent, a folder, unreadable, empty or larger than `MAX_BYTES` (`MAX_TEXT_BYTES`).
     """
+    most = MAX_BYTES if path.suffix.lower() in _CONTAINERS else MAX_TEXT_BYTES
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, where a file is needed.")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path} has {size >> 20} MB, more than {MAX_BYTES >> 20}; split it and add the parts.")
+        if (size := path.stat().st_size) > most:
+            raise InputError(f"{path} has {size >> 20} MB, more than {most >> 20}; split it and add the parts.")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path and its rights.") from None
@@ -379,42 +474,69 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(path: Path, content: bytes) -> str:
-    """Bytes of a text file as text with "\\n" at line ends.
+    """Bytes of a text file (UTF-8, UTF-16 with or without its mark, Windows-1252) as text with "\\n" at line ends.
 
     Raises:
-        InputError: when the bytes are no text.
+        InputError: when the bytes are no text, or text of another encoding.
     """
+    encodings = ["utf-8-sig", "cp1252"]
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
     elif b"\x00" in content:
-        raise InputError(f"{path} is no text file (it holds binary data); give text, or name it by its real format.")
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
+        sample = content[:4096]
+        little, big = sample[1::2].count(0), sample[0::2].count(0)
+        if max(little, big) < len(sample) / 5 or min(little, big) > len(sample) / 50:
+            raise InputError(
+                f"{path} is no text file (it holds binary data); give text, or name it by its real format."
+            )
+        encodings = ["utf-16-le" if little > big else "utf-16-be"]
     for encoding in encodings:
         try:
-            return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if encoding != "cp1252" or not _NOT_WESTERN.search(text):
+            return text.replace("\r\n", "\n").replace("\r", "\n")
     raise InputError(f"{path} is neither UTF-8 nor Windows-1252 text; save it as UTF-8.")
 
 
-def _table_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |"
+# Windows-1252 gives nearly every byte a character. These are signs of another encoding: rare characters, runs of accented
+# letters (Cyrillic, Greek, Chinese), signs within words (Polish), and letters where DOS has its degree and micro signs.
+_NOT_WESTERN = re.compile(
+    "[^\x00-\x7f\xa0£§©«®°±²³´µ·¹º»¼½¾×÷€‚„…†‡‰‹‘’“”•–—™›ŠšŒœŽžŸÀ-ÿ¿¡ª¢¥¨]|[À-ÿ]{5}"
+    "|(?<=[a-zA-Z])[¹³£¿¥¼¾º](?=[a-z])|\\d ?[æøñ](?:[^a-zà-ÿ]|[mCF]\\b)"
+)
+
+
+def joined_paragraphs(blocks: Sequence[str]) -> str:
+    """Blocks of a page as paragraphs; a sentence that goes on in the next column goes on."""
+    text = ""
+    for block in blocks:
+        goes_on = (text[-1:].isalnum() and block[:1].islower()) or text.endswith("-")
+        text += ("" if not text else "\n" if goes_on else "\n\n") + block
+    return text
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:20])) + (" ..." if len(numbers) > 20 else "")
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:160] or type(error).__name__
 
 
 class SentenceParser(NodeParser):
     """llama-index node parser: one node a sentence (or table cell, or statement), with its span in the document.
 
     A node's metadata is the document's, with `headings` (titles above the sentence), `block` (shared by those of
-    one paragraph) and `layout` ("paragraph", "bullet" or "statement"). Lines that stand on most pages of a file
+    one paragraph) and `layout` ("paragraph", "bullet" or "statement"; one from a column whose heading is not known is also
+    `judged`). `problems` and `notes` say what of tables was not read. Lines that stand on most pages of a file
     (running heads, page numbers) give no nodes.
     """
 
     include_prev_next_rel: bool = False
+    problems: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
     @classmethod
     def class_name(cls) -> str:
@@ -425,38 +547,61 @@ class SentenceParser(NodeParser):
         found: list[BaseNode] = []
         for document in nodes:
             text = document.get_content()
-            if document.metadata.get("form") == "statement":
+            if document.metadata.get("form") == "statement":  # one row or cell of a table file
                 found.append(_node(document, " ".join(text.split()), 0, len(text), {"layout": "statement"}))
                 continue
             for line in repeated & {_running_form(line) for line in text.split("\n")}:
                 text = _blank_lines(text, line)
-            found.extend(_sentence_nodes(document, text))
+            found.extend(_sentence_nodes(document, text, self.problems, self.notes))
         return found
 
     def _postprocess_parsed_nodes(self, nodes: list[BaseNode], parent_doc_map: dict[str, Document]) -> list[BaseNode]:
         return nodes  # the spans are exact already; llama-index would search each text again, and miss cleaned ones
 
 
-def _sentence_nodes(document: BaseNode, text: str) -> Iterator[BaseNode]:
-    above = tuple(document.metadata.get("headings") or ())
-    header: list[str] | None = None
-    table_end = -1
-    for number, sentence in enumerate(split_sentences(text, markdown=bool(document.metadata.get("markdown")))):
-        headings = {"headings": [*above, *sentence.headings], "block": sentence.block, "number": number}
-        if sentence.kind != "table":
-            extra = headings | {"layout": sentence.kind}
-            yield _node(document, sentence.text, sentence.start, sentence.end, extra)
+def _sentence_nodes(document: BaseNode, text: str, problems: list[str], notes: list[str]) -> Iterator[BaseNode]:
+    meta = document.metadata
+    above = tuple(meta.get("headings") or ())
+    literal = bool(meta.get("literal"))
+    rows: list[Sentence] = []
+    for sentence in split_sentences(text, markdown=bool(meta.get("markdown")), literal=literal):
+        if rows and (sentence.kind != "table" or re.search(r"\n\s*\n", text[rows[-1].end : sentence.start])):
+            yield from _table_nodes(document, rows, above, problems, notes)
+            rows = []
+        if sentence.kind == "table":
+            rows.append(sentence)
             continue
-        cells = [cell.strip() for cell in sentence.text.strip("| ").split(" | ")]
-        if header is None or text[table_end : sentence.start].count("\n") > 2:
-            header, table_end = cells, sentence.end
-            continue
-        table_end = sentence.end
-        columns = recognise_columns(header)
-        for statement in row_statements(dict(zip(header, cells, strict=False)), columns):
-            about = {"kind": statement.kind, "products": statement.products, "defects": statement.defects}
-            extra = headings | about | {"layout": "statement"}
-            yield _node(document, statement.text, sentence.start, sentence.end, extra)
+        headings = {"headings": [*above, *sentence.headings], "block": sentence.block, "layout": sentence.kind}
+        yield _node(document, sentence.text, sentence.start, sentence.end, headings)
+    if rows:
+        yield from _table_nodes(document, rows, above, problems, notes)
+
+
+def _table_nodes(
+    document: BaseNode, rows: Sequence[Sentence], above: Sequence[str], problems: list[str], notes: list[str]
+) -> Iterator[BaseNode]:
+    meta = document.metadata
+    headings = [*above, *rows[0].headings]
+    cells = [table_cells(row.text, literal=bool(meta.get("literal"))) for row in rows]
+    table = read_table(cells, about=headings[-1] if headings else "")
+    page = f", page {meta['page']}" if meta.get("page") else ""
+    where = f"{meta['file']}{page}, table below {headings[-1]!r}" if headings else f"{meta['file']}{page}, table"
+    if table is None:
+        notes.append(f"{where}: it has no row below its headings and was not read.")
+        return
+    problems += [f"{where}, {problem}" for problem in table.problems]
+    notes += [f"{where}: {note}" for note in table.notes]
+    for statement in table.statements:
+        row = rows[statement.row]
+        about = {"kind": statement.kind, "products": statement.products, "defects": statement.defects}
+        extra = {
+            "headings": headings,
+            "block": row.block,
+            "layout": "statement",
+            "judged": not statement.plain,
+            **about,
+        }
+        yield _node(document, statement.text, row.start, row.end, extra)
 
 
 def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[str, Any]) -> TextNode:

@@ -1,19 +1,23 @@
-"""Knows: what the columns of a defect table mean, and how a row of it becomes statements that stand alone.
+"""What the columns of a table about defects mean, and how its rows become statements that stand alone.
 
-People keep such knowledge in two shapes: one sentence a row (column "fact", "text" or "description"), or a defect
-catalogue or FMEA sheet with one column a question ("defect", "cause", "effect", "detection"). Both are read here.
+People keep such knowledge in three shapes: one sentence a row (column "fact", "text" or "description"), a defect
+catalogue or FMEA sheet with one column a question ("defect", "cause", "effect", "detection"), or any other table, such as
+a disposition table ("size", "disposition"), whose rows are read with their headings.
+
+A table is a list of rows of cells. A cell is a string; None is a place that the cell to its left also covers.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.knowledge.facts import KINDS, Kind
 from sage_ad.knowledge.text.resources import resource
+from sage_ad.knowledge.text.segmentation import plain_text
 
 _LEAD: dict[Kind, str] = {
     "appearance": "appearance",
@@ -22,25 +26,32 @@ _LEAD: dict[Kind, str] = {
     "normal-variation": "still normal",
     "inspection": "inspection",
 }
+_HEADER_WITHIN = 30  # rows before the headings: company, date of export, title
+_LONGEST_HEADING = 80
+
+Row = Sequence[Any]
 
 
 @functools.cache
 def _synonyms() -> dict[str, Kind]:
     """Kind by any of its names."""
     questions = resource("columns.yaml")["questions"]
-    return {name: kind for kind in KINDS for name in (kind, *questions[kind])}
+    return {name: kind for kind in KINDS for name in (kind, kind.replace("-", "_"), *questions[kind])}
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What one cell of a table says.
+    """What one cell (or one whole row) of a table says.
 
     Attributes:
         text: the cell, led by its subject where the cell alone would not tell ("Micro-crack, cause: hail").
         kind: the kind that its column or the column "kind" names; None when neither does.
         products: names from a product column.
         defects: names from a defect column.
-        column: heading of the column that it came from.
+        column: heading of the column that it came from; empty for a whole row.
+        row: number of its row in the table, from 0.
+        plain: whether the headings (or the defect that the row names) say that it is a fact; else it is judged like a
+            sentence of prose.
     """
 
     text: str
@@ -48,81 +59,280 @@ class Statement:
     products: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
     column: str = ""
+    row: int = 0
+    plain: bool = True
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table plays which part; headings as they are written there."""
+    """Which column of a table (by its number, from 0) plays which part.
 
-    text: str | None = None
-    kind: str | None = None
-    file: str | None = None
-    products: tuple[str, ...] = ()
-    defects: tuple[str, ...] = ()
-    questions: Mapping[str, Kind] = field(default_factory=dict)
+    Attributes:
+        headings: one a column, as written there.
+        text: column of whole sentences.
+        kind: column that names the kind of that sentence.
+        file: column of image files.
+        products: columns of product names.
+        defects: columns of defect names.
+        questions: columns that each answer one question, and its kind.
+        unread: columns of ratings, dates and the like.
+    """
+
+    headings: tuple[str, ...] = ()
+    text: int | None = None
+    kind: int | None = None
+    file: int | None = None
+    products: tuple[int, ...] = ()
+    defects: tuple[int, ...] = ()
+    questions: Mapping[int, Kind] = field(default_factory=dict)
+    unread: frozenset[int] = frozenset()
 
     @property
     def usable(self) -> bool:
-        """Whether the table says anything that could be a fact."""
-        return bool(self.text or self.questions)
+        """Whether a heading says that its column holds facts."""
+        return self.text is not None or bool(self.questions)
+
+    @property
+    def known(self) -> int:
+        """Number of columns whose heading is known."""
+        single = sum(column is not None for column in (self.text, self.kind, self.file))
+        return single + len(self.products) + len(self.defects) + len(self.questions)
 
 
-def recognise_columns(headings: Sequence[str]) -> Columns:
+@dataclass
+class Table:
+    """What a table says.
+
+    Attributes:
+        columns: the part of each column.
+        header: number of the row of headings, from 0.
+        statements: what its cells or rows say.
+        problems: sentences on rows that could not be read, each beginning with "row N".
+        notes: sentences on what was completed or not read, without the table's name.
+    """
+
+    columns: Columns
+    header: int
+    statements: list[Statement] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def recognise_columns(headings: Sequence[str | None]) -> Columns:
     """Finds the part that each column plays by its heading (any case, spaces or underscores)."""
-    names = {heading: re.sub(r"[\W_]+", "_", str(heading).strip().lower()).strip("_") for heading in headings}
-
+    names = [_name(heading) for heading in headings]
     words = resource("columns.yaml")
 
-    def first(part: str) -> str | None:
-        return next((heading for word in words[part] for heading, name in names.items() if name == word), None)
+    def first(part: str) -> int | None:
+        return next((column for word in words[part] for column, name in enumerate(names) if name == word), None)
 
-    questions = {heading: _synonyms()[name] for heading, name in names.items() if name in _synonyms()}
+    def all_of(part: str) -> tuple[int, ...]:
+        return tuple(column for column, name in enumerate(names) if name in words[part])
+
     return Columns(
+        headings=tuple(" ".join(str(heading or "").split()) for heading in headings),
         text=first("text"),
         kind=first("kind"),
         file=first("file"),
-        products=tuple(heading for heading, name in names.items() if name in words["product"]),
-        defects=tuple(heading for heading, name in names.items() if name in words["defect"]),
-        questions=questions,
+        products=all_of("product"),
+        defects=all_of("defect"),
+        questions={column: _synonyms()[name] for column, name in enumerate(names) if name in _synonyms()},
+        unread=frozenset(all_of("administration")),
     )
 
 
-def row_statements(row: Mapping[str, Any], columns: Columns) -> list[Statement]:
-    """Turns one row into statements; an empty list when every column that could say something is empty."""
-    products = _names(row, columns.products)
-    defects = _names(row, columns.defects)
-    subject = ", ".join((*products[:1], *defects[:1])) or _first_cell(row, columns)
-    statements = []
-    if columns.text and (text := _cell(row.get(columns.text))):
-        kind = _kind(_cell(row.get(columns.kind))) if columns.kind else None
-        statements.append(Statement(text, kind, products, defects, columns.text))
-    for heading, kind in columns.questions.items():
-        if text := _cell(row.get(heading)):
-            statements.append(Statement(_led(text, subject, kind), kind, products, defects, heading))
-    return statements
+def _name(heading: str | None) -> str:
+    plain = re.sub(r"\((s|es)\)", r"\1", str(heading or "").strip().lower())
+    plain = re.sub(r"[\W_]+", "_", plain).strip("_")
+    singular = re.sub(r"(effect|cause|mechanism|action)s_", r"\1_", plain)
+    return singular if singular in _synonyms() else plain
 
 
-def _led(text: str, subject: str, kind: Kind) -> str:
+def find_header(rows: Sequence[Row]) -> int | None:
+    """Number of the row of headings: of the first rows the one with most known headings; None when none has any."""
+    best, most = None, 0
+    for number, row in enumerate(rows[:_HEADER_WITHIN]):
+        if any(len(cell or "") > _LONGEST_HEADING for cell in row):
+            continue
+        columns = recognise_columns(row)
+        if columns.known > most and (columns.usable or columns.products or columns.defects):
+            best, most = number, columns.known
+    return best
+
+
+def read_table(rows: Sequence[Row], *, about: str = "", fill: bool = True, header: int | None = None) -> Table | None:
+    """Reads a table, upright or lying (headings in the first column).
+
+    Args:
+        rows: its rows; cells that hold "ditto" repeat the cell above.
+        about: the title above it, for rows that name no product or defect themselves.
+        fill: whether an empty product or defect repeats the one above, as in printed tables and spreadsheets (not in
+            tables of sentences, and not where a record says nothing of it).
+        header: number of the row of headings, from 0; None looks for it.
+
+    Returns:
+        None when it has no row of headings with a row below.
+    """
+    width = max((len(row) for row in rows), default=0)
+    if header is None:
+        header = find_header(rows)
+        lying = [[row[column] if column < len(row) else "" for row in rows] for column in range(width)]
+        known = recognise_columns(rows[header]).known if header is not None else 0
+        # Two known headings at least: one word such as "test" in a first column proves nothing.
+        if len(rows) > 1 and width > 1 and recognise_columns(lying[0]).known > max(1, known):
+            rows, header = lying, 0
+    if header is None:
+        header = next((number for number, row in enumerate(rows) if sum(bool(cell) for cell in row) > 1), None)
+    if header is None or header + 1 >= len(rows):
+        return None
+    titles = [row[0] for row in rows[:header] if row and row[0] and sum(bool(cell) for cell in row) == 1]
+    table = Table(recognise_columns(rows[header]), header)
+    _Rows(table, about or (titles[-1] if titles else ""), fill and table.columns.text is None).read(rows)
+    return table
+
+
+class _Rows:
+    """Goes through the rows below the headings once."""
+
+    def __init__(self, table: Table, about: str, fill: bool) -> None:
+        self.table = table
+        self.columns = table.columns
+        self.about = about
+        self.fill = fill
+        self.filled: dict[str, int] = {}
+        self.left_out: dict[str, int] = {}
+
+    def read(self, rows: Sequence[Row]) -> None:
+        names = (*self.columns.products, *self.columns.defects)
+        above: list[Any] = []
+        for number, row in enumerate(rows[self.table.header + 1 :], start=1):
+            cells = [self._cell(column, cell, above) for column, cell in enumerate(row)]
+            if not any(cells) or tuple(cells) == self.columns.headings[: len(cells)]:
+                continue
+            if any(cells[len(self.columns.headings) :]):
+                self.table.problems.append(
+                    f"row {number} has more cells than there are headings (a separator inside a cell?); it was left out."
+                )
+                continue
+            cells += [""] * (len(self.columns.headings) - len(cells))
+            if sum(bool(cell) for cell in cells) == 1 and None in cells:
+                self.about = next(cell for cell in cells if cell)  # a title across the table
+                continue
+            if self.fill:
+                self._fill(cells, above, names)
+            above = cells
+            for statement in self._statements(cells, number + self.table.header):
+                self.table.statements.append(statement)
+        for heading, count in self.filled.items():
+            self.table.notes.append(f"{count} empty cell(s) of column {heading!r} repeat the cell above.")
+        if self.left_out:
+            names_left = ", ".join(repr(heading) for heading in self.left_out)
+            self.table.notes.append(f"column(s) {names_left} (ratings, dates, numbers) were not read.")
+
+    def _cell(self, column: int, cell: Any, above: Sequence[Any]) -> Any:
+        if not isinstance(cell, str):
+            return cell
+        cell = " ".join(cell.split())
+        words = resource("columns.yaml")
+        if cell.lower() in words["ditto"] and column < len(above):
+            return above[column]
+        return "" if cell.lower() in words["nothing"] or not re.search(r"\w", cell) else cell
+
+    def _fill(self, cells: list[Any], above: Sequence[Any], names: Sequence[int]) -> None:
+        """Completes empty names from the row above; a new product does not inherit the old one's defect."""
+        if not above:
+            return
+        columns = self.columns
+        keys = names or [next((column for column, _ in self._others()), -1)]
+        if not names and not columns.questions:
+            keys = []
+        new_product = any(cells[column] for column in columns.products)
+        for column in keys:
+            if column < 0 or cells[column] or not above[column] or (column in columns.defects and new_product):
+                continue
+            cells[column] = above[column]
+            heading = columns.headings[column]
+            self.filled[heading] = self.filled.get(heading, 0) + 1
+
+    def _others(self) -> Iterator[tuple[int, str]]:
+        """Columns whose heading is not known."""
+        columns = self.columns
+        used = {columns.text, columns.kind, columns.file, *columns.products, *columns.defects, *columns.questions}
+        for column, heading in enumerate(columns.headings):
+            if column not in used and column not in columns.unread:
+                yield column, heading
+
+    def _statements(self, cells: Sequence[Any], row: int) -> Iterator[Statement]:
+        columns = self.columns
+        products, defects = _names(cells, columns.products), _names(cells, columns.defects)
+        for column in sorted(columns.unread):
+            if cells[column]:
+                self.left_out[columns.headings[column]] = 1
+        if not columns.usable and not columns.defects:
+            if text := self._whole_row(cells):
+                yield Statement(text, None, products, defects, "", row, plain=False)
+            return
+        others = [(column, heading, text) for column, heading in self._others() if (text := _said(cells[column]))]
+        subject = ", ".join((*products[:1], *defects[:1]))
+        if not subject and columns.text is None and others and 2 < len(others[0][2]) <= 60:
+            _, heading, name = others.pop(0)
+            subject = ": ".join(part for part in (self.about, _measured(heading, name)) if part)
+        if columns.text is not None and (text := _said(cells[columns.text])):
+            kind = _kind(_said(cells[columns.kind])) if columns.kind is not None else None
+            yield Statement(text, kind, products, defects, columns.headings[columns.text], row)
+        for column, question in columns.questions.items():
+            if text := _said(cells[column]):
+                # A cell that covers two columns answers neither question alone.
+                own = None if column + 1 < len(cells) and cells[column + 1] is None else question
+                text = _led(text, subject, _LEAD[question] if own else "")
+                yield Statement(text, own, products, defects, columns.headings[column], row)
+        for column, heading, text in others:
+            if columns.text is not None or (_is_number(text) and not _is_measure(heading)):
+                self.left_out[heading or f"column {column + 1}"] = 1
+            else:
+                yield Statement(
+                    _led(text, subject, heading.lower()), None, products, defects, heading, row, plain=bool(defects)
+                )
+
+    def _whole_row(self, cells: Sequence[Any]) -> str:
+        """ "Size: 5 mm, disposition: second choice", under the title of the table."""
+        parts: list[str] = []
+        for column, cell in enumerate(cells):
+            heading = self.columns.headings[column]
+            if (text := _said(cell)) and column not in self.columns.unread:
+                parts.append(f"{heading[:1].lower() + heading[1:] if parts else heading}: {text}" if heading else text)
+        worded = any(re.search(r"[^\W\d_]{2,}", _said(cell)) for cell in cells)
+        text = ", ".join(parts) if len(parts) > 1 and worded else ""
+        return f"{self.about}: {text}" if self.about and text else text
+
+
+def _measured(heading: str, name: str) -> str:
+    """The name of a row; a measure ("5 mm") needs its heading ("size 5 mm")."""
+    return f"{heading.lower()} {name}" if heading and re.match(r"[\W\d]", name) else name
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[\d\s.,%+-]+", text))
+
+
+def _is_measure(heading: str) -> bool:
+    return bool(set(re.findall(r"[^\W\d_]+", heading.lower())) & set(resource("columns.yaml")["measures"]))
+
+
+def _led(text: str, subject: str, lead: str) -> str:
     """A cell of a catalogue ("hail impact") with the subject that only its row tells."""
     words = re.findall(r"\w{3,}", subject.lower())
     if not subject or (words and all(word in text.lower() for word in words)):
         return text
-    return f"{subject[:1].upper()}{subject[1:]}, {_LEAD[kind]}: {text}"
+    return f"{subject[:1].upper()}{subject[1:]}{', ' if lead else ''}{lead}: {text}"
 
 
-def _first_cell(row: Mapping[str, Any], columns: Columns) -> str:
-    """The row's own name, when no column is called product or defect: its first cell, if that is short."""
-    used = {columns.text, columns.kind, columns.file, *columns.questions}
-    cells = [_cell(value) for heading, value in row.items() if heading not in used]
-    return cells[0] if cells and 2 < len(cells[0]) <= 60 and not cells[0].isdigit() else ""
-
-
-def _names(row: Mapping[str, Any], headings: Sequence[str]) -> tuple[str, ...]:
+def _names(cells: Sequence[Any], columns: Sequence[int]) -> tuple[str, ...]:
     found: list[str] = []
-    for heading in headings:
-        value = row.get(heading)
-        parts = value if isinstance(value, (list, tuple)) else re.split(r"[;|]", _cell(value))
-        found.extend(name for part in parts if (name := _cell(part)) and len(name) <= 80)
+    for column in columns:
+        value = cells[column]
+        parts = value if isinstance(value, (list, tuple)) else re.split(r"[;|]", _said(value))
+        found.extend(name for part in parts if (name := _said(part)) and len(name) <= 80)
     return tuple(dict.fromkeys(found))
 
 
@@ -130,9 +340,29 @@ def _kind(value: str) -> Kind | None:
     return _synonyms().get(value.lower().strip()) or _synonyms().get(re.sub(r"[\W_]+", "_", value.lower()).strip("_"))
 
 
-def _cell(value: Any) -> str:
-    """A cell as one line of text; numbers, nothing and nested values say nothing alone."""
+def _said(value: Any) -> str:
+    """A cell as one line of text; nothing and nested values say nothing alone."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def table_lines(rows: Sequence[Sequence[str | None]]) -> str:
+    """A table as lines of "| cell | cell |"; "||" stands where the cell to the left reaches over."""
+    lines = []
+    for row in rows:
+        cells = ["" if cell is None else f" {' '.join(cell.split())} ".replace("|", r"\|") for cell in row]
+        lines.append(f"|{'|'.join(cells)}|")
+    return "\n".join(lines)
+
+
+def table_cells(line: str, *, literal: bool) -> list[str | None]:
+    """The cells of a line that `table_lines` or an author of Markdown wrote (there, "||" is an empty cell)."""
+    pieces = re.split(r"(?<!\\)\|", line.strip())
+    pieces = pieces[1 if not pieces[0].strip() else 0 : -1 if not pieces[-1].strip() else None]
+    return [
+        None if literal and not piece else plain_text(piece.replace(r"\|", "|"), literal=literal) for piece in pieces
+    ]
 
 
 def heading_kind(heading: str) -> Kind | None:

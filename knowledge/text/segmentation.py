@@ -6,6 +6,7 @@ by slicing. What a person would not read as prose (code, front matter, comments,
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ _SETEXT = re.compile(r"\s{0,3}(=+|-{3,})\s*$")
 _RULE = re.compile(r"\s*([-*_=~#.]\s*){3,}$")
 _BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
-_TABLE_RULE = re.compile(r"\s*\|?[\s:|-]+\|?\s*$")
+_TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+_MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign before a number more often than a list
 _NUMBERED_HEADING = re.compile(r"\s*\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[A-Z][^.!?]{2,80}$")
-_QUOTE_MARK = re.compile(r"\s*>+\s?")
+_QUOTE_MARK = re.compile(r"(?m)^[ \t]*>[> \t]*")
+_COMPARATOR = re.compile(r"[ \t]*>[ \t]*[=\d.,±~]")  # "> 0.5 mm" at the start of a wrapped line quotes nobody
+_PARAGRAPH = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 
 # A full stop after one of these ends no sentence.
@@ -72,19 +76,22 @@ class Sentence:
     headings: tuple[str, ...] = ()
 
 
-def split_sentences(text: str, *, markdown: bool = False) -> list[Sentence]:
+def split_sentences(text: str, *, markdown: bool = False, literal: bool = False) -> list[Sentence]:
     """Splits a text into sentences with spans.
 
     Args:
         text: any text; a line feed inside a paragraph is only a line break.
         markdown: whether "#", "```" and "---" are mark-up (they are for Markdown and for what the readers make of
             HTML and DOCX) or text.
+        literal: whether "*", "_", "[...]" and tags inside a line are text (plain text, PDF, HTML, DOCX) or mark-up
+            (Markdown, and what language models write).
     """
-    text = _blank(text, _COMMENT) if markdown else text
+    text = _blank(text, _COMMENT) if markdown and not literal else text
+    text = _PARAGRAPH.sub(_without_quote_marks, text)
     sentences = []
     for number, block in enumerate(split_blocks(text, markdown=markdown)):
         for start, end in _sentence_spans(text, block):
-            plain = plain_text(text[start:end])
+            plain = text[start:end].strip() if block.kind == "table" else plain_text(text[start:end], literal=literal)
             if plain:
                 sentences.append(Sentence(plain, start, end, number, block.kind, block.headings))
     return sentences
@@ -102,6 +109,7 @@ class _Blocks:
         self.text = text
         self.markdown = markdown
         self.headings: dict[int, str] = {}
+        self.in_table = False
         self.open: tuple[int, int, BlockKind] | None = None
         self.lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]*\n|[^\n]+$", text)]
 
@@ -131,8 +139,17 @@ class _Blocks:
 
     def _line(self, index: int, line: str, start: int) -> Iterator[Block]:
         if not line.strip():
+            self.in_table = False
             yield from self._close()
             return
+        if self.markdown and "|" in line and (self.in_table or _TABLE_RULE.match(self._stripped(index + 1))):
+            # Markdown tables need no bars at the ends of their rows.
+            yield from self._close()
+            if self.in_table or "-" in self._stripped(index + 1):
+                self.in_table = True
+                if not _TABLE_RULE.match(line):
+                    yield self._block(start, start + len(line), "table")
+                return
         if title := self._heading(index, line):
             yield from self._close()
             level, name = title
@@ -142,7 +159,7 @@ class _Blocks:
         elif _TABLE_ROW.match(line):
             yield from self._close()
             yield self._block(start, start + len(line), "table")
-        elif bullet := _BULLET.match(line):
+        elif (bullet := _BULLET.match(line)) and not (_MINUS.match(line) and self._unfinished(start)):
             yield from self._close()
             self.open = (start + bullet.end(), start + len(line), "bullet")
         elif self.open:
@@ -150,6 +167,10 @@ class _Blocks:
         else:
             indent = len(line) - len(line.lstrip())
             self.open = (start + indent, start + len(line), "paragraph")
+
+    def _unfinished(self, start: int) -> bool:
+        """Whether a paragraph is open whose last line ends in the middle of a sentence."""
+        return self.open is not None and self.open[2] == "paragraph" and self.text[:start].rstrip()[-1:] not in ".:;!?"
 
     def _heading(self, index: int, line: str) -> tuple[int, str] | None:
         """Level and title, when the line is a heading."""
@@ -232,24 +253,44 @@ def _ends_sentence(text: str, match: re.Match[str], start: int, end: int) -> boo
 
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),  # a picture says nothing here
-    (re.compile(r"\[([^\]]+)\]\([^)]*\)"), r"\1"),
+    (re.compile(r"\[([^\]]+)\]\((?:<[^<>]*>|[^()\s]*)(?:\s+[\"'][^)]*)?\)"), r"\1"),
     (re.compile(r"\[\^?\d+\]|\[\^[\w-]+\]"), ""),  # footnote and citation marks
-    (re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1"), r"\2"),
+    (re.compile(r"(?<!\w)(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\w)|(\*\*)(?=\S)(.+?)(?<=\S)\*\*"), r"\2\4"),
     (re.compile(r"(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?![\w*])"), r"\2"),
     (re.compile(r"`([^`]*)`"), r"\1"),
-    (re.compile(r"</?(?:b|i|em|strong|sub|sup|u|span|br|p|a|code)\b[^<>]*>", re.I), " "),
+    (re.compile(r"</?(?:b|i|em|strong|sub|sup|u|span|br|p|a|code)(?:\s+[\w-]+=[^<>]*)?\s*/?>", re.I), " "),
+    (re.compile(r"\\([!-/:-@\[-`{-~])"), r"\1"),
 )
 _BROKEN_WORD = re.compile(r"(?<=[a-z])[-\u00ad\u2010]\s*\n\s*(?=[a-z])")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
-def plain_text(text: str) -> str:
-    """A piece of text as one line: no Markdown, no words broken over two lines, no invisible characters."""
+def plain_text(text: str, *, literal: bool = False) -> str:
+    """A piece of text as one line: no words broken over two lines, no invisible characters, and no Markdown.
+
+    Args:
+        text: the piece.
+        literal: leave what would be Markdown as it stands.
+    """
     text = _BROKEN_WORD.sub("", text)
-    text = "\n".join(_QUOTE_MARK.sub("", line) for line in text.split("\n"))
-    for pattern, replacement in _MARKUP:
-        text = pattern.sub(replacement, text)
+    if not literal:
+        for pattern, replacement in _MARKUP:
+            text = pattern.sub(replacement, text)
+        text = html.unescape(text)
     return " ".join(_INVISIBLE.sub("", text).split())
+
+
+def _without_quote_marks(paragraph: re.Match[str]) -> str:
+    """A paragraph with spaces for the ">" of a quotation, so that the spans of everything else stay what they were."""
+    text = paragraph.group()
+    marked = [line.lstrip().startswith(">") for line in text.split("\n")]
+    if not any(marked):
+        return text
+    quoted = all(marked) and not _COMPARATOR.match(text)
+    return _QUOTE_MARK.sub(
+        lambda mark: mark.group() if not quoted and _COMPARATOR.match(text, mark.start()) else " " * len(mark.group()),
+        text,
+    )
 
 
 def _blank(text: str, pattern: re.Pattern[str]) -> str:

@@ -1,0 +1,141 @@
+"""PDF: columns, tables with and without rules, scanned pages, turned text, signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.pdfgen import canvas
+from reportlab.platypus import SimpleDocTemplate, Table
+
+from sage_ad.knowledge.ingestion.readers import FactReader, SentenceParser, reader_for
+
+SIGNS = "A scratch of > 0.5 mm or < 2 µm at Ø 3 ± 0.1 mm and 20 °C is rejected."
+ROWS = [
+    ["Defect", "Cause", "Action"],
+    ["Blister", "Moisture under the enamel", "Scrap the part"],
+    ["Pinhole", "Gas from the base metal", "Repair if fewer than three"],
+]
+SAID = [
+    "Blister, cause: Moisture under the enamel",
+    "Blister, inspection: Scrap the part",
+    "Pinhole, cause: Gas from the base metal",
+    "Pinhole, inspection: Repair if fewer than three",
+]
+
+
+def read(path: Path) -> tuple[list[str], FactReader]:
+    reader = reader_for(path)
+    nodes = SentenceParser().get_nodes_from_documents(reader.load_data(path))
+    return [node.get_content() for node in nodes], reader
+
+
+def draw(sheet: canvas.Canvas, left: float, lines: Sequence[str], top: float = 740) -> None:
+    for number, line in enumerate(lines):
+        sheet.drawString(left, top - 14 * number, line)
+
+
+@pytest.fixture
+def sheet(tmp_path: Path) -> canvas.Canvas:
+    return canvas.Canvas(str(tmp_path / "a.pdf"), pagesize=A4)
+
+
+def test_two_columns_are_read_one_after_the_other(tmp_path: Path, sheet: canvas.Canvas):
+    left = [
+        "A sliver is a thin flake of metal that",
+        "is rolled into the surface. A roll",
+        "mark repeats at equal distances.",
+    ]
+    right = [
+        "Edge cracks run across the strip and",
+        "begin at its edge. They come from",
+        "cold edges or from coarse grain.",
+    ]
+    # Drawn line by line across both columns, as many programs write them.
+    for number, pair in enumerate(zip(left, right, strict=True)):
+        for position, line in zip((60, 310), pair, strict=True):
+            sheet.drawString(position, 740 - 14 * number, line)
+    sheet.save()
+    assert read(tmp_path / "a.pdf")[0] == [
+        "A sliver is a thin flake of metal that is rolled into the surface.",
+        "A roll mark repeats at equal distances.",
+        "Edge cracks run across the strip and begin at its edge.",
+        "They come from cold edges or from coarse grain.",
+    ]
+
+
+def test_a_table_without_rules_keeps_its_cells_apart(tmp_path: Path, sheet: canvas.Canvas):
+    draw(sheet, 60, ["Enamel is fired at 830 °C and then looked at."], top=770)
+    for number, row in enumerate(ROWS):
+        for position, cell in zip((60, 160, 340), row, strict=True):
+            sheet.drawString(position, 740 - 20 * number, cell)
+    draw(sheet, 60, ["A good part has an even gloss over its whole face and no spots."], top=600)
+    sheet.save()
+    assert read(tmp_path / "a.pdf")[0] == [
+        "Enamel is fired at 830 °C and then looked at.",
+        *SAID,
+        "A good part has an even gloss over its whole face and no spots.",
+    ]
+
+
+def test_cells_over_two_lines_and_defects_that_are_not_repeated(tmp_path: Path, sheet: canvas.Canvas):
+    for position, cell in zip((60, 160), ("Defect", "Cause"), strict=True):
+        sheet.drawString(position, 740, cell)
+    sheet.drawString(60, 715, "Blister")
+    draw(sheet, 160, ["Moisture under the", "enamel layer"], top=715)
+    sheet.drawString(160, 675, "Grease on the steel")
+    sheet.save()
+    assert read(tmp_path / "a.pdf")[0] == [
+        "Blister, cause: Moisture under the enamel layer",
+        "Blister, cause: Grease on the steel",
+    ]
+
+
+def test_a_ruled_table_with_merged_cells_and_on_two_pages(tmp_path: Path):
+    path = tmp_path / "a.pdf"
+    rows = [["Enamel defects", "", ""], *ROWS, ["", "Grease on the steel", "Wash the steel"]]
+    spans = [("SPAN", (0, 0), (2, 0)), ("SPAN", (0, 3), (0, 4))]
+    grid = ("GRID", (0, 0), (-1, -1), 0.5, colors.black)
+    first = Table(rows, style=[grid, *spans])
+    second = Table([["Chipping", "Impact in handling", "Scrap if the edge is open"]] * 2, style=[grid])
+    from reportlab.platypus import PageBreak
+
+    SimpleDocTemplate(str(path)).build([first, PageBreak(), second])
+    texts, _ = read(path)
+    assert texts == [
+        *SAID,
+        "Pinhole, cause: Grease on the steel",
+        "Pinhole, inspection: Wash the steel",
+        *["Chipping, cause: Impact in handling", "Chipping, inspection: Scrap if the edge is open"] * 2,
+    ]
+
+
+def test_signs_and_units(tmp_path: Path, sheet: canvas.Canvas):
+    draw(sheet, 60, [SIGNS])
+    sheet.setFont("Symbol", 11)
+    sheet.save()
+    assert read(tmp_path / "a.pdf")[0] == [SIGNS]
+
+
+def test_scanned_pages_pictures_and_turned_text_are_named(tmp_path: Path, sheet: canvas.Canvas):
+    picture = tmp_path / "scan.png"
+    Image.new("L", (60, 80), 200).save(picture)
+    draw(sheet, 60, [SIGNS])
+    sheet.drawImage(str(picture), 60, 100, 80, 80)
+    sheet.showPage()
+    sheet.drawImage(str(picture), 40, 300, 500, 200)
+    sheet.showPage()
+    draw(sheet, 60, ["A crack is a long and dark line on the part."])
+    sheet.rotate(90)
+    sheet.drawString(200, -500, "Cracks above 2 mm are rejected.")
+    sheet.save()
+    texts, reader = read(tmp_path / "a.pdf")
+    assert texts == [SIGNS, "A crack is a long and dark line on the part."]
+    assert len(reader.problems) == 2
+    assert "1 scanned page(s) were not read (page 2)" in reader.problems[0]
+    assert "sideways was not read (page 3)" in reader.problems[1]
+    assert "1 picture(s) were not read" in reader.notes[0]
