@@ -79,7 +79,9 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     where = f" ({wording.join(wording.places(evidence))})" if evidence["regions"] else ""
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {found}{where}"
-    return {"evidence": evidence, "looks": looks, "warnings": list(seen.warnings)}, summary
+    if view.brightness is not None:
+        summary += f". {view.brightness.sentence}"
+    return {"evidence": evidence, "looks": looks, "warnings": [*view.notes, *seen.warnings]}, summary
 
 
 def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:

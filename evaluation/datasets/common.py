@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sage_ad.evaluation.questions import GoldQuestion
+    from sage_ad.vlm.pictures.brightness import Brightness
 
 Split = Literal["train", "test"]
 MaskKind = Literal["pixel", "box"]
@@ -153,15 +154,40 @@ class InspectionDataset(ABC):
         """The sample's picture, or None if it cannot be decoded (it is then named in `problems`)."""
         return self.load_file(sample.image)
 
-    def load_file(self, path: Path) -> Image.Image | None:
-        """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`)."""
-        from sage_ad.vlm.images import load_image
+    def load_file(self, path: Path, brightness: Brightness | None = None) -> Image.Image | None:
+        """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`).
+
+        `brightness` is the range that it shares with those that it is compared with. What was left out of it is named, too.
+        """
+        from sage_ad.vlm.images import load_image, notes_of
 
         try:
-            return load_image(path)
+            image = load_image(path, brightness=brightness)
         except InputError as error:
             self.report(path, str(error))
             return None
+        for note in notes_of(image):
+            self.report(path, note)
+        return image
+
+    def brightness(self, paths: Sequence[Path]) -> Brightness | None:
+        """The range that pictures of the set share; those that cannot be read are left to `load_file`."""
+        from sage_ad.vlm.images import shared_brightness
+
+        try:
+            return shared_brightness(paths)
+        except InputError:
+            return shared_brightness([path for path in paths if self._is_readable(path)])
+
+    @staticmethod
+    def _is_readable(path: Path) -> bool:
+        from sage_ad.vlm.images import load_image
+
+        try:
+            load_image(path)
+        except InputError:
+            return False
+        return True
 
     def data_hash(self, category: str) -> str:
         """Short digest of a category's files (names, sizes, times) and labels; it changes when any of them does."""
