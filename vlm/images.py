@@ -196,7 +196,7 @@ def scan_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> F
     listing = FolderListing()
     others: list[Path] = []
     entered: set[tuple[int, int]] = set()
-    waiting, linked, closed = [name], [], []
+    waiting, linked, closed = [name], list[Path](), list[Path]()
     while waiting or linked:
         # Real folders come first, so that what is linked from elsewhere in the tree keeps its own name.
         current = waiting.pop() if waiting else linked.pop(0)

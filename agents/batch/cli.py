@@ -86,6 +86,7 @@ def batch(
         domain=domain,
         questions=question or [],
         recursive=recursive,
+        say=lambda note: print(note, file=sys.stderr),
     )
     check(listed, settings, list(reference or []), domain)
     more = {"address": address} if address is not None else {}

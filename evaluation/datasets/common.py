@@ -7,7 +7,7 @@ import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,8 +23,21 @@ if TYPE_CHECKING:
 Split = Literal["train", "test"]
 MaskKind = Literal["pixel", "box"]
 GOOD = "good"
-GOOD_NAMES = frozenset({"good", "ok", "normal"})
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
+_TRUTH = frozenset(
+    (
+        "ground_truth",
+        "groundtruth",
+        "gt",
+        "mask",
+        "masks",
+        "label",
+        "labels",
+        "annotation",
+        "annotations",
+        "segmentation",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,7 @@ class InspectionDataset(ABC):
         self.notes: list[str] = []
         self._problems: dict[Problem, None] = {}
         self._headers: dict[Path, str | None] = {}
+        self._masks_seen: dict[tuple[Path, ...], bool] = {}
         existing = self._find_categories()
         if not existing:
             raise InputError(
@@ -97,6 +111,8 @@ class InspectionDataset(ABC):
         if missing := [name for name in wanted if name not in existing]:
             raise InputError(f"{root} has no category {', '.join(map(repr, missing))}; it has: {', '.join(existing)}.")
         self.categories: list[str] = [name for name in existing if name in wanted]
+        for name in self.categories:
+            self._check_category(name)
 
     @classmethod
     @abstractmethod
@@ -110,6 +126,10 @@ class InspectionDataset(ABC):
     @abstractmethod
     def _records(self, category: str) -> Iterator[Sample]:
         """All records of a category, in a fixed order, one by one; their images need not exist."""
+
+    def _check_category(self, category: str) -> None:
+        """Raises `InputError` if a category cannot be read as it is meant; called for the chosen ones."""
+        return None
 
     @property
     def name(self) -> str:
@@ -128,6 +148,8 @@ class InspectionDataset(ABC):
     def samples(self, category: str | None = None, split: Split | None = None) -> Iterator[Sample]:
         """Streams the records whose image has a readable header; the others go to `problems`.
 
+        Masks that cannot be read, or cannot be meant so (`check_masks`), are named there too, and the record goes without.
+
         Args:
             category: one category; None goes through all.
             split: "train" or "test"; None gives both.
@@ -143,8 +165,23 @@ class InspectionDataset(ABC):
                 reason = self._headers[sample.image]
                 if reason:
                     self.report(sample.image, reason)
+                elif sample.masks and not self._masks_hold(sample):
+                    yield replace(sample, masks=(), mask_kind=None)
                 else:
                     yield sample
+
+    def _masks_hold(self, sample: Sample) -> bool:
+        from sage_ad.evaluation.datasets.masks import check_masks
+
+        if sample.masks not in self._masks_seen:
+            try:
+                check_masks(sample)
+            except InputError as error:
+                self.report(sample.masks[0], str(error))
+                self._masks_seen[sample.masks] = False
+            else:
+                self._masks_seen[sample.masks] = True
+        return self._masks_seen[sample.masks]
 
     def normals(self, category: str) -> list[Sample]:
         """Good training images: what references and calibration are drawn from."""
@@ -217,20 +254,16 @@ def _stamp(path: Path) -> str:
 
 
 def broken_header(path: Path) -> str | None:
-    """Why a file cannot be a picture (missing, empty, no picture format), or None; pixels are not decoded."""
-    from PIL import Image, UnidentifiedImageError
+    """Why a file cannot be a picture (missing, empty, no picture format, several pictures), or None; nothing is decoded."""
+    from sage_ad.vlm.images import stored_size
 
+    if not path.is_file():
+        return "the image is missing" if not path.exists() else "this is no file"
     try:
-        if not path.is_file():
-            return "the image is missing" if not path.exists() else "this is no file"
-        if path.stat().st_size == 0:
-            return "the image is empty (0 bytes)"
-        with Image.open(path):
-            return None
-    except UnidentifiedImageError:
-        return "this is no picture"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"the image cannot be opened ({' '.join(str(error).split())[:80]})"
+        stored_size(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path} ")
+    return None
 
 
 def name_key(name: str) -> str:
@@ -273,15 +306,37 @@ def has_images(folder: Path) -> bool:
         return False
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether pictures lie in the folder or below it."""
+    return has_images(folder) or any(holds_images(entry) for entry in subfolders(folder) if not entry.is_symlink())
+
+
+def is_truth_name(name: str) -> bool:
+    """Whether a folder of this name holds masks or labels, and no pictures of parts."""
+    return name_key(name).replace("-", "_").replace(" ", "_") in _TRUTH
+
+
 def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[Path]:
-    """Pictures directly in a folder, sorted; other visible files are named in the data set's problems."""
-    found = []
+    """Pictures in a folder and below it, sorted; other visible files are named in the data set's problems.
+
+    Folders of masks or labels in it are not entered, and named.
+    """
+    found, closed = [], False
     for entry in sorted(folder.iterdir()):
-        if is_image_name(entry):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if is_truth_name(entry.name):
+                closed = True
+                if dataset:
+                    dataset.report(entry, "this folder is called like one of masks or labels and was not read as parts")
+            else:
+                found += image_files(entry, dataset)
+        elif is_image_name(entry):
             found.append(entry)
-        elif dataset and entry.is_file() and not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
+        elif dataset and entry.is_file() and entry.name.lower() not in _JUNK:
             dataset.report(entry, "this file has not the ending of a picture")
-    if dataset and not found and not subfolders(folder):
+    if dataset and not found and not closed and not subfolders(folder):
         dataset.report(folder, "the folder holds no picture")
     return found
 

@@ -83,11 +83,13 @@ def common_brightness(pictures: Sequence[Values], *, plain: int = 0) -> Brightne
         plain: how many 8-bit pictures stand beside them; these cannot be stretched along.
     """
     low, high = min(item.low for item in pictures), max(item.high for item in pictures)
+    if low == high:  # one value but for a few pixels, and these few are all that there is to see
+        low, high = min(item.minimum for item in pictures), max(item.maximum for item in pictures)
     together = f"from {len(pictures)} pictures together" if len(pictures) > 1 else "from this picture"
     formats = _ranges(pictures)
     for start, end, name in formats:
         fits = start <= low and high <= end
-        if fits and (plain or high - low >= USED * (end - start)):
+        if fits and (plain or low == high or high - low >= USED * (end - start)):
             return Brightness(start, end, f"{name}, {together}")
         if fits:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,6 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from sage_ad.vlm.pictures.brightness import Brightness
-
-ORIENTATION = 0x0112
 
 
 @dataclass
@@ -23,7 +20,7 @@ class Decoded:
         image: any mode of 8 bits.
         values: (H, W) or (H, W, 3), numbers of any type.
         inverted: whether the smallest of `values` is white.
-        orientation: how `values` must be turned (EXIF and TIFF numbers, 1 to 8).
+        orientation: how the picture must be turned (EXIF and TIFF numbers, 1 to 8).
         full: range that the file states for `values`.
         notes: sentences about what was left out or assumed.
     """
@@ -38,24 +35,11 @@ class Decoded:
     def to_rgb(self, brightness: Brightness | None) -> Image.Image:
         """Upright 8-bit RGB; `brightness` is needed for `values`."""
         if self.image is not None:
-            return rgb(self._upright(self.image))
+            return turned(rgb(self.image), self.orientation)
         assert self.values is not None
         assert brightness is not None
         grey = brightness.to_8_bit(self.values)
         return turned(Image.fromarray(255 - grey if self.inverted else grey).convert("RGB"), self.orientation)
-
-    def _upright(self, image: Image.Image) -> Image.Image:
-        """The picture turned as its camera noted; notes that cannot be read are no reason to refuse it."""
-        try:
-            orientation = image.getexif().get(ORIENTATION, 1)
-        except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
-            reason = " ".join(str(error).split())[:60] or type(error).__name__
-            self.notes.append(f"The camera's notes (EXIF) are damaged ({reason}), so the picture is not turned.")
-            return image
-        if orientation not in range(1, 9):
-            self.notes.append(f"The orientation {orientation!r} (EXIF) does not exist, so the picture is not turned.")
-            return image
-        return turned(image, orientation)
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:

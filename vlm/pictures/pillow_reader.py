@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 import threading
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -19,20 +21,22 @@ from sage_ad.vlm.pictures.pages import Page
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "TGA", "AVIF")
 _WARNING_FILTERS = threading.Lock()
 _FEW_LEVELS = 64
+ORIENTATION = 0x0112
+"""EXIF tag."""
 
 
 class TooLarge(Exception):
     """Pillow's own alarm: the header claims far too many pixels."""
 
 
-def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def open_picture(source: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Opens a picture without decoding it."""
     # The list of warning filters is shared by all threads, so only one at a time may swap it.
     with _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return Image.open(path, formats=formats)
+            return Image.open(source, formats=formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise TooLarge from None
 
@@ -52,28 +56,42 @@ def pages(path: Path) -> list[Page]:
 
 def read(path: Path, page: int) -> Decoded:
     """Decodes one picture of a file."""
-    with open_picture(path) as image:
+    # Given a name, Pillow maps uncompressed files into memory, and scrambles TIFFs that lie on their side (12.3).
+    with path.open("rb") as stream, open_picture(stream) as image:
         if page:
             image.seek(page)
         notes = []
         if image.format == "MPO":
             notes.append(f"{path.name}: the first of {getattr(image, 'n_frames', 1)} pictures in this JPEG was taken.")
+        # Pillow turns TIFFs by itself when it decodes them.
+        orientation = 1 if image.format == "TIFF" else _orientation(image, notes)
         if _has_16_bit_colour(path, image):
-            return _colour_of_16_bits(path, image, notes)
-        image.load()
-        if is_deep(image):
-            values = np.asarray(image)
-            if image.mode == "I" and image.format in ("PNG", "PPM"):
-                return Decoded(values=values, notes=notes, full=(0.0, 65535.0) if image.format == "PPM" else None)
-            return Decoded(values=values, notes=notes, orientation=_orientation(image))
-        return Decoded(image=image.copy(), notes=notes)
+            decoded = _colour_of_16_bits(path, image)
+        else:
+            image.load()
+            if is_deep(image):
+                # Pillow stretches the values of a PPM to 16 bits, from the maximum that its header states.
+                full = (0.0, 65535.0) if image.format == "PPM" and image.mode == "I" else None
+                decoded = Decoded(values=np.asarray(image), full=full)
+            else:
+                decoded = Decoded(image=image.copy())
+        decoded.orientation, decoded.notes = orientation, notes
+        return decoded
 
 
-def _orientation(image: Image.Image) -> int:
-    from sage_ad.vlm.pictures.decoded import ORIENTATION
-
-    found = image.getexif().get(ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    """How the camera noted that the picture must be turned; notes that cannot be read are no reason to refuse it."""
+    try:
+        with warnings.catch_warnings(record=True):
+            found = image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
+        reason = " ".join(str(error).split())[:60] or type(error).__name__
+        notes.append(f"The camera's notes (EXIF) are damaged ({reason}), so the picture is not turned.")
+        return 1
+    if found not in range(1, 9):
+        notes.append(f"The orientation {found!r} (EXIF) does not exist, so the picture is not turned.")
+        return 1
+    return int(found)
 
 
 def _has_16_bit_colour(path: Path, image: Image.Image) -> bool:
@@ -94,13 +112,13 @@ def _bits_of_jp2(path: Path) -> int:
     return (depth[0] & 0x7F) + 1 if start >= 0 and depth else 8
 
 
-def _colour_of_16_bits(path: Path, image: Image.Image, notes: list[str]) -> Decoded:
+def _colour_of_16_bits(path: Path, image: Image.Image) -> Decoded:
     if importlib.util.find_spec("imagecodecs"):
         import imagecodecs
 
         decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode
         values = decode(path.read_bytes())
-        return Decoded(values=without_alpha(values, _top(image, path)), notes=notes, orientation=_orientation(image))
+        return Decoded(values=without_alpha(values, _top(image, path)))
     image.load()
     plain = np.asarray(image.convert("RGB"))
     if int(np.percentile(plain, 99.9)) < _FEW_LEVELS:
@@ -108,7 +126,7 @@ def _colour_of_16_bits(path: Path, image: Image.Image, notes: list[str]) -> Deco
             f"{path} has 16-bit colour of which few upper bits are used; read it with all of its bits after: "
             f"pip install 'sage-ad[{EXTRA}]'."
         )
-    return Decoded(image=image.copy(), notes=notes)
+    return Decoded(image=image.copy())
 
 
 def _top(image: Image.Image, path: Path) -> float:

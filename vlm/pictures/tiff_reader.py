@@ -1,4 +1,4 @@
-"""TIFF: headers by tifffile; pixels by Pillow, or by tifffile where Pillow would lose some of them or has no mode for them."""
+"""TIFF: headers by tifffile; pixels of 8 bits by Pillow, others by tifffile, which keeps all of their bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sage_ad.vlm.pictures.formats import EXTRA
 from sage_ad.vlm.pictures.pages import Page
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage
+    from tifffile import TiffPage
 
 MAX_CHANNELS = 32
 _REDUCED = 1 | 4
@@ -44,17 +44,14 @@ def read(path: Path, page: int) -> Decoded:
     """Decodes one page."""
     with _opened(path) as tiff:
         header = tiff.pages[page]
-        if not _needs_tifffile(header):
-            notes = _extra_channels(path, header)
-            decoded = pillow_reader.read(path, page)
-            decoded.notes += notes
-            if decoded.values is not None and header.photometric == 0:
-                decoded.inverted = True
-            return decoded
-        return _decoded(path, header)
+        if _is_deep(header) or (header.samplesperpixel == 2 and header.photometric in (0, 1)):
+            return _decoded(path, header, page)
+        decoded = pillow_reader.read(path, page)
+        decoded.notes += _extra_channels(path, header)
+        return decoded
 
 
-def _opened(path: Path) -> TiffFile:
+def _opened(path: Path) -> Any:
     import logging
 
     from tifffile import TiffFile
@@ -67,16 +64,8 @@ def _is_deep(page: Any) -> bool:
     return page.bitspersample > 8 or page.sampleformat == 3 or page.sampleformat == 2 or page.samplesperpixel > 4
 
 
-def _needs_tifffile(page: Any) -> bool:
-    """Whether Pillow has no mode for a page, or one that loses bits."""
-    if page.samplesperpixel > 1:
-        return page.bitspersample > 8 or page.samplesperpixel > 4 or page.sampleformat in (2, 3)
-    if page.sampleformat == 3:
-        return page.bitspersample != 32
-    return page.bitspersample not in (1, 2, 4, 8, 16) or page.sampleformat == 2
-
-
-def _decoded(path: Path, page: TiffPage) -> Decoded:
+def _decoded(path: Path, page: TiffPage, number: int) -> Decoded:
+    """Decodes a page with all of its bits."""
     bits, photometric = page.bitspersample, int(page.photometric)
     kind = {2: "signed ", 3: "float "}.get(int(page.sampleformat or 1), "")
     if photometric not in (0, 1, 2) or page.samplesperpixel > MAX_CHANNELS or int(page.sampleformat or 1) > 3:
@@ -90,6 +79,10 @@ def _decoded(path: Path, page: TiffPage) -> Decoded:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
+        if bits == 16 and not kind and page.samplesperpixel == 1:  # which Pillow keeps whole
+            decoded = pillow_reader.read(path, number)
+            decoded.inverted = photometric == 0
+            return decoded
         raise InputError(
             f"{path} is a TIFF of {bits} {kind}bits compressed with {getattr(page.compression, 'name', page.compression)}; "
             f"read it after: pip install 'sage-ad[{EXTRA}]'."
@@ -99,7 +92,7 @@ def _decoded(path: Path, page: TiffPage) -> Decoded:
     values = values.reshape(page.imagelength, page.imagewidth, -1)
     count, notes = values.shape[2], _extra_channels(path, page)
     top = 2.0**bits - 1 if not kind else 1.0
-    if count in (2, 4) and 1 <= page.extrasamples[-1] <= 2 if page.extrasamples else False:
+    if count in (2, 4) and page.extrasamples and page.extrasamples[-1] in (1, 2):
         values = pillow_reader.without_alpha(values, top)
     elif count > 3 or count == 2:
         values = values[..., : 3 if count > 3 else 1]
