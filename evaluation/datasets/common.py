@@ -346,6 +346,24 @@ def held_out(position: int, every: int) -> Split:
     return "test" if position % every == every - 1 else "train"
 
 
+def json_value(path: Path, keys: Sequence[str]) -> Any:
+    """The JSON of a file whose beginning or end holds one of these keys; None if it does not, or is no JSON.
+
+    Large files of other sets are not parsed for a look.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(65536)
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - 65536))
+            ends = head + stream.read()
+        if not any(f'"{key}"'.encode() in ends for key in keys):
+            return None
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
+
+
 def json_records(path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, Any]]:
     """Streams the records of a JSON array, a JSON object or a JSON-lines file as (key or position, value).
 

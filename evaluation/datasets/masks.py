@@ -120,13 +120,13 @@ def check_masks(sample: Sample) -> None:
     width, height = stored_size(sample.image)
     for path in sample.masks:
         mask, size = _read_mask(path, None, sample.image)
-        shapes = (size, size[::-1]) if _lies(sample.image) else (size,)
+        shapes = (size, size[::-1]) if lies(sample.image) else (size,)
         if not any(_same_shape(shape, (width, height)) for shape in shapes):
             raise InputError(
                 f"the mask has {size[0]} x {size[1]} pixels, which are not the proportions of its image ({width} x {height}); "
                 "save it in the size of the image"
             )
-        if sample.mask_kind != "box" and _is_everything(mask):
+        if sample.mask_kind != "box" and is_everything(mask):
             raise InputError(
                 f"the mask marks {100 * mask.mean():.0f} % of the image, as inverted masks do; save it with the defect in white"
             )
@@ -141,7 +141,7 @@ def _same_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
     )
 
 
-def _lies(image: Path) -> bool:
+def lies(image: Path) -> bool:
     """Whether a camera noted that the picture must be turned by a quarter."""
     from PIL import Image, UnidentifiedImageError
 
@@ -152,7 +152,8 @@ def _lies(image: Path) -> bool:
         return False
 
 
-def _is_everything(mask: np.ndarray) -> bool:
+def is_everything(mask: np.ndarray) -> bool:
+    """Whether a mask (H, W) marks so much that it must be inverted: nearly all, or most and the whole frame."""
     import numpy as np
 
     share = mask.mean()

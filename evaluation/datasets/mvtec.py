@@ -19,7 +19,7 @@ from sage_ad.evaluation.datasets.common import (
     name_key,
     subfolders,
 )
-from sage_ad.evaluation.datasets.masks import is_box_like, load_mask
+from sage_ad.evaluation.datasets.masks import is_box_like, is_everything, load_mask
 from sage_ad.evaluation.datasets.mvtec_index import IndexRow, find_index, read_index
 from sage_ad.evaluation.datasets.names import good_names, is_good_name
 from sage_ad.vlm.errors import InputError
@@ -123,7 +123,13 @@ class MVTec(InspectionDataset):
         doubtful = [name for name in self._good[category] if not is_good_name(name)]
         self.notes += [f"{category}: the folder {name!r} is taken for that of the good parts." for name in doubtful]
         labelled = any(image.is_relative_to(folder.resolve()) for image in self._index)
-        if names and not self._good[category] and not labelled:
+        if self._good[category] or labelled:
+            return
+        if len(names) == 1 and child(folder, "train") is None:
+            self.notes.append(
+                f"{category} has no folder of good parts; its only class {names[0]!r} is taken for a defect."
+            )
+        elif names:
             raise InputError(
                 f"{folder} has no folder of good parts, as far as the names say: {', '.join(names)}; call the folder of good "
                 f"parts 'good' (if there are none, make an empty folder train/good)."
@@ -229,6 +235,6 @@ class MVTec(InspectionDataset):
                 mask = load_mask(Sample(path, "", "test", masks=(path,)))
             except InputError:
                 continue  # it is named when the mask itself is read
-            told.append(is_box_like(mask) if mask is not None else None)
+            told.append(is_box_like(mask) if mask is not None and not is_everything(mask) else None)
         known = [answer for answer in told if answer is not None]
         return bool(known) and all(known)
