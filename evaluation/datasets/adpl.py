@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, Sample
 from sage_ad.evaluation.datasets.manta import family_named, state_from
 from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first_records, text_of, verdict_in
+from sage_ad.evaluation.datasets.sample import GOOD, Sample
 from sage_ad.evaluation.questions import GoldQuestion, polarity_of, state_of
 from sage_ad.vlm.errors import InputError
 

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_ad.evaluation.datasets.common import (
-    GOOD,
     InspectionDataset,
-    Sample,
-    Split,
     child,
     has_images,
     held_out,
@@ -20,6 +17,7 @@ from sage_ad.evaluation.datasets.common import (
     subfolders,
 )
 from sage_ad.evaluation.datasets.masks import load_mask
+from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
 from sage_ad.vlm.errors import InputError
 
 TEST_EVERY = 2

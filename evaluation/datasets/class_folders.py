@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_ad.evaluation.datasets.common import (
-    Sample,
-    Split,
     child,
     has_images,
     held_out,
@@ -19,6 +17,7 @@ from sage_ad.evaluation.datasets.common import (
 )
 from sage_ad.evaluation.datasets.mvtec import SPLITS, MVTec, class_folders, masks_in
 from sage_ad.evaluation.datasets.names import good_names
+from sage_ad.evaluation.datasets.sample import Sample, Split
 
 TEST_EVERY = 2
 """The set has no split: every second good image is for testing."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import Sample, Split, image_files, json_value, subfolders
+from sage_ad.evaluation.datasets.common import image_files, json_value, subfolders
 from sage_ad.evaluation.datasets.detection import Box, DetectionDataset, splits_of
 from sage_ad.evaluation.datasets.records import find_image, text_of
+from sage_ad.evaluation.datasets.sample import Sample, Split
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, Split
+from sage_ad.evaluation.datasets.common import InspectionDataset
 from sage_ad.evaluation.datasets.names import is_good_name
+from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
 
 Box = tuple[float, float, float, float]
 TESTS = ("test", "testing", "eval")
@@ -15,16 +16,18 @@ VALIDATIONS = ("val", "valid", "validation")
 
 
 def splits_of(names: Iterable[str]) -> dict[str, Split]:
-    """What each split is used for: validation images train where there are test images, and test where there are none."""
-    names = list(names)
-    tested = any(name.lower() in TESTS for name in names)
-    trained = any(name.lower() not in TESTS for name in names)
-    return {
-        name: "test"
-        if name.lower() in TESTS or (not tested and name.lower() in VALIDATIONS) or not trained
-        else "train"
-        for name in names
-    }
+    """What each split is used for: validation images train where there are test images, and test where there are none.
+
+    A split of another name trains beside `train` and `test`; a set that has neither is all for testing.
+    """
+    plain = {name: name.lower().rstrip("0123456789") for name in names}
+    tested = any(name in TESTS for name in plain.values())
+    named = tested or "train" in plain.values()
+    uses: dict[str, Split] = {}
+    for name, word in plain.items():
+        tests = word in TESTS or (word in VALIDATIONS and not tested) or not (named or word in VALIDATIONS)
+        uses[name] = "test" if tests else "train"
+    return uses
 
 
 class DetectionDataset(InspectionDataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage_ad.evaluation.datasets.common import Sample
+from sage_ad.evaluation.datasets.sample import Sample
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.places import PLACES
 
@@ -141,6 +141,14 @@ def _same_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
     )
 
 
+def upright_size(image: Path) -> tuple[int, int]:
+    """Width and height of a picture as `load_image` gives it, from its header."""
+    from sage_ad.vlm.images import stored_size
+
+    width, height = stored_size(image)
+    return (height, width) if lies(image) else (width, height)
+
+
 def lies(image: Path) -> bool:
     """Whether a camera noted that the picture must be turned by a quarter."""
     from PIL import Image, UnidentifiedImageError
@@ -222,10 +230,7 @@ def places_of_sample(sample: Sample) -> list[str]:
     """`places_of_mask` of a sample's masks or boxes; empty when it has none."""
     size = None
     if sample.boxes and not sample.masks:
-        from PIL import Image
-
-        with Image.open(sample.image) as picture:
-            size = picture.size
+        size = upright_size(sample.image)
     mask = load_mask(sample, size)
     return places_of_mask(mask) if mask is not None else []
 

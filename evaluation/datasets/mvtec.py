@@ -6,11 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sage_ad.evaluation.datasets.common import (
-    GOOD,
     InspectionDataset,
-    MaskKind,
-    Sample,
-    Split,
     child,
     holds_images,
     image_files,
@@ -22,6 +18,7 @@ from sage_ad.evaluation.datasets.common import (
 from sage_ad.evaluation.datasets.masks import is_box_like, is_everything, load_mask
 from sage_ad.evaluation.datasets.mvtec_index import IndexRow, find_index, read_index
 from sage_ad.evaluation.datasets.names import good_names, is_good_name
+from sage_ad.evaluation.datasets.sample import GOOD, MaskKind, Sample, Split
 from sage_ad.vlm.errors import InputError
 
 MASKS_LOOKED_AT = 12

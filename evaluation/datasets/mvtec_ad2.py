@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import Split, child, holds_images, image_files, subfolders
+from sage_ad.evaluation.datasets.common import child, holds_images, image_files, subfolders
 from sage_ad.evaluation.datasets.mvtec import MVTec, class_folders, masks_in
+from sage_ad.evaluation.datasets.sample import Split
 
 PUBLIC, PRIVATE = "test_public", ("test_private", "test_private_mixed")
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, Split, json_value, subfolders
+from sage_ad.evaluation.datasets.common import InspectionDataset, json_value, subfolders
 from sage_ad.evaluation.datasets.records import text_of
+from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
 
 DEFECTS = {
     "AK": "pit",

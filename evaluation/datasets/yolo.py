@@ -6,16 +6,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import (
-    Sample,
-    Split,
-    broken_header,
-    child,
-    holds_images,
-    image_files,
-    subfolders,
-)
+from sage_ad.evaluation.datasets.common import broken_header, child, holds_images, image_files, subfolders
 from sage_ad.evaluation.datasets.detection import TESTS, VALIDATIONS, Box, DetectionDataset, splits_of
+from sage_ad.evaluation.datasets.masks import upright_size
+from sage_ad.evaluation.datasets.sample import Sample, Split
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
@@ -102,7 +96,7 @@ class YOLO(DetectionDataset):
                     if broken_header(image):
                         size = (1, 1)  # `samples` names the image and leaves it out
                     else:
-                        size = _upright_size(image)
+                        size = upright_size(image)
                     boxes, whole = self._read_boxes(path, size)
                     if not whole:
                         self.report(image, "its boxes could not all be read, so its label is unknown; it is left out")
@@ -147,11 +141,3 @@ class YOLO(DetectionDataset):
             pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
             found.append((self._classes.get(kind, f"class {kind}"), pixels))
         return found, whole
-
-
-def _upright_size(image: Path) -> tuple[int, int]:
-    from sage_ad.evaluation.datasets.masks import lies
-    from sage_ad.vlm.images import stored_size
-
-    width, height = stored_size(image)
-    return (height, width) if lies(image) else (width, height)

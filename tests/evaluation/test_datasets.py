@@ -11,8 +11,8 @@ from PIL import Image
 from trees import disc, mask, picture
 
 from sage_ad.evaluation.datasets import load_mask, open_dataset, place_of_mask, place_of_sample, places_of_mask
-from sage_ad.evaluation.datasets.common import Sample
 from sage_ad.evaluation.datasets.registry import READERS, detect_format
+from sage_ad.evaluation.datasets.sample import Sample
 from sage_ad.vlm.errors import InputError
 
 
