@@ -23,6 +23,7 @@ from sage_ad.vlm.pictures.formats import (
     ENDINGS,
     UNREAD_ENDINGS,
     is_picture,
+    is_sniffed,
     kind_of,
     known_formats,
     may_hold_several,
@@ -322,7 +323,12 @@ def _guarded(file: Path, max_pixels: int, work: Callable[[], _T]) -> _T:
     except TooLarge:
         raise _too_large(file, max_pixels, "far too many pixels") from None
     except UnidentifiedImageError:
-        raise InputError(f"{file} is no picture that can be read; give a {known_formats()} file.") from None
+        kind = kind_of(file)
+        if kind is None or not is_sniffed(file):
+            raise InputError(f"{file} is no picture that can be read; give a {known_formats()} file.") from None
+        raise InputError(
+            f"{file} is a {kind.name} file that is damaged, or of a variant that is not read (12 bits, say); save it as PNG."
+        ) from None
     except PermissionError:
         raise InputError(f"{file} may not be read by this user; change its permissions.") from None
     except Exception as error:  # decoders of damaged files raise anything, from struct.error to ZeroDivisionError

@@ -55,7 +55,7 @@ ENDINGS = tuple(ending for kind in KINDS for ending in kind.endings)
 """Endings of pictures that are read, in lower case (any case is accepted)."""
 
 UNREAD_ENDINGS = (
-    *(".jxl", ".jxr", ".exr", ".hdr", ".pcx", ".psd", ".svg", ".eps", ".fits", ".fit", ".sgi", ".qoi", ".dds", ".ico"),
+    *(".jxl", ".jxr", ".exr", ".hdr", ".pcx", ".psd", ".fits", ".fit", ".sgi", ".qoi", ".dds"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".svs"),
 )
 """Endings of pictures that are not read: in a folder they get a row with the reason instead of being passed over."""
@@ -83,10 +83,15 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
     return _sniffed(_head(path)) or named
 
 
+def is_sniffed(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a picture, whatever its name."""
+    return _sniffed(_head(path)) is not None
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file counts as a picture: by its ending, or (as DICOM files often have none) by its first bytes."""
     ending = path.suffix.lower()
-    return ending in ENDINGS or ending in UNREAD_ENDINGS or _sniffed(_head(path)) is not None
+    return ending in ENDINGS or ending in UNREAD_ENDINGS or is_sniffed(path)
 
 
 def may_hold_several(path: Path) -> bool:

@@ -257,6 +257,17 @@ class TestRefuses:
         path.write_bytes((tmp_path / "preview.tif").read_bytes())  # as raw files of cameras begin
         assert "is not read" in self.refused(path)
 
+    def test_a_jpeg_of_12_bits(self, tmp_path: Path) -> None:
+        codecs = pytest.importorskip("imagecodecs")
+        (tmp_path / "p.jpg").write_bytes(codecs.jpeg8_encode(noise((20, 20), 4095).astype(np.uint16), bitspersample=12))
+        assert "variant that is not read" in self.refused(tmp_path / "p.jpg")
+
+    @pytest.mark.parametrize("photometric", ["separated", "cfa"])
+    def test_deep_tiffs_in_other_colour_models(self, tmp_path: Path, photometric: str) -> None:
+        values = noise((20, 20, 4) if photometric == "separated" else (20, 20), 65535).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "p.tif", values, photometric=photometric)
+        assert f"colour model {photometric.upper()}, which is not read" in self.refused(tmp_path / "p.tif")
+
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("depth", ["float16", "float32", "float64"])
     def test_values_that_are_no_numbers(self, tmp_path: Path, value: float, depth: str) -> None:
