@@ -63,7 +63,9 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"
-    return {"evidence": evidence, "looks": looks, "warnings": list(seen.warnings)}, summary
+    if view.brightness is not None:
+        summary += f". {view.brightness.sentence}"
+    return {"evidence": evidence, "looks": looks, "warnings": [*view.notes, *seen.warnings]}, summary
 
 
 def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:

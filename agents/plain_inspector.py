@@ -47,7 +47,8 @@ class LanguageModelInspector:
         """Inspects one part."""
         start = time.perf_counter()
         references = expand_references([Path(path) for path in request.references])
-        evidence = self.resources.view(request.image, references).evidence
+        view = self.resources.view(request.image, references)
+        evidence = view.evidence
         questions = [read_question(text) for text in request.questions] or standard_questions()
         facts = self._facts(request)
         seen = time.perf_counter()
@@ -68,10 +69,10 @@ class LanguageModelInspector:
             answers=answers,
             facts=facts,
             steps=[
-                TraceStep(name="perceive", seconds=seen - start, summary=evidence.threshold_reason),
+                TraceStep(name="perceive", seconds=seen - start, summary=view.summary),
                 TraceStep(name="answer", seconds=end - seen, summary=f"{len(answers)} answers, unchecked."),
             ],
-            warnings=list(evidence.warnings),
+            warnings=[*view.notes, *evidence.warnings],
             model=self.resources.backend.name,
             seconds=end - start,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.backends.base import LanguageBackend
     from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
+    from sage_ad.vlm.pictures.brightness import Brightness
 
 BANKS_KEPT = 8
 VIEWS_KEPT = 4
@@ -27,16 +28,29 @@ VIEWS_KEPT = 4
 
 @dataclass
 class View:
-    """One test part as seen: pictures and evidence (see `sage_ad.vlm.evidence.extractor.Evidence`)."""
+    """One test part as seen: pictures and evidence (see `sage_ad.vlm.evidence.extractor.Evidence`).
+
+    `notes` say what of the pictures was left out when they were read, `brightness` the range that was used (None: 8 bits).
+    """
 
     image: Image.Image
     references: list[Image.Image]
     evidence: Evidence
+    notes: tuple[str, ...] = ()
+    brightness: Brightness | None = None
+
+    @property
+    def summary(self) -> str:
+        """Where the threshold and the range of brightness come from, in sentences."""
+        reason = self.evidence.threshold_reason
+        return reason if self.brightness is None else f"{reason} {self.brightness.sentence}"
 
 
 def file_key(path: Path) -> tuple[str, int, int]:
-    """Identity of a file's content for caching: absolute path, size and time of change."""
-    stat = path.stat()
+    """Identity of a picture's content for caching: absolute path (with its page), size and time of change of the file."""
+    from sage_ad.vlm.images import file_of
+
+    stat = file_of(path).stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
@@ -133,19 +147,26 @@ class Resources:
         for name in ("extractor", "store", "backend", "judge"):
             getattr(self, name)
 
-    def bank(self, references: Sequence[Path]) -> tuple[list[Image.Image], MemoryBank | None]:
-        """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow."""
-        from sage_ad.vlm.images import load_image
+    def bank(
+        self, references: Sequence[Path], brightness: Brightness | None = None
+    ) -> tuple[list[Image.Image], MemoryBank | None]:
+        """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow.
+
+        Args:
+            references: addresses of the pictures.
+            brightness: the range that they share with the part, for pictures of more than 8 bits.
+        """
+        from sage_ad.vlm.images import file_of, load_image
 
         if not references:
             return [], None
         images = None
-        key = tuple(file_key(path) for path in references if path.is_file())
+        key = (brightness, *(file_key(path) for path in references if file_of(path).is_file()))
         with self._lock:
-            if len(key) == len(references) and key in self._banks:
+            if len(key) == len(references) + 1 and key in self._banks:
                 self._banks.move_to_end(key)
                 return self._banks[key]
-        images = [load_image(path) for path in references]
+        images = [load_image(path, brightness=brightness) for path in references]
         bank = self.extractor.prepare(images)
         with self._lock:
             self._banks[key] = images, bank
@@ -159,21 +180,31 @@ class Resources:
         Raises:
             InputError: a picture cannot be read.
         """
-        from sage_ad.vlm.images import load_image
+        from sage_ad.vlm.images import in_range, load_image, shared_brightness
 
         picture = load_image(image)
-        pictures, bank = self.bank(references)
+        brightness = shared_brightness([image, *references])
+        picture = in_range(picture, image, brightness)
+        pictures, bank = self.bank(references, brightness)
         key = (file_key(image), *(file_key(path) for path in references))
         with self._lock:
             if key in self._views:
                 self._views.move_to_end(key)
                 return self._views[key]
-        view = View(picture, pictures, self.extractor.extract(picture, bank))
+        view = self._look(picture, pictures, bank, brightness)
         with self._lock:
             self._views[key] = view
             while len(self._views) > VIEWS_KEPT:
                 self._views.popitem(last=False)
         return view
+
+    def _look(
+        self, picture: Image.Image, pictures: list[Image.Image], bank: MemoryBank | None, brightness: Brightness | None
+    ) -> View:
+        from sage_ad.vlm.images import notes_of
+
+        notes = tuple(dict.fromkeys(note for shown in (picture, *pictures) for note in notes_of(shown)))
+        return View(picture, pictures, self.extractor.extract(picture, bank), notes, brightness)
 
     def forget_views(self) -> None:
         """Forgets the parts that were looked at (not the references), so that the next look is a new one."""

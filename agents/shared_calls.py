@@ -295,12 +295,16 @@ class BatchResources(Resources):
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
         """Looks at a part; the views of parts that are still being answered are kept while there is room."""
+        from sage_ad.vlm.images import in_range, shared_brightness
+
         key = (str(image), *map(str, references))
         if key in self._kept:
             return self._kept[key]
         picture = self.decoder.take(image)
-        pictures, bank = self.bank(references)
-        self._kept[key] = View(picture, pictures, self.extractor.extract(picture, bank))
+        brightness = shared_brightness([image, *references])
+        picture = in_range(picture, image, brightness)
+        pictures, bank = self.bank(references, brightness)
+        self._kept[key] = self._look(picture, pictures, bank, brightness)
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
             self._kept.popitem(last=False)
         return self._kept[key]

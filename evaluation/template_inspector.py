@@ -16,6 +16,7 @@ from sage_ad.evaluation.questions import Question, read_question, standard_quest
 
 if TYPE_CHECKING:
     from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
+    from sage_ad.vlm.pictures.brightness import Brightness
 
 NAME = "evidence-template"
 
@@ -46,14 +47,19 @@ class EvidenceTemplateInspector:
         self._device = device
         self._encoder = encoder
         self._extractor = extractor
-        self._bank: tuple[tuple[Path, ...], MemoryBank] | None = None
+        self._bank: tuple[tuple[Any, ...], MemoryBank] | None = None
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
         """Inspects one part."""
-        from sage_ad.vlm.images import load_image
+        from sage_ad.vlm.images import in_range, load_image, notes_of, shared_brightness
 
         start = time.perf_counter()
-        evidence = self._evidence(request, load_image(request.image))
+        image, references = load_image(request.image), _files(request.references)
+        brightness = shared_brightness([request.image, *references])
+        evidence = self._evidence(in_range(image, request.image, brightness), references, brightness)
+        summary = evidence.threshold_reason
+        if brightness is not None:
+            summary += f" {brightness.sentence}"
         seen = time.perf_counter()
         questions = [read_question(text) for text in request.questions] or standard_questions()
         answers = [_answer(question, evidence, request.product) for question in questions]
@@ -63,10 +69,10 @@ class EvidenceTemplateInspector:
             **measured(evidence),
             answers=answers,
             steps=[
-                TraceStep(name="perceive", seconds=seen - start, summary=evidence.threshold_reason),
+                TraceStep(name="perceive", seconds=seen - start, summary=summary),
                 TraceStep(name="answer", seconds=end - seen, summary=f"{len(answers)} answers from templates."),
             ],
-            warnings=list(evidence.warnings),
+            warnings=[*notes_of(image), *evidence.warnings],
             model=NAME,
             seconds=end - start,
         )
@@ -76,26 +82,27 @@ class EvidenceTemplateInspector:
         for request in requests:
             yield self.inspect(request)
 
-    def _evidence(self, request: InspectionRequest, image: Any) -> Evidence:
+    def _evidence(self, image: Any, references: list[Path], brightness: Brightness | None) -> Evidence:
         from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
         from sage_ad.vlm.images import load_image
 
         if self._extractor is None:
             chosen: dict[str, Any] = {"encoder": self._encoder} if self._encoder else {}
             self._extractor = EvidenceExtractor(EvidenceSettings(device=self._device, **chosen))
-        if not request.references:
+        if not references:
             return self._extractor.extract(image)
-        key = tuple(_files(request.references))
+        key = (brightness, *references)
         if self._bank is None or self._bank[0] != key:
-            self._bank = (key, self._extractor.prepare([load_image(path) for path in key]))
+            pictures = [load_image(path, brightness=brightness) for path in references]
+            self._bank = (key, self._extractor.prepare(pictures))
         return self._extractor.extract(image, self._bank[1])
 
 
 def _files(references: Sequence[Path]) -> list[Path]:
     """Files of the references; a folder stands for the pictures in it."""
-    from sage_ad.vlm.images import list_images
+    from sage_ad.vlm.images import list_images, pages_of
 
-    return [file for path in references for file in (list_images(path) if path.is_dir() else [path])]
+    return [file for path in references for file in (list_images(path) if path.is_dir() else pages_of(path))]
 
 
 def _answer(question: Question, evidence: Evidence, product: str | None) -> TraceAnswer:

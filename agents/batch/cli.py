@@ -84,6 +84,7 @@ def batch(options: BatchOptions, json: bool) -> None:
         domain=options.domain,
         questions=options.question,
         recursive=options.recursive,
+        say=lambda note: print(note, file=sys.stderr),
     )
     check(parts, settings, options.reference, options.domain)
     more = {"address": options.address} if options.address is not None else {}

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +69,15 @@ def read_parts(
     domain: str | None = None,
     questions: Sequence[str] = (),
     recursive: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> list[Part]:
     """Lists the parts of a folder or manifest.
 
     Args:
         source: a folder of pictures, or a manifest. Relative paths in a manifest start at the manifest's own folder.
         references, product, domain, questions: for parts whose manifest line does not name its own.
-        recursive: take pictures in folders below a folder, too.
+        recursive: take pictures in folders below a folder, too; linked folders are entered once.
+        say: is given a sentence for whatever in a folder was left out (files that are no pictures, folders not entered).
 
     Returns:
         The parts in the order of names or lines.
@@ -89,7 +91,7 @@ def read_parts(
     if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
         entries = _manifest(source)
     else:
-        entries = ({"image": str(path)} for path in _pictures(source, recursive))
+        entries = ({"image": str(path)} for path in _pictures(source, recursive, say))
     keys = _Keys()
     parts = []
     for number, entry in enumerate(entries, start=1):
@@ -147,33 +149,33 @@ class _Keys:
 
 
 def _stamp(path: str) -> str:
+    from sage_ad.vlm.images import file_of
+
     try:
-        stat = os.stat(path)
+        stat = file_of(path).stat()
     except (OSError, ValueError):
         return "absent"
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _pictures(folder: Path, recursive: bool) -> list[Path]:
+def _pictures(folder: Path, recursive: bool, say: Callable[[str], None] | None) -> list[Path]:
     """Pictures of a folder; with `recursive` those of the folders below it, too, sorted by path."""
-    from sage_ad.vlm.images import ENDINGS, list_images
+    from sage_ad.vlm.images import ENDINGS, scan_folder
 
     if folder.exists() and not folder.is_dir():
         raise InputError(
             f"{folder} is neither a folder nor a manifest; give a folder of pictures, or a file ending in "
             f"{', '.join(MANIFEST_ENDINGS)} (for one picture use sage-inspect)."
         )
-    if not recursive or not folder.exists():
-        return list_images(folder)
-    found = sorted(
-        Path(where, name)
-        for where, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in ENDINGS and not name.startswith(".")
-    )
-    if not found:
-        raise InputError(f"Neither {folder} nor a folder in it holds a picture; give another folder.")
-    return found
+    found = scan_folder(folder, recursive=recursive)
+    if not found.pictures:
+        where = f"Neither {folder} nor a folder in it holds a" if recursive else f"The folder {folder} holds no"
+        hint = " ".join(["; give another folder.", *found.notes])
+        raise InputError(f"{where} picture ({', '.join(ENDINGS[:4])}, ...){hint}")
+    for note in found.notes:
+        if say is not None:
+            say(note if recursive or "entered" not in note else f"{note} Use --recursive to enter them.")
+    return found.pictures
 
 
 def _manifest(source: Path) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.pictures.formats import ENDINGS
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_TEXT = 2000
 """Longest text of one field in characters."""
 
@@ -40,8 +40,8 @@ def check_picture(path: str | Path, uploads: Path, *, max_bytes: int, max_pixels
 
     real = inside(path, uploads)
     name = real.name
-    if real.suffix.lower() not in PICTURE_ENDINGS:
-        known = ", ".join(PICTURE_ENDINGS)
+    if real.suffix.lower() not in ENDINGS:
+        known = ", ".join(ENDINGS)
         raise InputError(f"{name} has the ending {real.suffix or '(none)'!r}; give a picture ({known}).")
     if real.is_file() and real.stat().st_size > max_bytes:
         raise InputError(f"{name} is larger than {max_bytes // 2**20} MB; scale it down or save it as JPEG.")

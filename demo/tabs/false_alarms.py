@@ -84,16 +84,17 @@ def calibration_scores(engine: Engine, image: Path, goods: list[Path]) -> Iterat
     Yields:
         {"event": "scored", "done", "of"} for each picture, then {"event": "scores", "score", "normals"}.
     """
-    from sage_ad.vlm.images import load_image
+    from sage_ad.vlm.images import load_image, shared_brightness
 
     resources = engine.inspector().resources
     kept = split_goods(len(goods))
-    bank = resources.extractor.prepare([load_image(path) for path in goods[:kept]])
+    brightness = shared_brightness([image, *goods])
+    bank = resources.extractor.prepare([load_image(path, brightness=brightness) for path in goods[:kept]])
     normals: list[float] = []
     for done, path in enumerate(goods[kept:], start=1):
-        normals.append(float(resources.extractor.extract(load_image(path), bank).score))
+        normals.append(float(resources.extractor.extract(load_image(path, brightness=brightness), bank).score))
         yield {"event": "scored", "done": done, "of": len(goods) - kept}
-    score = float(resources.extractor.extract(load_image(image), bank).score)
+    score = float(resources.extractor.extract(load_image(image, brightness=brightness), bank).score)
     yield {"event": "scores", "score": score, "normals": normals}
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from sage_ad.demo.services import safety
-from sage_ad.demo.services.safety import PICTURE_ENDINGS
 from sage_ad.vlm.errors import SageError
+from sage_ad.vlm.pictures.formats import ENDINGS
 
 if TYPE_CHECKING:
     from sage_ad.demo.services.engine import Engine
@@ -41,6 +41,15 @@ def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> g
         alt_text="The picture that you chose",
         placeholder="Drop a picture here, or click to choose one",
     )
+
+    whole = field.preprocess
+
+    def as_uploaded(payload: Any) -> Any:
+        """Path of the upload; Gradio would open it first and fail at formats that Pillow does not know."""
+        is_file = payload is not None and payload.path and not (payload.url or "").startswith("data:")
+        return str(payload.path) if is_file else whole(payload)
+
+    field.preprocess = as_uploaded  # type: ignore[method-assign]  # a subclass would make Gradio write a stub beside this file
 
     def check(payload: dict[str, Any] | None) -> Any:
         return gr.skip() if payload is None or usable(engine, payload["path"]) else None
@@ -77,7 +86,7 @@ def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
         object_fit="contain",
         allow_preview=False,
         interactive=True,
-        file_types=[*PICTURE_ENDINGS],
+        file_types=[*ENDINGS],
         sources=["upload"],
         buttons=[],
     )

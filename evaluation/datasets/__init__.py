@@ -9,8 +9,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "common": ["InspectionDataset", "Problem", "Sample"],
+        "common": ["InspectionDataset"],
         "masks": ["load_mask", "place_of_sample", "places_of_mask", "places_of_sample"],
+        "sample": ["Problem", "Sample"],
         "registry": ["READERS", "detect_format", "open_dataset"],
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sage_ad.evaluation.datasets.common import child, has_images
-from sage_ad.evaluation.datasets.mvtec import MVTec, find_category_folders
+from sage_ad.evaluation.datasets.mvtec import MVTec, find_category_folders, is_category
 
 
 class BTAD(MVTec):
@@ -18,7 +18,7 @@ class BTAD(MVTec):
     def recognises(cls, root: Path) -> bool:
         if not root.is_dir():
             return False
-        for folder in find_category_folders(root).values():
+        for folder in find_category_folders(root, is_category).values():
             for part in (child(folder, "train", "ok"), child(folder, "test", "ko"), child(folder, "test", "ok")):
                 if part and has_images(part):
                     return True

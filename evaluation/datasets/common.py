@@ -6,68 +6,35 @@ import hashlib
 import json
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from sage_ad.evaluation.datasets.sample import Problem, Sample, Split
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.images import ENDINGS
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.evaluation.questions import GoldQuestion
+    from sage_ad.vlm.pictures.brightness import Brightness
 
-Split = Literal["train", "test"]
-MaskKind = Literal["pixel", "box"]
-GOOD = "good"
-GOOD_NAMES = frozenset({"good", "ok", "normal"})
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image with everything that its set says about it.
-
-    Attributes:
-        image: its file.
-        category: the product, as the set names it.
-        split: "train" (may serve as reference or for calibration) or "test".
-        defect: the set's name of the defect, "good" for a good part.
-        anomalous: the label; None where a set has questions but no label.
-        masks: files whose union marks the defect.
-        mask_kind: "pixel", "box" (filled boxes: no pixel truth), or None without masks and boxes.
-        reference: its own normal image (an aligned template, the same fabric), to be used instead of a random one.
-        boxes: annotated boxes (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
-        meta: whatever else the set says.
-        questions: the set's own questions with their gold answers, for sets that have them.
-        id: name that stays the same wherever the set lies.
-    """
-
-    image: Path
-    category: str
-    split: Split
-    defect: str = GOOD
-    anomalous: bool | None = False
-    masks: tuple[Path, ...] = ()
-    mask_kind: MaskKind | None = None
-    reference: Path | None = None
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict, hash=False)
-    questions: tuple[GoldQuestion, ...] = ()
-    id: str = ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A record that could not be read, or only in part, and why."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+_TRUTH = frozenset(
+    {
+        "ground_truth",
+        "groundtruth",
+        "gt",
+        "mask",
+        "masks",
+        "label",
+        "labels",
+        "annotation",
+        "annotations",
+        "segmentation",
+    }
+)
 
 
 class InspectionDataset(ABC):
@@ -87,6 +54,7 @@ class InspectionDataset(ABC):
         self.notes: list[str] = []
         self._problems: dict[Problem, None] = {}
         self._headers: dict[Path, str | None] = {}
+        self._masks_seen: dict[tuple[Path, ...], bool] = {}
         existing = self._find_categories()
         if not existing:
             raise InputError(
@@ -96,6 +64,8 @@ class InspectionDataset(ABC):
         if missing := [name for name in wanted if name not in existing]:
             raise InputError(f"{root} has no category {', '.join(map(repr, missing))}; it has: {', '.join(existing)}.")
         self.categories: list[str] = [name for name in existing if name in wanted]
+        for name in self.categories:
+            self._check_category(name)
 
     @classmethod
     @abstractmethod
@@ -109,6 +79,10 @@ class InspectionDataset(ABC):
     @abstractmethod
     def _records(self, category: str) -> Iterator[Sample]:
         """All records of a category, in a fixed order, one by one; their images need not exist."""
+
+    def _check_category(self, category: str) -> None:
+        """Raises `InputError` if a category cannot be read as it is meant; called for the chosen ones."""
+        return None
 
     @property
     def name(self) -> str:
@@ -127,6 +101,8 @@ class InspectionDataset(ABC):
     def samples(self, category: str | None = None, split: Split | None = None) -> Iterator[Sample]:
         """Streams the records whose image has a readable header; the others go to `problems`.
 
+        Masks that cannot be read, or cannot be meant so (`check_masks`), are named there too, and the record goes without.
+
         Args:
             category: one category; None goes through all.
             split: "train" or "test"; None gives both.
@@ -142,8 +118,23 @@ class InspectionDataset(ABC):
                 reason = self._headers[sample.image]
                 if reason:
                     self.report(sample.image, reason)
+                elif sample.masks and not self._masks_hold(sample):
+                    yield replace(sample, masks=(), mask_kind=None)
                 else:
                     yield sample
+
+    def _masks_hold(self, sample: Sample) -> bool:
+        from sage_ad.evaluation.datasets.masks import check_masks
+
+        if sample.masks not in self._masks_seen:
+            try:
+                check_masks(sample)
+            except InputError as error:
+                self.report(sample.masks[0], str(error))
+                self._masks_seen[sample.masks] = False
+            else:
+                self._masks_seen[sample.masks] = True
+        return self._masks_seen[sample.masks]
 
     def normals(self, category: str) -> list[Sample]:
         """Good training images: what references and calibration are drawn from."""
@@ -153,15 +144,40 @@ class InspectionDataset(ABC):
         """The sample's picture, or None if it cannot be decoded (it is then named in `problems`)."""
         return self.load_file(sample.image)
 
-    def load_file(self, path: Path) -> Image.Image | None:
-        """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`)."""
-        from sage_ad.vlm.images import load_image
+    def load_file(self, path: Path, brightness: Brightness | None = None) -> Image.Image | None:
+        """A picture of the set (a reference, say), or None if it cannot be decoded (then named in `problems`).
+
+        `brightness` is the range that it shares with those that it is compared with. What was left out of it is named, too.
+        """
+        from sage_ad.vlm.images import load_image, notes_of
 
         try:
-            return load_image(path)
+            image = load_image(path, brightness=brightness)
         except InputError as error:
             self.report(path, str(error))
             return None
+        for note in notes_of(image):
+            self.report(path, note)
+        return image
+
+    def brightness(self, paths: Sequence[Path]) -> Brightness | None:
+        """The range that pictures of the set share; those that cannot be read are left to `load_file`."""
+        from sage_ad.vlm.images import shared_brightness
+
+        try:
+            return shared_brightness(paths)
+        except InputError:
+            return shared_brightness([path for path in paths if self._is_readable(path)])
+
+    @staticmethod
+    def _is_readable(path: Path) -> bool:
+        from sage_ad.vlm.images import load_image
+
+        try:
+            load_image(path)
+        except InputError:
+            return False
+        return True
 
     def data_hash(self, category: str) -> str:
         """Short digest of a category's files (names, sizes, times) and labels; it changes when any of them does."""
@@ -191,20 +207,16 @@ def _stamp(path: Path) -> str:
 
 
 def broken_header(path: Path) -> str | None:
-    """Why a file cannot be a picture (missing, empty, no picture format), or None; pixels are not decoded."""
-    from PIL import Image, UnidentifiedImageError
+    """Why a file cannot be a picture (missing, empty, no picture format, several pictures), or None; nothing is decoded."""
+    from sage_ad.vlm.images import stored_size
 
+    if not path.is_file():
+        return "the image is missing" if not path.exists() else "this is no file"
     try:
-        if not path.is_file():
-            return "the image is missing" if not path.exists() else "this is no file"
-        if path.stat().st_size == 0:
-            return "the image is empty (0 bytes)"
-        with Image.open(path):
-            return None
-    except UnidentifiedImageError:
-        return "this is no picture"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"the image cannot be opened ({' '.join(str(error).split())[:80]})"
+        stored_size(path)
+    except InputError as error:
+        return str(error).replace(f"{path} ", "the image ", 1)
+    return None
 
 
 def name_key(name: str) -> str:
@@ -247,15 +259,37 @@ def has_images(folder: Path) -> bool:
         return False
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether pictures lie in the folder or below it."""
+    return has_images(folder) or any(holds_images(entry) for entry in subfolders(folder) if not entry.is_symlink())
+
+
+def is_truth_name(name: str) -> bool:
+    """Whether a folder of this name holds masks or labels, and no pictures of parts."""
+    return name_key(name).replace("-", "_").replace(" ", "_") in _TRUTH
+
+
 def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[Path]:
-    """Pictures directly in a folder, sorted; other visible files are named in the data set's problems."""
-    found = []
+    """Pictures in a folder and below it, sorted; other visible files are named in the data set's problems.
+
+    Folders of masks or labels in it are not entered, and named.
+    """
+    found, closed = [], False
     for entry in sorted(folder.iterdir()):
-        if is_image_name(entry):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if is_truth_name(entry.name):
+                closed = True
+                if dataset:
+                    dataset.report(entry, "this folder is called like one of masks or labels and was not read as parts")
+            else:
+                found += image_files(entry, dataset)
+        elif is_image_name(entry):
             found.append(entry)
-        elif dataset and entry.is_file() and not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
+        elif dataset and entry.is_file() and entry.name.lower() not in _JUNK:
             dataset.report(entry, "this file has not the ending of a picture")
-    if dataset and not found and not subfolders(folder):
+    if dataset and not found and not closed and not subfolders(folder):
         dataset.report(folder, "the folder holds no picture")
     return found
 
@@ -263,6 +297,24 @@ def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[
 def held_out(position: int, every: int) -> Split:
     """The split of the n-th good image of a set that has none: each `every`-th tests, the rest train."""
     return "test" if position % every == every - 1 else "train"
+
+
+def json_value(path: Path, keys: Sequence[str]) -> Any:
+    """The JSON of a file whose beginning or end holds one of these keys; None if it does not, or is no JSON.
+
+    Large files of other sets are not parsed for a look.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(65536)
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - 65536))
+            ends = head + stream.read()
+        if not any(f'"{key}"'.encode() in ends for key in keys):
+            return None
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
 
 
 def json_records(path: Path, dataset: InspectionDataset) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, is_image_name
+from sage_ad.evaluation.datasets.common import InspectionDataset, is_image_name
+from sage_ad.evaluation.datasets.sample import GOOD, Sample
 
 TYPES = {1: "open", 2: "short", 3: "mousebite", 4: "spur", 5: "spurious_copper", 6: "pin_hole"}
 """Type numbers of the annotation files, as the set's authors number them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, held_out
+from sage_ad.evaluation.datasets.common import InspectionDataset, held_out
+from sage_ad.evaluation.datasets.sample import GOOD, Sample
 
 TEST_EVERY = 2
 """The set has no split: every second good cell is for testing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage_ad.evaluation.datasets.common import Sample
+from sage_ad.evaluation.datasets.sample import Sample
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.places import PLACES
 
@@ -12,17 +12,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from PIL import Image
 
-LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
 """Endings of masks whose zeros may have been blurred by compression, so that half of the range is the border."""
+
+MOST = 0.9
+"""A mask that marks more of a picture than this marks no defect; nor does one of half a picture and its whole frame."""
+
+_CLASSES = 16
+"""A mask with more different values than this holds no class numbers, but a soft or noisy edge."""
+_NOISE = 16
 
 
 def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray | None:
     """The union of a sample's masks, or its boxes filled.
 
-    Any non-zero pixel counts (VisA's masks hold class numbers, not 255). A mask of another size than the image is
-    scaled; a pixel counts if any part of it was marked, so that small defects survive. A mask stored on its side beside
-    an image that EXIF turns upright is turned with it.
+    Any non-zero pixel counts (VisA's masks hold class numbers, not 255), but for the noise of compression: of soft and
+    noisy masks the upper half of the range. A mask drawn in the opacity alone is read from it. A mask of another size
+    than the image is scaled; a pixel counts if any part of it was marked, so that small defects survive. A mask stored on
+    its side beside an image that EXIF turns upright is turned with it.
 
     Args:
         sample: the record.
@@ -52,26 +61,112 @@ def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray
 
 def _read_mask(path: Path, size: tuple[int, int] | None, image: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """One mask as a boolean array of `size` (width, height), and that size."""
-    import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as stored:
-            upright = ImageOps.exif_transpose(stored)
-            if upright.mode in ("LA", "RGBA", "PA"):
-                upright = upright.convert("RGB")
-            values = np.asarray(upright)
+            values = _drawn(ImageOps.exif_transpose(stored))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:80]
         raise InputError(f"The mask {path} cannot be read ({reason}); copy it again or remove it.") from None
-    marked: np.ndarray = np.asarray(values > (127 if path.suffix.lower() in LOSSY else 0))
-    if marked.ndim == 3:
-        marked = np.any(marked, axis=2)
+    marked = _marked(values, lossy=path.suffix.lower() in LOSSY)
     if size is None:
         return marked, (marked.shape[1], marked.shape[0])
     if marked.shape != (size[1], size[0]):
         marked = _resize(_turn_like(marked, size, image), size)
     return marked, size
+
+
+def _drawn(mask: Image.Image) -> np.ndarray:
+    """The values in which a mask is drawn: its colours, its opacity where the colours are all the same, else both."""
+    import numpy as np
+
+    if mask.mode not in ("LA", "RGBA", "PA"):
+        return np.asarray(mask)
+    values = np.asarray(mask.convert("RGBA"))
+    colours, opacity = values[..., :3], values[..., 3]
+    if opacity.min() == opacity.max():
+        return colours
+    if (colours == colours[0, 0]).all():
+        return opacity
+    return np.where(opacity[..., None] > 127, colours, 0)
+
+
+def _marked(values: np.ndarray, *, lossy: bool) -> np.ndarray:
+    """Which pixels of a mask (H, W) or (H, W, C) are marked."""
+    import numpy as np
+
+    if values.dtype == bool:
+        return values
+    top = values.max()
+    levels = len(np.unique(values))
+    if lossy and top <= 255:
+        marked = values > 127
+    elif levels > _CLASSES:
+        marked = values > top / 2
+    else:
+        marked = values > (_NOISE if top > 127 and levels > 2 and not np.issubdtype(values.dtype, np.floating) else 0)
+    return np.any(marked, axis=2) if marked.ndim == 3 else marked
+
+
+def check_masks(sample: Sample) -> None:
+    """Refuses masks that cannot be meant as they are.
+
+    Raises:
+        InputError: a mask cannot be read, has other proportions than the picture, or marks nearly all of it.
+    """
+    from sage_ad.vlm.images import stored_size
+
+    width, height = stored_size(sample.image)
+    for path in sample.masks:
+        mask, size = _read_mask(path, None, sample.image)
+        shapes = (size, size[::-1]) if lies(sample.image) else (size,)
+        if not any(_same_shape(shape, (width, height)) for shape in shapes):
+            raise InputError(
+                f"the mask has {size[0]} x {size[1]} pixels, which are not the proportions of its image ({width} x {height}); "
+                "save it in the size of the image"
+            )
+        if sample.mask_kind != "box" and is_everything(mask):
+            raise InputError(
+                f"the mask marks {100 * mask.mean():.0f} % of the image, as inverted masks do; save it with the defect in white"
+            )
+
+
+def _same_shape(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether two sizes have the same proportions but for the rounding of a pixel."""
+    (width, height), (full_width, full_height) = mask, image
+    scale = max(width / full_width, height / full_height)
+    return abs(full_width * scale - width) <= max(1, 0.02 * width) and abs(full_height * scale - height) <= max(
+        1, 0.02 * height
+    )
+
+
+def upright_size(image: Path) -> tuple[int, int]:
+    """Width and height of a picture as `load_image` gives it, from its header."""
+    from sage_ad.vlm.images import stored_size
+
+    width, height = stored_size(image)
+    return (height, width) if lies(image) else (width, height)
+
+
+def lies(image: Path) -> bool:
+    """Whether a camera noted that the picture must be turned by a quarter."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(image) as picture:
+            return picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return False
+
+
+def is_everything(mask: np.ndarray) -> bool:
+    """Whether a mask (H, W) marks so much that it must be inverted: nearly all, or most and the whole frame."""
+    import numpy as np
+
+    share = mask.mean()
+    frame = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return bool(share > MOST or (share > 0.5 and frame.mean() > 0.95))
 
 
 def _turn_like(marked: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:
@@ -129,10 +224,7 @@ def places_of_sample(sample: Sample) -> list[str]:
     """`places_of_mask` of a sample's masks or boxes; empty when it has none."""
     size = None
     if sample.boxes and not sample.masks:
-        from PIL import Image
-
-        with Image.open(sample.image) as picture:
-            size = picture.size
+        size = upright_size(sample.image)
     mask = load_mask(sample, size)
     return places_of_mask(mask) if mask is not None else []
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, Sample
 from sage_ad.evaluation.datasets.records import RecordDataset, find_image, first_records, text_of
+from sage_ad.evaluation.datasets.sample import GOOD, Sample
 from sage_ad.evaluation.inspection import Family
 from sage_ad.evaluation.questions import GoldQuestion, polarity_of
 

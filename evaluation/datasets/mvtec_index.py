@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import MaskKind, Split
+from sage_ad.evaluation.datasets.sample import MaskKind, Split
 
 INDEX_NAME = "index.csv"
 COLUMNS = frozenset({"path", "category", "split", "defect"})

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sage_ad.evaluation.datasets.common import GOOD, InspectionDataset, Sample, json_records
+from sage_ad.evaluation.datasets.common import InspectionDataset, json_records
+from sage_ad.evaluation.datasets.sample import GOOD, Sample
 from sage_ad.evaluation.inspection import FAMILIES, Family
 from sage_ad.evaluation.questions import GoldQuestion, family_of, state_of
 from sage_ad.vlm.errors import InputError

@@ -6,22 +6,36 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import InspectionDataset
+from sage_ad.evaluation.datasets.common import InspectionDataset, subfolders
 from sage_ad.vlm.errors import InputError
 
 READERS: dict[str, str] = {
-    "elpv": "sage_ad.evaluation.datasets.elpv:ELPV",
-    "visa": "sage_ad.evaluation.datasets.visa:VisA",
-    "btad": "sage_ad.evaluation.datasets.btad:BTAD",
-    "mmad": "sage_ad.evaluation.datasets.mmad:MMAD",
-    "adpl": "sage_ad.evaluation.datasets.adpl:ADPL",
-    "manta": "sage_ad.evaluation.datasets.manta:MANTA",
-    "mvtec": "sage_ad.evaluation.datasets.mvtec:MVTec",
-    "loco": "sage_ad.evaluation.datasets.mvtec:MVTec",
-    "mpdd": "sage_ad.evaluation.datasets.mvtec:MVTec",
-    "deeppcb": "sage_ad.evaluation.datasets.deeppcb:DeepPCB",
+    name: f"sage_ad.evaluation.datasets.{place}"
+    for name, place in {
+        "elpv": "elpv:ELPV",
+        "visa": "visa:VisA",
+        "realiad": "realiad:RealIAD",
+        "yolo": "yolo:YOLO",
+        "coco": "coco:COCO",
+        "mvtec3d": "mvtec_3d:MVTec3D",
+        "ad2": "mvtec_ad2:MVTecAD2",
+        "dagm": "beside:DAGM",
+        "kolektor": "beside:Kolektor",
+        "btad": "btad:BTAD",
+        "mmad": "mmad:MMAD",
+        "adpl": "adpl:ADPL",
+        "manta": "manta:MANTA",
+        "mvtec": "mvtec:MVTec",
+        "loco": "mvtec:MVTec",
+        "mpdd": "mvtec:MVTec",
+        "deeppcb": "deeppcb:DeepPCB",
+        "folders": "class_folders:ClassFolders",
+    }.items()
 }
 """Format name to "module:class". Detection asks in this order: particular layouts first, slow looks last."""
+
+
+SHOWN = 8
 
 
 def reader(name: str) -> type[InspectionDataset]:
@@ -49,9 +63,17 @@ def detect_format(path: str | Path) -> str:
         if reader(name).recognises(root):
             return name
     raise InputError(
-        f"{root} has the layout of no known data set; arrange it like MVTec AD (<category>/test/good/...) "
-        f"or name its format with --format ({', '.join(sorted(READERS))})."
+        f"{root} has the layout of no known data set{_seen(root)}; arrange it like MVTec AD (<category>/train/good/..., "
+        f"<category>/test/<defect>/...), or as good/... and <defect>/..., or name its format with --format "
+        f"({', '.join(sorted(READERS))})."
     )
+
+
+def _seen(root: Path) -> str:
+    """The folders that were found, for the message."""
+    names = [folder.name for folder in subfolders(root)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" (it has the folders {', '.join(names[:SHOWN])}{more})" if names else ""
 
 
 def open_dataset(

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_ad.evaluation.datasets.common import (
-    GOOD,
     InspectionDataset,
-    Sample,
-    Split,
     child,
     held_out,
     image_files,
     name_key,
     subfolders,
 )
+from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
 
 TEST_EVERY = 10
 """Without a split file, one good image in so many is for testing (the published split is close to that)."""

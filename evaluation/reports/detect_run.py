@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor, MemoryBank
+    from sage_ad.vlm.pictures.brightness import Brightness
 
 
 class Detector:
@@ -37,24 +38,25 @@ class Detector:
     def __init__(self, extractor: EvidenceExtractor, dataset: InspectionDataset) -> None:
         self._extractor = extractor
         self._dataset = dataset
-        self._banks: OrderedDict[tuple[Path, ...], MemoryBank | None] = OrderedDict()
+        self._banks: OrderedDict[tuple[Any, ...], MemoryBank | None] = OrderedDict()
 
-    def bank(self, paths: Sequence[Path]) -> MemoryBank | None:
-        """References made ready; None without any that can be read."""
-        key = tuple(paths)
+    def bank(self, paths: Sequence[Path], brightness: Brightness | None = None) -> MemoryBank | None:
+        """References made ready, read with the range that they share with the part; None without any that can be read."""
+        key = (brightness, *paths)
         if key not in self._banks:
-            images = [image for image in map(self._dataset.load_file, key) if image is not None]
+            loaded = (self._dataset.load_file(path, brightness) for path in paths)
+            images = [image for image in loaded if image is not None]
             self._banks[key] = self._extractor.prepare(images) if images else None
             if len(self._banks) > self.BANKS:
                 self._banks.popitem(last=False)
         self._banks.move_to_end(key)
         return self._banks[key]
 
-    def extract(self, image: Image.Image, paths: Sequence[Path]) -> Any | None:
+    def extract(self, image: Image.Image, paths: Sequence[Path], brightness: Brightness | None = None) -> Any | None:
         """Evidence against these references, or within the image without any; None if no reference can be read."""
         if not paths:
             return self._extractor.extract(image)
-        bank = self.bank(paths)
+        bank = self.bank(paths, brightness)
         return None if bank is None else self._extractor.extract(image, bank)
 
 
@@ -149,11 +151,12 @@ def _look(
     dataset: InspectionDataset, detector: Detector, sample: Sample, paths: Sequence[Path]
 ) -> tuple[Any | None, float]:
     """Evidence of one image and the seconds it took, without reading the file."""
-    image = dataset.load(sample)
+    brightness = dataset.brightness([sample.image, *paths])
+    image = dataset.load_file(sample.image, brightness)
     if image is None:
         return None, 0.0
     start = time.perf_counter()
-    evidence = detector.extract(image, paths)
+    evidence = detector.extract(image, paths, brightness)
     return evidence, time.perf_counter() - start
 
 

@@ -19,6 +19,12 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
+def json_object_with(text: str, *names: str) -> dict[str, Any] | None:
+    """The first JSON object in a text, at any depth, that has one of these names; None if there is none."""
+    found = (_object_at(text, start.start()) for start in re.finditer(r"\{", text))
+    return next((value for value, _ in filter(None, found) if set(names) & set(value)), None)
+
+
 def _object_at(text: str, start: int) -> tuple[dict[str, Any], int] | None:
     """The object that begins here, and where it ends."""
     try:

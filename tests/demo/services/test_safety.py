@@ -132,3 +132,11 @@ def test_only_an_address_open_to_others_is_warned_of() -> None:
     assert DemoSettings(host="0.0.0.0").open_to_others
     assert DemoSettings(share=True).open_to_others
     assert not DemoSettings(share=True, user="ann", password="secret").open_to_others
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".jp2", ".gif", ".avif"])
+def test_the_page_takes_what_the_command_takes(uploads: Path, ending: str) -> None:
+    path = uploads / f"part{ending}"
+    kind = {".jp2": "JPEG2000", ".gif": "GIF", ".avif": "AVIF"}.get(ending, "JPEG")
+    Image.new("RGB", (64, 64), "grey").save(path, kind)
+    assert safety.check_picture(path, uploads, **LIMITS) == path

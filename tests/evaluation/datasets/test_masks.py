@@ -10,7 +10,7 @@ from PIL import Image
 from trees import mask, picture
 
 from sage_ad.evaluation.datasets import load_mask, places_of_mask
-from sage_ad.evaluation.datasets.common import Sample
+from sage_ad.evaluation.datasets.sample import Sample
 from sage_ad.vlm.errors import InputError
 
 

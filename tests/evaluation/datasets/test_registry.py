@@ -11,8 +11,8 @@ from PIL import Image
 from trees import disc, mask, picture
 
 from sage_ad.evaluation.datasets import load_mask, open_dataset, place_of_sample, places_of_mask
-from sage_ad.evaluation.datasets.common import Sample
 from sage_ad.evaluation.datasets.registry import READERS, detect_format
+from sage_ad.evaluation.datasets.sample import Sample
 from sage_ad.vlm.errors import InputError
 
 
@@ -349,7 +349,7 @@ def test_real_masks_say_where(data_root: Path) -> None:
 
 
 def test_real_solar_cells_are_recognised(elpv: dict[str, list[Path]]) -> None:
-    root = elpv["mono good"][0].parents[2]
+    root = elpv["mono good"][0].parents[1]
     assert detect_format(root) == "elpv"
     assert detect_format(root.parent) == "elpv"
     counts = {name: len(files) for name, files in elpv.items()}
