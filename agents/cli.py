@@ -25,7 +25,13 @@ def inspect(
         list[Path] | None, typer.Option(help="Picture of a good part, or a folder of them; may be repeated.")
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="Question to answer; may be repeated. Default: five standard ones.")
+        list[str] | None, typer.Option(help="Question to answer beside the explanation; may be repeated.")
+    ] = None,
+    standard_questions: Annotated[
+        bool, typer.Option("--standard-questions", help="Ask the five questions that evaluations ask, too.")
+    ] = False,
+    mm_per_pixel: Annotated[
+        float | None, typer.Option(help="Scale of the picture: sizes are then in millimetres too.")
     ] = None,
     domain: Annotated[
         str | None,
@@ -43,6 +49,9 @@ def inspect(
         bool, typer.Option("--learn", help="Keep facts that the model writes in your knowledge base, as proposed.")
     ] = False,
     judge: Annotated[str, typer.Option(help="Judge of the answers: local, or http://host:port/v1#model.")] = "local",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print facts, boxes, self-checks and times as well.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the trace as one JSON object, and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for evidence.png and trace.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -57,13 +66,20 @@ def inspect(
     from sage_ad.evaluation.inspection import InspectionRequest
 
     check_files(image, reference or [], out)
-    import_heavy()
+    import_heavy(language=bool(question) or standard_questions)
     imported = time.perf_counter()
-    inspector = SageInspector(model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device)
-    request = InspectionRequest(
-        image=image, references=reference or [], questions=question or [], domain=domain, product=product
+    inspector = SageInspector(
+        model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device, mm_per_pixel=mm_per_pixel
     )
-    inspector.load()
+    questions = list(question or [])
+    if standard_questions:
+        from sage_ad.evaluation import questions as known
+
+        questions += [own.text for own in known.standard_questions()]
+    request = InspectionRequest(
+        image=image, references=reference or [], questions=questions, domain=domain, product=product
+    )
+    inspector.load(language=bool(questions))
     loaded = time.perf_counter()
     trace = watch(inspector, request, quiet=json)
     timing = {"imports": imported - start, "model load": loaded - imported}
@@ -72,7 +88,7 @@ def inspect(
     if json:
         print_json(trace.model_dump(mode="json"))
     else:
-        show(trace, written, timing)
+        show(trace, written, timing, verbose)
 
 
 def check_files(image: Path, references: list[Path], out: Path | None) -> None:
@@ -89,11 +105,13 @@ def check_files(image: Path, references: list[Path], out: Path | None) -> None:
             raise InputError(f"The folder {out} cannot be made ({error.strerror}); name another with --out.") from None
 
 
-def import_heavy() -> None:
+def import_heavy(*, language: bool) -> None:
     """Imports what an inspection needs, so that its time is not mistaken for that of the models."""
     import faiss  # noqa: F401
     import torch  # noqa: F401
-    import transformers  # noqa: F401
+
+    if language:
+        import transformers  # noqa: F401
 
     import sage_ad.agents.graph
     import sage_ad.knowledge.store.fact_store  # noqa: F401
@@ -138,7 +156,7 @@ def write(inspector: SageInspector, trace: InspectionTrace, out: Path) -> list[P
     return [picture, text]
 
 
-def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float]) -> None:
+def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], verbose: bool) -> None:
     """Prints the trace for a person. Text of facts and models is printed as text: markup in it has no effect."""
     from rich.console import Console
     from rich.markup import escape
@@ -147,36 +165,40 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float]) 
     colour = "red" if trace.verdict == "anomalous" else "green"
     part = f"{trace.product or 'part'} {Path(trace.image).name}"
     console.print(f"\n[bold {colour}]{trace.verdict.upper()}[/]  {escape(part)}")
-    console.print(
-        f"Anomaly score {trace.anomaly_score:.3f}, threshold {trace.threshold:.3f} ({escape(trace.threshold_reason)})"
-    )
-    trust = f"{trace.confidence:.2f}" if trace.confidence is not None else "not known"
-    console.print(f"Confidence {trust} ({escape(trace.confidence_reason)})")
     for warning in trace.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    for region in trace.regions:
-        console.print(f"Region {region.place}: box {tuple(region.box)}, score {region.score:.3f}")
-    numbers = {fact.id: number for number, fact in enumerate(trace.facts, start=1)}
+    console.print(escape(trace.explanation))
     for item in trace.answers:
         console.print(f"\n[bold]{escape(item.question)}[/]\n{escape(item.text)}")
-        cited = ", ".join(f"[{numbers[identifier]}]" for identifier in item.facts)
-        if cited:
-            console.print(f"  cites {escape(cited)}", style="dim")
-        if item.mle is not None:
-            console.print("  " + escape(mle_line(item.mle)), style="dim")
-    if trace.facts:
-        console.print("\n[bold]Facts[/]")
-        for fact in trace.facts:
-            console.print(
-                escape(f"[{numbers[fact.id]}] {fact.text} ({fact.kind}, {fact.status}, {fact.source}, id {fact.id})")
-            )
-    console.print(f"\nModel: {escape(trace.model)}")
-    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.items())
-    console.print(f"Time: {spent}, inspection {trace.seconds:.1f} s")
+    if verbose:
+        show_details(console, trace, timing)
+    console.print()
     for path in written:
         console.print(f"Wrote {escape(str(path))}")
     if not written:
-        console.print("Add --out FOLDER for the evidence picture and the trace.", style="dim")
+        console.print("Add --out FOLDER for the evidence picture and the trace, --verbose for details.", style="dim")
+
+
+def show_details(console: Any, trace: InspectionTrace, timing: dict[str, float]) -> None:
+    """Prints threshold, boxes, candidates, facts, self-checks, model and times."""
+    from rich.markup import escape
+
+    console.print(f"\n[bold]Measured[/]\n{escape(trace.threshold_reason)}")
+    for region in trace.regions:
+        console.print(f"Region {region.place}: box {tuple(region.box)}, score {region.score:.3f}")
+    for candidate in trace.candidates:
+        chance = "" if candidate.probability is None else f"{candidate.probability:.2f}, "
+        console.print(escape(f"Candidate {candidate.name} ({candidate.source}: {chance}{candidate.reason})"))
+    for item in trace.answers:
+        if item.mle is not None:
+            console.print(escape(f"{item.question} {mle_line(item.mle)}"), style="dim")
+    if trace.facts:
+        console.print("\n[bold]Facts[/]")
+        for number, fact in enumerate(trace.facts, start=1):
+            console.print(escape(f"[{number}] {fact.text} ({fact.kind}, {fact.status}, {fact.source}, id {fact.id})"))
+    console.print(f"\nModel: {escape(trace.model)}")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.items())
+    console.print(f"Time: {spent}, inspection {trace.seconds:.1f} s")
 
 
 def mle_line(score: Any) -> str:

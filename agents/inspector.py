@@ -30,8 +30,12 @@ PER_REQUEST = (
     "pass_mean",
     "max_rounds",
     "max_new_tokens",
+    "mm_per_pixel",
     "seed",
 )
+
+NO_MODEL = "none (no question was asked)"
+"""Name of the model in traces that no language model had a part in."""
 
 TOGETHER = 16
 """Parts that `inspect_many` inspects at a time; more gain little and take memory."""
@@ -68,9 +72,9 @@ class SageInspector:
             self._graph = build_graph(self._checkpointer)
         return self._graph
 
-    def load(self) -> None:
-        """Loads every model now."""
-        self.resources.load()
+    def load(self, *, language: bool = True) -> None:
+        """Loads every model now; without `language` only what an inspection without a question needs."""
+        self.resources.load(language=language)
         _ = self.graph
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace:
@@ -163,6 +167,8 @@ class SageInspector:
             "round": 0,
             "retry_reason": None,
             "defect": None,
+            "candidates": [],
+            "explanation": "",
             "answers": [],
             "steps": [],
             "warnings": [],
@@ -225,12 +231,14 @@ class SageInspector:
                 "anomaly_score": evidence["score"],
                 "regions": evidence["regions"],
                 **{name: evidence[name] for name in MEASURED},
-                "defect": state.get("defect"),
+                "defect": state["defect"],
+                "candidates": state["candidates"],
+                "explanation": state["explanation"],
                 "answers": state["answers"],
                 "facts": facts,
                 "steps": state["steps"],
                 "warnings": state["warnings"],
-                "model": self.resources.backend.name,
+                "model": self.resources.backend.name if state["answers"] else NO_MODEL,
                 "seconds": round(seconds, 4),
             }
         )

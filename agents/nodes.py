@@ -6,6 +6,7 @@ stream, so that a viewer sees the steps as they happen.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
+from sage_ad.agents.answering.candidates import asserted, candidates
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.resources import AgentContext, Resources
@@ -24,7 +26,7 @@ from sage_ad.evaluation.inspection import InspectionRequest, TraceFact, TraceReg
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence.appearance import describe_region
+from sage_ad.vlm.evidence.description import describe
 
 Update = dict[str, Any]
 Node = Callable[[InspectionState, Runtime[AgentContext]], tuple[Update, str]]
@@ -52,14 +54,17 @@ def request_of(state: InspectionState) -> InspectionRequest:
 @step
 def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Patch features, comparison with the reference, evidence map, regions."""
-    request = request_of(state)
+    request, settings = request_of(state), state["settings"]
     view = runtime.context.resources.view(request.image, request.references)
     seen = view.evidence
     found = measured(seen)
     regions = [region.model_dump(mode="json") for region in found.pop("regions")]
     given = {"score": found.pop("anomaly_score"), **found, "regions": regions, "size": list(view.image.size)}
     evidence = cast("EvidenceSummary", given)
-    looks = [describe_region(view.image, seen, region) for region in seen.regions]
+    described = [describe(view.image, seen.map, region, view.references) for region in seen.regions]
+    for region, own in zip(regions, described, strict=True):
+        region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": dataclasses.asdict(own)}
+    looks = [own.in_brief() for own in described]
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"
@@ -85,6 +90,7 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     note = f"domain {domain} as asked" if request.domain else match.note or f"domain {domain}, found by {match.how}"
     known = match.domain == domain and match.product is not None
     product = request.product or (match.product if known else None)
+    names = name_defect(state, runtime.context.resources, domain, product)
     if settings["facts"] == "none" or settings["fact_count"] == 0:
         return {
             "domain": domain,
@@ -92,6 +98,7 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             "covered": True,
             "facts": [],
             "recall_note": note,
+            **names,
         }, "facts are switched off"
     facts = recall_facts(state, runtime.context.resources, domain, product, match.product if known else product)
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
@@ -101,9 +108,22 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
         "covered": covered,
         "facts": facts,
         "recall_note": note,
+        **names,
     }
     cover = "covers" if covered else "does not cover"
     return update, f"{len(facts)} facts ({note}); recall {cover} the object"
+
+
+def name_defect(
+    state: InspectionState, resources: Resources, domain: str | None, product: str | None
+) -> dict[str, Any]:
+    """Names that the defect may bear, and the one that is asserted; none on a normal part."""
+    if state["evidence"]["verdict"] == "normal" or domain is None:
+        return {"candidates": [], "defect": None}
+    request = request_of(state)
+    view = resources.view(request.image, request.references)
+    found = candidates(view, state["evidence"]["regions"], resources.store.cards(domain), product)
+    return {"candidates": found, "defect": asserted(found)}
 
 
 def fits(fact: Fact, product: str | None) -> bool:
@@ -275,7 +295,7 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             )
             told.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:
-        update |= {"defect": told.defect, "evidence": told.evidence or evidence}
+        update |= {"evidence": told.evidence or evidence}
     for item in told.answers:
         runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
     update |= {"answers": told.answers, "warnings": told.warnings}
@@ -353,3 +373,27 @@ def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     return {"answers": answers, "retry_reason": reason}, wording.scores_in_words(scores) + (
         f"; {reason}" if reason else ""
     )
+
+
+@step
+def report(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
+    """The explanation: measured words, names that were taught, what the pack says of them."""
+    from sage_ad.agents.answering.report import explanation
+
+    domain, anomalous = state["domain"], state["evidence"]["verdict"] == "anomalous"
+    found = state["candidates"] if anomalous else []
+    defect = state["defect"] if anomalous else None
+    cards = {card.name: card for card in runtime.context.resources.store.cards(domain)} if domain else {}
+    text, cited = explanation(
+        state["evidence"],
+        product=state["product"],
+        domain=domain,
+        known=state["covered"],
+        defect=defect,
+        candidates=found,
+        cards=cards,
+        facts=state["facts"],
+    )
+    runtime.stream_writer({"event": "explanation", "text": text})
+    lines = len(text.splitlines())
+    return {"explanation": text, "candidates": found, "defect": defect}, f"{lines} lines, {len(cited)} facts cited"

@@ -142,9 +142,9 @@ class Resources:
         part: Judge = self._part("judge", make)
         return part
 
-    def load(self) -> None:
+    def load(self, *, language: bool = True) -> None:
         """Loads every part now, so that the first inspection is as quick as the next."""
-        for name in ("extractor", "store", "backend", "judge"):
+        for name in ("extractor", "store", *(("backend", "judge") if language else ())):
             getattr(self, name)
 
     def bank(

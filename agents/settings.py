@@ -40,6 +40,7 @@ class AgentSettings(BaseModel):
             one); below it the agent goes back to fact extraction.
         max_rounds: how often it may go back.
         max_new_tokens: length limit of one worded explanation.
+        mm_per_pixel: scale of the pictures, for sizes in millimetres; None leaves them in pixels.
         seed: seed of everything random.
     """
 
@@ -58,6 +59,7 @@ class AgentSettings(BaseModel):
     pass_mean: float = Field(default=3.0, ge=1, le=5)
     max_rounds: int = Field(default=1, ge=0, le=5)
     max_new_tokens: int = Field(default=48, ge=8, le=1024)
+    mm_per_pixel: float | None = Field(default=None, gt=0)
     seed: int = 0
 
     def updated(self, changes: Mapping[str, Any]) -> AgentSettings:

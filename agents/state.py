@@ -35,7 +35,8 @@ class InspectionState(TypedDict, total=False):
         covered: whether recall covers the object; `recall_note` says how the pack was chosen.
         facts: all facts so far (`TraceFact` dumps), recalled ones first; a node returns the whole new list.
         prompt_facts: ids of the facts that reach the answer.
-        defect: name of the defect, or None.
+        defect: name of the defect that is asserted, or None; `candidates`: `Candidate` dumps, the likeliest first.
+        explanation: the report, a sentence or two a line.
         answers: `TraceAnswer` dumps.
         round: how often the agent has answered; `retry_reason`: why the last round failed, None when it passed.
         steps, warnings: appended to by each node.
@@ -52,6 +53,8 @@ class InspectionState(TypedDict, total=False):
     facts: list[dict[str, Any]]
     prompt_facts: list[str]
     defect: str | None
+    candidates: list[dict[str, Any]]
+    explanation: str
     answers: list[dict[str, Any]]
     round: int
     retry_reason: str | None

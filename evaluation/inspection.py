@@ -41,7 +41,8 @@ class InspectionRequest(Shape):
     Attributes:
         image: file of the test image.
         references: files of good parts of the same product (none, one or several).
-        questions: questions to answer; empty means the five standard ones of `sage_ad.evaluation.questions`.
+        questions: questions to answer beside the explanation; the five standard ones are
+            `sage_ad.evaluation.questions.standard_questions()`.
         domain: name of a knowledge pack; None searches all packs.
         product: name of the product if the user knows it; it is never invented.
         settings: settings of the inspector at hand (for ours: `AgentSettings` fields), checked by it.
@@ -62,11 +63,31 @@ class TraceRegion(Shape):
         box: x0, y0, x1, y1 in pixels of the original image, x1 and y1 exclusive.
         place: the place in words on a 3 x 3 grid ("upper left", "centre", ...).
         score: the highest evidence inside the box, on the scale of `anomaly_score`.
+        description: what was measured there, in words (`sage_ad.vlm.evidence.description`); empty if nothing was.
+        measured: the same in numbers.
     """
 
     box: tuple[int, int, int, int]
     place: str
     score: float
+    description: str = ""
+    measured: dict[str, Any] = Field(default_factory=dict)
+
+
+class Candidate(Shape):
+    """A name that the defect may bear.
+
+    Attributes:
+        name: the defect.
+        probability: calibrated, from the pack's taught looks; null for a card, whose fit is no probability.
+        source: "looks" (pictures that the pack was shown) or "cards" (its defect cards).
+        reason: half a sentence that says why ("like 3 of your 3 examples").
+    """
+
+    name: str
+    probability: float | None = None
+    source: Literal["looks", "cards"]
+    reason: str = ""
 
 
 class MLEScore(Shape):
@@ -133,7 +154,9 @@ class InspectionTrace(Shape):
         threshold: the score above which the verdict is "anomalous".
         threshold_from: "references" (their self-similarity) or "builtin" (no reference); `threshold_reason` says how.
         confidence: trust in the verdict, 0.5 to 1; null when it cannot be told, `confidence_reason` says why or how.
-        defect: the defect's name in words; null for a normal part, or where no name can be given honestly.
+        defect: the defect's name, if one is asserted; null for a normal part, and where no name was taught.
+        candidates: names that it may bear, the likeliest first.
+        explanation: what was found and what follows, a sentence or two a line.
         warnings: sentences about input that was read but is doubtful (a reference of another product, ...).
     """
 
@@ -149,6 +172,8 @@ class InspectionTrace(Shape):
     confidence: float | None = None
     confidence_reason: str = ""
     defect: str | None = None
+    candidates: list[Candidate] = Field(default_factory=list)
+    explanation: str = ""
     regions: list[TraceRegion] = Field(default_factory=list)
     answers: list[TraceAnswer] = Field(default_factory=list)
     facts: list[TraceFact] = Field(default_factory=list)

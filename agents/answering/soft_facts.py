@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering import wording
-from sage_ad.agents.answering.defect_naming import is_known, known_defects, ranked_names
+from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
 from sage_ad.agents.answering.wording import Answers
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
@@ -34,6 +34,8 @@ UNCOUNTED = re.compile(NAME.pattern.replace(r"\s+an?\s+", r"\s+", 1))
 """The same without an article: "there is contamination on the ...", "it shows scratches"."""
 PLACE = re.compile(r" (?:in|on|at) the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
 """A place as the model was trained to bring it."""
+UNNAMED = "defect"
+"""What a defect is called where no name was taught: the model's own guess is wrong more often than right."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
 CAREFUL = frozenset(("may", "fail", "use"))
 """Words of "it may fail in use", which claims nothing about the part."""
@@ -123,11 +125,11 @@ def compose(
     evidence, warnings = decided(state["evidence"], view, reply)
     product = state["product"]
     said_defect = _defect(questions, reply) if reply.state == "anomalous" else None
-    defect = domain_name(said_defect, names)
+    defect = state["defect"]
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = renamed(placed(backed(about(reason(said), product), facts), evidence), defect)
+        words = renamed(placed(backed(about(reason(said), product), facts), evidence), defect or UNNAMED)
         fault = words_fault(words, question, evidence, product, facts)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -137,7 +139,7 @@ def compose(
         f"{len(answers) - len(dropped)} of {len(answers)} answers in its words"
     )
     if said_defect and defect != said_defect:
-        note += f"; it said {said_defect}, the domain's facts and the looks say {defect}"
+        note += f"; it said {said_defect}, {'the taught looks say ' + defect if defect else 'which nothing taught supports'}"
     if dropped:
         note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
     return Answers(answers, defect, note, warnings, evidence)
@@ -212,17 +214,10 @@ def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def domain_name(said: str | None, names: Sequence[tuple[str, float]]) -> str | None:
-    """The defect to name: as the model said if the domain's pack tells of such a defect, else the one that fits best."""
-    if said is None or not names or is_known(said, dict.fromkeys((name for name, _ in names), 1)):
-        return said
-    return names[0][0]
-
-
-def renamed(words: str, defect: str | None) -> str:
-    """The model's words with another name for the defect, where it named one: one part has one name for it."""
+def renamed(words: str, defect: str) -> str:
+    """The model's words with the asserted name for the defect (or `UNNAMED`), where the model gave one of its own."""
     found = defect_named(words)
-    if defect is None or found is None or found == defect:
+    if found is None or found == defect:
         return words
     return re.sub(rf"\b(?:an? )?{re.escape(found)}\b", with_article(defect), words, flags=re.IGNORECASE)
 

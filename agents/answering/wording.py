@@ -84,7 +84,7 @@ def fact_sentence(fact: dict[str, Any]) -> str:
     text = fact["text"].rstrip(".") + "."
     note = "" if fact["status"] == "approved" else " (This fact is proposed, not yet approved by an expert.)"
     if fact.get("defects"):
-        return f"If it is {with_article(fact['defects'][0])}, this applies: {text}{note}"
+        return f"About {with_article(fact['defects'][0])}: {text}{note}"
     return f"Known of such parts: {text}{note}"
 
 

@@ -86,6 +86,11 @@ class Description:
     share: float
     count: int
 
+    def in_brief(self) -> str:
+        """Tone and shape alone ("dark line"), for a search in facts."""
+        tone = "" if abs(self.tone) < TONE else "dark " if self.tone < 0 else "bright "
+        return tone + self.shape
+
     def in_words(self, mm_per_pixel: float | None = None) -> str:
         """What, how large and against what, in one line.
 
