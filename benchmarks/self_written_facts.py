@@ -31,8 +31,8 @@ from typing import Any
 BACKED = 0.70
 PRODUCTS = {
     "photovoltaics": ("monocrystalline solar cell", "polycrystalline solar cell"),
-    "metal": ("screw", "pump impeller"),
-    "pcb": ("printed circuit board", "bare printed circuit board"),
+    "fasteners": ("screw", "metal nut"),
+    "bare-pcb": ("circuit pattern", "bare printed circuit board"),
 }
 
 

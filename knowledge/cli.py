@@ -317,7 +317,7 @@ def check(json: Json = False) -> None:
 @app.command("export")
 def export_domain(
     domain: Annotated[str, typer.Argument(help="Domain to export.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="File to write, such as metal.sagepack.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File to write, such as casting.sagepack.", show_default=False)],
     json: Json = False,
 ) -> None:
     """Writes a domain, with all provenance, into one portable file."""

@@ -36,7 +36,7 @@ def pack(tmp_path):
 def test_every_shipped_pack_can_be_read():
     files = list_pack_files(SHIPPED, shipped=True)
     names = {file.domain for file in files}
-    assert {"photovoltaics", "metal", "pcb", "general"} <= names
+    assert {"photovoltaics", "casting", "bare-pcb", "general"} <= names
     for file in files:
         if file.path.name == "pack.yaml":
             assert read_pack(file.path).name == file.domain
@@ -102,7 +102,7 @@ def test_a_new_pack_is_readable_and_shows_how(tmp_path):
     assert read_fact_yaml(file) == []
 
 
-@pytest.mark.parametrize("name", ["metal", "car-tyres"])
+@pytest.mark.parametrize("name", ["casting", "car-tyres"])
 def test_a_taken_name_is_refused(tmp_path, name):
     create_pack(tmp_path, "car-tyres")
     with pytest.raises(InputError, match="exists"):
