@@ -27,11 +27,16 @@ def typed(store: Any, show: bool) -> dict[str, Any]:
     for entry in entries:
         match = store.match_product(entry["name"])
         found = None if match.how in ("unknown", "ambiguous") else match.domain
-        outcome = "right" if found in (entry["pack"], *entry.get("alt", ())) else "unknown" if found is None else "wrong"
+        outcome = (
+            "right" if found in (entry["pack"], *entry.get("alt", ())) else "unknown" if found is None else "wrong"
+        )
         counts[outcome] += 1
         if show and outcome != "right":
             print(f"{outcome:<8}{entry['name']:<40}{entry['pack']!s:<24}{match.how} {match.note}")
-    return {"names": len(entries), **{name: round(counts[name] / len(entries), 4) for name in ("right", "wrong", "unknown")}}
+    return {
+        "names": len(entries),
+        **{name: round(counts[name] / len(entries), 4) for name in ("right", "wrong", "unknown")},
+    }
 
 
 def held_out(store: Any, count: int, seed: int = 0) -> dict[str, Any]:
@@ -53,7 +58,10 @@ def held_out(store: Any, count: int, seed: int = 0) -> dict[str, Any]:
     without_name: Counter[str] = Counter()
     without_pack: Counter[str] = Counter()
     for domain, term, text in random.Random(seed).sample(names, count):
-        keep = {"synonyms": [name for name in term.synonyms if name != text], "de": [name for name in term.de if name != text]}
+        keep = {
+            "synonyms": [name for name in term.synonyms if name != text],
+            "de": [name for name in term.de if name != text],
+        }
         products = tuple(p.model_copy(update=keep) if p.name == term.name else p for p in packs[domain].products)
         less = {**packs, domain: packs[domain].model_copy(update={"products": products})}
         match = ProductNames(less, GENERAL).match(text, store.embed_texts)

@@ -123,7 +123,12 @@ def read_cards(folder: Path) -> list[DefectCard]:
 
 def read_card_file(path: Path, label: str) -> list[DefectCard]:
     """Reads one file of cards; `label` names it in errors, which are those of `read_cards`."""
-    entries = parse_yaml(path.read_bytes(), label)
+    return parse_cards(path.read_bytes(), label)
+
+
+def parse_cards(data: bytes, label: str) -> list[DefectCard]:
+    """Makes cards of the content of a file of cards; as `read_card_file`."""
+    entries = parse_yaml(data, label)
     if entries is None:
         return []
     if not isinstance(entries, list):

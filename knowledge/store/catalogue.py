@@ -229,7 +229,14 @@ class Catalogue:
 
     def _keep_cards(self, file: PackFile, cards: Iterable[DefectCard]) -> None:
         rows = [
-            (str(file.path), file.domain, file.shipped, position, card.name, card.model_dump_json(exclude_defaults=True))
+            (
+                str(file.path),
+                file.domain,
+                file.shipped,
+                position,
+                card.name,
+                card.model_dump_json(exclude_defaults=True),
+            )
             for position, card in enumerate(cards)
         ]
         self.db.executemany("insert into cards values(?,?,?,?,?,?)", rows)

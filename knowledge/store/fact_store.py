@@ -247,17 +247,17 @@ class FactStore:
             )
         return infos
 
-    def match_product(self, text: str) -> DomainMatch:
-        """Which pack serves a product or question; an unknown one gets the general pack, and `note` says so.
+    def match_product(self, text: str, *, question: bool = False) -> DomainMatch:
+        """Which pack serves a product; an unknown one gets the general pack, and `note` says so.
 
-        The embedder is loaded only for a name that is no pack's; the vectors of all names are then made once and kept.
+        With `question` the text may mention a product but is not its name. The embedder is loaded only for a name that is no pack's; the vectors of all names are then made once and kept.
         """
         packs, version = self.packs(), self.catalogue.version
         with self._lock:
             if self._product_names is None or self._product_names[0] != version:
                 own = self.catalogue.user_domains()
                 self._product_names = version, ProductNames(packs, GENERAL, own)
-            return self._product_names[1].match(text, self._follower.embed)
+            return self._product_names[1].match(text, self._follower.embed, question=question)
 
     def problems(self) -> list[str]:
         """One line for everything in the packs that could not be read."""
@@ -433,7 +433,11 @@ class FactStore:
 
     def check(self) -> list[str]:
         """Reads everything there is; one line for each thing that is wrong, none when all is well."""
+        from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
+
         problems = self.problems()
+        problems += [problem for name in self.packs() for problem in check_pack(self, name)]
+        problems += check_packs(self)
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
             self._follower.verify()

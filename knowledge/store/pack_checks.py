@@ -24,7 +24,9 @@ def check_pack(store: FactStore, domain: str) -> list[str]:
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
     for card in cards:
         if unknown := sorted(set(card.products) - products):
-            problems.append(f"{domain}, card {card.name!r}: {', '.join(unknown)} is no product in pack.yaml; add it there.")
+            problems.append(
+                f"{domain}, card {card.name!r}: {', '.join(unknown)} is no product in pack.yaml; add it there."
+            )
     for fact in store.iterate(domain, status="approved") if cards else ():
         where = f"{domain}, fact {fact.id} ({fact.text[:40]} ...)"
         if products and (unknown := sorted(set(fact.products) - products)):
@@ -35,15 +37,19 @@ def check_pack(store: FactStore, domain: str) -> list[str]:
 
 
 def check_packs(store: FactStore) -> list[str]:
-    """One sentence for every product name that two products have and every fact that two packs have."""
-    owners: dict[str, set[str]] = defaultdict(set)
+    """One sentence for every product name that two products have and every fact that two packs have.
+
+    A user's pack may claim the name of a shipped one: it wins (`store.product_match`).
+    """
+    own = store.catalogue.user_domains()
+    owners: dict[tuple[bool, str], set[str]] = defaultdict(set)
     for name, pack in store.packs().items():
         for term in pack.products:
             for word in term.names:
-                owners[plain_words(word)].add(f"{term.name} ({name})")
+                owners[name in own, plain_words(word)].add(f"{term.name} ({name})")
     problems = [
         f"The name {name!r} belongs to {' and '.join(sorted(owner))}; keep it at one of them."
-        for name, owner in sorted(owners.items())
+        for (_, name), owner in sorted(owners.items())
         if len(owner) > 1
     ]
     places: dict[str, set[str]] = defaultdict(set)

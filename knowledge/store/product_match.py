@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,13 +103,15 @@ class ProductNames:
         self._near: dict[str, dict[str, float]] = {}
         self._vectors: tuple[list[int], np.ndarray, np.ndarray] | None = None
 
-    def match(self, text: str, embed: Embed | None = None) -> DomainMatch:
+    def match(self, text: str, embed: Embed | None = None, *, question: bool = False) -> DomainMatch:
         """The pack and product that a text names.
 
         Args:
-            text: a product name ("solar cell"), a data set's category ("solar_cell_mono") or a whole question.
+            text: a product name ("solar cell") or a data set's category ("solar_cell_mono").
+            question: the text is no name but may mention one; so is a text with a question mark.
             embed: function that gives the vectors of texts, of unit length, (n, dimensions); None matches by words only.
         """
+        question = question or "?" in text
         words = tuple(plain_words(text).split())
         if not words:
             return DomainMatch(self.general, None, "unknown", self._say("No product is named"))
@@ -118,18 +121,22 @@ class ProductNames:
         corrected = tuple(self._corrected(word) for word in words)
         if corrected != words and (found := self._exactly(corrected)):
             return self._take(found, "spelling", said)
-        if found := self._mentioned(text, corrected):
+        if found := self._mentioned(corrected, question):
             return self._take(found, "mentioned", said)
-        if not _is_question(text) and embed is not None and self._names:
-            return self._similar(text, words, said, embed)
+        if not question:
+            naming = tuple(self._corrected(word) for word in _naming_part(text))
+            if naming and (found := self._exactly(naming)):
+                return self._take(found, "mentioned", said)
+            if embed is not None and self._names:
+                return self._similar(text, words, said, embed)
         return DomainMatch(self.general, None, "unknown", self._say(f"No pack knows the product {said!r}"))
 
     def _exactly(self, words: tuple[str, ...]) -> list[_Name]:
         """Names of just these words; a number at the end of the text ("pcb3", "fabric 02") may count the parts."""
         if words in self._by_words:
             return self._by_words[words]
-        shorter = words[:-1] if words[-1].isdigit() else (*words[:-1], words[-1].rstrip("0123456789"))
-        return self._by_words.get(shorter, []) if shorter and shorter[-1] else []
+        shorter = (*words[:-1], *plain_words(words[-1].rstrip("0123456789")).split())
+        return self._by_words.get(shorter, []) if shorter else []
 
     def _take(self, found: Sequence[_Name], how: How, said: str) -> DomainMatch:
         """The match when these names fit equally well."""
@@ -150,20 +157,24 @@ class ProductNames:
     def _say(self, why: str) -> str:
         return f"{why}: facts of the {self.general} pack are used; name a pack with --domain."
 
-    def _mentioned(self, text: str, words: tuple[str, ...]) -> list[_Name]:
-        """Names that a question mentions, or in which a longer name ends, the longest."""
-        question = _is_question(text)
+    def _mentioned(self, words: tuple[str, ...], question: bool) -> list[_Name]:
+        """The longest names that a question mentions, or of several words in which a longer text ends.
+
+        A text that also has a name of another pack in it ("nickel plating of a valve body") is left to likeness.
+        """
+        found: dict[int, list[tuple[int, list[_Name]]]] = defaultdict(list)
         for length in range(min(self._longest, len(words)), 0 if question else 1, -1):
-            starts = range(len(words) - length + 1) if question else [len(words) - length]
-            found = [
-                name
-                for start in starts
-                for name in self._by_words.get(words[start : start + length], [])
-                if name.product is not None
-            ]
-            if found:
-                return found
-        return []
+            for start in range(len(words) - length + 1):
+                names = [
+                    name for name in self._by_words.get(words[start : start + length], []) if name.product is not None
+                ]
+                if names:
+                    found[length].append((start + length, names))
+        if question:
+            return [name for _, names in found[max(found)] for name in names] if found else []
+        ends = [names for entries in found.values() for end, names in entries if end == len(words)]
+        domains = {name.domain for entries in found.values() for _, names in entries for name in names}
+        return ends[0] if ends and len(domains) == 1 else []
 
     # -- likeness --------------------------------------------------------------------------------------------------
 
@@ -215,7 +226,10 @@ class ProductNames:
         hits = {word: self._near_words(word) for word in set(words)}
         telling = _telling(words)
         weights = {
-            word: max((self._weight[other] for other, near in hits[word].items() if near >= 0.75), default=self._unknown_weight)
+            word: max(
+                (self._weight[other] for other, near in hits[word].items() if near >= 0.75),
+                default=self._unknown_weight,
+            )
             for word in telling
         }
         total = sum(weights.values())
@@ -241,7 +255,9 @@ class ProductNames:
         """The word of a name for which a word is a typing error, or the word itself."""
         if word in self._weight:
             return word
-        near = [(value, other) for other, value in self._near_words(word).items() if value >= 0.75 and is_typo(word, other)]
+        near = [
+            (value, other) for other, value in self._near_words(word).items() if value >= 0.75 and is_typo(word, other)
+        ]
         return max(near)[1] if near else word
 
 
@@ -249,8 +265,17 @@ _RANK: dict[How, int] = {"name": 0, "synonym": 0, "domain": 1}
 """A product's own name comes before the name of a pack."""
 
 
-def _is_question(text: str) -> bool:
-    return "?" in text or len(text.split()) > 8
+_PART = re.compile(r"[,;:(/]|\s[-–]\s")
+
+
+def _naming_part(text: str) -> list[str]:
+    """The words of a text that name the product: those before a comma, a bracket, a "with", or a number that follows."""
+    naming: list[str] = []
+    for word in plain_words(_PART.split(text.strip())[0]).split():
+        if naming and (_NUMBER.match(word) or word in resource("product_words.yaml")["joining"].split()):
+            break
+        naming.append(word)
+    return naming
 
 
 def _telling(words: Iterable[str]) -> list[str]:
@@ -266,7 +291,7 @@ _NUMBER = re.compile(r"\d.*|m\d+|[a-z]{1,4}\d+[a-z\d]*")
 @functools.cache
 def _describing() -> frozenset[str]:
     words = resource("product_words.yaml")
-    return frozenset(f"{words['describing']} {words['joining']}".split())
+    return frozenset(plain_words(f"{words['describing']} {words['joining']}").split())
 
 
 def nearness(word: str, other: str, known: bool = False) -> float:
@@ -321,7 +346,9 @@ def _edits(one: str, other: str) -> int:
 
 @functools.lru_cache(maxsize=20_000)
 def plain_words(text: str) -> str:
-    """A name without case, marks and plurals: "Solar_Cells" is "solar cell"; digits count."""
+    """A name without case, marks, accents and plurals: "Solar_Cells" is "solar cell", "Bürste" "burste"; digits count."""
+    if not text.isascii():
+        text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     return " ".join(_singular(word) for word in re.findall(r"[^\W_]+", text.casefold()))
 
 

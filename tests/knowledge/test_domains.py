@@ -101,8 +101,6 @@ def test_a_pack_is_complete(name: str, packs: dict[str, Pack], facts: dict[str, 
     counts = Counter(fact.kind for fact in facts[name])
     assert len(facts[name]) >= 40
     assert all(counts[kind] >= least for kind, least in LEAST.items()), counts
-    described = {defect for fact in facts[name] if fact.kind == "appearance" for defect in fact.defects}
-    assert {card.name for card in own} <= described, "a card whose look no fact tells"
 
 
 @pytest.mark.parametrize("name", PACKS)
@@ -155,7 +153,9 @@ def test_products_of_mmad_have_packs(data_root: Path, store: FactStore) -> None:
     assert unknown == []
 
 
-def test_the_files_are_read_as_they_are_written(facts: dict[str, list[Fact]], cards: dict[str, list[DefectCard]]) -> None:
+def test_the_files_are_read_as_they_are_written(
+    facts: dict[str, list[Fact]], cards: dict[str, list[DefectCard]]
+) -> None:
     read: Counter[str] = Counter()
     for file in list_pack_files(SHIPPED, shipped=True):
         if file.path.name == "pack.yaml":
