@@ -85,7 +85,7 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     request, settings = request_of(state), state["settings"]
     store = runtime.context.resources.store
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
-    match = store.match_product(request.product or " ".join(request.questions))
+    match = store.match_product(request.product or " ".join(request.questions), question=not request.product)
     domain = request.domain or match.domain
     note = f"domain {domain} as asked" if request.domain else match.note or f"domain {domain}, found by {match.how}"
     known = match.domain == domain and match.product is not None

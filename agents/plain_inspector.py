@@ -85,7 +85,9 @@ class LanguageModelInspector:
     def _facts(self, request: InspectionRequest) -> list[TraceFact]:
         if self.settings.facts == "none":
             return []
-        match = self.resources.store.match_product(request.product or " ".join(request.questions))
+        match = self.resources.store.match_product(
+            request.product or " ".join(request.questions), question=not request.product
+        )
         hits = self.resources.store.search(
             " ".join(request.questions) or "normal or defective",
             domain=request.domain or match.domain,

@@ -40,7 +40,7 @@ def main() -> None:
         assert sample.reference is not None
         extractor = inspector.resources.extractor
         seen = extractor.extract(sample.image, extractor.prepare([sample.reference]))
-        facts = [hit.fact.text for hit in inspector.resources.store.search("scratch on metal", domain="metal", k=6)]
+        facts = [hit.fact.text for hit in inspector.resources.store.search("scratch on metal", domain="machining", k=6)]
         query = PartQuery(
             sight_of(seen),
             tuple(q.text for q in questions),

@@ -57,14 +57,15 @@ def new_domain(
     name: Annotated[str, typer.Argument(help="Name of the domain: lower-case letters, digits, '-'.")],
     json: Json = False,
 ) -> None:
-    """Makes a pack folder to fill in, with an example."""
+    """Makes a pack folder to fill in: products, a defect card, an example of a fact."""
     with _store() as store:
         folder = store.new_domain(name)
     if json:
         print_json({"domain": name, "folder": str(folder)})
         return
     print(f"Made {folder}")
-    print(f"Name its products in {folder / 'pack.yaml'}, then: sage-kb add {name} FILE...")
+    print(f"Name its products in {folder / 'pack.yaml'} and its defects in {folder / 'cards' / 'cards.yaml'},")
+    print(f"then: sage-kb check; sage-kb add {name} FILE...")
 
 
 @app.command("add-looks")
@@ -344,7 +345,7 @@ def stats(json: Json = False) -> None:
 
 @app.command()
 def check(json: Json = False) -> None:
-    """Checks packs and index: unreadable files, facts without a source, every byte of the index."""
+    """Checks packs and index: files, cards and facts against the schema, names claimed twice, every byte of the index."""
     with _store() as store:
         problems = store.check()
         count = sum(sum(info.counts.values()) for info in store.domains())
@@ -361,7 +362,7 @@ def check(json: Json = False) -> None:
 @app.command("export")
 def export_domain(
     domain: Annotated[str, typer.Argument(help="Domain to export.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="File to write, such as metal.sagepack.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File to write, such as casting.sagepack.", show_default=False)],
     json: Json = False,
 ) -> None:
     """Writes a domain, with all provenance, into one portable file."""

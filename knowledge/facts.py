@@ -142,6 +142,8 @@ class Fact(BaseModel):
     def _one_line(cls, text: Any) -> Any:
         if not isinstance(text, str):
             return text
+        if text.isprintable():  # nearly all texts: nothing hidden, no space but the plain one
+            return " ".join(text.split())
         # Control and invisible formatting characters could hide text from the expert who approves the fact.
         visible = "".join(" " if char.isspace() else char for char in text if char.isspace() or not _hidden(char))
         return " ".join(visible.split())

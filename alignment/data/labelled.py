@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from sage_ad.evaluation.datasets import InspectionDataset, Sample
 
 SYNTHETIC_DOMAINS = {
-    "machined disc": "metal",
-    "perforated plate": "metal",
-    "screw": "metal",
-    "gear": "metal",
-    "bolted cover": "metal",
-    "granular casting": "metal",
-    "circuit board": "pcb",
+    "machined disc": "machining",
+    "perforated plate": "metal-grids",
+    "screw": "fasteners",
+    "gear": "gears-bearings",
+    "bolted cover": "fasteners",
+    "granular casting": "casting",
+    "circuit board": "bare-pcb",
     "solar cell": "photovoltaics",
     "woven fabric": "textiles",
-    "leather": "polymers",
-    "glass bottle": "glass",
+    "leather": "leather",
+    "glass bottle": "glass-containers",
     "ceramic tile": "ceramics",
     "capsule": "pharmaceuticals",
 }

@@ -6,12 +6,13 @@ measured region and a card can be compared word by word.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage_ad.knowledge.store.packs import Term, parse_yaml
 from sage_ad.vlm.errors import InputError
 
 Tone = Literal["lighter", "darker", "same"]
@@ -39,6 +40,7 @@ Place = Literal[
     "print", "cap", "body", "background",
 ]  # fmt: skip
 Number = Literal["single", "several", "repeating"]
+Severity = Literal["cosmetic", "functional", "safety"]
 
 
 class _Card(BaseModel):
@@ -84,14 +86,23 @@ class DefectCard(_Card):
     taken_for: tuple[TakenFor, ...] = ()
     causes: tuple[str, ...] = Field(min_length=1)
     consequence: str
-    severity: Literal["cosmetic", "functional", "safety"]
+    severity: Severity
     action: str
     standards: tuple[str, ...] = ()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All its names, in every language."""
-        return (self.name, *self.synonyms, *self.de, *self.zh)
+    def term(self) -> Term:
+        """Its names as the pack's vocabulary has them."""
+        return Term(name=self.name, synonyms=self.synonyms, de=self.de, zh=self.zh)
+
+
+def card_words() -> dict[str, str]:
+    """The words that a card may use in each of its fields, as a pack's author is shown them."""
+    words = {
+        "tone": Tone, "colour": Colour, "shape": Shape, "size": Size, "texture": Texture, "place": Place,
+        "number": Number, "severity": Severity,
+    }  # fmt: skip
+    return {name: ", ".join(get_args(values)) for name, values in words.items()}
 
 
 def read_cards(folder: Path) -> list[DefectCard]:
@@ -100,25 +111,49 @@ def read_cards(folder: Path) -> list[DefectCard]:
     Raises:
         InputError: a file is no list of cards, a card lacks a field or has an unknown one, or two cards share a name.
     """
-    cards: list[DefectCard] = []
-    owner: dict[str, str] = {}
-    for path in sorted((folder / "cards").glob("*.yaml")):
-        where = f"{folder.name}/cards/{path.name}"
-        try:
-            entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{where} is no YAML ({' '.join(str(error).split())[:120]}); mend the file.") from None
-        if not isinstance(entries, list):
-            raise InputError(f"{where} must be a list of cards ('- name: ...'); mend the file.")
-        for number, entry in enumerate(entries, start=1):
-            try:
-                card = DefectCard.model_validate(entry)
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                field = ".".join(str(part) for part in first["loc"])
-                raise InputError(f"{where}, card {number}: field {field!r}: {first['msg']}; mend the file.") from None
-            for name in {name.casefold() for name in card.names}:
-                if owner.setdefault(name, card.name) != card.name:
-                    raise InputError(f"{where}: {name!r} names {owner[name]!r} and {card.name!r}; keep it on one card.")
-            cards.append(card)
+    cards = [
+        card
+        for path in sorted((folder / "cards").glob("*.yaml"))
+        for card in read_card_file(path, f"{folder.name}/cards/{path.name}")
+    ]
+    if shared := shared_names(cards):
+        raise InputError(f"{folder.name}: {shared[0]}")
     return cards
+
+
+def read_card_file(path: Path, label: str) -> list[DefectCard]:
+    """Reads one file of cards; `label` names it in errors, which are those of `read_cards`."""
+    return parse_cards(path.read_bytes(), label)
+
+
+def parse_cards(data: bytes, label: str) -> list[DefectCard]:
+    """Makes cards of the content of a file of cards; as `read_card_file`."""
+    entries = parse_yaml(data, label)
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise InputError(f"{label} must be a list of cards ('- name: ...'); mend the file.")
+    cards = [_card(entry, f"{label}, card {number}") for number, entry in enumerate(entries, start=1)]
+    if shared := shared_names(cards):
+        raise InputError(f"{label}: {shared[0]}")
+    return cards
+
+
+def _card(entry: Any, where: str) -> DefectCard:
+    try:
+        return DefectCard.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "card"
+        raise InputError(f"{where}: field {field!r}: {first['msg']}; mend the file.") from None
+
+
+def shared_names(cards: Iterable[DefectCard]) -> list[str]:
+    """One sentence for every name that two of these cards, all of one pack, have."""
+    owner: dict[str, DefectCard] = {}
+    found = []
+    for card in cards:
+        for name in {name.casefold() for name in card.term.names}:
+            if (other := owner.setdefault(name, card)) is not card:
+                found.append(f"{name!r} names {other.name!r} and {card.name!r}; keep it on one card.")
+    return found

@@ -20,6 +20,7 @@ from typing import Any
 
 from sage_ad.knowledge.facts import Fact, fact_from_record
 from sage_ad.knowledge.sqlite import chunks, connect, marks, transaction, unwritable
+from sage_ad.knowledge.store.cards import DefectCard, read_card_file
 from sage_ad.knowledge.store.packs import (
     Pack,
     PackFile,
@@ -31,7 +32,7 @@ from sage_ad.knowledge.store.packs import (
 )
 from sage_ad.vlm.errors import InputError
 
-_VERSION = "1"
+_VERSION = "2"
 
 _TABLES = """
 create table meta(key text primary key, value text);
@@ -49,6 +50,8 @@ create table sources(id text, file text, sha256 text);
 create index sources_id on sources(id);
 create index sources_file on sources(file);
 create table packs(domain text, shipped int, path text, body text, primary key(domain, shipped));
+create table cards(path text, domain text, shipped int, position int, name text, body text);
+create index cards_domain on cards(domain);
 create table problems(path text, message text);
 create virtual table words using fts5(text, terms, tokenize='porter unicode61 remove_diacritics 2');
 """
@@ -181,7 +184,7 @@ class Catalogue:
 
     def _forget(self, path: str) -> dict[str, None]:
         touched = {row[0]: None for row in self.db.execute("select id from records where path=?", (path,))}
-        for table in ("records", "packs", "problems", "files"):
+        for table in ("records", "packs", "cards", "problems", "files"):
             self.db.execute(f"delete from {table} where path=?", (path,))
         return touched
 
@@ -198,6 +201,8 @@ class Catalogue:
         try:
             if name == "pack.yaml":
                 self._keep_pack(file, read_pack(file.path, file.label))
+            elif file.path.parent.name == "cards":
+                self._keep_cards(file, read_card_file(file.path, file.label))
             elif is_log:
                 part = read_log(file.path, file.label, offset)
                 end = part.offset
@@ -221,6 +226,20 @@ class Catalogue:
             )
         row = (file.domain, file.shipped, str(file.path), pack.model_dump_json())
         self.db.execute("insert or replace into packs values(?,?,?,?)", row)
+
+    def _keep_cards(self, file: PackFile, cards: Iterable[DefectCard]) -> None:
+        rows = [
+            (
+                str(file.path),
+                file.domain,
+                file.shipped,
+                position,
+                card.name,
+                card.model_dump_json(exclude_defaults=True),
+            )
+            for position, card in enumerate(cards)
+        ]
+        self.db.executemany("insert into cards values(?,?,?,?,?,?)", rows)
 
     def _keep(self, layer: int, path: str, records: Iterable[dict[str, Any]]) -> dict[str, None]:
         rows = [(record["id"], layer, path, json.dumps(record, ensure_ascii=False)) for record in records]
@@ -340,7 +359,10 @@ class Catalogue:
         return {(domain, kind, status): count for domain, kind, status, count in rows}
 
     def packs(self) -> dict[str, Pack]:
-        """The packs by name; a user's pack.yaml adds products and defects to the shipped one's and wins otherwise."""
+        """The packs by name; a user's pack.yaml adds products and defects to the shipped one's and wins otherwise.
+
+        Their defects are those that `pack.yaml` names and those of the cards.
+        """
         version = self.version
         if self._packs is not None and self._packs[0] == version:
             return dict(self._packs[1])
@@ -348,10 +370,28 @@ class Catalogue:
         for domain, body in self._rows("select domain, body from packs order by shipped desc, domain"):
             pack = Pack.model_validate_json(body)
             packs[domain] = _overlay(packs[domain], pack) if domain in packs else pack
-        for (domain,) in self._rows("select distinct domain from facts"):
+        for (domain,) in self._rows("select domain from facts union select domain from cards"):
             packs.setdefault(domain, Pack(name=domain))
+        for domain, cards in self._cards().items():
+            known = {card.name for card in cards}
+            named = tuple(term for term in packs[domain].defects if term.name not in known)
+            terms = tuple(card.term for card in cards)
+            packs[domain] = packs[domain].model_copy(update={"defects": terms + named})
         self._packs = version, dict(sorted(packs.items()))
         return dict(self._packs[1])
+
+    def _cards(self, domain: str | None = None) -> dict[str, list[DefectCard]]:
+        """Cards by domain; of two with one name the user's counts."""
+        where, values = ("where domain=?", [domain]) if domain else ("", [])
+        found: dict[str, dict[str, DefectCard]] = {}
+        query = f"select domain, name, body from cards {where} order by domain, shipped desc, path, position"
+        for pack, name, body in self._rows(query, values):
+            found.setdefault(pack, {})[name] = DefectCard.model_validate_json(body)
+        return {pack: list(cards.values()) for pack, cards in found.items()}
+
+    def cards(self, domain: str) -> list[DefectCard]:
+        """The defect cards of a pack, the user's laid over the shipped ones."""
+        return self._cards(domain).get(domain, [])
 
     def user_domains(self) -> set[str]:
         """Domains of which the user has files of their own."""

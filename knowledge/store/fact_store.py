@@ -20,16 +20,15 @@ from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from sage_ad.knowledge.store.catalogue import Catalogue
 from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
 from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs, create_pack
+from sage_ad.knowledge.store.product_match import DomainMatch, ProductNames
 from sage_ad.knowledge.store.retrieval import (
     MODES,
-    DomainMatch,
     Mode,
     Query,
     ScoredFact,
     canonical_names,
     diversify,
     fuse,
-    match_product,
     pool_size,
     within_budget,
 )
@@ -39,6 +38,7 @@ from sage_ad.vlm.paths import cache_home, data_home
 if TYPE_CHECKING:
     import numpy as np
 
+    from sage_ad.knowledge.store.cards import DefectCard
     from sage_ad.knowledge.vectors.embedding_cache import Embedder
 
 
@@ -100,6 +100,7 @@ class FactStore:
         name = hashlib.sha256(f"{shipped.resolve()}\n{self.user.resolve()}".encode()).hexdigest()[:12]
         self.cache = cache / "knowledge" / name
         self._lock = threading.RLock()
+        self._product_names: tuple[int, ProductNames] | None = None
         self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
         self._follower = IndexSync(self.catalogue, self.cache / "index", cache / "embeddings", embedder, vector_store)
 
@@ -203,6 +204,16 @@ class FactStore:
         self.catalogue.sync()
         return self.catalogue.packs()
 
+    def cards(self, domain: str) -> list[DefectCard]:
+        """The defect cards of a pack, the user's laid over the shipped ones by name.
+
+        Raises:
+            InputError: for an unknown domain.
+        """
+        self.catalogue.sync()
+        self._check_domain(domain)
+        return self.catalogue.cards(domain)
+
     def domains(self) -> list[DomainInfo]:
         """All packs with their numbers of facts."""
         packs, counts = self.packs(), self.catalogue.counts()
@@ -231,9 +242,17 @@ class FactStore:
             )
         return infos
 
-    def match_product(self, text: str) -> DomainMatch:
-        """Which pack serves a product or question; an unknown one gets the general pack, and `note` says so."""
-        return match_product(text, self.packs(), GENERAL)
+    def match_product(self, text: str, *, question: bool = False) -> DomainMatch:
+        """Which pack serves a product; an unknown one gets the general pack, and `note` says so.
+
+        With `question` the text may mention a product but is not its name. The embedder is loaded only for a name that is no pack's; the vectors of all names are then made once and kept.
+        """
+        packs, version = self.packs(), self.catalogue.version
+        with self._lock:
+            if self._product_names is None or self._product_names[0] != version:
+                own = self.catalogue.user_domains()
+                self._product_names = version, ProductNames(packs, GENERAL, own)
+            return self._product_names[1].match(text, self._follower.embed, question=question)
 
     def problems(self) -> list[str]:
         """One line for everything in the packs that could not be read."""
@@ -322,6 +341,10 @@ class FactStore:
         """The vectors of facts, (n, dimensions) float32; those embedded before come from the cache."""
         return self._follower.embed([fact.text for fact in facts])
 
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of any texts, (n, dimensions) float32; those embedded before come from the cache."""
+        return self._follower.embed(texts)
+
     def prepare(self) -> None:
         """Brings catalogue and vector index up to date now, instead of at the next search."""
         self.catalogue.sync()
@@ -405,7 +428,11 @@ class FactStore:
 
     def check(self) -> list[str]:
         """Reads everything there is; one line for each thing that is wrong, none when all is well."""
+        from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
+
         problems = self.problems()
+        problems += [problem for name in self.packs() for problem in check_pack(self, name)]
+        problems += check_packs(self)
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
             self._follower.verify()

@@ -1,8 +1,9 @@
 """Packs: folders of plain text that a person can read and a team can review in git. All else is derived from them.
 
-A pack is `pack.yaml` (name, products, synonyms, version, licence) and fact files under `facts/`: YAML written by hand,
-one file a kind, and `records.jsonl`, the log to which commands append. The packs shipped with SAGE are never written; a
-user's folder of the same name lies over the shipped one and wins fact by fact.
+A pack is `pack.yaml` (name, products, synonyms, version, licence), defect cards under `cards/` (see `store.cards`), and
+fact files under `facts/`: YAML written by hand, one file a kind, and `records.jsonl`, the log to which commands append.
+The packs shipped with SAGE are never written; a user's folder of the same name lies over the shipped one and wins fact
+by fact and card by card.
 """
 
 from __future__ import annotations
@@ -32,21 +33,33 @@ LOG = "records.jsonl"
 GENERAL = "general"
 """Name of the pack that serves products which no pack names."""
 
+_YAML = (".yaml", ".yml")
+
 # libyaml's loader is ten times as fast as the one in Python, and as safe.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Term(BaseModel):
-    """A product or a defect with the other names that people use for it."""
+    """A product or a defect with the other names that people use for it; `de` and `zh`: in German and Chinese."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str
     synonyms: tuple[str, ...] = ()
+    de: tuple[str, ...] = ()
+    zh: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, in every language, each once."""
+        return tuple(dict.fromkeys((self.name, *self.synonyms, *self.de, *self.zh)))
 
 
 class Pack(BaseModel):
-    """The head of a pack, as `pack.yaml` has it."""
+    """The head of a pack, as `pack.yaml` has it.
+
+    `defects` names those that have no card; the store adds the names of the pack's cards.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
@@ -80,7 +93,7 @@ class PackFile:
     @property
     def label(self) -> str:
         """Its name in citations: `knowledge/domains/...`, or `domains/...` below the user's data folder."""
-        inside = self.path.name if self.path.name == "pack.yaml" else f"facts/{self.path.name}"
+        inside = self.path.name if self.path.name == "pack.yaml" else f"{self.path.parent.name}/{self.path.name}"
         return f"{'knowledge/' if self.shipped else ''}domains/{self.domain}/{inside}"
 
 
@@ -91,9 +104,8 @@ def list_pack_files(root: Path, *, shipped: bool) -> list[PackFile]:
         if not folder.is_dir() or folder.name.startswith("."):
             continue
         inner = [entry for entry in _entries(Path(folder.path)) if entry.name == "pack.yaml"]
-        inner += [
-            entry for entry in _entries(Path(folder.path, "facts")) if entry.name.endswith((".yaml", ".yml", ".jsonl"))
-        ]
+        inner += [entry for entry in _entries(Path(folder.path, "cards")) if entry.name.endswith(_YAML)]
+        inner += [entry for entry in _entries(Path(folder.path, "facts")) if entry.name.endswith((*_YAML, ".jsonl"))]
         for entry in inner:
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
@@ -111,7 +123,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _parse_yaml(content: bytes, label: str) -> Any:
+def parse_yaml(content: bytes, label: str) -> Any:
+    """Content of a YAML file; `label` names the file in the `InputError` when it cannot be read."""
     try:
         return yaml.load(content.decode(), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -134,7 +147,7 @@ def read_pack(path: Path, label: str | None = None) -> Pack:
 
 def parse_pack(data: bytes, label: str) -> Pack:
     """Makes a pack of the content of a `pack.yaml`; `label` names it in errors, which are those of `read_pack`."""
-    content = _parse_yaml(data, label)
+    content = parse_yaml(data, label)
     if not isinstance(content, Mapping):
         raise InputError(f"{label} cannot be read: it must hold fields such as name and products; mend the file.")
     try:
@@ -156,7 +169,7 @@ def read_fact_yaml(file: PackFile) -> list[Fact]:
     Raises:
         InputError: naming file and entry when something cannot be used.
     """
-    entries = _parse_yaml(file.path.read_bytes(), file.label)
+    entries = parse_yaml(file.path.read_bytes(), file.label)
     if entries is None:
         return []
     if not isinstance(entries, list):
@@ -310,7 +323,7 @@ def sync_folder(folder: Path) -> None:
 
 
 _EXAMPLE_PACK = """\
-# A pack: what is inspected, under which names, and what is known about it.
+# A pack: what is inspected, under which names. Its defects stand in cards/, what is known about it in facts/.
 name: {name}
 title: {title}
 description: One sentence on what is inspected and how it is seen.
@@ -319,9 +332,35 @@ licence: ""
 products:
   - name: {product}
     synonyms: []
-defects:
-  - name: scratch
-    synonyms: [score mark, scrape]
+    de: []  # German names
+    zh: []  # Chinese names
+"""
+
+_EXAMPLE_CARDS = """\
+# One card a defect. Change this one to a defect of yours, add more, then run: sage-kb check
+- name: scratch
+  synonyms: [score mark, scrape]
+  de: [Kratzer]
+  zh: [划痕]
+  products: []  # names of products in pack.yaml on which it occurs; [] means all of them
+  look:  # against a good part at the same place; several words may stand in each list
+    tone: [lighter]  # {tone}
+    colour: []  # {colour}
+    shape: [line]  # {shape}
+    size: [tiny, small]  # {size}: below 0.1 %, 1 %, 10 % of the picture of the part, and above
+    texture: [sharper]  # {texture}
+    place: [surface]  # {place}
+    number: [single, several]  # {number}
+    text: A thin bright line with sharp edges that crosses the grain of the surface.
+  taken_for:
+    - name: hair or fibre
+      difference: A fibre lies on the surface, throws a shadow and can be blown away.
+  causes:
+    - Parts that slide over one another or over grit.
+  consequence: It spoils the look; on a sealing face it can leak.
+  severity: cosmetic  # {severity}
+  action: Compare with the limit sample; rework by polishing where the drawing allows it.
+  standards: []  # numbers only, such as ISO 8785
 """
 
 _EXAMPLE_FACTS = """\
@@ -347,6 +386,8 @@ def create_pack(root: Path, name: str) -> Path:
     Raises:
         InputError: when the name cannot be used or is taken.
     """
+    from sage_ad.knowledge.store.cards import card_words
+
     check_domain_name(name)
     folder = root / name
     if folder.exists() or (SHIPPED / name).is_dir():
@@ -356,7 +397,9 @@ def create_pack(root: Path, name: str) -> Path:
     product = name.replace("-", " ").replace("_", " ")
     try:
         make_folder(folder / "facts")
+        make_folder(folder / "cards")
         write_whole(folder / "facts" / "appearance.yaml", _EXAMPLE_FACTS.format(product=product))
+        write_whole(folder / "cards" / "cards.yaml", _EXAMPLE_CARDS.format(**card_words()))
         title = product[0].upper() + product[1:]
         write_whole(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product))
         sync_folder(folder / "facts")

@@ -1,7 +1,7 @@
-"""A domain as one file: a zip of `manifest.json`, `pack.yaml` and `facts.jsonl`, every fact with its whole provenance.
+"""A domain as one file: a zip of `manifest.json`, `pack.yaml`, `facts.jsonl` and `cards.yaml`.
 
-Reading one executes nothing and writes no path that the file names: the three members are read by name, decoded as JSON
-and YAML, and stored like any other facts.
+Every fact has its whole provenance. Reading one executes nothing and writes no path that the file names: the members are
+read by name, decoded as JSON and YAML, and stored like any other facts and cards.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from sage_ad.knowledge.facts import Fact, fact_from_record, now
+from sage_ad.knowledge.store.cards import DefectCard, parse_cards, read_card_file
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
 from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
 from sage_ad.knowledge.text.instructions import instruction_reason
@@ -27,6 +28,8 @@ from sage_ad.vlm.files import write_whole
 _FORMAT = "sage-pack"
 _VERSION = 1
 _MEMBERS = ("manifest.json", "pack.yaml", "facts.jsonl")
+_CARDS = "cards.yaml"
+"""A member that files written before there were cards lack."""
 _LARGEST = 1 << 30
 """Most bytes that a member may unpack to: a small file must not fill the memory."""
 
@@ -39,7 +42,7 @@ class ImportReport:
         domain: the pack that the facts went to.
         created: whether the domain is new here.
         stored: which facts were new, merged or known.
-        refused: one line for each fact that was not taken.
+        refused: one line for each fact or card that was not taken.
     """
 
     domain: str
@@ -60,18 +63,29 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
     lines = [json.dumps(fact.record(), ensure_ascii=False) for fact in store.iterate(domain)]
     pack = store.packs()[domain]
     facts = "".join(line + "\n" for line in lines).encode()
-    head = _head(pack).encode()
+    cards = store.cards(domain)
+    carded = {card.name for card in cards}
+    head = _yaml(
+        pack.model_copy(update={"defects": tuple(term for term in pack.defects if term.name not in carded)}).model_dump(
+            mode="json"
+        )
+    )
+    deck = _yaml([card.model_dump(mode="json", exclude_defaults=True) for card in cards])
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
         "domain": domain,
         "facts": len(lines),
         "exported": now(),
-        "sha256": {"pack.yaml": hashlib.sha256(head).hexdigest(), "facts.jsonl": hashlib.sha256(facts).hexdigest()},
+        "sha256": {
+            name: hashlib.sha256(data).hexdigest()
+            for name, data in (("pack.yaml", head), ("facts.jsonl", facts), (_CARDS, deck))
+        },
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in zip(_MEMBERS, (json.dumps(manifest, indent=2).encode(), head, facts), strict=True):
+        members = (json.dumps(manifest, indent=2).encode(), head, facts, deck)
+        for name, data in zip((*_MEMBERS, _CARDS), members, strict=True):
             archive.writestr(name, data)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -90,48 +104,65 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
 def import_pack(store: FactStore, path: Path) -> ImportReport:
     """Takes a domain over from a file that `export_pack` wrote.
 
-    Facts that are here already get the file's sources; a fact edited on both sides keeps the later edit. Facts that
-    read like orders to a model are refused.
+    Facts that are here already get the file's sources; a fact edited on both sides keeps the later edit. A card whose
+    name is here already stays as it is here. Facts and cards that read like orders to a model are refused.
 
     Raises:
         InputError: when the file is absent, damaged or no such file.
         BackendError: when the facts cannot be stored.
     """
-    head, facts = _read(path)
+    head, facts, cards = _read(path)
     known = head.name in store.packs()
     refused = [
         f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
         for fact in facts
         if (reason := instruction_reason(fact.text))
     ]
+    refused += [
+        f"card {card.name!r}: reads like an order to a model ({reason})" for card in cards if (reason := _order(card))
+    ]
     stored = store.add([fact for fact in facts if not instruction_reason(fact.text)])
     folder = store.user / head.name
-    if not known and not (folder / "pack.yaml").exists():
-        try:
+    here = {card.name for card in store.cards(head.name)} if known else set()
+    taken = [card for card in cards if card.name not in here and not _order(card)]
+    deck = folder / "cards" / "imported.yaml"
+    if deck.is_file():
+        taken = read_card_file(deck, str(deck)) + taken
+    try:
+        if not known and not (folder / "pack.yaml").exists():
             make_folder(folder)
-            write_whole(folder / "pack.yaml", _head(head))
+            write_whole(folder / "pack.yaml", _yaml(head.model_dump(mode="json")))
             sync_folder(folder)
-        except OSError as error:
-            raise BackendError(
-                f"{folder} cannot be written ({error.strerror}); make room, then import again."
-            ) from None
+        if taken:
+            make_folder(deck.parent)
+            write_whole(deck, _yaml([card.model_dump(mode="json", exclude_defaults=True) for card in taken]))
+    except OSError as error:
+        raise BackendError(f"{folder} cannot be written ({error.strerror}); make room, then import again.") from None
     return ImportReport(head.name, not known, stored, refused)
 
 
-def _head(pack: Pack) -> str:
-    return yaml.safe_dump(pack.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def _yaml(content: Any) -> bytes:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
-def _read(path: Path) -> tuple[Pack, list[Fact]]:
+def _order(card: DefectCard) -> str | None:
+    """Why a card reads like an order to a model; None when it does not."""
+    differences = (taken.difference for taken in card.taken_for)
+    texts = (*card.term.names, card.look.text, *differences, *card.causes, card.consequence, card.action)
+    return next((reason for text in texts if (reason := instruction_reason(text))), None)
+
+
+def _read(path: Path) -> tuple[Pack, list[Fact], list[DefectCard]]:
     if not path.is_file():
         raise InputError(f"{path} is not there (or is no file); name a file that sage-kb export wrote.")
     try:
         with zipfile.ZipFile(path) as archive:
             manifest, head, facts = (_member(archive, name, path) for name in _MEMBERS)
+            deck = _member(archive, _CARDS, path) if _CARDS in archive.namelist() else b""
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read ({error}); name a file that sage-kb export wrote.") from None
     about = _manifest(manifest, path)
-    for name, data in (("pack.yaml", head), ("facts.jsonl", facts)):
+    for name, data in (("pack.yaml", head), ("facts.jsonl", facts), *([(_CARDS, deck)] if deck else [])):
         if about["sha256"].get(name) != hashlib.sha256(data).hexdigest():
             raise InputError(f"{path} is damaged: its {name} is not what was exported; export it again.")
     pack = parse_pack(head, f"{path}, pack.yaml")
@@ -147,7 +178,7 @@ def _read(path: Path) -> tuple[Pack, list[Fact]]:
         if fact.domain != pack.name:
             raise InputError(f"{where}: its domain is {fact.domain!r}, but the pack is {pack.name!r}; mend the file.")
         found.append(fact)
-    return pack, found
+    return pack, found, parse_cards(deck, f"{path}, {_CARDS}")
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:

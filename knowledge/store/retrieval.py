@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.store.product_match import plain_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +85,7 @@ def canonical_names(text: str, packs: Iterable[Pack]) -> list[str]:
     found: dict[str, None] = {}
     for pack in packs:
         for term in (*pack.defects, *pack.products):
-            if any(f" {plain_words(name)} " in padded for name in (term.name, *term.synonyms)):
+            if any(f" {plain_words(name)} " in padded for name in term.names):
                 found[term.name] = None
     return list(found)
 
@@ -161,88 +161,3 @@ def count_tokens(text: str) -> int:
     """An upper estimate of a text's tokens in any usual tokeniser: one for 4 bytes of a word, one for each mark."""
     words = sum(-(-len(word.encode()) // 4) for word in re.findall(r"\w+", text))
     return words + len(re.findall(r"[^\w\s]", text)) + sum(not char.isascii() for char in text)
-
-
-@dataclass(frozen=True)
-class DomainMatch:
-    """Which pack serves a product.
-
-    Attributes:
-        domain: name of the pack; the general one when none knows the product.
-        product: the pack's name for the product; None when the text names none of the pack's products.
-        how: "name", "synonym", "domain" (the text names the pack), "mentioned" (a longer text names a product), or
-            "unknown".
-        note: one sentence for the user when the general pack stands in, or several packs fit; else empty.
-    """
-
-    domain: str
-    product: str | None
-    how: Literal["name", "synonym", "domain", "mentioned", "unknown"]
-    note: str = ""
-
-
-def match_product(text: str, packs: Mapping[str, Pack], general: str) -> DomainMatch:
-    """Finds the pack and product that a text names. Nothing is guessed: only names and synonyms of the packs count.
-
-    Args:
-        text: a product name ("solar cell"), a data set's category ("solar_cell_mono") or a whole question.
-        packs: the packs by name.
-        general: name of the pack for everything else.
-    """
-    wanted = plain_words(text)
-    names = _names(packs, general)
-    if wanted in names:
-        return _match(names[wanted], names[wanted][0][2])
-    # The longest name that stands in the text as whole words: "solar cell" before "cell".
-    padded = f" {wanted} "
-    inside = [name for name in names if f" {name} " in padded and names[name][0][2] != "domain"]
-    if inside:
-        return _match(names[max(inside, key=lambda name: (len(name.split()), len(name)))], "mentioned")
-    said = " ".join(text.split())[:60]
-    note = (
-        f"No pack knows the product {said!r}: facts of the {general} pack are used."
-        if said
-        else (f"No product is named: facts of the {general} pack are used.")
-    )
-    return DomainMatch(general, None, "unknown", note)
-
-
-def _match(found: list[tuple[str, str | None, str]], how: str) -> DomainMatch:
-    domain, product, _ = found[0]
-    others = sorted({other for other, _, _ in found} - {domain})
-    note = f"The packs {', '.join([domain, *others])} know this name: {domain} is used; name another with --domain."
-    return DomainMatch(domain, product, how, note if others else "")  # type: ignore[arg-type]
-
-
-def _names(packs: Mapping[str, Pack], general: str) -> dict[str, list[tuple[str, str | None, str]]]:
-    """Every name in plain words with who has it: (domain, product, how), names before synonyms before packs."""
-    table: dict[str, list[tuple[str, str | None, str]]] = {}
-    ranked = [pack for name, pack in packs.items() if name != general]
-    for pack in ranked:
-        for term in pack.products:
-            table.setdefault(plain_words(term.name), []).append((pack.name, term.name, "name"))
-    for pack in ranked:
-        for term in pack.products:
-            for synonym in term.synonyms:
-                table.setdefault(plain_words(synonym), []).append((pack.name, term.name, "synonym"))
-    for pack in ranked:
-        table.setdefault(plain_words(pack.name), []).append((pack.name, None, "domain"))
-    table.pop("", None)
-    return table
-
-
-@functools.lru_cache(maxsize=20_000)
-def plain_words(text: str) -> str:
-    """A name without case, marks, numbers behind words and plurals: "Solar_Cells2" is "solar cell"."""
-    words = [word.rstrip("0123456789") for word in re.findall(r"[^\W_]+", text.casefold())]
-    return " ".join(_singular(word) for word in words if word)
-
-
-def _singular(word: str) -> str:
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses", "zes")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word

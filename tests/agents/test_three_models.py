@@ -31,7 +31,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[InspectionRequest
         InspectionRequest(
             image=plate(folder / f"part{number}.png", defective=number % 2 == 1, seed=number),
             references=[good],
-            domain="metal",
+            domain="machining",
             questions=QUESTIONS,
             settings={"max_new_tokens": 12, "max_rounds": 0},
         )

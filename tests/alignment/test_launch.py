@@ -45,7 +45,7 @@ def test_two_processes_align_a_tiny_model(repository: Path, tmp_path: Path) -> N
     answers = ["anomalous. True. a scratch", "True. a hole", "False.", "normal. False."]
     scores = [{"type": s, "localisation": s, "logic": s, "mean": s} for s in (5, 4, 2, 1)]
     line = {
-        "image": None, "reference": None, "mask": None, "object": "plate", "domain": "metal",
+        "image": None, "reference": None, "mask": None, "object": "plate", "domain": "machining",
         "pair_type": "standard comparison", "question": "Is there a scratch?", "gold": None, "facts": [],
         "answers": answers, "rank_source": "writer", "scores": scores, "judge": "local",
     }  # fmt: skip

@@ -39,7 +39,7 @@ def trace() -> InspectionTrace:
         mle=MLEScore(unscored="the judge was silent"),
     )  # fmt: skip
     return InspectionTrace(
-        image="/srv/uploads/plate.png", references=["/srv/uploads/good.png"], product=HOSTILE, domain="metal",
+        image="/srv/uploads/plate.png", references=["/srv/uploads/good.png"], product=HOSTILE, domain="machining",
         anomaly_score=0.6, threshold=0.4, threshold_from="references", threshold_reason="From the good part.",
         verdict="anomalous", confidence=0.9, confidence_reason="From the distance.", defect="scratch",
         regions=[TraceRegion(box=(8, 8, 32, 26), place="upper left", score=0.7)], answers=[answer, unscored],

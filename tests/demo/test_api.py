@@ -62,14 +62,14 @@ def test_a_run_is_listed_shown_exported_and_ranked_under_its_key_only(client: An
 
 
 def test_facts_are_searched_judged_and_shown(client: Any) -> None:
-    (fact, *_) = client.predict(words="scratch on metal", domain="metal", count=3, api_name="/search_facts")
-    assert fact["domain"] == "metal"
+    (fact, *_) = client.predict(words="scratch on metal", domain="machining", count=3, api_name="/search_facts")
+    assert fact["domain"] == "machining"
     assert client.predict(fact=fact["id"], status="proposed", api_name="/judge_fact")["status"] == "proposed"
     assert client.predict(fact=fact["id"], api_name="/show_fact")["status"] == "proposed"
     assert client.predict(fact=fact["id"], status="approved", api_name="/judge_fact")["status"] == "approved"
     with pytest.raises(Exception, match="not known"):
         client.predict(words="x", domain="nowhere", api_name="/search_facts")
-    assert {"metal", "general"} <= {row["domain"] for row in client.predict(api_name="/domain_statistics")}
+    assert {"machining", "general"} <= {row["domain"] for row in client.predict(api_name="/domain_statistics")}
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(Path(__file__).resolve()), "../../etc/passwd"])
@@ -77,7 +77,7 @@ def test_no_path_outside_the_uploads_is_read(server: Server, path: str) -> None:
     assert httpx.get(f"{server.url}/gradio_api/file={path}", timeout=120).status_code in (403, 404)
     # By hand, because Gradio's own client uploads a file that it finds on its side.
     named = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    calls = {"inspect": [named, None, "", "", "", True, "", ""], "add_documents": [[named], "metal", ""]}
+    calls = {"inspect": [named, None, "", "", "", True, "", ""], "add_documents": [[named], "machining", ""]}
     for name, values in calls.items():
         address = f"{server.url}/gradio_api/call/{name}"
         called = httpx.post(address, json={"data": values}, timeout=120)

@@ -28,15 +28,15 @@ def manual(tmp_path: Path) -> Path:
 
 def test_every_step_is_told_and_the_facts_are_there_at_the_end(tmp_path: Path, manual: Path) -> None:
     with FactStore.open(tmp_path / "home", LightEmbedder(), cache=tmp_path / "cache") as store:
-        kept = keep_documents([manual], tmp_path / "kept", "a" * 24, "metal")
-        events = list(ingestion(store, kept, "metal"))
+        kept = keep_documents([manual], tmp_path / "kept", "a" * 24, "casting")
+        events = list(ingestion(store, kept, "casting"))
         assert [event["step"] for event in events if event["event"] == "did"][:2] == ["load", "split"]
         assert {event["file"] for event in events if event["event"] == "did"} == {"manual.md"}
         outcomes = [event["facts"] for event in events if event["event"] == "facts"]
         assert all(fact["outcome"] is None for fact in outcomes[0]), "sentences are seen before they are checked"
         report = events[-1]["report"]
         assert report.files[0].outcome in ("added", "nothing")
-        stored = store.facts("metal", source=str(kept[0].resolve()))
+        stored = store.facts("casting", source=str(kept[0].resolve()))
         assert len(stored) == len(report.added)
         assert all(fact.status == "proposed" for fact in stored)
 
@@ -50,15 +50,15 @@ def test_an_unknown_domain_is_refused_before_anything_is_read(tmp_path: Path, ma
 
 
 def test_two_visitors_files_of_one_name_are_two_files(tmp_path: Path, manual: Path) -> None:
-    mine, yours = (keep_documents([manual], tmp_path / "kept", owner * 24, "metal")[0] for owner in "ab")
+    mine, yours = (keep_documents([manual], tmp_path / "kept", owner * 24, "casting")[0] for owner in "ab")
     assert mine != yours
     assert mine.is_file()
     assert yours.is_file()
-    assert keep_documents([manual], tmp_path / "kept", "a" * 24, "metal") == [mine], "a changed file keeps its place"
+    assert keep_documents([manual], tmp_path / "kept", "a" * 24, "casting") == [mine], "a changed file keeps its place"
 
 
 def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "program.exe"
     path.write_bytes(b"MZ")
     with pytest.raises(InputError, match=r"program\.exe"):
-        keep_documents([path], tmp_path / "kept", "a" * 24, "metal")
+        keep_documents([path], tmp_path / "kept", "a" * 24, "casting")

@@ -92,7 +92,7 @@ def test_sources_show_file_names_and_not_folders() -> None:
     assert (
         safety.short_source("/srv/secret/manual.pdf, page 3; model sage-tiny") == "manual.pdf, page 3; model sage-tiny"
     )
-    kept = "knowledge/domains/metal/facts/cause.yaml"
+    kept = "knowledge/domains/casting/facts/cause.yaml"
     assert safety.short_source(kept) == kept
 
 

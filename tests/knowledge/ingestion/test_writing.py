@@ -27,7 +27,7 @@ REPLIES = [
 
 def test_one_sentence_of_each_kind_with_the_model_as_source():
     backend = ScriptedBackend(REPLIES, name="tiny")
-    facts = write_facts(backend, product="washer", domain="metal", n=5)
+    facts = write_facts(backend, product="washer", domain="casting", n=5)
     assert [(fact.kind, fact.text) for fact in facts] == [
         ("appearance", "A cracked washer shows a dark radial line."),
         ("cause", "Cracks in a washer are caused by too much torque."),
@@ -35,7 +35,7 @@ def test_one_sentence_of_each_kind_with_the_model_as_source():
         ("normal-variation", "A good washer is flat and round, and fine rolling marks are normal."),
     ], "the fifth was cut off in the middle and is no sentence"
     for fact in facts:
-        assert (fact.status, fact.domain, fact.products) == ("proposed", "metal", ("washer",))
+        assert (fact.status, fact.domain, fact.products) == ("proposed", "casting", ("washer",))
         (source,) = fact.sources
         assert (source.model, source.file, source.extractor) == ("tiny", None, "self-written")
         assert source.date
@@ -43,7 +43,7 @@ def test_one_sentence_of_each_kind_with_the_model_as_source():
 
 def test_a_model_that_repeats_itself_gives_one_fact():
     backend = ScriptedBackend(["A washer has a hole in its centre."] * 10)
-    assert len(write_facts(backend, product="washer", domain="metal", n=10)) == 1
+    assert len(write_facts(backend, product="washer", domain="casting", n=10)) == 1
     assert len(backend.calls) == 10
 
 
@@ -51,7 +51,7 @@ def test_worked_examples_with_another_name_are_dropped():
     backend = ScriptedBackend(
         ["Roll the washer on a flat table to see if it is straight.", "A washer cracks when it is bent."]
     )
-    facts = write_facts(backend, product="washer", domain="metal", n=2)
+    facts = write_facts(backend, product="washer", domain="casting", n=2)
     assert [fact.text for fact in facts] == ["A washer cracks when it is bent."]
 
 
@@ -82,15 +82,15 @@ def test_a_picture_goes_to_a_model_that_sees_and_only_to_it():
 
 def test_failing_and_silent_models():
     with pytest.raises(BackendError):
-        write_facts(ScriptedBackend([BackendError("It is gone; start it.")]), product="washer", domain="metal", n=1)
-    assert write_facts(ScriptedBackend([""]), product="washer", domain="metal", n=1) == []
+        write_facts(ScriptedBackend([BackendError("It is gone; start it.")]), product="washer", domain="casting", n=1)
+    assert write_facts(ScriptedBackend([""]), product="washer", domain="casting", n=1) == []
     with pytest.raises(InputError, match="0 facts"):
-        write_facts(ScriptedBackend([]), product="washer", domain="metal", n=0)
+        write_facts(ScriptedBackend([]), product="washer", domain="casting", n=0)
 
 
 def test_what_a_model_writes_passes_the_same_checks(tmp_path: Path):
     store = FactStore.open(tmp_path, default_embedder())
-    (approved,) = [fact for fact in store.facts("metal") if "cold shut" in fact.text.lower()][:1]
+    (approved,) = [fact for fact in store.facts("casting") if "cold shut" in fact.text.lower()][:1]
     backend = ScriptedBackend(
         [
             "A cold shut in a casting shows as a fine seam with rounded lips.",
@@ -99,7 +99,7 @@ def test_what_a_model_writes_passes_the_same_checks(tmp_path: Path):
             approved.text,
         ]
     )
-    written = write_facts(backend, product="casting", domain="metal", n=4)
+    written = write_facts(backend, product="casting", domain="casting", n=4)
     outcomes = {result.fact.text: result.outcome for result in check_facts(written, store)}
     assert list(outcomes.values())[1:] == ["instruction", "not-a-fact", "duplicate"]
     assert outcomes[written[0].text] in {"new", "duplicate"}

@@ -97,19 +97,19 @@ class TestReading:
         assert (info.kinds["cause"], info.shipped, info.edited) == (1, True, True)
 
     def test_what_a_person_writes_into_a_pack_is_seen_at_once(self, store):
-        folder = store.new_domain("tyres")
+        folder = store.new_domain("retreads")
         (folder / "facts" / "cause.yaml").write_text("- text: Low pressure overheats the sidewall.\n")
-        assert texts(store.search("low pressure", domain="tyres")) == ["Low pressure overheats the sidewall."]
+        assert texts(store.search("low pressure", domain="retreads")) == ["Low pressure overheats the sidewall."]
         (folder / "facts" / "cause.yaml").write_text("- text: High speed overheats the tread.\n")
-        assert [f.text for f in store.facts("tyres")] == ["High speed overheats the tread."]
+        assert [f.text for f in store.facts("retreads")] == ["High speed overheats the tread."]
         (folder / "facts" / "cause.yaml").unlink()
-        assert store.facts("tyres") == []
+        assert store.facts("retreads") == []
 
     def test_one_bad_file_does_not_take_the_others_away(self, store, capsys):
-        folder = store.new_domain("tyres")
+        folder = store.new_domain("retreads")
         (folder / "facts" / "cause.yaml").write_text("- tekst: typo\n")
         assert len(store.facts("metal")) == 2
-        assert "domains/tyres/facts/cause.yaml, entry 1" in store.problems()[0]
+        assert "domains/retreads/facts/cause.yaml, entry 1" in store.problems()[0]
         assert capsys.readouterr().err.count("Warning") == 1
 
 
@@ -326,7 +326,7 @@ class TestDerived:
     def test_check_finds_what_is_wrong(self, store, capsys):
         assert store.check() == []
         store.add([fact()])
-        folder = store.new_domain("tyres")
+        folder = store.new_domain("retreads")
         (folder / "facts" / "records.jsonl").write_text('{"id": broken}\n')
         problems = store.check()
         assert len(problems) == 2

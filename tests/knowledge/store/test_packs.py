@@ -6,6 +6,7 @@ import os
 import pytest
 
 from sage_ad.knowledge.facts import KINDS
+from sage_ad.knowledge.store.cards import card_words, read_card_file
 from sage_ad.knowledge.store.packs import (
     SHIPPED,
     append_records,
@@ -35,10 +36,12 @@ def pack(tmp_path):
 def test_every_shipped_pack_can_be_read():
     files = list_pack_files(SHIPPED, shipped=True)
     names = {file.domain for file in files}
-    assert {"photovoltaics", "metal", "pcb", "general"} <= names
+    assert {"photovoltaics", "casting", "bare-pcb", "general"} <= names
     for file in files:
         if file.path.name == "pack.yaml":
             assert read_pack(file.path).name == file.domain
+        elif file.path.parent.name == "cards":
+            assert read_card_file(file.path, file.label)
         else:
             assert read_fact_yaml(file)
 
@@ -97,11 +100,13 @@ def test_a_new_pack_is_readable_and_shows_how(tmp_path):
     assert read_pack(folder / "pack.yaml").name == "car-tyres"
     example = (folder / "facts" / "appearance.yaml").read_text()
     assert all(kind in example for kind in KINDS)
-    (file,) = [file for file in list_pack_files(tmp_path, shipped=False) if file.path.name != "pack.yaml"]
-    assert read_fact_yaml(file) == []
+    _, cards, facts = list_pack_files(tmp_path, shipped=False)
+    assert read_fact_yaml(facts) == []
+    assert [card.name for card in read_card_file(cards.path, cards.label)] == ["scratch"]
+    assert all(words in cards.path.read_text(encoding="utf-8") for words in card_words().values())
 
 
-@pytest.mark.parametrize("name", ["metal", "car-tyres"])
+@pytest.mark.parametrize("name", ["casting", "car-tyres"])
 def test_a_taken_name_is_refused(tmp_path, name):
     create_pack(tmp_path, "car-tyres")
     with pytest.raises(InputError, match="exists"):
