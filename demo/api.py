@@ -200,7 +200,7 @@ class Endpoints:
         """Adds the facts of documents to a domain, as proposed; returns what became of each file and sentence.
 
         Args:
-            documents: Markdown, text, PDF, DOCX, HTML, CSV or JSON files.
+            documents: Markdown, text, PDF, DOCX, XLSX, HTML, CSV or JSON files.
             domain: knowledge pack that they are about.
             key: 32 hexadecimal digits of your own choice; a changed file with the same key and name updates its facts.
         """

@@ -14,7 +14,7 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.fact_store import FactStore
 
-DOCUMENT_ENDINGS = (".md", ".txt", ".pdf", ".docx", ".html", ".htm", ".csv", ".tsv", ".json", ".jsonl")
+DOCUMENT_ENDINGS = (".md", ".txt", ".pdf", ".docx", ".html", ".htm", ".xlsx", ".csv", ".tsv", ".json", ".jsonl")
 SHOWN_AT_MOST = 200
 
 

@@ -42,30 +42,70 @@ class PageText:
 
 def read_page(page: Any) -> PageText:
     """Reads a `pdfplumber` page."""
-    found = PageText(pictures=len(page.images))
-    found.sideways = sum(not char["upright"] and bool(char["text"].strip()) for char in page.chars)
-    upright = [char for char in page.chars if char["upright"]]
-    found.unreadable = sum("(cid:" in char["text"] or "\ufffd" in char["text"] for char in upright)
-    written = sum(bool(char["text"].strip()) for char in page.chars)
-    covered = sum((image["x1"] - image["x0"]) * (image["bottom"] - image["top"]) for image in page.images)
-    found.scanned = bool(page.images) and (
+    from pdfminer.layout import LTChar, LTCurve, LTImage
+
+    items = list(_items(page.layout))
+    chars = [item for item in items if isinstance(item, LTChar)]
+    pictures = [item for item in items if isinstance(item, LTImage)]
+    found = PageText(pictures=len(pictures))
+    found.sideways = sum(not char.upright and bool(char.get_text().strip()) for char in chars)
+    found.unreadable = sum("(cid:" in char.get_text() or "\ufffd" in char.get_text() for char in chars if char.upright)
+    written = sum(bool(char.get_text().strip()) for char in chars)
+    covered = sum(picture.width * picture.height for picture in pictures)
+    found.scanned = bool(pictures) and (
         written == 0 or (written < _HARDLY_ANY and covered > _SCAN_AREA * page.width * page.height)
     )
-    tables = [*_ruled_tables(page)]
-    tables += _open_tables(page, [box for box, _ in tables])
-    pieces = list(_paragraphs(page, [box for box, _ in tables]))
-    for box, rows in sorted(tables, key=lambda table: table[0][1]):
-        place = next(
-            (
-                n
-                for n, (other, _) in enumerate(pieces)
-                if other[1] >= box[1] and other[0] < box[2] and box[0] < other[2]
-            ),
+    # pdfplumber describes every character at length; only a page with rules needs that.
+    ruled = sum(isinstance(item, LTCurve) for item in items) > 2
+    tables = [*_ruled_tables(page)] if ruled else []
+    boxes = _text_boxes(page, chars, [box for box, _ in tables])
+    if open_tables := [*_open_tables(page, boxes)]:
+        tables += open_tables
+        boxes = _text_boxes(page, chars, [box for box, _ in tables])
+    pieces: list[tuple[Box, Any]] = [(_box(page, box), text) for box in boxes if (text := _plain(box.get_text()))]
+    for place, rows in sorted(tables, key=lambda table: table[0][1]):
+        after = next(
+            (n for n, (box, _) in enumerate(pieces) if box[1] >= place[1] and box[0] < place[2] and place[0] < box[2]),
             len(pieces),
         )
-        pieces.insert(place, (box, rows))
+        pieces.insert(after, (place, rows))
     found.blocks = [content for _, content in pieces]
     return found
+
+
+def _items(layout: Any) -> Iterator[Any]:
+    """Everything on a page, figures opened."""
+    from pdfminer.layout import LTFigure
+
+    for item in layout:
+        if isinstance(item, LTFigure):
+            yield from _items(item)
+        else:
+            yield item
+
+
+def _text_boxes(page: Any, chars: Sequence[Any], outside: Sequence[Box]) -> list[Any]:
+    """pdfminer's paragraphs, in reading order, of the upright text that stands in no table."""
+    from pdfminer.layout import LAParams, LTLayoutContainer, LTTextBox
+
+    container = LTLayoutContainer(page.layout.bbox)
+    container.extend([char for char in chars if char.upright and not _inside(_box(page, char), outside)])
+    container.analyze(LAParams())
+    return [item for item in container if isinstance(item, LTTextBox)]
+
+
+def _box(page: Any, item: Any) -> Box:
+    return item.x0, page.height - item.y1, item.x1, page.height - item.y0
+
+
+def _inside(box: Box, boxes: Sequence[Box]) -> bool:
+    across, down = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return any(left <= across <= right and top <= down <= bottom for left, top, right, bottom in boxes)
+
+
+def _plain(text: str) -> str:
+    """Text without ligatures, and with one mark for every character that has no code."""
+    return re.sub(r"\(cid:\d+\)", "\ufffd", text).translate(_LIGATURES).strip()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -73,8 +113,6 @@ def read_page(page: Any) -> PageText:
 
 
 def _ruled_tables(page: Any) -> Iterator[tuple[Box, Any]]:
-    if not (page.rects or page.lines or page.curves):
-        return
     for table in page.find_tables():
         texts = table.extract()
         if len(texts) < 2 or len(texts[0]) < 2:
@@ -115,25 +153,21 @@ class _Line:
     chunks: list[_Chunk]
 
 
-def _lines(page: Any, outside: Sequence[Box]) -> list[_Line]:
-    words = [word for word in page.extract_words() if word["upright"] and not _inside(word, outside)]
+def _lines(page: Any, boxes: Sequence[Any]) -> list[_Line]:
+    """The lines of a page from the top; pdfminer cuts them where a gap is wide."""
     lines: list[_Line] = []
-    for word in sorted(words, key=lambda word: (round(word["bottom"]), word["x0"])):
-        height = word["bottom"] - word["top"]
-        if not lines or abs(word["bottom"] - lines[-1].bottom) > 0.3 * height:
-            lines.append(_Line(word["top"], word["bottom"], []))
-        chunks = lines[-1].chunks
-        if chunks and word["x0"] - chunks[-1].right < 0.9 * height:
-            chunks[-1].text += " " + word["text"]
-            chunks[-1].right = word["x1"]
-        else:
-            chunks.append(_Chunk(word["x0"], word["x1"], word["text"]))
-    return lines
+    chunks = [(_box(page, chunk), chunk.get_text().strip()) for box in boxes for chunk in box]
+    for (left, top, right, bottom), text in sorted(chunks, key=lambda chunk: (round(chunk[0][3]), chunk[0][0])):
+        if not lines or abs(bottom - lines[-1].bottom) > 0.3 * (bottom - top):
+            lines.append(_Line(top, bottom, []))
+        if text:
+            lines[-1].chunks.append(_Chunk(left, right, text))
+    return [_Line(line.top, line.bottom, sorted(line.chunks, key=lambda c: c.left)) for line in lines if line.chunks]
 
 
-def _open_tables(page: Any, outside: Sequence[Box]) -> Iterator[tuple[Box, Any]]:
+def _open_tables(page: Any, boxes: Sequence[Any]) -> Iterator[tuple[Box, Any]]:
     """Tables without rules: below a line of at least two known headings, lines whose words keep to the columns."""
-    lines = _lines(page, outside)
+    lines = _lines(page, boxes)
     number = 0
     while number < len(lines):
         head = lines[number]
@@ -187,41 +221,3 @@ def _rows(head: _Line, body: Sequence[_Line]) -> list[list[str]]:
             rows.append(cells)
         before = line
     return rows
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Text
-
-
-def _paragraphs(page: Any, outside: Sequence[Box]) -> Iterator[tuple[Box, str]]:
-    from pdfminer.layout import LAParams, LTChar, LTLayoutContainer, LTTextBox
-
-    def characters(item: Any) -> Iterator[Any]:
-        for inner in item:
-            if isinstance(inner, LTChar):
-                if inner.upright and not _inside(_box(page, inner), outside):
-                    yield inner
-            elif hasattr(inner, "__iter__"):
-                yield from characters(inner)
-
-    container = LTLayoutContainer(page.layout.bbox)
-    container.extend(list(characters(page.layout)))
-    container.analyze(LAParams(boxes_flow=0.5))
-    for item in container:
-        if isinstance(item, LTTextBox) and (text := _plain(item.get_text())):
-            box = _box(page, item)
-            yield (box["x0"], box["top"], box["x1"], box["bottom"]), text
-
-
-def _box(page: Any, item: Any) -> dict[str, float]:
-    return {"x0": item.x0, "x1": item.x1, "top": page.height - item.y1, "bottom": page.height - item.y0}
-
-
-def _inside(item: Any, boxes: Sequence[Box]) -> bool:
-    across, down = (item["x0"] + item["x1"]) / 2, (item["top"] + item["bottom"]) / 2
-    return any(left <= across <= right and top <= down <= bottom for left, top, right, bottom in boxes)
-
-
-def _plain(text: str) -> str:
-    """Text without ligatures, and with one mark for every character that has no code."""
-    return re.sub(r"\(cid:\d+\)", "\ufffd", text).translate(_LIGATURES).strip()

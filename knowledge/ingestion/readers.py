@@ -99,8 +99,16 @@ class TextReader(FactReader):
     endings = (".txt", ".text", ".md", ".markdown")
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+        from sage_ad.knowledge.ingestion.web import page_text
+
+        text = decode(path, content)
         markdown = path.suffix.lower() in {".md", ".markdown"}
-        yield decode(path, content), {"markdown": markdown, "literal": not markdown}
+        if markdown:  # what converters cannot say in Markdown they leave in HTML
+            text = _HTML_TABLE.sub(lambda table: f"\n\n{page_text(table.group().encode())[0]}\n\n", text)
+        yield text, {"markdown": markdown, "literal": not markdown}
+
+
+_HTML_TABLE = re.compile(r"<table\b[^<>]*>.*?</table>", re.S | re.I)
 
 
 class PDFReader(FactReader):

@@ -48,7 +48,10 @@ def written_reason(text: str) -> str | None:
 
 
 def _is_tautology(text: str) -> bool:
-    """Whether what is said adds no word to what it is said of ("a bent wire is a wire that is bent")."""
+    """Whether what is said adds no word to what it is said of ("a bent wire is a wire that is bent"), or comes twice."""
+    words = re.findall(r"[\w'-]+", text.lower())
+    if len({*zip(words, words[1:], words[2:], words[3:], strict=False)}) < len(words) - 3:
+        return True
     copula = _COPULA.search(text)
     if copula is None or len(text[: copula.start()].split()) > _LONGEST_SUBJECT:
         return False

@@ -7,6 +7,7 @@ by slicing. What a person would not read as prose (code, front matter, comments,
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +25,8 @@ _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign before a number more often than a list
 _NUMBERED_HEADING = re.compile(r"\s*\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[A-Z][^.!?]{2,80}$")
-_QUOTE_MARK = re.compile(r"(?m)^[ \t]*>[> \t]*")
+_QUOTE_MARK = re.compile(r"[ \t]*>[> \t]*")
 _COMPARATOR = re.compile(r"[ \t]*>[ \t]*[=\d.,±~]")  # "> 0.5 mm" at the start of a wrapped line quotes nobody
-_PARAGRAPH = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 
 # A full stop after one of these ends no sentence.
@@ -87,7 +87,9 @@ def split_sentences(text: str, *, markdown: bool = False, literal: bool = False)
             (Markdown, and what language models write).
     """
     text = _blank(text, _COMMENT) if markdown and not literal else text
-    text = _PARAGRAPH.sub(_without_quote_marks, text)
+    if ">" in text:
+        paragraphs = itertools.groupby(text.split("\n"), key=lambda line: bool(line.strip()))
+        text = "\n".join(line for _, lines in paragraphs for line in _without_quote_marks([*lines]))
     sentences = []
     for number, block in enumerate(split_blocks(text, markdown=markdown)):
         for start, end in _sentence_spans(text, block):
@@ -253,7 +255,7 @@ def _ends_sentence(text: str, match: re.Match[str], start: int, end: int) -> boo
 
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),  # a picture says nothing here
-    (re.compile(r"\[([^\]]+)\]\((?:<[^<>]*>|[^()\s]*)(?:\s+[\"'][^)]*)?\)"), r"\1"),
+    (re.compile(r"\[([^\[\]]+)\]\((?:<[^<>]*>|[^()\s]*)(?:\s+[\"'][^)]*)?\)"), r"\1"),
     (re.compile(r"\[\^?\d+\]|\[\^[\w-]+\]"), ""),  # footnote and citation marks
     (re.compile(r"(?<!\w)(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\w)|(\*\*)(?=\S)(.+?)(?<=\S)\*\*"), r"\2\4"),
     (re.compile(r"(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?![\w*])"), r"\2"),
@@ -280,17 +282,13 @@ def plain_text(text: str, *, literal: bool = False) -> str:
     return " ".join(_INVISIBLE.sub("", text).split())
 
 
-def _without_quote_marks(paragraph: re.Match[str]) -> str:
-    """A paragraph with spaces for the ">" of a quotation, so that the spans of everything else stay what they were."""
-    text = paragraph.group()
-    marked = [line.lstrip().startswith(">") for line in text.split("\n")]
-    if not any(marked):
-        return text
-    quoted = all(marked) and not _COMPARATOR.match(text)
-    return _QUOTE_MARK.sub(
-        lambda mark: mark.group() if not quoted and _COMPARATOR.match(text, mark.start()) else " " * len(mark.group()),
-        text,
-    )
+def _without_quote_marks(lines: list[str]) -> Iterator[str]:
+    """The lines of a paragraph with spaces for the ">" of a quotation, so that all spans stay what they were."""
+    quoted = all(line.lstrip().startswith(">") for line in lines) and not _COMPARATOR.match(lines[0])
+    for line in lines:
+        mark = _QUOTE_MARK.match(line)
+        keep = mark is None or (not quoted and _COMPARATOR.match(line))
+        yield line if keep or mark is None else " " * len(mark.group()) + line[mark.end() :]
 
 
 def _blank(text: str, pattern: re.Pattern[str]) -> str:

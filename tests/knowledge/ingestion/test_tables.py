@@ -160,6 +160,17 @@ class TestMarkdown:
         text = "# Knots\n\n| Size | Disposition |\n|---|---|\n| 5 mm | second choice |\n"
         assert self.rows(tmp_path, text)[0] == ["Knots: Size: 5 mm, disposition: second choice"]
 
+    def test_a_table_in_html(self, tmp_path: Path):
+        text = (
+            "# Gaps\n\n<table><tr><th>Defect</th><th>Cause</th></tr>\n<tr><td rowspan='2'>Gap</td><td>a *torn* screen</td></tr>"
+            "\n<tr><td>dirt &gt; 3 mm</td></tr></table>\n\nA gap is wide.\n"
+        )
+        assert self.rows(tmp_path, text)[0] == [
+            "Gap, cause: a torn screen",
+            "Gap, cause: dirt > 3 mm",
+            "A gap is wide.",
+        ]
+
     def test_a_table_of_one_row_is_named(self, tmp_path: Path):
         found, parser = self.rows(tmp_path, "# Knots\n\n| Size | Disposition |\n|---|---|\n")
         assert found == []

@@ -83,3 +83,8 @@ def test_utf16_without_a_mark(tmp_path: Path):
     path.write_bytes("<p>A gap of &lt; 5 µm is normal in this seam.</p>".encode("utf-16-le"))
     nodes = SentenceParser().get_nodes_from_documents(reader_for(path).load_data(path))
     assert [node.get_content() for node in nodes] == ["A gap of < 5 µm is normal in this seam."]
+
+
+@pytest.mark.parametrize("tags", ["<div>", "<table><tr><td>", "<b>"])
+def test_deeply_nested_pages_are_read(tmp_path: Path, tags: str):
+    assert page(tmp_path, tags * 500 + "A pore is round.")[0] == ["A pore is round."]
