@@ -59,7 +59,13 @@ def read_preferences(
             return _absolute(_lines(path, rows, pictures, unknown), path if shards else path.parent)
     from sage_ad.evaluation.datasets import detect_format
 
-    return _read_adpl(path) if detect_format(path) == "adpl" else None
+    try:
+        name = detect_format(path)
+    except InputError:
+        if path.is_dir():
+            raise
+        raise InputError(f"{path} holds neither answers nor labelled images that are known; give {_FORMS}.") from None
+    return _read_adpl(path) if name == "adpl" else None
 
 
 def _is_table_of_answers(first: Mapping[str, Any]) -> bool:

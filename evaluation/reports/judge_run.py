@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -313,6 +313,10 @@ def report_markdown(result: dict[str, Any]) -> str:
         )
         parts.append(markdown_table(["", "equal", "Spearman rho", "Kendall tau"], rows))
         parts.append(markdown_table(head, [row("order without gold", live["order"])]))
+    if usage := result.get("usage"):
+        parts.append(
+            f"- {usage['calls']} calls of the server; {usage['cached']} answers scored from replies kept before"
+        )
     if unknown := result.get("unknown_keys"):
         parts.append(f"- {unknown_in_words(Counter(unknown))}")
     parts += [f"- {problem}" for problem in result["problems"]]
@@ -341,7 +345,10 @@ def judge_command(
     lines = read_preferences(ranked, out / "pictures" if out else None, unknown)
     if lines is None:
         raise InputError(f"{ranked} holds labelled images but no answers; give ranked answers.")
-    result = measure_judge(lines, load_judge(judge), seed=seed)
+    judging = load_judge(judge)
+    result = measure_judge(lines, judging, seed=seed)
+    if usage := getattr(judging, "usage", None):
+        result["usage"] = asdict(usage)
     if unknown:
         result["unknown_keys"] = dict(unknown)
     scored = result.pop("scored")

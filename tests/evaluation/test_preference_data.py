@@ -210,6 +210,12 @@ ADPL = [
 ]
 
 
+def test_a_file_of_something_else_is_told_what_is_read(folder: Path) -> None:
+    (folder / "data.jsonl").write_text('{"temperature": 20}')
+    with pytest.raises(InputError, match=r"neither answers nor labelled images.*LlamaFactory"):
+        read_preferences(folder / "data.jsonl")
+
+
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_adpl_is_read_and_a_missing_reference_named(folder: Path, ending: str) -> None:
     file = folder / f"data.{ending}"

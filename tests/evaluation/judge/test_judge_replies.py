@@ -13,6 +13,7 @@ from openai_server import MODEL, ServerProcess
 
 from sage_ad.evaluation.inspection import Gold, JudgeRequest
 from sage_ad.evaluation.judge.llm import LLMJudge, read_reply
+from sage_ad.evaluation.reports.judge_run import judge_command
 
 GOLD = Gold(verdict=False, anomalous=True, defect="crack", place="upper left", reference_answer="No. A crack.")
 
@@ -99,6 +100,20 @@ def test_one_server_does_not_answer_for_another(servers: tuple[ServerProcess, Se
     again = connect(servers[0])
     assert again.judge([request("c")])[0].mean == 1.0
     assert (again.usage.calls, again.usage.cached) == (0, 1)
+
+
+def test_the_report_says_what_came_from_the_cache(
+    servers: tuple[ServerProcess, ServerProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"question": "Is the cell free of defects?", "answers": ["No. A crack.", "Yes."], "gold": GOLD.model_dump()}
+    (tmp_path / "ranked.jsonl").write_text(json.dumps(line))
+    servers[0].plan(default={"text": FINAL})
+    said = []
+    for _ in range(2):
+        judge_command(tmp_path / "ranked.jsonl", judge=f"{servers[0].url}#{MODEL}", seed=0, json=False, out=None)
+        said.append(capsys.readouterr().out)
+    assert "2 calls of the server; 0 answers" in said[0]
+    assert "0 calls of the server; 2 answers" in said[1]
 
 
 def test_replies_are_kept_under_sage_home(
