@@ -15,9 +15,9 @@ from sage_ad.knowledge.store.packs import (
     read_fact_yaml,
     read_log,
     read_pack,
-    write_file,
 )
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import write_whole
 
 
 @pytest.fixture
@@ -185,14 +185,14 @@ def test_several_logs_are_written_together_or_not_at_all(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "pack.yaml"
-    write_file(path, "old")
+    write_whole(path, "old", durable=True)
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError):
-        write_file(path, "new")
+        write_whole(path, "new", durable=True)
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
