@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and put on the disk where a lost one would matter."""
+"""Files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """A stream to write to: a reader sees the old or the new content of the file, never half of it.
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream to write to: a reader sees the old or the new content, never half of it, not even after a crash.
 
     Args:
-        path: the file; it stays as it was if an error ends the block.
-        durable: the content is on the disk when the block has ended, and survives a power cut.
+        path: the file; its folder is made if it is missing.
+
+    Raises:
+        OSError: when the disk is full or refuses; the old content is then there still, and nothing else.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as stream:
             yield stream
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+            stream.flush()
+            os.fsync(stream.fileno())
         draft.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
-    """Writes a text file as `whole_file` does."""
-    with whole_file(path, durable=durable) as stream:
-        stream.write(text.encode())
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes text (as UTF-8) or bytes as `whole_file` does."""
+    with whole_file(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def sync(path: Path) -> None:

@@ -129,8 +129,9 @@ class BatchStore:
         """
         if missing := sum(part.key not in self.offsets for part in parts):
             raise ValueError(f"{missing} parts have no row yet")
-        with whole_file(self.results, durable=True) as stream:
+        with whole_file(self.results) as stream:
             write_table(stream, self.rows(parts))
+        sync(self.folder)
         self._close_journal()
         (self.folder / JOURNAL).unlink(missing_ok=True)
         return self.results
@@ -172,7 +173,7 @@ class BatchStore:
         journal = self.folder / JOURNAL
         if not journal.exists() and self.results.exists():
             # The folder or manifest may have grown since: the table becomes a journal again, and is made anew at the end.
-            with whole_file(journal, durable=True) as copy:
+            with whole_file(journal) as copy:
                 for known in read_table(self.results):
                     copy.write(json.dumps(known, ensure_ascii=False).encode() + b"\n")
         own, end = self._opened(), 0

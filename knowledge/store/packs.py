@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_ad.knowledge.facts import KINDS, Fact, FactSource, check_domain_name, fact_from_record
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.files import sync, write_whole
+from sage_ad.vlm.files import write_whole
 
 SHIPPED = Path(__file__).parents[1] / "domains"
 """Folder of the packs that come with SAGE."""
@@ -250,7 +250,7 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
         finally:
             os.close(descriptor)
         if fresh:
-            sync(path.parent)
+            sync_folder(path.parent)
         return start
     except OSError as error:
         raise BackendError(
@@ -295,7 +295,18 @@ def make_folder(folder: Path) -> None:
     missing = [parent for parent in missing if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for parent in missing:
-        sync(parent.parent)
+        sync_folder(parent.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts a folder's list of names on the disk, without which a new file may be lost with the power."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and renames are ordered by the file system
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _EXAMPLE_PACK = """\
@@ -345,9 +356,11 @@ def create_pack(root: Path, name: str) -> Path:
     product = name.replace("-", " ").replace("_", " ")
     try:
         make_folder(folder / "facts")
-        write_whole(folder / "facts" / "appearance.yaml", _EXAMPLE_FACTS.format(product=product), durable=True)
+        write_whole(folder / "facts" / "appearance.yaml", _EXAMPLE_FACTS.format(product=product))
         title = product[0].upper() + product[1:]
-        write_whole(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product), durable=True)
+        write_whole(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product))
+        sync_folder(folder / "facts")
+        sync_folder(folder)
     except OSError as error:
         raise BackendError(f"{folder} cannot be written ({error.strerror}); make room or mend its rights.") from None
     return folder

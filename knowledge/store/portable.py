@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,10 @@ import yaml
 
 from sage_ad.knowledge.facts import Fact, fact_from_record, now
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
-from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, write_whole
+from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
 from sage_ad.knowledge.text.instructions import instruction_reason
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.files import whole_file
+from sage_ad.vlm.files import write_whole
 
 _FORMAT = "sage-pack"
 _VERSION = 1
@@ -72,11 +73,17 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in zip(_MEMBERS, (json.dumps(manifest, indent=2).encode(), head, facts), strict=True):
             archive.writestr(name, data)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with whole_file(path, durable=True) as stream:
+        with temporary.open("wb") as stream:
             stream.write(content.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
     except OSError as error:
         raise BackendError(f"{path} cannot be written ({error.strerror}); make room or name another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return len(lines)
 
 
@@ -102,7 +109,8 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
     if not known and not (folder / "pack.yaml").exists():
         try:
             make_folder(folder)
-            write_whole(folder / "pack.yaml", _head(head), durable=True)
+            write_whole(folder / "pack.yaml", _head(head))
+            sync_folder(folder)
         except OSError as error:
             raise BackendError(
                 f"{folder} cannot be written ({error.strerror}); make room, then import again."

@@ -17,7 +17,6 @@ from sage_ad.knowledge.store.packs import (
     read_pack,
 )
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.files import write_whole
 
 
 @pytest.fixture
@@ -181,18 +180,3 @@ def test_several_logs_are_written_together_or_not_at_all(tmp_path):
     second.rmdir()
     append_to_logs({first: [{"id": "b"}], second: [{"id": "c"}]})
     assert [record["id"] for record in read_log(first, "log").records] == ["a", "b"]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "pack.yaml"
-    write_whole(path, "old", durable=True)
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError):
-        write_whole(path, "new", durable=True)
-    monkeypatch.undo()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

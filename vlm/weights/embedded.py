@@ -199,7 +199,8 @@ def _write_manifest(source: Path, folder: Path) -> None:
         sync(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
     manifest = {"source": source.name, "source_sha256": file_sha256(source), "conversion": _CONVERSION, "files": files}
-    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n", durable=True)
+    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    sync(folder)
 
 
 def _damage(folder: Path) -> str | None:
