@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from benchmarks.synthetic_defects import defective_picture
+from benchmarks.synthetic_parts import SIDE, Grid, Rng, good_picture
+
 if TYPE_CHECKING:
     import torch
 
-SIDE = 320
 POSITIVE, NEGATIVE = 80, 200
 """Patches taken of each picture, with and without a defect."""
 
@@ -36,8 +38,8 @@ def train_group(data: Path) -> list[Path]:
     return [data / row["path"] for row in rows if row["group"] == "train" and row["defect"] == "good"]
 
 
-def real_crop(rng: np.random.Generator, paths: list[Path]) -> Image.Image:
-    """A turned crop of a good picture under another light."""
+def real_crop(rng: Rng, paths: list[Path]) -> tuple[Grid, Grid]:
+    """A turned crop of a good picture under another light; all of it counts as the part."""
     image = Image.open(paths[rng.integers(len(paths))]).convert("L")
     share = rng.uniform(0.35, 1)
     width, height = int(image.width * share), int(image.height * share)
@@ -46,30 +48,25 @@ def real_crop(rng: np.random.Generator, paths: list[Path]) -> Image.Image:
     values = np.rot90(np.asarray(crop, float), int(rng.integers(4))).copy()
     if rng.random() < 0.5:
         values = np.clip((values - values.mean()) * rng.uniform(0.4, 1.2) + rng.uniform(80, 180), 0, 255)
-    return Image.fromarray(values.astype(np.uint8))
+    return values, np.ones((SIDE, SIDE))
 
 
-def pictures(data: Path, count: int, seed: int) -> Iterator[tuple[Image.Image, np.ndarray]]:
+def pictures(data: Path, count: int, seed: int) -> Iterator[tuple[Image.Image, Grid]]:
     """`count` good pictures and their defective twins, with where the defect is on the 40 x 40 grid (bool)."""
-    from sage_ad.alignment.synthetic.generate import generate, paste_defect
-
     paths = train_group(data)
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        drawn = int(rng.integers(2**31))
-        if index % 4 == 0:
-            good = real_crop(rng, paths)
-            sample = paste_defect(good, drawn)
-        else:
-            sample = generate(drawn, size=SIDE)
-            good = sample.reference or sample.image
-        yield good.convert("L"), np.zeros((40, 40), bool)
-        yield sample.image.convert("L"), sample.mask.reshape(40, 8, 40, 8).any(axis=(1, 3))
+        good, covered = real_crop(rng, paths) if index % 4 == 0 else good_picture(rng)
+        yield Image.fromarray(good.astype(np.uint8)), np.zeros((40, 40), bool)
+        drawn = defective_picture(rng, good, covered)
+        if drawn is not None:
+            bad, where = drawn
+            yield Image.fromarray(bad.astype(np.uint8)), where.reshape(40, 8, 40, 8).any(axis=(1, 3))
         if index % 50 == 0:
             print(f"{index} of {count} pictures read", file=sys.stderr)
 
 
-def sample(where: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(where: Grid, rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of some patches with a defect and some well away from one, and their labels."""
     import torch
     from scipy import ndimage

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -131,41 +130,19 @@ class Progress:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._last = 0.0
-        self._open = False
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:
-            self._close()
-            print(text, file=sys.stderr, flush=True)
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
 
     def count(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Passes items on and says how many are done."""
-        start = time.monotonic()
-        # The first line of a quick loop would be noise, so the clock starts now.
-        self._last = start if not self._terminal else 0.0
-        for done, item in enumerate(items, start=1):
-            yield item
-            self._tick(label, done, total, start)
-        self._close()
+        from tqdm import tqdm
 
-    def _tick(self, label: str, done: int, total: int | None, start: float) -> None:
-        now = time.monotonic()
-        if self._quiet or now - self._last < (0.2 if self._terminal else self.EVERY):
-            return
-        self._last = now
-        line = f"{label}: {done}" + (
-            f" of {total}, {(now - start) / done * (total - done):.0f} s left" if total else ""
+        pause = 0.2 if sys.stderr.isatty() else self.EVERY
+        yield from tqdm(
+            items, label, total, leave=False, file=sys.stderr, mininterval=pause, maxinterval=pause, disable=self._quiet
         )
-        if self._terminal:
-            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
-            self._open = True
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._open:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-            self._open = False

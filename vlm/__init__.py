@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "images": ["list_images", "load_image"],
         "sage.modeling_sage": ["SageForConditionalGeneration"],
         "evidence.visualize": ["evidence_picture"],
+        "loaded": ["release_models"],
         "places": ["PLACES", "place_of_box"],
         "sage.processing_sage": ["SageProcessor"],
         "backends.scripted": ["ScriptedBackend"],

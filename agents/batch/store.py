@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.vlm.errors import InputError, SageError
+from sage_ad.vlm.files import sync, whole_file, write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -127,15 +129,9 @@ class BatchStore:
         """
         if missing := sum(part.key not in self.offsets for part in parts):
             raise ValueError(f"{missing} parts have no row yet")
-        draft = self.results.with_name(f".{RESULTS}.{os.getpid()}")
-        try:
-            write_table(draft, self.rows(parts))
-            draft.replace(self.results)
-            _sync_folder(self.folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
+        with whole_file(self.results) as stream:
+            write_table(stream, self.rows(parts))
+        sync(self.folder)
         self._close_journal()
         (self.folder / JOURNAL).unlink(missing_ok=True)
         return self.results
@@ -158,9 +154,7 @@ class BatchStore:
         except ValueError:
             known = None  # cut by a crash before the first row: it is written anew
         if known is None:
-            draft = path.with_name(f".{SETTINGS}.{os.getpid()}")
-            draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            draft.replace(path)
+            write_whole(path, json.dumps(settings, indent=2) + "\n")
             return
         if not resume:
             raise InputError(
@@ -179,13 +173,9 @@ class BatchStore:
         journal = self.folder / JOURNAL
         if not journal.exists() and self.results.exists():
             # The folder or manifest may have grown since: the table becomes a journal again, and is made anew at the end.
-            draft = journal.with_name(f".{JOURNAL}.{os.getpid()}")
-            with draft.open("wb") as copy:
+            with whole_file(journal) as copy:
                 for known in read_table(self.results):
                     copy.write(json.dumps(known, ensure_ascii=False).encode() + b"\n")
-                copy.flush()
-                os.fsync(copy.fileno())
-            draft.replace(journal)
         own, end = self._opened(), 0
         with journal.open("rb") as stream:
             for line in stream:
@@ -211,7 +201,7 @@ class BatchStore:
             # Without a buffer: a row that the disk had no room for must not come out of one later.
             self._journal = path.open("ab", buffering=0)
             if fresh:
-                _sync_folder(self.folder)
+                sync(self.folder)
         return self._journal
 
     def _close_journal(self) -> None:
@@ -248,16 +238,6 @@ def _locked(folder: Path) -> Any:
     return lock
 
 
-def _sync_folder(folder: Path) -> None:
-    """Forces a folder's entries to disk, where the system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def table_schema() -> pyarrow.Schema:
     """Columns of `results.parquet`; `trace` is the whole `InspectionTrace` as JSON (docs/batch.md explains each)."""
     import pyarrow as pa
@@ -279,24 +259,15 @@ def table_schema() -> pyarrow.Schema:
     )  # fmt: skip
 
 
-def write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as Parquet, a group at a time, and forces them to disk."""
+def write_table(stream: BinaryIO, rows: Iterable[Row]) -> None:
+    """Writes rows as Parquet, a group at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = table_schema()
-    with path.open("wb") as stream:
-        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            group: list[Row] = []
-            for row in rows:
-                group.append(row)
-                if len(group) == ROWS_A_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, schema))
-                    group = []
-            if group:
-                writer.write_table(pa.Table.from_pylist(group, schema))
-        stream.flush()
-        os.fsync(stream.fileno())
+    schema, waiting = table_schema(), iter(rows)
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        while group := list(itertools.islice(waiting, ROWS_A_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def read_table(path: Path) -> Iterator[Row]:

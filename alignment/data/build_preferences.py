@@ -18,6 +18,7 @@ from sage_ad.alignment.data.labelled import LabelledPart, Picture, seeded
 from sage_ad.evaluation.inspection import Gold
 from sage_ad.evaluation.ranked import RankedAnswers
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import whole_file
 
 if TYPE_CHECKING:
     from sage_ad.alignment.data.questions import FactPool
@@ -133,9 +134,8 @@ def file_of(picture: Picture | None, folder: Path | None) -> str | None:
     file = folder / "pictures" / f"{picture.key}.png"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".partial.png")
-        picture.load().save(draft)
-        draft.replace(file)
+        with whole_file(file) as stream:
+            picture.load().save(stream, format="PNG")
     return str(file.resolve())
 
 

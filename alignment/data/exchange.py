@@ -16,6 +16,7 @@ from sage_ad.alignment.data.pairs import select_pairs, unscored_pairs
 from sage_ad.evaluation.preference_data import beside
 from sage_ad.evaluation.ranked import RankedAnswers, write_ranked
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
 
 Target = Literal["ranked", "adpl", "trl"]
 
@@ -72,9 +73,7 @@ def write_preferences(
 
             return write_adpl((line.model_dump(mode="json") for line in lines), path)
         rows = list(to_trl(lines, pairs, entropy))
-        draft = path.with_name(path.name + ".partial")
-        draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another file.") from None
     return len(rows)

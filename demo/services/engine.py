@@ -14,6 +14,7 @@ from sage_ad.demo.services.fair_queue import Event, FairQueue, Job
 from sage_ad.demo.services.run_store import RunStore
 from sage_ad.demo.services.settings import DemoSettings
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.loaded import release_models
 
 if TYPE_CHECKING:
     from sage_ad.agents.inspector import SageInspector
@@ -95,6 +96,7 @@ class Engine:
             for key in extra[:-MODELS_KEPT]:
                 del self._inspectors[key]
                 self._loaded.discard(key)
+                release_models()  # those that the other inspectors hold stay theirs
             return made
 
     def inspection(self, request: InspectionRequest, model: str | None = None) -> Iterator[Event]:

