@@ -57,7 +57,9 @@ class Stage1Options:
     max_steps: int = option(-1, help="Optimiser steps in place of epochs; -1 goes by epochs.")
     warmup_steps: float = option(0.05, help="Steps of rising learning rate, or a share below 1.", min=0)
     weight_decay: float = option(0.01, help="Weight decay of AdamW.", min=0)
-    lora_rank: int = option(16, help="Rank of the LoRA matrices on every linear map.", min=1)
+    lora_rank: int = option(
+        16, help="Rank of the LoRA matrices on every linear map (a checkpoint keeps its own).", min=1
+    )
     train_evidence: bool = option(
         False, help="Train how far the language model may move the verdict; else the evidence alone decides it."
     )
@@ -135,7 +137,9 @@ class EDPORun(EDPOOptions):
     batch: int = option(1, help="Questions that go through the model together (a process).", min=1)
     accumulate: int = option(4, help="Batches that make one step.", min=1)
     learning_rate: float = option(5e-5, help="Peak learning rate.", above=0)
-    lora_rank: int = option(16, help="Rank of the LoRA matrices; 0 trains all weights that may move.", min=0)
+    lora_rank: int = option(
+        16, help="Rank of the LoRA matrices (a checkpoint keeps its own); 0 trains all that may move.", min=0
+    )
     held_out: Path | None = option(None, help="Scored answers to measure rewards on after training (all their pairs).")
     save_steps: int = option(50, help="Steps between checkpoints.", min=1)
     resume: bool = option(False, help="Go on from the last whole checkpoint in --out, or begin where there is none.")
@@ -147,3 +151,18 @@ class EDPORun(EDPOOptions):
         _check_device(self.device)
 
     record = _record
+
+
+def check_adapter_rank(run: Stage1Run | EDPORun, tuned: Any) -> None:
+    """Refuses a LoRA rank that would have no effect, since a checkpoint's own adapter is trained on.
+
+    Args:
+        run: its rank is the default or the adapter's.
+        tuned: the PEFT model of the checkpoint.
+    """
+    own = tuned.peft_config["default"].r
+    if run.lora_rank not in (own, type(run).lora_rank):
+        raise InputError(
+            f"The checkpoint {run.model} is trained on with its own adapter of rank {own}, so lora_rank={run.lora_rank} would "
+            "have no effect; leave it out, or begin with a model that has no adapter."
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
-from sage_ad.alignment.options import EDPOOptions, EDPORun
+from sage_ad.alignment.options import EDPOOptions, EDPORun, check_adapter_rank
 from sage_ad.vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def make_trainer(run: EDPORun, lines: list[RankedAnswers]) -> tuple[EDPOTrainer,
     args = arguments(run)
     set_seed(run.seed)
     loaded = load_for_alignment(run.model)
+    if loaded.checkpoint is not None:
+        check_adapter_rank(run, loaded.model)
     dataset, encoder = training_data(loaded, lines, Path("."))
     measured = training_data(loaded, read_lines((run.held_out,)), Path("."))[0] if run.held_out else None
     trainer = EDPOTrainer(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.alignment.options import Stage1Options, Stage1Run
+from sage_ad.alignment.options import Stage1Options, Stage1Run, check_adapter_rank
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     if run.resume and last is None:
         say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
     random.seed(run.seed)
-    torch.manual_seed(run.seed)
     sights = VisualInputCache()
     tasks = tasks_of(run, labelled_parts(run))
     look_at(tasks, sights, say)
@@ -101,6 +100,8 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
         (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in seen if e.picture is not None
     )
     say(f"Calibrated the evidence: {calibration}")
+    # Loading the encoder draws random numbers, and it is only loaded for parts that are not in the cache.
+    torch.manual_seed(run.seed)
     model, processor, base = starting_model(run, args, calibration)
     batches = _batches(run, args, tasks, processor, sights, calibration)
     trainer = Stage1Trainer(model, args, train_dataset=batches)
@@ -132,6 +133,7 @@ def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, li
     # The bare name of the embedded language model begins like none of the shipped checkpoints'.
     if folder := checkpoint_folder(run.model):
         tuned, processor, settings = load_checkpoint(folder, merge=False)
+        check_adapter_rank(run, tuned)
         tuned.get_base_model().config.calibration = calibration
         processor.facts = run.facts
         # As below: small steps would be rounded away.

@@ -22,6 +22,7 @@ from sage_ad.alignment.edpo.run import EDPORun, align  # noqa: E402
 from sage_ad.alignment.edpo.trainer import is_frozen  # noqa: E402
 from sage_ad.alignment.sft.trainer import with_lora  # noqa: E402
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked  # noqa: E402
+from sage_ad.vlm.errors import InputError  # noqa: E402
 from sage_ad.vlm.sage.checkpoint import base_model, is_checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from sage_ad.vlm.sage.visual_inputs import VisualInputs  # noqa: E402
 
@@ -91,6 +92,11 @@ def test_the_adapter_of_stage_1_is_trained_and_its_copy_is_the_reference(run, st
     _, _, settings = load_checkpoint(folder)
     assert settings["trained"]["stage_1"] == {"steps": 1}
     assert settings["trained"]["eta"] == 1.0
+
+
+def test_a_rank_that_the_adapter_of_stage_1_has_not_is_refused(run):
+    with pytest.raises(InputError, match=r"adapter of rank 2, so lora_rank=8"):
+        align(replace(run, lora_rank=8))
 
 
 def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):

@@ -177,6 +177,8 @@ class TestTraining:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         assert any("lora_B" in name for name in trained)
         assert not any("state_evidence" in name for name in trained)
+        with pytest.raises(InputError, match="adapter of rank 16, so lora_rank=8"):
+            starting_model(dataclasses.replace(run, lora_rank=8), args, CALIBRATION)
         # In bfloat16 the small steps of a second training would be rounded away.
         assert {p.dtype for name, p in trained.items() if "fusion" in name} == {torch.float32}
 
