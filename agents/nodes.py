@@ -279,6 +279,10 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
     resources = runtime.context.resources
+    known = {} if resources.backend.capabilities.images else _answered(state, resources, questions)
+    asked, questions = questions, [question for question in questions if question.text not in known]
+    if not questions:
+        return _in_order(state, runtime, asked, known, wording.Answers([], None, "from measurement and pack"))
     told = answer_with_pictures(state, resources, facts, questions)
     warnings = [] if told is None else told.warnings
     if told is None or not told.answers:
@@ -296,10 +300,38 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             told.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:
         update |= {"evidence": told.evidence or evidence}
-    for item in told.answers:
+    ordered, summary = _in_order(state, runtime, asked, known, told)
+    return {**update, **ordered}, summary
+
+
+def _answered(state: InspectionState, resources: Resources, questions: list[Question]) -> dict[str, dict[str, Any]]:
+    """Answers by question that measurement and pack give by themselves; the standard questions are the model's."""
+    from sage_ad.agents.answering.asked import answer_asked, asked_about
+    from sage_ad.evaluation.questions import is_standard
+
+    cards = {card.name: card for card in resources.store.cards(state["domain"])} if state["domain"] else {}
+    found = {}
+    for question in questions:
+        intent = None if is_standard(question.text, state["product"]) else asked_about(question)
+        if intent is not None:
+            found[question.text] = answer_asked(question, *intent, state, cards)
+    return found
+
+
+def _in_order(
+    state: InspectionState,
+    runtime: Runtime[AgentContext],
+    asked: list[Question],
+    known: dict[str, dict[str, Any]],
+    told: wording.Answers,
+) -> tuple[Update, str]:
+    """The answers in the order of the questions, announced; `known` are those that no model gave."""
+    rest = iter(told.answers)
+    answers = [known.get(question.text) or next(rest) for question in asked]
+    for item in answers:
         runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
-    update |= {"answers": told.answers, "warnings": told.warnings}
-    return update, f"{len(told.answers)} answers; {told.note}"
+    update = {"answers": answers, "warnings": told.warnings, "round": state.get("round", 0) + 1}
+    return update, f"{len(answers)} answers; {told.note}"
 
 
 def _passed_on(runtime: Runtime[AgentContext], questions: list[Question]) -> Callable[[int, str], None]:

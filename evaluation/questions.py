@@ -143,6 +143,12 @@ def _key(text: str) -> str:
     return " ".join(re.findall(r"[\w']+", text.lower().replace("{product}", "")))
 
 
+def is_standard(text: str, product: str | None = None) -> bool:
+    """Whether a question is one of the standard ones, or built from the templates that labelled sets are asked with."""
+    bare = text if product is None else re.sub(re.escape(product), "{product}", text, flags=re.IGNORECASE)
+    return _key(text) in _known() or _key(bare) in _known()
+
+
 def _plain(text: str) -> str:
     return " ".join(text.lower().replace("’", "'").split())
 

@@ -7,7 +7,7 @@ are told apart, each with its own consequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering.wording import NAMED_REGIONS, join
@@ -31,7 +31,7 @@ def explanation(
     known: bool,
     defect: str | None,
     candidates: Sequence[dict[str, Any]],
-    cards: dict[str, DefectCard],
+    cards: Mapping[str, DefectCard],
     facts: Sequence[dict[str, Any]],
 ) -> tuple[str, list[str]]:
     """The explanation, a sentence or two a line, and the ids of the facts that it cites.
@@ -50,13 +50,13 @@ def explanation(
     cited: list[str] = []
     if evidence["verdict"] == "anomalous":
         lines += _places(evidence)
-        lines.append(_name(defect, candidates, product, domain, known))
-        lines += _consequences(defect, candidates, cards, facts, cited)
-        lines.append(_action(defect, cards))
+        lines.append(name_line(defect, candidates, product, domain, known))
+        lines += consequence_lines(defect, candidates, cards, facts, cited)
+        lines.append(action_line(defect, cards))
     else:
         lines.append("Nothing that was measured speaks against its use.")
         lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
-    lines.append(_trust(evidence))
+    lines.append(trust_line(evidence))
     return "\n".join(lines), cited
 
 
@@ -80,9 +80,10 @@ def _places(evidence: EvidenceSummary) -> list[str]:
     return lines
 
 
-def _name(
+def name_line(
     defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, domain: str | None, known: bool
 ) -> str:
+    """What the defect is called, or why it has no name; the arguments are those of `explanation`."""
     taught = [item for item in candidates if item["source"] == "looks"]
     fitting = [item["name"] for item in candidates if item["source"] == "cards"][:FITTING]
     if defect is not None:
@@ -96,7 +97,7 @@ def _name(
     thing = product or "this product"
     if fitting:
         return (
-            f"Which defect it is was not taught for {thing}. By its look it may be {_or(fitting)} (pack {domain}); "
+            f"Which defect it is was not taught for {thing}. By its look it may be {or_list(fitting)} (pack {domain}); "
             "sage-kb add-looks teaches a name with three pictures."
         )
     if not known:
@@ -104,15 +105,16 @@ def _name(
     return f"Which defect it is was not taught for {thing}; sage-kb add-looks teaches a name with three pictures."
 
 
-def _or(names: Sequence[str]) -> str:
+def or_list(names: Sequence[str]) -> str:
+    """A crack; a crack or a stain; a crack, a stain or a hole."""
     with_articles = [with_article(name) for name in names]
     return " or ".join([", ".join(with_articles[:-1]), with_articles[-1]] if len(names) > 1 else with_articles)
 
 
-def _consequences(
+def consequence_lines(
     defect: str | None,
     candidates: Sequence[dict[str, Any]],
-    cards: dict[str, DefectCard],
+    cards: Mapping[str, DefectCard],
     facts: Sequence[dict[str, Any]],
     cited: list[str],
 ) -> list[str]:
@@ -126,7 +128,8 @@ def _consequences(
     return [f"{name.capitalize()} ({cards[name].severity}): {cards[name].consequence}" for name in names]
 
 
-def _action(defect: str | None, cards: dict[str, DefectCard]) -> str:
+def action_line(defect: str | None, cards: Mapping[str, DefectCard]) -> str:
+    """What to do with the part: what the card of the asserted defect says, else to set it aside."""
     if defect is not None and defect in cards:
         card = cards[defect]
         standard = f" ({', '.join(card.standards)})" if card.standards else ""
@@ -143,7 +146,8 @@ def _cite(facts: Sequence[dict[str, Any]], cited: list[str]) -> list[str]:
     return []
 
 
-def _trust(evidence: EvidenceSummary) -> str:
+def trust_line(evidence: EvidenceSummary) -> str:
+    """How far the verdict can be trusted, and how that is known."""
     trust = evidence["confidence"]
     if trust is None:
         return f"How sure: not known. {evidence['confidence_reason']}"

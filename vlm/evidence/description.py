@@ -214,7 +214,9 @@ def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around
         return hot
     # Half-way between the usual and the peak is where a blurred edge stands.
     labels, _ = ndimage.label(difference >= max(level, middle + 0.5 * (peak - middle)), np.ones((3, 3), int))
-    touched = set(np.unique(labels[warm])) - {0}
+    # On a textured ground much differs a little: what touches the hottest pixels is meant, what else is warm only if
+    # nothing does.
+    touched = set(np.unique(labels[hot])) - {0} or set(np.unique(labels[warm])) - {0}
     if not touched:
         return hot
     mask = np.isin(labels, list(touched))

@@ -1,0 +1,177 @@
+"""Questions that measurement and pack answer by themselves: which defect, is it a ..., where, how large, how many, why,
+what to do, how sure. Each answer says what is known, or that it is not.
+
+A language model has no part in these: it would have to guess, and its guess would read like knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sage_ad.agents.answering.report import action_line, consequence_lines, name_line, or_list, trust_line
+from sage_ad.agents.answering.wording import join
+from sage_ad.agents.state import InspectionState
+from sage_ad.evaluation.inspection import TraceAnswer
+from sage_ad.evaluation.questions import Question, with_article
+
+if TYPE_CHECKING:
+    from sage_ad.knowledge.store.cards import DefectCard
+
+Cards = Mapping[str, "DefectCard"]
+
+PATTERNS: tuple[tuple[str, str], ...] = (
+    (
+        "size",
+        r"\bhow (?:large|big|long|wide|deep|small|tall)\b|\bwhat (?:size|dimensions?)\b|\b(?:size|dimensions?) of\b",
+    ),
+    ("number", r"\bhow many\b"),
+    ("place", r"^\W*(?:and )?where\b|\bwhich (?:area|place|location|position|region|part of)\b|\bwhereabouts\b"),
+    (
+        "action",
+        r"\bwhat (?:should|must|can|do|shall) (?:i|we|one|be done)\b|\bwhat to do\b|\bwhat now\b"
+        r"|\bhow (?:should|do) (?:i|we) (?:proceed|handle|treat)\b|\b(?:rework|scrap|repair|reject) (?:it|this)\b",
+    ),
+    (
+        "cause",
+        r"^\W*(?:and )?why\b|\bwhat (?:is the |are the |could be the )?(?:causes?|caused|reasons?)\b"
+        r"|\bhow did (?:it|this|that) (?:happen|come about|arise)\b|\bwhere does (?:it|this) come from\b",
+    ),
+    ("trust", r"\bhow (?:sure|certain|confident|reliable)\b"),
+    (
+        "name",
+        r"\b(?:what|which) (?:kind|type|sort|defect|fault|flaw|anomaly)\b"
+        r"|\bwhat is (?:it|this|wrong|that|the (?:defect|fault|flaw))\b",
+    ),
+    (
+        "look",
+        r"\bwhat does (?:it|the (?:defect|fault|flaw|area)) look like\b|\bwhat (?:colour|color|shape)\b|\bdescribe\b",
+    ),
+)
+"""Intent and how it is asked, the most particular first; matched on lower-case text."""
+IS_IT = re.compile(
+    r"^\W*(?:is|are|does|do|could|can|might)\s+(?:it|this|that|there|these|the [\w -]+?)\s+"
+    r"(?:(?:be|have|has|show|shows|any|a|an|some|really|possibly|maybe|just|only|sign of|signs of)\s+)*(?P<name>[\w -]+?)\W*$"
+)
+"""A question for one defect by its name: "is it a stain?", "does the part have any scratches?"."""
+
+
+def asked_about(question: Question) -> tuple[str, str] | None:
+    """Intent of a question, and the defect that it names; None where it asks for the state of the part, or something else."""
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    text = " ".join(question.text.casefold().split())
+    for intent, pattern in PATTERNS:
+        if re.search(pattern, text):
+            return intent, ""
+    found = IS_IT.match(text)
+    if found and concepts_of(found["name"]):
+        return "is it", found["name"]
+    return None
+
+
+def answer_asked(question: Question, intent: str, named: str, state: InspectionState, cards: Cards) -> dict[str, Any]:
+    """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump."""
+    if state["evidence"]["verdict"] == "normal" and intent != "trust":
+        verdict = False if intent == "is it" else None
+        text = "No. Nothing stands out." if intent == "is it" else "Nothing stands out on this part."
+    elif intent == "is it":
+        verdict, text = _is_it(named, state, cards)
+    else:
+        verdict, text = None, _ANSWERS[intent](state, cards)
+    answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=text)
+    return answer.model_dump(mode="json")
+
+
+def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | None, str]:
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    defect, asked = state["defect"], concepts_of(named)
+
+    def same(name: str) -> bool:
+        return named in name.casefold() or bool(asked & concepts_of(name))
+
+    if defect is not None:
+        holds = same(defect)
+        return holds, f"{'Yes' if holds else 'No'}. {_name(state, cards)}"
+    fitting = [item["name"] for item in state["candidates"] if same(item["name"])]
+    looks = (
+        f"Its look would fit {or_list(fitting[:2])}."
+        if fitting
+        else f"Its look does not suggest {with_article(named)}."
+    )
+    return None, f"That is not known. {looks} {_look(state, cards)}"
+
+
+def _name(state: InspectionState, cards: Cards) -> str:
+    del cards
+    return name_line(state["defect"], state["candidates"], state["product"], state["domain"], state["covered"])
+
+
+def _regions(state: InspectionState, tell: Callable[[dict[str, Any]], str]) -> str:
+    lines = [f"{region['place'].capitalize()}: {tell(region)}." for region in state["evidence"]["regions"]]
+    return " ".join(lines) or "No area stands out enough to be marked."
+
+
+def _size(state: InspectionState, cards: Cards) -> str:
+    del cards
+    scale = state["settings"]["mm_per_pixel"]
+
+    def tell(region: dict[str, Any]) -> str:
+        length, width = region["measured"]["length"], region["measured"]["width"]
+        text = f"{length:.0f} x {width:.0f} px"
+        return text + (f" ({length * scale:.2g} x {width * scale:.2g} mm)" if scale else "")
+
+    hint = "" if scale else " The scale of the picture is not known; --mm-per-pixel gives sizes in millimetres."
+    return _regions(state, tell) + hint
+
+
+def _number(state: InspectionState, cards: Cards) -> str:
+    del cards
+    count = len(state["evidence"]["regions"])
+    return f"{count} area{'s' * (count != 1)} stand{'s' * (count == 1)} out; one defect can show as several areas."
+
+
+def _place(state: InspectionState, cards: Cards) -> str:
+    del cards
+    return _regions(state, lambda region: "box {} to {}, {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3))))
+
+
+def _look(state: InspectionState, cards: Cards) -> str:
+    del cards
+    return _regions(state, lambda region: region["description"])
+
+
+def _action(state: InspectionState, cards: Cards) -> str:
+    lines = consequence_lines(state["defect"], state["candidates"], cards, state["facts"], [])
+    return " ".join([action_line(state["defect"], cards).removeprefix("What to do: ").capitalize(), *lines])
+
+
+def _cause(state: InspectionState, cards: Cards) -> str:
+    known = [state["defect"]] if state["defect"] else [item["name"] for item in state["candidates"]][:2]
+    lines = [
+        f"{name.capitalize()}: {join([c.rstrip('.') for c in cards[name].causes])}." for name in known if name in cards
+    ]
+    if state["defect"]:
+        return " ".join(lines) or f"The pack tells no cause of {with_article(state['defect'])}."
+    return " ".join(
+        ["The cause is not known, for the defect has no name.", *(["Usual causes:"] if lines else []), *lines]
+    )
+
+
+def _trust(state: InspectionState, cards: Cards) -> str:
+    del cards
+    return trust_line(state["evidence"]).removeprefix("How sure: ").capitalize()
+
+
+_ANSWERS: dict[str, Callable[[InspectionState, Cards], str]] = {
+    "size": _size,
+    "number": _number,
+    "place": _place,
+    "action": _action,
+    "cause": _cause,
+    "trust": _trust,
+    "name": _name,
+    "look": _look,
+}
