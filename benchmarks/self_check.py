@@ -20,7 +20,7 @@ from sage_ad.evaluation.reports.judge_run import correlations, requests_of, with
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "evaluation" / "judge" / "self_check.yaml"
-HEAD = """# Spearman's rank correlation of the levels without gold with the levels with gold, by kind of labelled data; written by
+HEAD = """# Spearman's rank correlation of the levels without gold with the levels with gold, by labelled set; written by
 # python -m benchmarks.self_check --ranked --data DATA --write. A level is shown where every row reaches `needed`.
 """
 Both = list[tuple[MLEScore, MLEScore]]
@@ -87,7 +87,8 @@ def report(name: str, both: Both) -> dict[str, Any]:
         rho, tau = (f"{row[key]:.3f}" if row[key] is not None else "-" for key in ("spearman", "kendall_tau"))
         numbers = f"{row['n']:6} {row['equal']:7.3f} {rho:>7} {tau:>7}   {means[0]} / {means[1]}"
         print(f"{name:28} {level:14} {numbers}", flush=True)
-    return {level: found.get(level, {}).get("spearman") for level in ("type", "localisation", "logic")}
+    values = {level: found.get(level, {}).get("spearman") for level in ("type", "localisation", "logic")}
+    return {level: None if value is None else round(value, 3) for level, value in values.items()}
 
 
 def main() -> None:
@@ -113,9 +114,9 @@ def main() -> None:
             name = path.stem.removeprefix("ranked_")
             if not options.ranked or name in options.ranked:
                 both = ranked_answers(path)
-                report(f"ranked: {name}", both)
+                kept[f"ranked {name}"] = report(f"ranked {name}", both)
                 every += both
-        kept["ranked answers"] = report("ranked answers", every)
+        report("all ranked sets", every)
     if options.write:
         raw = yaml.safe_load(TARGET.read_text(encoding="utf-8"))
         raw["correlation"] = dict(sorted({**raw["correlation"], **kept}.items()))

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"^(type|localisation|logic) \d/5:")
 
 @cache
 def measured() -> dict[str, Any]:
-    """The file of measured correlations: `needed` and, for each kind of labelled data, one figure a level."""
+    """The file of measured correlations: `needed` and, for each labelled set, one figure a level."""
     import yaml
 
     raw: dict[str, Any] = yaml.safe_load(
@@ -34,12 +34,14 @@ def measured() -> dict[str, Any]:
 
 
 def shown_levels() -> frozenset[str]:
-    """The levels whose measured correlation with gold is high enough on every kind of labelled data."""
+    """The levels whose measured correlation with gold is high enough on every labelled set.
+
+    A correlation of null (one side never varies) is no correlation.
+    """
     raw = measured()
+    sets = list(raw["correlation"].values())
     return frozenset(
-        level
-        for level in LEVELS
-        if all((figures[level] or 0.0) >= raw["needed"] for figures in raw["correlation"].values())
+        level for level in LEVELS if sets and all((figures[level] or 0.0) >= raw["needed"] for figures in sets)
     )
 
 
