@@ -126,6 +126,17 @@ def test_escapes_and_entities_of_markdown(tmp_path: Path):
     assert read(tmp_path / "a.md") == ["A depth > 3 mm or < 1 mm of a_b is bad , and so is a<b and c>d."]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["> a\n" + " " * 50_000 + "x > 3 mm", "[" * 20_000, "| " * 20_000, "**" * 10_000, "<b " * 20_000],
+    ids=["blanks", "brackets", "bars", "stars", "tags"],
+)
+def test_no_text_takes_more_than_linear_time(text: str):
+    began = time.perf_counter()
+    split_sentences(text, markdown=True)
+    assert time.perf_counter() - began < 5
+
+
 WORDS = [
     "pores",
     "wider",
