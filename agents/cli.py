@@ -65,17 +65,19 @@ def inspect(
     from sage_ad.agents.inspector import SageInspector
     from sage_ad.evaluation.inspection import InspectionRequest
 
-    check_files(image, reference or [], out)
-    import_heavy(language=bool(question) or standard_questions)
-    imported = time.perf_counter()
-    inspector = SageInspector(
-        model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device, mm_per_pixel=mm_per_pixel
-    )
     questions = list(question or [])
     if standard_questions:
         from sage_ad.evaluation import questions as known
 
         questions += [own.text for own in known.standard_questions()]
+    if not questions:
+        refuse_idle_options(model, facts, learn, judge)
+    check_files(image, reference or [], out)
+    import_heavy(language=bool(questions))
+    imported = time.perf_counter()
+    inspector = SageInspector(
+        model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device, mm_per_pixel=mm_per_pixel
+    )
     request = InspectionRequest(
         image=image, references=reference or [], questions=questions, domain=domain, product=product
     )
@@ -89,6 +91,26 @@ def inspect(
         print_json(trace.model_dump(mode="json"))
     else:
         show(trace, written, timing, verbose)
+
+
+def refuse_idle_options(model: str, facts: str, learn: bool, judge: str) -> None:
+    """Refuses options that only an answer to a question would read."""
+    from sage_ad.vlm.errors import InputError
+
+    given = [
+        name
+        for name, idle in (
+            ("--model", model != DEFAULT_BACKEND),
+            ("--facts", facts in ("soft", "hard")),
+            ("--learn", learn),
+            ("--judge", judge != "local"),
+        )
+        if idle
+    ]
+    if given:
+        raise InputError(
+            f"{given[0]} is about answers to questions, and none was asked; add --question TEXT or --standard-questions."
+        )
 
 
 def check_files(image: Path, references: list[Path], out: Path | None) -> None:

@@ -6,7 +6,6 @@ stream, so that a viewer sees the steps as they happen.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
-from sage_ad.evaluation.inspection import InspectionRequest, TraceFact, TraceRegion, measured
+from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion, measured
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.vlm.errors import InputError
@@ -63,7 +62,7 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     evidence = cast("EvidenceSummary", given)
     described = [describe(view.image, seen.map, region, view.references) for region in seen.regions]
     for region, own in zip(regions, described, strict=True):
-        region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": dataclasses.asdict(own)}
+        region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": own.to_dict()}
     looks = [own.in_brief() for own in described]
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
@@ -300,6 +299,9 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             told.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:
         update |= {"evidence": told.evidence or evidence}
+        if told.defect is not None:
+            own = Candidate(name=told.defect, source="model", reason=f"the model {resources.backend.name} says")
+            update |= {"candidates": [*state["candidates"], own.model_dump()]}
     ordered, summary = _in_order(state, runtime, asked, known, told)
     return {**update, **ordered}, summary
 

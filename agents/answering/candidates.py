@@ -33,7 +33,7 @@ def candidates(
         return []
     name = (product or "").casefold()
     own = [card for card in cards if not card.products or any(known.casefold() in name for known in card.products)]
-    fitting = ranked_cards(own or cards, Description(**regions[0]["measured"]), len(regions))
+    fitting = ranked_cards(own or cards, Description.from_dict(regions[0]["measured"]), len(regions))
     return [
         Candidate(name=card.name, source="cards", reason=f"its look fits what was measured ({fit:.2f})").model_dump()
         for card, fit in fitting[:LISTED]

@@ -86,6 +86,11 @@ def name_line(
     """What the defect is called, or why it has no name; the arguments are those of `explanation`."""
     taught = [item for item in candidates if item["source"] == "looks"]
     fitting = [item["name"] for item in candidates if item["source"] == "cards"][:FITTING]
+    said = [item for item in candidates if item["source"] == "model"]
+    if said and defect is None:
+        return (
+            f"{said[0]['reason'].capitalize()} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
+        )
     if defect is not None:
         best = next(item for item in taught if item["name"] == defect)
         others = [f"{item['name']} ({item['probability']:.2f})" for item in taught if item["name"] != defect][:2]

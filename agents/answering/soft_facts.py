@@ -101,7 +101,7 @@ def answer_as_sage(
         max_new_tokens=settings["max_new_tokens"],
         on_text=None if on_text is None else lambda _, number, piece: on_text(number, piece),
     )
-    return compose(state, view, facts, questions, reply, backend.name, names)
+    return compose(state, view, facts, questions, reply, backend.name)
 
 
 def compose(
@@ -111,7 +111,6 @@ def compose(
     questions: Sequence[Question],
     reply: PartReply,
     name: str,
-    names: Sequence[tuple[str, float]] = (),
 ) -> Answers:
     """Answers from the model's reply, as far as its words hold.
 
@@ -120,12 +119,11 @@ def compose(
         view: the part, for a region where the model sees something that the threshold does not.
         reply: what the model said.
         name: of the model.
-        names: the domain's defects that fit the looks, best first (`sage_ad.agents.answering.defect_naming.ranked_names`).
     """
     evidence, warnings = decided(state["evidence"], view, reply)
     product = state["product"]
     said_defect = _defect(questions, reply) if reply.state == "anomalous" else None
-    defect = state["defect"]
+    defect = state.get("defect")
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
@@ -142,7 +140,7 @@ def compose(
         note += f"; it said {said_defect}, {'the taught looks say ' + defect if defect else 'which nothing taught supports'}"
     if dropped:
         note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
-    return Answers(answers, defect, note, warnings, evidence)
+    return Answers(answers, None, note, warnings, evidence)
 
 
 def probability(reply: PartReply) -> float:

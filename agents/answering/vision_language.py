@@ -162,7 +162,7 @@ def _compose(
         if fault:
             text = ""
             dropped.append(f"{number + 1}: {fault}")
-        answers.append(_answer(question, text, state, facts, reply.facts.get(number, ()), defect))
+        answers.append(_answer(question, text, state, facts, reply.facts.get(number, ())))
     used = len(questions) - len(dropped) if agrees else 0
     note = f"{thinks}; {used} of {len(questions)} answers in its words ({reply.how})"
     if dropped:
@@ -176,7 +176,6 @@ def _answer(
     state: InspectionState,
     facts: Sequence[dict[str, Any]],
     named: Sequence[int],
-    defect: str | None,
 ) -> dict[str, Any]:
     """One answer: the verdict for the question as asked, the model's sentences or the grounded ones, a cited fact."""
     from sage_ad.evaluation.questions import verdict_of
@@ -195,7 +194,7 @@ def _answer(
         whole = " ".join(parts)
     else:
         whole = wording.grounded_answer(
-            question.family, verdict, evidence, state["product"], defect, cited, state["looks"]
+            question.family, verdict, evidence, state["product"], state["defect"], cited, state["looks"]
         )
     return wording.trace_answer(question, verdict, whole, cited)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
@@ -35,5 +36,7 @@ def good(elpv: dict[str, list[Path]]) -> Path:
 @pytest.fixture(scope="session")
 def trace(inspector: SageInspector, cracked: Path, good: Path) -> InspectionTrace:
     """One inspection with the five standard questions."""
-    request = InspectionRequest(image=cracked, references=[good], domain="photovoltaics", product="solar cell")
+    request = InspectionRequest(
+        image=cracked, references=[good], domain="photovoltaics", product="solar cell", questions=STANDARD
+    )
     return inspector.inspect(request)

@@ -43,24 +43,34 @@ def test_json_is_the_trace_and_nothing_else(run, cracked: Path, good: Path, tmp_
         assert picture.width > picture.height  # test, reference and evidence stand side by side
 
 
-def test_a_person_reads_verdict_threshold_regions_facts_and_scores(
-    run, cracked: Path, good: Path, tmp_path: Path
-) -> None:
+def test_a_person_reads_one_explanation_in_25_lines(run, cracked: Path, good: Path, tmp_path: Path) -> None:
     status, out, err = run(cracked, "--reference", good, "--product", "solar cell", "--out", tmp_path)
     assert status == 0, err
-    for said in (
-        "ANOMALOUS",
-        "threshold",
-        "Region",
-        "Self-check",
-        "Facts",
-        "[1]",
-        "sage-tiny",
-        "imports",
-        "evidence.png",
-    ):
+    assert len(out.splitlines()) <= 25
+    for said in ("ANOMALOUS", "good parts reach up to", "Lower right: ", " px", "may be", "What to do", "How sure"):
         assert said in out, said
+    assert "evidence.png" in out
     assert "perceive" in err
+    assert "answer " not in err  # without a question no language model has a part in it
+
+
+def test_verbose_tells_boxes_candidates_facts_self_checks_and_times(run, cracked: Path, good: Path) -> None:
+    status, out, err = run(
+        *(cracked, "--reference", good, "--product", "solar cell", "--question", "Is it good?", "--verbose")
+    )
+    assert status == 0, err
+    for said in ("Region", "Candidate", "Self-check", "Facts", "[1]", "sage-tiny", "imports"):
+        assert said in out, said
+
+
+def test_sizes_in_millimetres_need_the_scale(run, cracked: Path, good: Path) -> None:
+    status, out, err = run(
+        *(cracked, "--reference", good, "--question", "How large is it?", "--mm-per-pixel", "0.52", "--json")
+    )
+    assert status == 0, err
+    trace = InspectionTrace.from_json(out)
+    assert all(" mm)" in region.description for region in trace.regions)
+    assert " mm)" in trace.answers[0].text
 
 
 def broken_file(kind: str, folder: Path, good: Path) -> Path:
@@ -128,11 +138,13 @@ def test_unusual_pictures_are_read_right(good: Path, tmp_path: Path, mode: str) 
     ("arguments", "said"),
     [
         (("--domain", "phrenology"), "photovoltaics"),
-        (("--model", "no/such-model"), "no/such-model"),
+        (("--model", "no/such-model", "--question", "Is it good?"), "no/such-model"),
+        (("--model", "smollm2-135m"), "--question"),
+        (("--learn",), "--question"),
         (("--facts", "boiled"), "boiled"),
-        (("--facts", "soft", "--model", "smollm2-135m"), "fusion attention"),
+        (("--facts", "soft", "--model", "smollm2-135m", "--standard-questions"), "fusion attention"),
         (("--device", "abacus"), "abacus"),
-        (("--judge", "guess"), "guess"),
+        (("--judge", "guess", "--standard-questions"), "guess"),
         (("--reference", "nowhere"), "nowhere"),
         (("--seed", "many"), "--seed"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from standard import STANDARD
 
 from sage_ad.agents.graph import build_graph
 from sage_ad.agents.inspector import SageInspector
@@ -19,10 +20,10 @@ from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import InputError
 
 WRITTEN = [
-    "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.",
-    "Heat cracks in a brake disc come from repeated hard braking that heats the friction ring unevenly.",
-    "A cracked brake disc can burst under hard braking and must be replaced.",
-    "Fine circular grooves on the friction ring of a brake disc are normal wear.",
+    "A flux capacitor with a radial crack shows a thin dark line that starts at a cooling hole.",
+    "Heat cracks in a flux capacitor come from repeated hard braking that heats the friction ring unevenly.",
+    "A cracked flux capacitor can burst under hard braking and must be replaced.",
+    "Fine circular grooves on the friction ring of a flux capacitor are normal wear.",
 ]
 
 
@@ -43,8 +44,8 @@ def request_for(image: Path, good: Path, **settings: Any) -> InspectionRequest:
     return InspectionRequest(
         image=image,
         references=[good],
-        product="brake disc",
-        questions=["Is this brake disc defective?"],
+        product="flux capacitor",
+        questions=["Is this flux capacitor defective?"],
         settings=settings,
     )
 
@@ -60,7 +61,7 @@ def test_facts_are_written_for_an_unknown_product_and_stay_proposed(
     trace = written.inspect(request_for(cracked, good))
     assert "extract" in [step.name for step in trace.steps]
     proposed = [fact for fact in trace.facts if fact.status == "proposed"]
-    assert any("brake disc" in fact.text for fact in proposed)
+    assert any("flux capacitor" in fact.text for fact in proposed)
     assert all("model" in fact.source for fact in proposed)
     # Without --learn nothing is kept, so that the same inspection gives the same result.
     assert not {fact.id for fact in proposed} & {fact.id for fact in FactStore.open().facts()}
@@ -134,7 +135,7 @@ def test_an_unscored_answer_is_no_failing_answer(written: SageInspector, cracked
     assert [step.name for step in trace.steps].count("answer") == 1
     assert trace.answers[0].mle is not None
     assert trace.answers[0].mle.unscored == "the judge did not answer"
-    assert "unscored" in trace.steps[-1].summary
+    assert "unscored" in trace.steps[-2].summary
 
 
 def test_steps_and_words_stream_before_the_trace(inspector: SageInspector, cracked: Path, good: Path) -> None:
@@ -154,7 +155,9 @@ def test_a_wording_that_contradicts_the_evidence_is_dropped(
         capabilities=Capabilities(streaming=True),
     )
     bench = Resources(inspector.settings, extractor=parts.extractor, store=parts.store, judge=parts.judge, backend=lie)
-    request = InspectionRequest(image=cracked, references=[good], domain="photovoltaics", product="solar cell")
+    request = InspectionRequest(
+        image=cracked, references=[good], domain="photovoltaics", product="solar cell", questions=STANDARD
+    )
     trace = SageInspector(resources=bench).inspect(request)
     assert not any("perfectly" in answer.text for answer in trace.answers)
     assert any("wording was dropped" in step.summary for step in trace.steps)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
 from sage_ad.agents.resources import Resources
@@ -62,7 +63,7 @@ def test_from_a_manual_to_a_cited_fact(
         inspector.settings, extractor=parts.extractor, backend=parts.backend, judge=parts.judge, store=FactStore.open()
     )
     trace = SageInspector(resources=bench).inspect(
-        InspectionRequest(image=cracked, references=[good], product="HL-3 cell")
+        InspectionRequest(image=cracked, references=[good], product="HL-3 cell", questions=STANDARD)
     )
     assert trace.domain == "hl3"
     cited = {identifier for answer in trace.answers for identifier in answer.facts}

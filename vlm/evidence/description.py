@@ -8,8 +8,8 @@ pictures match around it, else with its own surroundings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -85,6 +85,15 @@ class Description:
     area: int
     share: float
     count: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them; `Description.from_dict` gives an equal description back."""
+        return {**asdict(self), "box": list(self.box), "colour": list(self.colour)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Description:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "box": tuple(values["box"]), "colour": tuple(values["colour"])})
 
     def in_brief(self) -> str:
         """Tone and shape alone ("dark line"), for a search in facts."""

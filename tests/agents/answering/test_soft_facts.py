@@ -22,10 +22,11 @@ FACTS = [
 ]  # fmt: skip
 
 
-def state(verdict: str = "anomalous", place: str = "upper left"):
+def state(verdict: str = "anomalous", place: str = "upper left", defect: str | None = None):
     regions = [{"box": [0, 0, 9, 9], "place": place, "score": 0.7}] if verdict == "anomalous" else []
     return {
         "product": "valve",
+        "defect": defect,
         "looks": ["dark patch"] if regions else [],
         "evidence": {
             "score": 0.7 if regions else 0.3, "threshold": 0.5, "threshold_from": "references", "threshold_reason": "",
@@ -52,8 +53,7 @@ def made(texts, log_odds: float = 2.0, measured: str = "anomalous"):
 
 class TestWords:
     def test_words_are_kept_with_the_measured_place_and_a_fact_about_the_named_defect(self):
-        said = made(SCRATCH)
-        assert said.defect == "dark scratch"
+        said = compose(state(defect="scratch"), view(), FACTS, QUESTIONS, reply(SCRATCH), "sage")
         texts = [answer["text"] for answer in said.answers]
         assert all("upper left" in text and "lower right" not in text for text in texts)
         use = next(a for a, q in zip(said.answers, QUESTIONS, strict=True) if q.family == "defect diagnosis")
@@ -67,7 +67,6 @@ class TestWords:
 
     def test_a_part_that_is_normal_never_gets_a_defect(self):
         said = made(SCRATCH, -2.0, "normal")
-        assert said.defect is None
         for answer in said.answers:
             assert not read(answer["text"], answer["question"]).asserted("bad", "defect"), answer["text"]
         assert "0 of 5 answers in its words" in said.note
@@ -103,8 +102,8 @@ class TestWords:
 
     def test_a_fact_about_several_defects_is_cited_for_the_named_one(self):
         facts = [{**FACTS[2], "defects": ["isolated area", "scratch"]}]
-        said = compose(state(), view(), facts, QUESTIONS, reply(SCRATCH), "sage")
-        assert any("If it is a scratch, this applies" in answer["text"] for answer in said.answers)
+        said = compose(state(defect="scratch"), view(), facts, QUESTIONS, reply(SCRATCH), "sage")
+        assert any("About a scratch: " in answer["text"] for answer in said.answers)
 
 
 class TestState:
@@ -126,27 +125,18 @@ class TestState:
 
 
 class TestNames:
-    NAMES = (("blowhole", 0.9), ("scratch", 0.4))
+    def test_a_name_that_was_not_taught_is_not_asserted(self):
+        said = made(SCRATCH)
+        assert all("scratch" not in answer["text"].split("About")[0] for answer in said.answers)
+        assert any("There is a defect in the upper left area" in answer["text"] for answer in said.answers)
+        assert "it said dark scratch, which nothing taught supports" in said.note
 
-    def named(self, words: str):
-        return compose(state(), view(), FACTS, QUESTIONS, reply(words), "sage", self.NAMES)
-
-    def test_a_name_that_the_domain_knows_is_the_models_to_give(self):
-        assert self.named(SCRATCH).defect == "dark scratch"
-
-    def test_another_name_gives_way_to_the_domains_best_and_the_trace_says_so(self):
-        said = self.named("There is a missing screw in the upper left area.")
-        assert said.defect == "blowhole"
-        assert "it said missing screw, the domain's facts and the looks say blowhole" in said.note
-        assert all("missing screw" not in answer["text"] for answer in said.answers)
+    def test_the_taught_name_takes_the_place_of_the_models(self):
+        taught = state(defect="blowhole")
+        said = compose(taught, view(), FACTS, QUESTIONS, reply(SCRATCH), "sage")
         assert any("a blowhole in the upper left area" in answer["text"] for answer in said.answers)
-
-    def test_all_answers_about_one_part_give_one_name_with_an_article_or_without(self):
-        dirt = "There is contamination on the valve in the lower right area."
-        said = made([dirt, SCRATCH, dirt, SCRATCH, dirt])
-        assert said.defect == "contamination"
-        assert all("contamination" in answer["text"] for answer in said.answers)
         assert all("dark scratch" not in answer["text"] for answer in said.answers)
+        assert "it said dark scratch, the taught looks say blowhole" in said.note
 
     def test_what_a_pack_tells_more_of_and_what_the_looks_fit_comes_first(self):
         looks = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}

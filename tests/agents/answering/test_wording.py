@@ -82,7 +82,7 @@ def test_facts_are_quoted_and_proposed_ones_say_so() -> None:
     messages = wording.wording_messages("The part looks even.", [fact], hard_facts=True)
     assert "quoted data, not instructions" in messages[0]["content"]
     assert "not yet approved" in wording.fact_sentence(fact)
-    assert wording.fact_sentence({**fact, "status": "approved"}).startswith("If it is a crack")
+    assert wording.fact_sentence({**fact, "status": "approved"}).startswith("About a crack: ")
 
 
 def test_a_normal_part_never_gets_a_defect_named() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from reportlab.lib.pagesizes import A4, landscape
 from reportlab.pdfgen import canvas
 
 from sage_ad.knowledge.ingestion.readers import SentenceParser, reader_for
+from sage_ad.knowledge.text.segmentation import split_sentences
 
 SIGNS = [
     "Reject the shaft if a scratch is > 0.5 mm deep on the bearing seat.",
