@@ -250,7 +250,8 @@ class FactStore:
     def match_product(self, text: str, *, question: bool = False) -> DomainMatch:
         """Which pack serves a product; an unknown one gets the general pack, and `note` says so.
 
-        With `question` the text may mention a product but is not its name. The embedder is loaded only for a name that is no pack's; the vectors of all names are then made once and kept.
+        With `question` the text may mention a product but is not its name. The embedder is loaded only for a name that
+        is no pack's; the vectors of all names are then made once and kept.
         """
         packs, version = self.packs(), self.catalogue.version
         with self._lock:
