@@ -181,13 +181,18 @@ def test_the_documents_say_what_the_packs_are(repository: Path) -> None:
 
 def test_opening_all_packs_in_a_new_process_is_quick_and_small(tmp_path: Path) -> None:
     """Once the catalogue is made, opening costs no more than a fraction of making it, and few megabytes."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak memory of a process is read from /proc, which this system lacks")
     code = (
-        "import resource, sys, time\n"
+        "import re, time\n"
+        "from pathlib import Path\n"
         "from sage_ad.knowledge.store.fact_store import FactStore\n"
-        "began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "began = time.process_time()\n"
         f"with FactStore.open({str(tmp_path)!r}, cache={str(tmp_path / 'cache')!r}) as store:\n"
         "    packs = store.packs()\n"
-        "print(len(packs), time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "seconds = time.process_time() - began\n"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+        "print(len(packs), seconds, int(peak) / 1024)\n"
     )
 
     def run() -> tuple[int, float, float]:
