@@ -294,7 +294,7 @@ def retrieval() -> dict[str, Any]:
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.knowledge.store.retrieval_eval import measure, read_queries
 
-    path = Path(__file__).parents[1] / "tests" / "data" / "retrieval_queries.yaml"
+    path = Path(__file__).parents[1] / "tests" / "data" / "pack_retrieval_queries.yaml"
     wanted = read_queries(path)
     with FactStore.open() as store:
         store.search("warm up")

@@ -192,10 +192,11 @@ class ProductNames:
         shared = self._shared(words)
         scores: dict[str, float] = {}
         for domain, (cosine, _) in best.items():
-            share, _ = shared.get(domain, (0.0, None))
+            share = shared[domain][0] if domain in shared else 0.0
             scores[domain] = WORDS_WEIGHT * share + (1 - WORDS_WEIGHT) * cosine
         off = OTHER_THINGS_WEIGHT * float(np.max(others @ vector))
-        first, second = (*sorted(scores, key=lambda domain: -scores[domain])[:2], None)[:2]
+        first, *rest = sorted(scores, key=lambda domain: -scores[domain])
+        second = rest[0] if rest else None
         likeness = round(scores[first] - off, 3)
         if likeness < SIMILAR_FROM:
             note = f"No pack knows the product {said!r} (the nearest, {first}, with likeness {likeness:.2f} of {SIMILAR_FROM})"
@@ -203,7 +204,7 @@ class ProductNames:
         if second is not None and scores[first] - scores[second] < LEAD:
             note = f"The packs {first} and {second} fit {said!r} equally well"
             return DomainMatch(self.general, None, "ambiguous", self._say(note), second, likeness)
-        name = shared[first][1] if shared.get(first, (0.0, None))[0] > best[first][0] else best[first][1]
+        name = shared[first][1] if first in shared and shared[first][0] > best[first][0] else best[first][1]
         note = f"{said!r} is like {name.text!r} of the pack {first} (likeness {likeness:.2f}"
         note += f"; next: {second}); name another with --domain." if second else ")."
         return DomainMatch(first, name.product, "similar", note, second, likeness)

@@ -1,7 +1,7 @@
 """How well the search finds what people want: recall and nDCG on labelled queries, for any store and any set of labels.
 
-A set is a YAML list of entries with `query`, `domain` (null searches all packs that the set names together) and
-`relevant`, the texts of the facts that a person would want to see.
+A set is a YAML list of entries with `query`, `pack` (null searches all packs that the set names together) and
+`relevant`, the texts of the facts that a person would want to see; other fields are for people.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ class LabelledQuery:
     Attributes:
         text: what is typed.
         domain: the pack that the search is limited to; None searches all packs of the set.
-        relevant: normalised texts of the facts that answer it, all equally good.
-        style: what kind of query it is, for figures by kind.
+        relevant: normalised texts of the facts that answer it, all equally good; none when no fact does.
     """
 
     text: str
     domain: str | None
     relevant: frozenset[str]
-    style: str = ""
 
 
 def read_queries(path: Path) -> list[LabelledQuery]:
@@ -51,9 +49,8 @@ def read_queries(path: Path) -> list[LabelledQuery]:
         return [
             LabelledQuery(
                 entry["query"],
-                entry.get("domain"),
+                entry.get("pack"),
                 frozenset(map(normalise_text, entry["relevant"])),
-                entry.get("style", ""),
             )
             for entry in entries
         ]
@@ -61,20 +58,35 @@ def read_queries(path: Path) -> list[LabelledQuery]:
         raise InputError(f"{path} is no set of labelled queries ({type(error).__name__}: {error}); mend it.") from None
 
 
-def measure(store: FactStore, queries: Sequence[LabelledQuery], mode: Mode = "fused") -> dict[str, float]:
-    """recall@5 and nDCG@10, averaged over queries.
+def measure(
+    store: FactStore, queries: Sequence[LabelledQuery], mode: Mode = "fused", *, together: bool = False
+) -> dict[str, float]:
+    """recall@5 and nDCG@10, averaged over the queries that a fact answers.
 
     recall@5 is the share of relevant facts among the first five, of those that can be there (at most five);
     nDCG@10 is the discounted gain of the first ten over that of the best order (Jarvelin and Kekalainen, 2002).
+
+    Args:
+        store: where the facts are.
+        queries: what is asked.
+        mode: which search.
+        together: search all packs of the set for every query, as if its pack were not known.
     """
-    together = sorted({query.domain for query in queries if query.domain})
+    domains = sorted({query.domain for query in queries if query.domain})
+    answered = [query for query in queries if query.relevant]
     ranked = []
-    for query in queries:
-        found = store.search(query.text, domain=query.domain or together, k=10, mode=mode)
+    for query in answered:
+        limit = domains if together or query.domain is None else query.domain
+        found = store.search(query.text, domain=limit, k=10, mode=mode)
         ranked.append([normalise_text(hit.fact.text) for hit in found])
-    recalls = [recall(found, query.relevant, 5) for found, query in zip(ranked, queries, strict=True)]
-    gains = [ndcg(found, query.relevant, 10) for found, query in zip(ranked, queries, strict=True)]
-    return {"recall@5": statistics.fmean(recalls), "ndcg@10": statistics.fmean(gains), "queries": len(queries)}
+    recalls = [recall(found, query.relevant, 5) for found, query in zip(ranked, answered, strict=True)]
+    gains = [ndcg(found, query.relevant, 10) for found, query in zip(ranked, answered, strict=True)]
+    return {
+        "recall@5": statistics.fmean(recalls),
+        "ndcg@10": statistics.fmean(gains),
+        "queries": len(answered),
+        "unanswered": len(queries) - len(answered),
+    }
 
 
 def recall(found: Sequence[str], relevant: frozenset[str], k: int) -> float:

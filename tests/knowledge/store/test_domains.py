@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -169,3 +171,36 @@ def test_the_files_are_read_as_they_are_written(
     assert {name: read_cards(SHIPPED / name) for name in PACKS} == cards
     texts = [normalise_text(fact.text) for own in facts.values() for fact in own]
     assert len(set(texts)) == len(texts)
+
+
+def test_the_documents_say_what_the_packs_are(repository: Path) -> None:
+    command = [sys.executable, "tools/pack_table.py", "--check"]
+    ran = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_opening_all_packs_in_a_new_process_is_quick_and_small(tmp_path: Path) -> None:
+    """Once the catalogue is made, opening costs no more than a fraction of making it, and few megabytes."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak memory of a process is read from /proc, which this system lacks")
+    code = (
+        "import re, time\n"
+        "from pathlib import Path\n"
+        "from sage_ad.knowledge.store.fact_store import FactStore\n"
+        "began = time.process_time()\n"
+        f"with FactStore.open({str(tmp_path)!r}, cache={str(tmp_path / 'cache')!r}) as store:\n"
+        "    packs = store.packs()\n"
+        "seconds = time.process_time() - began\n"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+        "print(len(packs), seconds, int(peak) / 1024)\n"
+    )
+
+    def run() -> tuple[int, float, float]:
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        count, seconds, megabytes = ran.stdout.split()
+        return int(count), float(seconds), float(megabytes)
+
+    first, second = run(), run()
+    assert first[0] == second[0] == len(PACKS)
+    assert second[1] < max(0.3, first[1] / 3)
+    assert second[2] < 60

@@ -23,7 +23,7 @@ from sage_ad.knowledge.vectors.embedding import SentenceEmbedder, default_embedd
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.weights.minilm import batches_by_length, minilm
 
-QUERIES = Path(__file__).parents[2] / "data" / "retrieval_queries.yaml"
+QUERIES = Path(__file__).parents[2] / "data" / "pack_retrieval_queries.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def figures(store):
 class TestQuality:
     @pytest.mark.parametrize("figure", ["recall@5", "ndcg@10"])
     def test_fused_beats_dense_alone_and_lexical_alone(self, figures, figure):
-        assert figures["fused"]["queries"] >= 60
+        assert figures["fused"]["queries"] >= 100
         assert figures["fused"][figure] > figures["dense"][figure] + 0.02
         assert figures["fused"][figure] > figures["lexical"][figure] + 0.02
 
     def test_fused_is_good_enough_to_lean_on(self, figures):
-        assert figures["fused"]["recall@5"] > 0.75
-        assert figures["fused"]["ndcg@10"] > 0.75
+        assert figures["fused"]["recall@5"] > 0.68
+        assert figures["fused"]["ndcg@10"] > 0.59
 
     def test_figures_are_those_of_the_definitions(self):
         found, relevant = ["a", "x", "b", "y", "z", "c"], frozenset("abc")
