@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GROUPS, SHOTS, DRAWS = ("dev", "test", "train"), (1, 4, 8), 5
 TESTS, REFERENCES = 20, 12
+SHARE = 0.004
 WINDOWS = (0.05, 0.12, 0.25)
 """Half sides of the windows for a match at the same place, as shares of the picture's side."""
 THINNED = 4
@@ -124,7 +125,16 @@ def _measure(dataset: Any, category: str) -> Data | None:
             found[f"{i}/mirror"] = (1 - mirror_similarity(even[i] * emphasis, 2)).numpy().astype(np.float16)
             context = seen[i].context
             found[f"{i}/looks"] = defect_logits(context[0]).numpy().astype(np.float16)  # type: ignore[index]
+    for k in range(0 if own else min(DRAWS, len(references))):
+        found[f"one/{k}"] = np.array(_one_reference(encoder, pictures[len(tests) + k]))
     return found
+
+
+def _one_reference(encoder: Any, picture: Any) -> float:
+    """The product's threshold from this reference alone."""
+    from sage_ad.vlm.evidence.memory_bank import BankSettings, build_bank
+
+    return build_bank(encoder, [picture], BankSettings("sage", "nearest", None, SHARE)).threshold
 
 
 def _nearest(test: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,28 +199,28 @@ def nearest(name: str, share: float, level: float = 0.0, smooth: float = 0.0) ->
     return score
 
 
-def summed(names: dict[str, float], share: float = 0.004) -> Score:
+def summed(names: dict[str, float], share: float = SHARE) -> Score:
     """Weighted sum of maps."""
     return lambda data, image, drawn: top(
         np.sum([weight * explained(data, image, drawn, name) for name, weight in names.items()], axis=0), share
     )
 
 
-def with_turned(share: float = 0.004) -> Score:
+def with_turned(share: float = SHARE) -> Score:
     """Turned and mirrored copies of the references beside them."""
     return lambda data, image, drawn: top(
         np.minimum(explained(data, image, drawn, "fine"), explained(data, image, drawn, "turned")), share
     )
 
 
-def with_looks(weight: float, share: float = 0.004) -> Score:
+def with_looks(weight: float, share: float = SHARE) -> Score:
     """What the defect head sees beside the references."""
     return lambda data, image, drawn: (
         top(explained(data, image, drawn, "even"), share) + weight * top(data[f"{image}/looks"], 0.01)
     )
 
 
-def with_reverse(weight: float, share: float = 0.004) -> Score:
+def with_reverse(weight: float, share: float = SHARE) -> Score:
     """What the references have and the image lacks."""
 
     def lacking(data: Data, image: int, drawn: Sequence[int]) -> float:
@@ -224,7 +234,7 @@ def with_reverse(weight: float, share: float = 0.004) -> Score:
     )
 
 
-def calibrated(weight: float, share: float = 0.004) -> Score:
+def calibrated(weight: float, share: float = SHARE) -> Score:
     """Less what the matched patch itself leaves unexplained when its reference is compared with the others."""
 
     def score(data: Data, image: int, drawn: Sequence[int]) -> float:
@@ -262,7 +272,7 @@ TRIALS: dict[str, Score] = {
     "smoothed by 0.7 patches": nearest("plain", 0.004, smooth=0.7),
     "whitened (covariance of 12 references)": nearest("whitened", 0.004),
     "one exposure, highest 1 %": nearest("even", 0.01),
-    "**one exposure, highest 0.4 %**": nearest("even", 0.004),
+    "**one exposure, highest 0.4 %**": nearest("even", SHARE),
     "+ stride 8 weighed 3 : 1": nearest("fine", 0.004),
     "+ 3 : 1 and turned copies": with_turned(),
     "+ same place, 5 % of the side": summed({"even": 1, f"place {WINDOWS[0]}": 0.3}),
@@ -292,15 +302,39 @@ def auroc(data: Data, shots: int, score: Score) -> float:
     return float(np.mean([v for v in values if v is not None])) if values else float("nan")
 
 
+def verdicts(data: Data, shots: int) -> tuple[float, float] | None:
+    """Overkill and miss at the product's threshold, mean over the draws; None where an image has its own reference."""
+    from sage_ad.vlm.evidence.thresholds import threshold_from_several
+
+    if data["own"]:
+        return None
+    state, count = data["anomalous"], len([k for k in data if k.endswith("/even")]) - len(data["anomalous"])
+    method, rates = nearest("even", SHARE), []
+    for drawn in draws(count, shots):
+        if shots == 1:
+            threshold = float(data[f"one/{drawn[0]}"])
+        else:
+            left_out = [method(data, len(state) + j, [k for k in drawn if k != j]) for j in drawn]
+            threshold = threshold_from_several(left_out)[0]
+        called = np.array([method(data, i, drawn) > threshold for i in range(len(state))])
+        rates.append((called[~state].mean(), (~called[state]).mean()))
+    overkill, miss = np.mean(rates, axis=0)
+    return float(overkill), float(miss)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds the groups")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-trials"))
     args = parser.parse_args()
     table: dict[str, dict[str, list[float]]] = {name: {} for name in TRIALS}
+    at_threshold: dict[int, list[tuple[float, float]]] = {shots: [] for shots in SHOTS}
     for category, data in measured(args.data, args.out):
         for name, score in TRIALS.items():
             table[name][category] = [auroc(data, shots, score) for shots in SHOTS]
+        for shots in SHOTS:
+            if rates := verdicts(data, shots):
+                at_threshold[shots].append(rates)
     baseline = np.array([*table["plain match, highest 1 %"].values()])
     names = [*table["plain match, highest 1 %"]]
     print("| | " + " | ".join(f"{s} ref. | worst against plain" for s in SHOTS) + " |")
@@ -310,6 +344,10 @@ def main() -> None:
         lost, means = 100 * (values - baseline), np.nanmean(values, axis=0)
         worst = [f"{np.nanmin(lost[:, k]):+.1f} {names[int(np.nanargmin(lost[:, k]))]}" for k in range(len(SHOTS))]
         print(f"| {name} | " + " | ".join(f"{m:.3f} | {w}" for m, w in zip(means, worst, strict=True)) + " |")
+    print("\n| references | overkill | miss | balanced accuracy |\n|---|---|---|---|")
+    for shots, rows in at_threshold.items():
+        overkill, miss = np.mean(rows, axis=0)
+        print(f"| {shots} | {overkill:.3f} | {miss:.3f} | {1 - (overkill + miss) / 2:.3f} |")
     for shots, column in zip(SHOTS, range(len(SHOTS)), strict=True):
         print(f"\n| {shots} references | " + " | ".join(names) + " |")
         print("|---" * (1 + len(names)) + "|")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threshold_trials import balanced
 
 HOT = 96
 """Patches with most evidence that are read of each picture."""
@@ -33,6 +32,12 @@ INPUTS = {
     "evidence alone": ("numbers",),
 }
 Row = dict[str, Any]
+
+
+def balanced(decision: np.ndarray, state: np.ndarray, category: np.ndarray) -> list[float]:
+    """Balanced accuracy of each category."""
+    cells = [category == name for name in np.unique(category)]
+    return [float(((decision[c & state] > 0).mean() + (decision[c & ~state] <= 0).mean()) / 2) for c in cells]
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
