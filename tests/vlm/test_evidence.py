@@ -149,6 +149,14 @@ class TestReferencesAreChecked:
         assert evidence.score == extractor.extract(drilled, extractor.prepare(others)).score
         assert evidence.warnings[0].startswith("Reference 1 of 3 is the inspected picture itself")
 
+    def test_a_flaw_in_a_copy_of_the_reference_is_no_copy(self, extractor: EvidenceExtractor) -> None:
+        """Templates of drawn parts differ from the inspected picture by nothing but the flaw."""
+        flawed = washer(0)
+        ImageDraw.Draw(flawed).ellipse((225, 85, 239, 99), fill=(20, 20, 20))
+        evidence = extractor.extract(flawed, extractor.prepare([washer(0)]))
+        assert evidence.threshold_from == "references"
+        assert evidence.verdict == "anomalous"
+
     def test_a_part_that_is_its_only_reference_is_judged_without(self, extractor: EvidenceExtractor) -> None:
         evidence = extractor.extract(washer(0), extractor.prepare([washer(0)]))
         assert evidence.threshold_from == "builtin"

@@ -180,7 +180,7 @@ class EvidenceExtractor:
     def _with_references(self, image: Image.Image, bank: MemoryBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
         features = self.encoder.encode([bank.settings.seen(image)], self.settings.size)[0]
-        if same := bank.same_picture(features):
+        if same := bank.same_picture(image, features):
             return self._without_itself(image, bank, same)
         score, distances = image_score(features, bank.patches, bank.settings)
         spread = max(bank.spread, 1e-6)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean, within_similarity
 from sage_ad.vlm.evidence.thresholds import disturbed_copies, odd_ones, threshold_from_one, threshold_from_several
@@ -21,7 +23,10 @@ MAX_PATCHES = 40_000
 """Reference patches kept at most: more would cost seconds an image and hardly explain anything new."""
 
 SAME_PICTURE = 0.04
-"""Mean cosine distance, place by place, up to which two pictures are the same one, perhaps lightly compressed again."""
+"""Mean cosine distance, place by place, up to which two pictures may be one, perhaps lightly compressed again."""
+
+SAME_LEVEL, BLOCKS = 2.0, 32
+"""Grey levels (of 255) by which no block of 32 x 32 may then differ: a small flaw in a flat drawing moves few features."""
 
 NEIGHBOURS = 2
 """Patches up to so many rows and columns away overlap a patch: they say nothing of how rare it is."""
@@ -72,9 +77,9 @@ class MemoryBank:
         """Number of references."""
         return len(self.features)
 
-    def same_picture(self, features: torch.Tensor) -> list[int]:
-        """Indices of references that are the same picture as the one with these (h, w, C) features."""
-        return [index for index, known in enumerate(self.features) if is_same(features, known)]
+    def same_picture(self, image: Image.Image, features: torch.Tensor) -> list[int]:
+        """Indices of the references that are this very picture, which has these (h, w, C) features."""
+        return [i for i, known in enumerate(self.features) if _is_same(image, features, self.images[i], known)]
 
 
 def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> MemoryBank:
@@ -91,7 +96,7 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
     if not references:
         raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
     features = encoder.encode([settings.seen(image) for image in references], settings.size).maps
-    kept, warnings = _distinct(features)
+    kept, warnings = _distinct(references, features)
     bank = MemoryBank(
         encoder.name,
         settings,
@@ -124,17 +129,25 @@ def image_score(features: torch.Tensor, patches: torch.Tensor, settings: BankSet
     return float(top_mean(distances, settings.top_share)), distances
 
 
-def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two (h, w, C) features are of the same picture."""
-    return one.shape == other.shape and float(1 - (one * other).sum(-1).mean()) <= SAME_PICTURE
+def _is_same(one: Image.Image, features: torch.Tensor, other: Image.Image, known: torch.Tensor) -> bool:
+    """Whether two pictures with these (h, w, C) features are one."""
+    if features.shape != known.shape or float(1 - (features * known).sum(-1).mean()) > SAME_PICTURE:
+        return False
+    from PIL.Image import Resampling
+
+    # BOX averages each block; whole grey levels are fine enough here.
+    levels = [
+        np.asarray(image.convert("L").resize((BLOCKS, BLOCKS), Resampling.BOX), np.float32) for image in (one, other)
+    ]
+    return bool(np.abs(levels[0] - levels[1]).max() <= SAME_LEVEL)
 
 
-def _distinct(features: Sequence[torch.Tensor]) -> tuple[list[int], list[str]]:
+def _distinct(images: Sequence[Image.Image], features: Sequence[torch.Tensor]) -> tuple[list[int], list[str]]:
     """Indices of the references without those that repeat an earlier one, and a sentence about each of these."""
     kept: list[int] = []
     warnings = []
     for index, own in enumerate(features):
-        twin = next((earlier for earlier in kept if is_same(own, features[earlier])), None)
+        twin = next((e for e in kept if _is_same(images[index], own, images[e], features[e])), None)
         if twin is None:
             kept.append(index)
         else:
