@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 _DECIDING = (
-    "evidence/patch_matching", "evidence/defect_head", "evidence/encoders", "evidence/extractor", "evidence/score_terms",
+    "evidence/patch_matching", "evidence/defect_head", "evidence/encoders", "evidence/extractor", "evidence/zero_shot",
     "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
 )  # fmt: skip
 

@@ -15,18 +15,10 @@ import numpy as np
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, one_thread, require_same_encoder
-from sage_ad.vlm.evidence.memory_bank import (
-    LOOKS_SHARE,
-    BankSettings,
-    MemoryBank,
-    View,
-    build_bank,
-    context_of,
-    image_score,
-)
+from sage_ad.vlm.evidence.memory_bank import BankSettings, MemoryBank, build_bank, image_score
 from sage_ad.vlm.evidence.patch_matching import Matching, distinct_patches, top_mean, within_similarity
 from sage_ad.vlm.evidence.regions import EvidenceRegion, find_regions
-from sage_ad.vlm.evidence.score_terms import WINDOW, evidence_without_reference
+from sage_ad.vlm.evidence.zero_shot import WINDOW, evidence_without_reference
 from sage_ad.vlm.images import even_exposure
 
 if TYPE_CHECKING:
@@ -51,6 +43,9 @@ FOREIGN_DISTANCE = 0.25
 
 REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
+
+TOP_SHARE, PLAIN_SHARE = 0.004, 0.01
+"""Share of the patches that makes the score with references (flaws may be small); without them, and of the baseline."""
 
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
@@ -162,12 +157,12 @@ class EvidenceExtractor:
         Raises:
             InputError: there is no reference.
         """
-        if not references:
-            raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
         settings = self.settings
-        chosen = BankSettings(settings.method, settings.matching, settings.size, self._share(with_reference=True))
+        share = settings.top_share or (PLAIN_SHARE if settings.method == "nearest-neighbour" else TOP_SHARE)
         with self._threads():
-            return build_bank(self.encoder, references, chosen)
+            return build_bank(
+                self.encoder, references, BankSettings(settings.method, settings.matching, settings.size, share)
+            )
 
     def extract(self, image: Image.Image, bank: MemoryBank | None = None) -> Evidence:
         """Measures one picture, against references if a bank is given, else against itself.
@@ -184,11 +179,10 @@ class EvidenceExtractor:
 
     def _with_references(self, image: Image.Image, bank: MemoryBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
-        plain = bank.method == "nearest-neighbour"
-        seen = self.encoder.encode([image if plain else even_exposure(image)], self.settings.size, context=not plain)
-        look = View(self.encoder, seen[0], context_of(seen, 0))
-        features = look.features
-        score, distances = image_score(look, bank, self.settings.matching, self._share(with_reference=True))
+        features = self.encoder.encode([bank.settings.seen(image)], self.settings.size)[0]
+        if same := bank.same_picture(image, features):
+            return self._without_itself(image, bank, same)
+        score, distances = image_score(features, bank.patches, bank.settings)
         spread = max(bank.spread, 1e-6)
         standard = _Standard(
             bank.threshold,
@@ -198,13 +192,20 @@ class EvidenceExtractor:
             bank.threshold_reason,
             bank.threshold - bank.spread,
         )
-        return self._report(image, features, distances, score, standard, bank, _doubts(features, bank))
+        return self._report(
+            image, features, distances, score, standard, bank, [*bank.warnings, *_doubts(features, bank)]
+        )
 
-    def _share(self, with_reference: bool) -> float:
-        """Share of patches that make the score: flaws may be small, but asymmetry and looks alone are noisier."""
-        if self.settings.top_share is not None:
-            return self.settings.top_share
-        return 0.003 if with_reference and self.settings.method == "sage" else LOOKS_SHARE
+    def _without_itself(self, image: Image.Image, bank: MemoryBank, same: Sequence[int]) -> Evidence:
+        """A part that is among its own references would explain itself: it is compared with the others alone."""
+        others = [known for index, known in enumerate(bank.images) if index not in same]
+        if others:
+            evidence = self._with_references(image, build_bank(self.encoder, others, bank.settings))
+        else:
+            evidence = self._without_reference(image)
+        which = f"Reference {same[0] + 1} of {bank.count}" if bank.count > 1 else "The reference"
+        evidence.warnings.insert(0, f"{which} is the inspected picture itself; it was left out of the comparison.")
+        return evidence
 
     def _without_reference(self, image: Image.Image) -> Evidence:
         """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
@@ -213,14 +214,14 @@ class EvidenceExtractor:
         plain = self.settings.method == "nearest-neighbour"
         seen = image if plain else even_exposure(image)
         encoded = self.encoder.encode([seen], self.settings.size, context=not plain)
-        features, share = encoded[0], self._share(with_reference=False)
+        features, share = encoded[0], self.settings.top_share or PLAIN_SHARE
         if plain:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin, margins = (score - threshold) / spread, (distances - threshold) / spread
         else:
-            look = View(self.encoder, features, context_of(encoded, 0))
-            log_odds, grid = evidence_without_reference(look.tokens, look.context, share)
+            tokens = features if self.encoder.emphasis is None else features * self.encoder.emphasis
+            log_odds, grid = evidence_without_reference(tokens, encoded.context[0] if encoded.context else None, share)
             distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
             score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
             margin, margins = (

@@ -1,60 +1,35 @@
-"""References made ready: their patches, turned copies, and the threshold that they alone suggest."""
+"""References made ready: their patches, what is odd among them, and the threshold that they alone suggest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean
-from sage_ad.vlm.evidence.score_terms import Standard, distance_to_references, evidence_without_reference, with_looks
-from sage_ad.vlm.evidence.thresholds import DISTURBANCES, disturbed, threshold_of_one, threshold_of_several
+import numpy as np
+
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean, within_similarity
+from sage_ad.vlm.evidence.thresholds import disturbed_copies, odd_ones, threshold_from_one, threshold_from_several
 from sage_ad.vlm.images import even_exposure
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from sage_ad.vlm.evidence.encoders import PatchEncoder, PatchFeatures
+    from sage_ad.vlm.evidence.encoders import PatchEncoder
 
 MAX_PATCHES = 40_000
 """Reference patches kept at most: more would cost seconds an image and hardly explain anything new."""
 
-MAX_ALIGNED = 8
-"""References compared place by place at most, which bounds the time with many references."""
+SAME_PICTURE = 0.04
+"""Mean cosine distance, place by place, up to which two pictures may be one, perhaps lightly compressed again."""
 
-LOOKS_SHARE = 0.01
-"""Share of the highest patches that make the score of what a picture looks like by itself."""
+SAME_LEVEL, BLOCKS = 2.0, 32
+"""Grey levels (of 255) by which no block of 32 x 32 may then differ: a small flaw in a flat drawing moves few features."""
 
-TURNED_SHARE = 4
-"""One in this many patches of each turned copy is kept: neighbours are nearly alike, and eight full copies are slow."""
-
-
-@dataclass
-class MemoryBank:
-    """References made ready once, to be compared with many pictures.
-
-    Attributes:
-        encoder: name of the encoder that made the features.
-        method: method that the bank was made for.
-        patches: (m, C) unit-length vectors of all references and of their turned and mirrored copies.
-        grids: (h, w, C) unit-length vectors of the references as given, for comparison place by place.
-        features: (h, w, C) features of the references as given, all scales alike.
-        threshold: image score above which a picture is anomalous.
-        threshold_reason: one sentence that says how the threshold was found.
-        spread: how far scores of good pictures scatter, in the units of the score.
-        count: number of references.
-    """
-
-    encoder: str
-    method: str
-    patches: torch.Tensor
-    grids: list[torch.Tensor]
-    features: list[torch.Tensor]
-    threshold: float
-    threshold_reason: str
-    spread: float
-    count: int
+NEIGHBOURS = 2
+"""Patches up to so many rows and columns away overlap a patch: they say nothing of how rare it is."""
 
 
 @dataclass(frozen=True)
@@ -66,140 +41,133 @@ class BankSettings:
     size: int | None
     top_share: float
 
+    def seen(self, image: Image.Image) -> Image.Image:
+        """The picture as it is compared: as photographed by the plain baseline, else brought to one exposure."""
+        return image if self.method == "nearest-neighbour" else even_exposure(image)
+
+
+@dataclass
+class MemoryBank:
+    """References made ready once, to be compared with many pictures.
+
+    Attributes:
+        encoder: name of the encoder that made the features.
+        settings: what the bank was made with.
+        images: the references as given.
+        features: (h, w, C) unit-length vectors of each.
+        patches: (m, C) unit-length vectors of all, thinned evenly where they would be too many.
+        threshold: image score above which a picture is anomalous.
+        spread: how far scores of good pictures scatter, in the units of the score.
+        threshold_reason: one sentence that says how the threshold was found.
+        warnings: sentences about references that are odd: pictures given twice, or unlike the others.
+    """
+
+    encoder: str
+    settings: BankSettings
+    images: list[Image.Image]
+    features: list[torch.Tensor]
+    patches: torch.Tensor
+    threshold: float = 0.0
+    spread: float = 0.0
+    threshold_reason: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of references."""
+        return len(self.features)
+
+    def same_picture(self, image: Image.Image, features: torch.Tensor) -> list[int]:
+        """Indices of the references that are this very picture, which has these (h, w, C) features."""
+        return [i for i, known in enumerate(self.features) if _is_same(image, features, self.images[i], known)]
+
 
 def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> MemoryBank:
-    """Encodes references (and turned and mirrored copies of them) and finds the threshold that they suggest.
+    """Encodes references and finds the threshold that they suggest.
 
     Args:
         encoder: the encoder, which must also read the pictures that are compared later.
-        references: pictures of good parts of one product, at least one.
+        references: pictures of good parts of one product, at least one. A picture given twice counts once.
         settings: method, matching, size and pooling.
+
+    Raises:
+        InputError: there is no reference.
     """
-    plain = settings.method == "nearest-neighbour"
-    if not plain:
-        references = [even_exposure(image) for image in references]
-    views = [_Reference.read(encoder, image, settings.size, plain) for image in references]
-    bank = _joined(encoder, views, settings)
-    scores = _self_scores(encoder, views, references, settings)
-    tuned = not plain and encoder.emphasis is not None and settings.matching == "nearest"
-    found = threshold_of_several(scores) if len(views) > 1 else threshold_of_one(scores, tuned=tuned)
+    if not references:
+        raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
+    features = encoder.encode([settings.seen(image) for image in references], settings.size).maps
+    kept, warnings = _distinct(references, features)
+    bank = MemoryBank(
+        encoder.name,
+        settings,
+        [references[index] for index in kept],
+        [features[index] for index in kept],
+        _patches([features[index] for index in kept]),
+        warnings=warnings,
+    )
+    if bank.count == 1:
+        copies = encoder.encode([settings.seen(copy) for copy in disturbed_copies(bank.images[0])], settings.size)
+        scores = [image_score(copy, bank.patches, settings)[0] for copy in copies.maps]
+        elsewhere = 1 - within_similarity(bank.features[0], NEIGHBOURS)
+        found = threshold_from_one(scores, float(top_mean(elsewhere, settings.top_share)))
+    else:
+        scores = _leave_one_out(bank)
+        bank.warnings += [
+            f"Reference {kept[index] + 1} of {len(references)} is unlike the others: it scores {scores[index]:.3f} against "
+            f"them, where they score {usual:.3f}; it may be defective or of another product."
+            for index, usual in odd_ones(scores)
+        ]
+        found = threshold_from_several(scores)
     bank.threshold, bank.spread, bank.threshold_reason = found
     return bank
 
 
-def _self_scores(
-    encoder: PatchEncoder, views: Sequence[_Reference], references: Sequence[Image.Image], settings: BankSettings
-) -> list[float]:
-    """Scores of good pictures that the references themselves provide."""
-    if len(views) > 1:
-        pairs = [
-            (view.look, _joined(encoder, [*views[:index], *views[index + 1 :]], settings))
-            for index, view in enumerate(views)
-        ]
-    else:
-        bank = _joined(encoder, views, settings)
-        plain = settings.method == "nearest-neighbour"
-        copies = encoder.encode(
-            [disturbed(references[0], *how) for how in DISTURBANCES], settings.size, context=not plain
-        )
-        pairs = [(View(encoder, copies.maps[index], context_of(copies, index)), bank) for index in range(len(copies))]
-    return [image_score(look, bank, settings.matching, settings.top_share)[0] for look, bank in pairs]
+def image_score(features: torch.Tensor, patches: torch.Tensor, settings: BankSettings) -> tuple[float, torch.Tensor]:
+    """Score of a picture against reference patches, and its (h, w) distances: the mean of the highest share of them."""
+    similarity = patch_similarity(features.flatten(0, 1), patches, matching=settings.matching)
+    distances = (1 - similarity).reshape(features.shape[:2])
+    return float(top_mean(distances, settings.top_share)), distances
 
 
-@dataclass
-class _Reference:
-    """One reference: how it looks, its grid under the method's weights, and the patches it gives to the bank."""
+def _is_same(one: Image.Image, features: torch.Tensor, other: Image.Image, known: torch.Tensor) -> bool:
+    """Whether two pictures with these (h, w, C) features are one."""
+    if features.shape != known.shape or float(1 - (features * known).sum(-1).mean()) > SAME_PICTURE:
+        return False
+    from PIL.Image import Resampling
 
-    look: View
-    grid: torch.Tensor
-    patches: torch.Tensor
-
-    @classmethod
-    def read(cls, encoder: PatchEncoder, image: Image.Image, size: int | None, plain: bool) -> _Reference:
-        import torch
-        from PIL import Image
-
-        if plain:
-            features = encoder.encode([image], size)[0]
-            return cls(View(encoder, features, None), features, features.flatten(0, 1))
-        seen = encoder.encode([image], size, context=True)
-        turned = encoder.encode([image.transpose(turn) for turn in Image.Transpose], size).maps
-        grids = [weighted(features, encoder.emphasis) for features in (seen[0], *turned)]
-        thinned = [grid.flatten(0, 1)[index % TURNED_SHARE :: TURNED_SHARE] for index, grid in enumerate(grids[1:])]
-        look = View(encoder, seen.maps[0], context_of(seen, 0))
-        return cls(look, grids[0], torch.cat([grids[0].flatten(0, 1), *thinned]))
+    # BOX averages each block; whole grey levels are fine enough here.
+    levels = [
+        np.asarray(image.convert("L").resize((BLOCKS, BLOCKS), Resampling.BOX), np.float32) for image in (one, other)
+    ]
+    return bool(np.abs(levels[0] - levels[1]).max() <= SAME_LEVEL)
 
 
-def weighted(features: torch.Tensor, emphasis: torch.Tensor | None) -> torch.Tensor:
-    """Features under the encoder's weights of scales (still of unit length)."""
-    return features if emphasis is None else features * emphasis
+def _distinct(images: Sequence[Image.Image], features: Sequence[torch.Tensor]) -> tuple[list[int], list[str]]:
+    """Indices of the references without those that repeat an earlier one, and a sentence about each of these."""
+    kept: list[int] = []
+    warnings = []
+    for index, own in enumerate(features):
+        twin = next((e for e in kept if _is_same(images[index], own, images[e], features[e])), None)
+        if twin is None:
+            kept.append(index)
+        else:
+            warnings.append(f"Reference {index + 1} is the same picture as reference {twin + 1}; it counts once.")
+    return kept, warnings
 
 
-def _joined(encoder: PatchEncoder, views: Sequence[_Reference], settings: BankSettings) -> MemoryBank:
-    """One bank of several references, thinned evenly where it would grow too large."""
+def _patches(features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Patches of several references, thinned evenly where they would be too many."""
     import torch
 
-    patches = torch.cat([view.patches for view in views])
-    if len(patches) > MAX_PATCHES:
-        keep = torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()
-        patches = patches[keep]
-    return MemoryBank(
-        encoder=encoder.name,
-        method=settings.method,
-        patches=patches,
-        grids=[view.grid for view in views[:MAX_ALIGNED]],
-        features=[view.look.features for view in views],
-        threshold=0.0,
-        threshold_reason="",
-        spread=0.0,
-        count=len(views),
-    )
+    patches = torch.cat([grid.flatten(0, 1) for grid in features])
+    if len(patches) <= MAX_PATCHES:
+        return patches
+    return patches[torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()]
 
 
-class View:
-    """One picture as the encoder sees it.
-
-    Args:
-        encoder: the encoder, for its weights of scales.
-        features: (h, w, C) unit-length vectors, all scales alike.
-        context: (h, w, D) raw features for the defect head, or None.
-
-    Attributes:
-        tokens: `features` under the encoder's weights of scales.
-    """
-
-    def __init__(self, encoder: PatchEncoder, features: torch.Tensor, context: torch.Tensor | None) -> None:
-        self.features, self.context = features, context
-        self.tokens = weighted(features, encoder.emphasis)
-
-
-def context_of(seen: PatchFeatures, index: int) -> torch.Tensor | None:
-    """Raw features of one of several pictures, where the encoder gives them."""
-    return seen.context[index] if seen.context else None
-
-
-def image_score(look: View, bank: MemoryBank, matching: Matching, share: float) -> tuple[float, torch.Tensor]:
-    """Score of a picture against a bank, and its map (h, w).
-
-    Four weighted explanations and, for encoders with a defect head, what the picture looks like by itself; or the plain
-    match of the baseline, or Eq. 1 as printed.
-
-    Args:
-        look: the picture.
-        bank: the references.
-        matching: inner operator of Eq. 1.
-        share: share of the highest patches whose mean is the score.
-    """
-    import torch
-
-    if bank.method == "nearest-neighbour":
-        similarity = patch_similarity(look.features.flatten(0, 1), bank.patches, matching=matching)
-        distances = (1 - similarity).reshape(look.features.shape[:2])
-        return float(top_mean(distances, share)), distances
-    plain = torch.cat([known.flatten(0, 1) for known in bank.features])[:MAX_PATCHES]
-    standard = Standard(bank.patches, bank.grids, plain)
-    distances = distance_to_references(look.features, look.tokens, standard, matching)
-    if look.context is None or matching == "paper":
-        return float(top_mean(distances, share)), distances
-    log_odds, _ = evidence_without_reference(look.tokens, look.context, LOOKS_SHARE)
-    return with_looks(distances, log_odds, share)
+def _leave_one_out(bank: MemoryBank) -> list[float]:
+    """Score of each reference against the others."""
+    return [
+        image_score(own, _patches([*bank.features[:index], *bank.features[index + 1 :]]), bank.settings)[0]
+        for index, own in enumerate(bank.features)
+    ]

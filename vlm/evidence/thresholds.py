@@ -1,12 +1,16 @@
-"""What score a good picture may have, judged by the references alone.
+"""What score a good picture may have, judged by the references alone; the same rule for every encoder.
 
-One reference is compared with itself after a small turn, shift and change of light, which is as much as two good parts
-of a product are certain to differ. Several references are compared with one another, each against the rest.
+Several references are compared with one another, each against the rest. One reference tells less: how far it is from a
+slightly moved copy of itself, and how far its own rarest patches are from the rest of it. All steps are ratios, so that
+the scale of an encoder's distances does not matter. `benchmarks/evidence_trials.py` measures the rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,64 +18,80 @@ if TYPE_CHECKING:
 DISTURBANCES = ((2.0, (4, -3), 1.06, 1.05), (-2.0, (-3, 4), 0.94, 0.95))
 """Turn in degrees, shift in pixels (of 320), brightness and contrast of the disturbed copies."""
 
-ONE_REFERENCE = (0.40, 0.42)
-"""Threshold from one reference: factor and offset on the mean score of its disturbed copies, for the embedded encoder.
+ONE_REFERENCE = 1.25
+"""A good part may score so many times the geometric mean of what one reference tells (docs/detection.md)."""
 
-One reference tells little of how much good parts differ, so the line is flatter than the factor below: a reference
-that is hardly like its own disturbed copy is not followed all the way."""
+LEAST_SCATTER = 0.05
+"""Relative scatter of good pictures that is never undercut: a few references may agree by chance."""
 
-ONE_REFERENCE_PLAIN = (1.3, 0.0)
-"""The same for the baseline and for other encoders, whose distances have another scale."""
-
-SPREADS = 0.75
-"""Threshold from several references: how many spreads above the mean score of each against the rest."""
-
-RELATIVE_SPREAD = 0.10
-"""Scatter of the scores of good pictures as a share of their mean (mean over products of the *dev* group)."""
+ODD_SCATTERS = 4.0
+"""A reference so many scatters above the others is named as unlike them."""
 
 
-def disturbed(
-    image: Image.Image, turn: float, shift: tuple[int, int], brightness: float, contrast: float
-) -> Image.Image:
-    """The picture turned, shifted and lit a little differently, cut so that no empty corner shows."""
+def disturbed_copies(image: Image.Image) -> list[Image.Image]:
+    """Copies turned, shifted and lit a little differently, cut so that no empty corner shows."""
     from PIL import Image, ImageEnhance
 
-    scale = max(image.size) / 320
-    moved = image.rotate(
-        turn, resample=Image.Resampling.BICUBIC, translate=(round(shift[0] * scale), round(shift[1] * scale))
-    )
-    margin = (int(image.width * 0.05), int(image.height * 0.05))
-    moved = moved.crop((*margin, image.width - margin[0], image.height - margin[1]))
-    moved = moved.resize(image.size, Image.Resampling.BICUBIC)
-    return ImageEnhance.Contrast(ImageEnhance.Brightness(moved).enhance(brightness)).enhance(contrast)
+    copies = []
+    for turn, shift, brightness, contrast in DISTURBANCES:
+        scale = max(image.size) / 320
+        moved = image.rotate(
+            turn, resample=Image.Resampling.BICUBIC, translate=(round(shift[0] * scale), round(shift[1] * scale))
+        )
+        margin = (int(image.width * 0.05), int(image.height * 0.05))
+        moved = moved.crop((*margin, image.width - margin[0], image.height - margin[1]))
+        moved = moved.resize(image.size, Image.Resampling.BICUBIC)
+        copies.append(ImageEnhance.Contrast(ImageEnhance.Brightness(moved).enhance(brightness)).enhance(contrast))
+    return copies
 
 
-def threshold_of_one(scores: list[float], *, tuned: bool) -> tuple[float, float, str]:
-    """Threshold, spread and reason from the scores of the disturbed copies of one reference.
+def threshold_from_one(disturbed: Sequence[float], rarity: float) -> tuple[float, float, str]:
+    """Threshold, spread and reason from one reference.
 
-    `tuned` says that the distances have the scale of the embedded encoder under the method "sage".
+    Args:
+        disturbed: scores of its disturbed copies against it.
+        rarity: score of its own patches against the rest of the same picture.
     """
-    factor, offset = ONE_REFERENCE if tuned else ONE_REFERENCE_PLAIN
-    level = sum(scores) / len(scores)
-    threshold = factor * level + offset
+    level, _ = _log_normal(disturbed)
+    threshold = ONE_REFERENCE * float(np.sqrt(level * max(rarity, 1e-6)))
     reason = (
-        f"The reference scores {level:.3f} against itself after a small turn, shift and change of light; "
-        f"a good part may score up to {threshold:.3f}."
+        f"The reference scores {level:.3f} against itself after a small turn, shift and change of light, and {rarity:.3f} "
+        f"patch by patch against the rest of itself; a good part may score up to {threshold:.3f}. One reference cannot tell "
+        "how far good parts scatter, so the share of false alarms is unknown; with four or more it is estimated."
     )
-    return threshold, RELATIVE_SPREAD * threshold, reason
+    return threshold, 2 * LEAST_SCATTER * threshold, reason
 
 
-def threshold_of_several(scores: list[float]) -> tuple[float, float, str]:
-    """Threshold, spread and reason from the scores of each reference against the others."""
-    count = len(scores)
-    level = sum(scores) / count
-    # A few references tell their mean better than their scatter, so the usual scatter of products stands beside it.
-    own = (sum((score - level) ** 2 for score in scores) / (count - 1)) ** 0.5
-    usual = RELATIVE_SPREAD * level
-    spread = ((count - 1) * own + 4 * usual) / (count + 3)
-    threshold = level + SPREADS * spread
+def threshold_from_several(scores: Sequence[float]) -> tuple[float, float, str]:
+    """Threshold, spread and reason from the scores of each reference against the others: one scatter above their mean."""
+    level, scatter = _log_normal(scores)
+    threshold = level * float(np.exp(scatter))
     reason = (
-        f"Each of the {count} references scores {level:.3f} on average against the others; "
-        f"a good part may score up to {threshold:.3f}."
+        f"Each of the {len(scores)} references scores {level:.3f} on average against the others; "
+        f"a good part may score up to {threshold:.3f}, one scatter more. Where this was measured, one good part in seven "
+        "scored higher; sage-eval detect --false-alarm sets a threshold with a known share of false alarms."
     )
-    return threshold, spread, reason
+    return threshold, threshold - level, reason
+
+
+def odd_ones(scores: Sequence[float]) -> list[tuple[int, float]]:
+    """References that score far above the others when each is compared with the rest: index, and what is usual.
+
+    Needs four of them: of fewer, nobody can say which is the odd one.
+    """
+    found = []
+    for index, score in enumerate(scores):
+        others = [*scores[:index], *scores[index + 1 :]]
+        if len(others) < 3:
+            continue
+        usual, scatter = float(np.median(others)), _log_normal(others)[1]
+        if score > usual * np.exp(ODD_SCATTERS * scatter):
+            found.append((index, usual))
+    return found
+
+
+def _log_normal(scores: Sequence[float]) -> tuple[float, float]:
+    """Geometric mean of positive scores, and their relative scatter (standard deviation of the logarithms)."""
+    logs = np.log(np.maximum(np.asarray(scores, float), 1e-6))
+    own = float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
+    return float(np.exp(logs.mean())), float(np.hypot(own, LEAST_SCATTER))

@@ -126,6 +126,45 @@ class TestSeveralReferences:
         assert extractor.extract(washer(2, hole=True), bank).verdict == "anomalous"
 
 
+class TestReferencesAreChecked:
+    def test_a_picture_given_twice_counts_once(self, extractor: EvidenceExtractor) -> None:
+        bank = extractor.prepare([washer(0), washer(5), washer(0)])
+        assert bank.count == 2
+        assert bank.warnings == ["Reference 3 is the same picture as reference 1; it counts once."]
+        assert bank.warnings[0] in extractor.extract(washer(1), bank).warnings
+
+    def test_a_defective_one_is_named_with_its_figure_and_kept(self, extractor: EvidenceExtractor) -> None:
+        bank = extractor.prepare([washer(0), washer(5), washer(6), washer(7, hole=True), washer(8)])
+        assert bank.count == 5
+        (warning,) = bank.warnings
+        assert warning.startswith("Reference 4 of 5 is unlike the others: it scores 0.")
+
+    def test_good_ones_are_not_named(self, extractor: EvidenceExtractor) -> None:
+        assert extractor.prepare([washer(seed) for seed in (0, 5, 6, 7, 8)]).warnings == []
+
+    def test_the_part_itself_is_never_its_own_reference(self, extractor: EvidenceExtractor) -> None:
+        drilled, others = washer(2, hole=True), [washer(0), washer(5)]
+        evidence = extractor.extract(drilled, extractor.prepare([drilled, *others]))
+        assert evidence.verdict == "anomalous"
+        assert evidence.score == extractor.extract(drilled, extractor.prepare(others)).score
+        assert evidence.warnings[0].startswith("Reference 1 of 3 is the inspected picture itself")
+
+    def test_a_flaw_in_a_copy_of_the_reference_is_no_copy(self, extractor: EvidenceExtractor) -> None:
+        """Templates of drawn parts differ from the inspected picture by nothing but the flaw."""
+        flawed = washer(0)
+        ImageDraw.Draw(flawed).ellipse((225, 85, 239, 99), fill=(20, 20, 20))
+        evidence = extractor.extract(flawed, extractor.prepare([washer(0)]))
+        assert evidence.threshold_from == "references"
+        assert evidence.verdict == "anomalous"
+
+    def test_a_part_that_is_its_only_reference_is_judged_without(self, extractor: EvidenceExtractor) -> None:
+        evidence = extractor.extract(washer(0), extractor.prepare([washer(0)]))
+        assert evidence.threshold_from == "builtin"
+        assert evidence.warnings == [
+            "The reference is the inspected picture itself; it was left out of the comparison."
+        ]
+
+
 class TestWithoutReference:
     def test_the_builtin_threshold_is_named(self, extractor: EvidenceExtractor) -> None:
         evidence = extractor.extract(washer(2, hole=True))
