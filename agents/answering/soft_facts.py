@@ -94,7 +94,7 @@ def answer_as_sage(
     request = InspectionRequest.model_validate(state["request"])
     view = resources.view(request.image, request.references)
     settings = state["settings"]
-    query, names = sage_query(state, view, facts, questions, resources.store)
+    query, _ = sage_query(state, view, facts, questions, resources.store)
     (reply,) = backend.answer_parts(
         [query],
         mode=mode_of_facts(settings["facts"], backend),
