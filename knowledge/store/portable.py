@@ -1,7 +1,8 @@
 """A domain as one file: a zip of `manifest.json`, `pack.yaml` and `facts.jsonl`, every fact with its whole provenance.
 
-Reading one executes nothing and writes no path that the file names: the three members are read by name, decoded as JSON
-and YAML, and stored like any other facts.
+The pictures that the pack was shown come with it (`looks/`, listed in the manifest). Reading one executes nothing: the
+members are read by name and decoded as JSON and YAML, facts are stored like any other, and a picture only under the name
+that its own content gives it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from sage_ad.knowledge.facts import Fact, fact_from_record, now
+from sage_ad.knowledge.looks.pictures import Look, merge_looks, read_looks
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
 from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
 from sage_ad.knowledge.text.instructions import instruction_reason
@@ -39,13 +43,15 @@ class ImportReport:
         domain: the pack that the facts went to.
         created: whether the domain is new here.
         stored: which facts were new, merged or known.
-        refused: one line for each fact that was not taken.
+        refused: one line for each fact or picture that was not taken.
+        looks: how many pictures were new.
     """
 
     domain: str
     created: bool
     stored: AddReport
     refused: list[str] = field(default_factory=list)
+    looks: int = 0
 
 
 def export_pack(store: FactStore, domain: str, path: Path) -> int:
@@ -61,6 +67,8 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
     pack = store.packs()[domain]
     facts = "".join(line + "\n" for line in lines).encode()
     head = _head(pack).encode()
+    folder = store.user / domain / "looks"
+    looks = read_looks(folder)
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -68,11 +76,14 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
         "facts": len(lines),
         "exported": now(),
         "sha256": {"pack.yaml": hashlib.sha256(head).hexdigest(), "facts.jsonl": hashlib.sha256(facts).hexdigest()},
+        "looks": [look.model_dump(mode="json") for look in looks],
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in zip(_MEMBERS, (json.dumps(manifest, indent=2).encode(), head, facts), strict=True):
             archive.writestr(name, data)
+        for look in looks:
+            archive.write(folder / look.file, f"looks/{look.file}", zipfile.ZIP_STORED)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -97,13 +108,17 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
         InputError: when the file is absent, damaged or no such file.
         BackendError: when the facts cannot be stored.
     """
-    head, facts = _read(path)
+    head, facts, looks = _read(path)
     known = head.name in store.packs()
     refused = [
         f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
         for fact in facts
         if (reason := instruction_reason(fact.text))
     ]
+    new: list[Look] = []
+    if looks:  # first, since a damaged picture stops the import
+        new, not_taken = merge_looks(store.user / head.name / "looks", _pictures(path, looks))
+        refused += not_taken
     stored = store.add([fact for fact in facts if not instruction_reason(fact.text)])
     folder = store.user / head.name
     if not known and not (folder / "pack.yaml").exists():
@@ -115,14 +130,24 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
             raise BackendError(
                 f"{folder} cannot be written ({error.strerror}); make room, then import again."
             ) from None
-    return ImportReport(head.name, not known, stored, refused)
+    return ImportReport(head.name, not known, stored, refused, len(new))
+
+
+def _pictures(path: Path, looks: list[Look]) -> Iterator[tuple[Look, bytes]]:
+    """The looks of a file with their pictures, one at a time."""
+    with zipfile.ZipFile(path) as archive:
+        for look in looks:
+            try:
+                yield look, _member(archive, f"looks/{look.file}", path)
+            except (zipfile.BadZipFile, OSError, EOFError) as error:
+                raise InputError(f"{path} is damaged ({look.file}: {error}); export it again.") from None
 
 
 def _head(pack: Pack) -> str:
     return yaml.safe_dump(pack.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read(path: Path) -> tuple[Pack, list[Fact]]:
+def _read(path: Path) -> tuple[Pack, list[Fact], list[Look]]:
     if not path.is_file():
         raise InputError(f"{path} is not there (or is no file); name a file that sage-kb export wrote.")
     try:
@@ -147,7 +172,11 @@ def _read(path: Path) -> tuple[Pack, list[Fact]]:
         if fact.domain != pack.name:
             raise InputError(f"{where}: its domain is {fact.domain!r}, but the pack is {pack.name!r}; mend the file.")
         found.append(fact)
-    return pack, found
+    try:
+        looks = [Look.model_validate(row) for row in about.get("looks", [])]
+    except (TypeError, ValidationError):
+        raise InputError(f"{path} is damaged: its list of pictures cannot be read; export it again.") from None
+    return pack, found, looks
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
