@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/looks.py ../shared/data --out runs/looks
 
-Reads ten pictures a type at most, of types with at least two, and keeps their vectors in --out (delete the folder to
+Reads up to ten pictures a type and sixty a set, and keeps their vectors in --out (delete the folder to
 measure again). Then, 20 times over, it teaches 1, 3 or 5 pictures of each type and names the others. It prints the share
 named rightly (mean over types), how well a type that was not taught is told from those that were (AUROC), what
 probabilities and assertions are worth on sets that the calibration was not fitted on, and the constants of
@@ -37,7 +37,8 @@ SETS = (
 """Development sets with typed defects; steel has no good picture, boards and stitches bring a reference each."""
 
 SHOTS = (1, 3, 5)
-PICTURES, REFERENCES = 10, 4
+PICTURES, REFERENCES = 60, 4
+"""Pictures of a set, and references of a product, at most."""
 UNTYPED = ("good", "defective")
 UNKNOWN_SHARE = 0.2
 """Share of defects of a kind never taught for which probabilities are calibrated."""
@@ -69,10 +70,12 @@ def measured(data: Path, group: str, category: str, out: Path) -> Rows:
         tests = sorted(dataset.samples(category, "test"), key=lambda sample: sample.id)
         names, found = [], []
         common = None
-        for defect in sorted({sample.defect for sample in tests} - set(UNTYPED)):
+        types = sorted({sample.defect for sample in tests} - set(UNTYPED))
+        each = PICTURES // max(len(types), PICTURES // 10)
+        for defect in types:
             samples = [sample for sample in tests if sample.defect == defect]
             random.Random(0).shuffle(samples)
-            for sample in samples[:PICTURES]:
+            for sample in samples[:each]:
                 references = [sample.reference] if sample.reference else chosen
                 bank = common
                 if bank is None and references:

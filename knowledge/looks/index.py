@@ -17,10 +17,10 @@ import numpy as np
 
 from sage_ad.vlm.evidence.region_features import RegionFeatures
 
-PRIOR = (0.25, 1.0, 0.5, 1.0)
+PRIOR = (0.1, 1.0, 1.0)
 """Weights of the vectors of `RegionFeatures` before anything is known about the product."""
 
-PRIOR_WITHOUT_REFERENCE = (1.0, 1.0, 0.5, 1.0)
+PRIOR_WITHOUT_REFERENCE = (3.0, 1.0, 1.0)
 """The same for regions found without a reference: their places are less sure, so the whole picture counts more."""
 
 TRUST = 12.0

@@ -42,18 +42,16 @@ FOCUS = 0.22
 
 
 class RegionFeatures(NamedTuple):
-    """Four float32 vectors of one region; the parts of a vector that come from one level of the network have unit length.
+    """Three float32 vectors of one region; the parts of a vector that come from one level of the network have unit length.
 
     Attributes:
         whole: mean over the picture.
         region: mean over the conspicuous patches.
-        contrast: `region` less `whole`, before the lengths are made one.
         close_up: the region enlarged, its middle weighing most.
     """
 
     whole: np.ndarray
     region: np.ndarray
-    contrast: np.ndarray
     close_up: np.ndarray
 
 
@@ -85,12 +83,9 @@ def region_features(
     else:
         picture = [encoder.encode([image])[0].cpu().numpy()]
         close = [encoder.encode([image.crop(close_up_box(box, *image.size))])[0].cpu().numpy()]
-    means = [level.mean(axis=(0, 1)) for level in picture]
-    regions = [_weighted(level, weights) for level in picture]
     return RegionFeatures(
-        _joined(means),
-        _joined(regions),
-        _joined([region - mean for region, mean in zip(regions, means, strict=True)]),
+        _joined([level.mean(axis=(0, 1)) for level in picture]),
+        _joined([_weighted(level, weights) for level in picture]),
         _joined([_weighted(level, _window(*level.shape[:2])) for level in close]),
     )
 
