@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ UNTYPED = ("good", "defective")
 UNKNOWN_SHARE = 0.2
 """Share of defects of a kind never taught for which probabilities are calibrated."""
 
+Constants = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 Rows = list[tuple[str, RegionFeatures]]
 
 
@@ -134,46 +135,31 @@ def auroc(known: Sequence[Case], unknown: Sequence[Case]) -> float:
     return float(roc_auc_score([1] * len(known) + [0] * len(unknown), scores))
 
 
-def fitted(known: Sequence[Sequence[Case]], unknown: Sequence[Sequence[Case]]) -> tuple[float, ...]:
-    """Constants of the calibration by maximum likelihood, each set weighing the same: sharpness of one example,
-    (intercept, slope) of the sharpness, (intercept, slope) of the log-odds of a known kind."""
-    from scipy.optimize import minimize
+def fitted(known: dict[tuple[str, int], list[Case]], unknown: dict[tuple[str, int], list[Case]]) -> Constants:
+    """Constants of the calibration by logistic regression; every set and number of examples weighs the same."""
+    from sklearn.linear_model import LogisticRegression
 
-    def names_loss(sharpness: Callable[[Case], float], one: bool) -> float:
-        losses = []
-        for cell in known:
-            own = [case for case in cell if (case.reliability is None) is one]
-            if own:
-                logits = [sharpness(case) * (case.likeness - case.likeness[case.right]) for case in own]
-                losses.append(np.mean([np.log(np.exp(np.minimum(logit, 50)).sum()) for logit in logits]))
-        return float(np.mean(losses))
+    def regression(rows: list[tuple[np.ndarray, bool, float]]) -> tuple[float, ...]:
+        columns, right, weight = (np.array(column) for column in zip(*rows, strict=True))
+        model = LogisticRegression(C=10.0, max_iter=1000, fit_intercept=False)
+        model.fit(columns, right, sample_weight=weight / weight.mean())
+        return tuple(round(float(value), 2) for value in model.coef_[0])
 
-    def known_loss(p: np.ndarray) -> float:
-        total = 0.0
-        for cells, sign, share in ((known, -1, 1 - UNKNOWN_SHARE), (unknown, 1, UNKNOWN_SHARE)):
-            means = [
-                np.mean(np.logaddexp(0, sign * (p[0] + p[1] * np.array([case.likeness.max() for case in cell]))))
-                for cell in cells
-                if cell
-            ]
-            total += share * float(np.mean(means))
-        return total
-
-    one = minimize(lambda p: names_loss(lambda _: float(np.exp(p[0])), True), [1.0], method="Nelder-Mead").x
-    more = minimize(
-        lambda p: names_loss(lambda case: float(np.exp(p[0] + p[1] * (case.reliability or 0))), False),
-        [0.0, 2.0],
-        method="Nelder-Mead",
-    ).x
-    odds = minimize(known_loss, [0.0, 4.0], method="Nelder-Mead").x
-    return float(np.exp(one[0])), float(more[0]), float(more[1]), float(odds[0]), float(odds[1])
+    one, more, none = [], [], []
+    for cells, share in ((known, 1 - UNKNOWN_SHARE), (unknown, UNKNOWN_SHARE)):
+        for cell in cells.values():
+            for case in cell:
+                hit, weight = int(case.likeness.argmax()) == case.right, share / len(cell)
+                columns, _ = looks_index.terms(case.likeness, case.reliability)
+                (one if case.reliability is None else more).append((columns, hit, weight))
+                if not hit:
+                    none.append((np.array([1.0, case.likeness.max()]), case.right is None, weight))
+    return regression(one), regression(more), regression(none)
 
 
-def use(constants: Sequence[float]) -> None:
+def use(constants: Constants) -> None:
     """Puts constants in place of those of the product."""
-    looks_index.SHARPNESS_OF_ONE = constants[0]
-    looks_index.SHARPNESS = (constants[1], constants[2])
-    looks_index.KNOWN = (constants[3], constants[4])
+    looks_index.FIRST_OF_ONE, looks_index.FIRST, looks_index.NONE = constants
 
 
 def outcomes(cell: Sequence[Case]) -> list[tuple[float, bool, float, bool]]:
@@ -183,9 +169,9 @@ def outcomes(cell: Sequence[Case]) -> list[tuple[float, bool, float, bool]]:
         shares, unknown = looks_index.probabilities(case.likeness, case.reliability)
         rows.append(
             (
-                float((1 - unknown) * shares.max()),
+                float(shares[int(case.likeness.argmax())]),
                 int(case.likeness.argmax()) == case.right,
-                float(unknown),
+                unknown,
                 case.right is None,
             )
         )
@@ -241,8 +227,8 @@ def main() -> None:
         return
     result = []
     for name in names:
-        others = [key for key in known if key[0] != name and known[key]]
-        use(fitted([known[key] for key in others], [unknown[key] for key in others if unknown[key]]))
+        others = [key for key in known if key[0] != name]
+        use(fitted({key: known[key] for key in others}, {key: unknown[key] for key in others}))
         for shots in SHOTS:
             for cells, share in ((known, 1 - UNKNOWN_SHARE), (unknown, UNKNOWN_SHARE)):
                 rows_of = outcomes(cells[name, shots])
@@ -267,11 +253,8 @@ def main() -> None:
             precision = (weight * right)[said].sum() / weight[said].sum() if said.any() else float("nan")
             line += [f"{precision:.2f}", f"{weight[said & ~is_none].sum() / whole:.2f}"]
         print(f"| {level} | {' | '.join(line)} |")
-    constants = fitted([cell for cell in known.values() if cell], [cell for cell in unknown.values() if cell])
-    print(
-        f"\nSHARPNESS_OF_ONE = {constants[0]:.2f}, SHARPNESS = ({constants[1]:.2f}, {constants[2]:.2f}), "
-        f"KNOWN = ({constants[3]:.2f}, {constants[4]:.2f})"
-    )
+    one, more, none = fitted(known, unknown)
+    print(f"\nFIRST_OF_ONE = {one}\nFIRST = {more}\nNONE = {none}")
 
 
 if __name__ == "__main__":

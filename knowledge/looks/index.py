@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,16 +26,19 @@ PRIOR_WITHOUT_REFERENCE = (3.0, 1.0, 1.0)
 TRUST = 12.0
 """Log of how much more a vector counts that tells all examples apart than one that tells none."""
 
-SHARPNESS_OF_ONE = 4.0
-"""Softmax sharpness where no name has a second example, so that nothing says how well they can be told apart."""
+FIRST_OF_ONE = (-1.45, 0.98, 1.85)
+"""Log-odds that the first name is right where no name has a second example: intercept, likeness, lead over the second."""
 
-SHARPNESS = (0.0, 3.0)
-"""Log of the sharpness elsewhere: intercept, and slope over the share of examples named rightly when left out."""
+FIRST = (-1.18, 0.03, 5.19, 2.94)
+"""The same elsewhere: intercept, reliability, and likeness and lead, each times the reliability."""
 
-KNOWN = (0.0, 4.0)
-"""Log-odds that a region shows one of the taught kinds: intercept, and slope over its best likeness."""
+NONE = (-0.11, -1.79)
+"""Log-odds that a region whose first name is wrong shows none of the taught kinds: intercept, likeness."""
 
-ASSERTED = 0.8
+SHARPNESS = 4.0
+"""Of the softmax that shares what is left among the other names."""
+
+ASSERTED = 0.9
 """Probability from which a name may be asserted."""
 
 
@@ -72,9 +75,9 @@ class Naming:
 
     @property
     def asserted(self) -> str | None:
-        """The name that may be asserted, or None."""
+        """The name that may be asserted, or None; never one with a single example (docs/looks.md)."""
         best = self.candidates[0]
-        return best.name if best.probability >= ASSERTED else None
+        return best.name if best.probability >= ASSERTED and best.examples > 1 else None
 
     def in_words(self) -> str:
         """One line: the likely names, or that it is probably none of those taught."""
@@ -128,7 +131,7 @@ class LooksIndex:
         return len(self._labels)
 
     @cached_property
-    def _index(self):  # type: ignore[no-untyped-def]
+    def _index(self) -> Any:
         import faiss
 
         index = faiss.IndexFlatIP(self._vectors.shape[1])
@@ -157,14 +160,14 @@ class LooksIndex:
         candidates = [
             Candidate(
                 name,
-                round(float((1 - unknown) * shares[i]), 4),
+                round(float(shares[i]), 4),
                 int((nearest[: int(self._counts[i])] == i).sum()),
                 int(self._counts[i]),
             )
             for i, name in enumerate(self.names)
         ]
         # Names of equal probability are listed in the order of the alphabet.
-        return Naming(sorted(candidates, key=lambda candidate: -candidate.probability), round(float(unknown), 4))
+        return Naming(sorted(candidates, key=lambda candidate: -candidate.probability), round(unknown, 4))
 
 
 def probabilities(likeness: np.ndarray, reliability: float | None) -> tuple[np.ndarray, float]:
@@ -175,15 +178,33 @@ def probabilities(likeness: np.ndarray, reliability: float | None) -> tuple[np.n
         reliability: share of the examples that the others name rightly, or None.
 
     Returns:
-        Probability of each name if it is one of them, (k,), and the probability that it is none.
+        Probability of each name, (k,), and the probability that it is none of them; they sum to 1.
     """
     if len(likeness) == 1:
         # With one name taught there is nothing to tell it from.
-        return np.ones(1), 0.5
-    sharpness = SHARPNESS_OF_ONE if reliability is None else np.exp(SHARPNESS[0] + SHARPNESS[1] * reliability)
-    logits = sharpness * (likeness - likeness.max())
-    shares = np.exp(logits) / np.exp(logits).sum()
-    return shares, float(1 / (1 + np.exp(KNOWN[0] + KNOWN[1] * likeness.max())))
+        return np.array([0.5]), 0.5
+    first = int(likeness.argmax())
+    others = np.delete(likeness, first)
+    p = _share(float(np.dot(*terms(likeness, reliability))))
+    unknown = (1 - p) * _share(NONE[0] + NONE[1] * float(likeness[first]))
+    shares = np.exp(SHARPNESS * (others - others.max()))
+    return np.insert((1 - p - unknown) * shares / shares.sum(), first, p), unknown
+
+
+def terms(likeness: np.ndarray, reliability: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """What the probability of the first name follows from, and the constants that weigh it.
+
+    Reliability is counted from what guessing would give.
+    """
+    second, best = np.sort(likeness)[-2:]
+    if reliability is None:
+        return np.array([1.0, best, best - second]), np.array(FIRST_OF_ONE)
+    above = reliability - 1 / len(likeness)
+    return np.array([1.0, above, best * above, (best - second) * above]), np.array(FIRST)
+
+
+def _share(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
