@@ -13,6 +13,7 @@ from PIL import Image
 from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.store.portable import export_pack, import_pack
+from sage_ad.vlm.errors import InputError
 
 
 @pytest.fixture
@@ -68,3 +69,16 @@ def test_a_file_that_is_no_picture_is_refused(exported: Path, tmp_path: Path) ->
     assert report.looks == 2
     assert len(report.refused) == 2
     assert not (looks_folder("lining") / name).exists()
+
+
+def test_a_file_that_lacks_a_picture_changes_nothing(exported: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.sagepack"
+    with zipfile.ZipFile(exported) as old, zipfile.ZipFile(cut, "w") as new:
+        for member in old.namelist():
+            if not member.startswith("looks/stain"):
+                new.writestr(member, old.read(member))
+    with FactStore.open() as store:
+        with pytest.raises(InputError, match="has no looks/stain"):
+            import_pack(store, cut)
+        assert "lining" not in store.packs()
+    assert read_looks(looks_folder("lining")) == []
