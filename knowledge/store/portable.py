@@ -76,8 +76,9 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
         "facts": len(lines),
         "exported": now(),
         "sha256": {"pack.yaml": hashlib.sha256(head).hexdigest(), "facts.jsonl": hashlib.sha256(facts).hexdigest()},
-        "looks": [look.model_dump(mode="json") for look in looks],
     }
+    if looks:
+        manifest["looks"] = [look.model_dump(mode="json") for look in looks]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in zip(_MEMBERS, (json.dumps(manifest, indent=2).encode(), head, facts), strict=True):
@@ -108,7 +109,8 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
         InputError: when the file is absent, damaged or no such file.
         BackendError: when the facts cannot be stored.
     """
-    head, facts, looks = _read(path)
+    head, facts = _read(path)
+    looks = _looks(path)
     known = head.name in store.packs()
     refused = [
         f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
@@ -133,6 +135,16 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
     return ImportReport(head.name, not known, stored, refused, len(new))
 
 
+def _looks(path: Path) -> list[Look]:
+    """What the pictures in a file show; none in files written before packs had pictures."""
+    with zipfile.ZipFile(path) as archive:
+        rows = json.loads(_member(archive, "manifest.json", path)).get("looks", [])
+    try:
+        return [Look.model_validate(row) for row in rows]
+    except (TypeError, ValidationError):
+        raise InputError(f"{path} is damaged: its list of pictures cannot be read; export it again.") from None
+
+
 def _pictures(path: Path, looks: list[Look]) -> Iterator[tuple[Look, bytes]]:
     """The looks of a file with their pictures, one at a time."""
     with zipfile.ZipFile(path) as archive:
@@ -147,7 +159,7 @@ def _head(pack: Pack) -> str:
     return yaml.safe_dump(pack.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read(path: Path) -> tuple[Pack, list[Fact], list[Look]]:
+def _read(path: Path) -> tuple[Pack, list[Fact]]:
     if not path.is_file():
         raise InputError(f"{path} is not there (or is no file); name a file that sage-kb export wrote.")
     try:
@@ -172,11 +184,7 @@ def _read(path: Path) -> tuple[Pack, list[Fact], list[Look]]:
         if fact.domain != pack.name:
             raise InputError(f"{where}: its domain is {fact.domain!r}, but the pack is {pack.name!r}; mend the file.")
         found.append(fact)
-    try:
-        looks = [Look.model_validate(row) for row in about.get("looks", [])]
-    except (TypeError, ValidationError):
-        raise InputError(f"{path} is damaged: its list of pictures cannot be read; export it again.") from None
-    return pack, found, looks
+    return pack, found
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
