@@ -388,9 +388,11 @@ def import_domain(
         report = import_pack(store, file)
     numbers = {name: len(getattr(report.stored, name)) for name in ("added", "merged", "known")}
     if json:
-        print_json({"domain": report.domain, "created": report.created, **numbers, "refused": report.refused})
+        about = {"domain": report.domain, "created": report.created, **numbers, "looks": report.looks}
+        print_json({**about, "refused": report.refused})
     else:
-        print(f"{report.domain}: " + ", ".join(f"{count} {name}" for name, count in numbers.items()))
+        pictures = f", {report.looks} pictures added" if report.looks else ""
+        print(f"{report.domain}: " + ", ".join(f"{count} {name}" for name, count in numbers.items()) + pictures)
         for line in report.refused:
             print(f"Refused {line}")
     if report.refused:

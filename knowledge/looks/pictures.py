@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -177,7 +178,59 @@ def add_looks(
             )
             new.append(held[stem])
         if new:
-            rows = [look.model_dump(mode="json", exclude_defaults=True) for look in [*looks, *new]]
-            text = yaml.safe_dump(rows, sort_keys=False, allow_unicode=True)
-            write_whole(folder / LIST, text)
+            _write_list(folder, [*looks, *new])
     return Added(new, known)
+
+
+def merge_looks(folder: Path, taken: Iterable[tuple[Look, bytes]]) -> tuple[list[Look], list[str]]:
+    """Adds looks of another copy of a pack; a picture that is here already stays as it is.
+
+    Args:
+        folder: the pack's `looks` folder; it is made if it is new.
+        taken: looks, each with the content of its picture.
+
+    Returns:
+        What was new, and one line for each look that was not taken.
+    """
+    new: list[Look] = []
+    refused: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        looks = read_looks(folder)
+        held = {Path(look.file).stem: look for look in looks}
+        for look, data in taken:
+            stem = hashlib.sha256(data).hexdigest()[:16]
+            if not re.fullmatch(rf"[\w-]+/{stem}\.[a-z0-9]+", look.file):
+                refused.append(f"{look.file}: is not named by its content")
+            elif stem in held:
+                if held[stem].defect != look.defect:
+                    here, there = (one.defect or "a good part" for one in (held[stem], look))
+                    refused.append(f"{look.file}: is {here!r} here, {there!r} in the file")
+            elif reason := _no_picture(data, Path(look.file).suffix):
+                refused.append(f"{look.file}: {reason}")
+            else:
+                write_whole(folder / look.file, data)
+                held[stem] = look
+                new.append(look)
+        if new:
+            _write_list(folder, [*looks, *new])
+    return new, refused
+
+
+def _no_picture(data: bytes, suffix: str) -> str | None:
+    """Why a content is no picture that can be inspected, or None."""
+    from sage_ad.vlm.images import load_image
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / f"picture{suffix}"
+        path.write_bytes(data)
+        try:
+            load_image(path)
+        except InputError as error:
+            return str(error).replace(str(path), "it")
+    return None
+
+
+def _write_list(folder: Path, looks: Sequence[Look]) -> None:
+    rows = [look.model_dump(mode="json", exclude_defaults=True) for look in looks]
+    write_whole(folder / LIST, yaml.safe_dump(rows, sort_keys=False, allow_unicode=True))

@@ -1,7 +1,8 @@
 """A domain as one file: a zip of `manifest.json`, `pack.yaml`, `facts.jsonl` and `cards.yaml`.
 
 Every fact has its whole provenance. Reading one executes nothing and writes no path that the file names: the members are
-read by name, decoded as JSON and YAML, and stored like any other facts and cards.
+read by name, decoded as JSON and YAML, and stored like any other facts and cards. The pictures that the pack
+was shown come with it (`looks/`, listed in the manifest); a picture is kept only under the name that its own content gives it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from sage_ad.knowledge.facts import Fact, fact_from_record, now
+from sage_ad.knowledge.looks.pictures import Look, merge_looks, read_looks
 from sage_ad.knowledge.store.cards import DefectCard, parse_cards, read_card_file
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
 from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
@@ -42,13 +46,15 @@ class ImportReport:
         domain: the pack that the facts went to.
         created: whether the domain is new here.
         stored: which facts were new, merged or known.
-        refused: one line for each fact or card that was not taken.
+        refused: one line for each fact, card or picture that was not taken.
+        looks: how many pictures were new.
     """
 
     domain: str
     created: bool
     stored: AddReport
     refused: list[str] = field(default_factory=list)
+    looks: int = 0
 
 
 def export_pack(store: FactStore, domain: str, path: Path) -> int:
@@ -71,6 +77,8 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
         )
     )
     deck = _yaml([card.model_dump(mode="json", exclude_defaults=True) for card in cards])
+    folder = store.user / domain / "looks"
+    looks = read_looks(folder)
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -82,11 +90,15 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
             for name, data in (("pack.yaml", head), ("facts.jsonl", facts), (_CARDS, deck))
         },
     }
+    if looks:
+        manifest["looks"] = [look.model_dump(mode="json") for look in looks]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         members = (json.dumps(manifest, indent=2).encode(), head, facts, deck)
         for name, data in zip((*_MEMBERS, _CARDS), members, strict=True):
             archive.writestr(name, data)
+        for look in looks:
+            archive.write(folder / look.file, f"looks/{look.file}", zipfile.ZIP_STORED)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -112,6 +124,7 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
         BackendError: when the facts cannot be stored.
     """
     head, facts, cards = _read(path)
+    looks = _looks(path)
     known = head.name in store.packs()
     refused = [
         f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
@@ -121,6 +134,10 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
     refused += [
         f"card {card.name!r}: reads like an order to a model ({reason})" for card in cards if (reason := _order(card))
     ]
+    new: list[Look] = []
+    if looks:  # first, since a damaged picture stops the import
+        new, not_taken = merge_looks(store.user / head.name / "looks", _pictures(path, looks))
+        refused += not_taken
     stored = store.add([fact for fact in facts if not instruction_reason(fact.text)])
     folder = store.user / head.name
     here = {card.name for card in store.cards(head.name)} if known else set()
@@ -138,7 +155,27 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
             write_whole(deck, _yaml([card.model_dump(mode="json", exclude_defaults=True) for card in taken]))
     except OSError as error:
         raise BackendError(f"{folder} cannot be written ({error.strerror}); make room, then import again.") from None
-    return ImportReport(head.name, not known, stored, refused)
+    return ImportReport(head.name, not known, stored, refused, len(new))
+
+
+def _looks(path: Path) -> list[Look]:
+    """What the pictures in a file show; none in files written before packs had pictures."""
+    with zipfile.ZipFile(path) as archive:
+        rows = json.loads(_member(archive, "manifest.json", path)).get("looks", [])
+    try:
+        return [Look.model_validate(row) for row in rows]
+    except (TypeError, ValidationError):
+        raise InputError(f"{path} is damaged: its list of pictures cannot be read; export it again.") from None
+
+
+def _pictures(path: Path, looks: list[Look]) -> Iterator[tuple[Look, bytes]]:
+    """The looks of a file with their pictures, one at a time."""
+    with zipfile.ZipFile(path) as archive:
+        for look in looks:
+            try:
+                yield look, _member(archive, f"looks/{look.file}", path)
+            except (zipfile.BadZipFile, OSError, EOFError) as error:
+                raise InputError(f"{path} is damaged ({look.file}: {error}); export it again.") from None
 
 
 def _yaml(content: Any) -> bytes:

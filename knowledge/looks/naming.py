@@ -1,0 +1,153 @@
+"""What an inspection asks of the looks of a pack: references of a known product, and names for what stands out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+import numpy as np
+
+from sage_ad.knowledge.looks.pictures import Look, looks_folder, read_looks
+from sage_ad.vlm.errors import BackendError
+from sage_ad.vlm.files import write_whole
+from sage_ad.vlm.paths import cache_home
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sage_ad.knowledge.looks.index import LooksIndex, Naming
+    from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor
+    from sage_ad.vlm.evidence.region_features import RegionFeatures
+
+MAX_REFERENCES = 8
+"""Good looks used as references at most: more cost time and hardly change where a defect is found."""
+
+
+def looks_of(domain: str, product: str) -> list[Look]:
+    """Looks of one product; case and spaces of its name do not matter."""
+    wanted = _plain(product)
+    return [look for look in read_looks(looks_folder(domain)) if _plain(look.product) == wanted]
+
+
+def good_references(domain: str, product: str) -> list[Path]:
+    """Pictures of good parts of a product, at most `MAX_REFERENCES`; none if none was shown."""
+    folder = looks_folder(domain)
+    return [folder / look.file for look in looks_of(domain, product) if look.defect is None][:MAX_REFERENCES]
+
+
+def load_index(domain: str, product: str, extractor: EvidenceExtractor, *, located: bool) -> LooksIndex | None:
+    """The taught defects of a product, ready for comparison; None if no defect was shown.
+
+    A look without a box is inspected against the good looks (without a reference if there is none) to find its region.
+    Vectors are kept in the cache folder by content of the pictures and name of the encoder.
+
+    Args:
+        domain: the pack.
+        product: the product.
+        extractor: holds the encoder that reads the pictures to be named, too.
+        located: whether the places of the regions to be named are sure: found with references, or pointed at.
+    """
+    from sage_ad.knowledge.looks.index import PRIOR, PRIOR_WITHOUT_REFERENCE, LooksIndex
+
+    taught = [look for look in looks_of(domain, product) if look.defect is not None]
+    if not taught:
+        return None
+    features = _vectors(looks_folder(domain), taught, good_references(domain, product), extractor)
+    names: dict[str, str] = {}
+    for look in taught:
+        names.setdefault(_plain(look.defect or ""), look.defect or "")
+    labels = [names[_plain(look.defect or "")] for look in taught]
+    return LooksIndex(features, labels, PRIOR if located else PRIOR_WITHOUT_REFERENCE)
+
+
+def candidates(
+    domain: str,
+    product: str,
+    image: Image.Image,
+    evidence: Evidence,
+    extractor: EvidenceExtractor,
+    *,
+    box: tuple[int, int, int, int] | None = None,
+) -> Naming | None:
+    """Names for what stands out in a picture, from the taught looks of its product; None if no defect was shown.
+
+    Args:
+        domain: the pack.
+        product: the product.
+        image: the part.
+        evidence: what was measured on it.
+        extractor: the extractor that measured it.
+        box: x0, y0, x1, y1 of the region in pixels; None takes the most conspicuous one.
+    """
+    located = box is not None or evidence.threshold_from == "references"
+    index = load_index(domain, product, extractor, located=located)
+    if index is None:
+        return None
+    from sage_ad.vlm.evidence.region_features import region_features
+
+    heat = evidence.distances.cpu().numpy()
+    return index.name(region_features(extractor.encoder, image, heat=heat, box=box))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _vectors(
+    folder: Path, looks: Sequence[Look], good: Sequence[Path], extractor: EvidenceExtractor
+) -> list[RegionFeatures]:
+    """Vectors of looks, from the cache where it has them."""
+    from sage_ad.vlm.evidence.region_features import VERSION, RegionFeatures, region_features
+    from sage_ad.vlm.images import load_image
+
+    bank = None
+    references = [_digest(path) for path in good]
+    settings = [VERSION, extractor.settings.encoder, extractor.settings.size, extractor.settings.method]
+    found = []
+    for look in looks:
+        # Where a box says where the defect is, the references do not matter.
+        about = [_digest(folder / look.file), look.box or references, settings]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        path = cache_home() / "looks" / f"{key}.npz"
+        vectors = _read(path)
+        if vectors is None:
+            image = load_image(folder / look.file)
+            if look.box is not None:
+                vectors = region_features(extractor.encoder, image, box=look.box)
+            else:
+                if bank is None and good:
+                    bank = extractor.prepare([load_image(file) for file in good])
+                heat = extractor.extract(image, bank).distances.cpu().numpy()
+                vectors = region_features(extractor.encoder, image, heat=heat)
+            content = io.BytesIO()
+            np.savez(content, **vectors._asdict())
+            try:
+                write_whole(path, content.getvalue())
+            except OSError as error:
+                raise BackendError(
+                    f"{path} cannot be written ({error.strerror}); make room, or set SAGE_CACHE to another folder."
+                ) from None
+        found.append(RegionFeatures(*vectors))
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> RegionFeatures | None:
+    """Vectors of a cached file; None if it is missing or cannot be read (it is then made again)."""
+    from sage_ad.vlm.evidence.region_features import RegionFeatures
+
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return RegionFeatures(*(stored[name] for name in RegionFeatures._fields))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None

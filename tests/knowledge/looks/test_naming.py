@@ -1,0 +1,119 @@
+"""Teaching by showing, with drawn cloth: references and names come from the pack, with the real encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from sage_ad.knowledge.looks.naming import candidates, good_references, load_index
+from sage_ad.knowledge.looks.pictures import add_looks
+from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+
+SIDE = 192
+PLACES = ((60, 70), (120, 60), (90, 120), (130, 130))
+
+
+def cloth(seed: int, defect: str | None = None, at: tuple[int, int] = (0, 0)) -> Image.Image:
+    """Woven cloth, good or with a dark stain, a bright scratch, or a grid of red dots."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    weave = 150 + 18 * np.sin(x / 2.5) * np.sin(y / 2.5) + rng.normal(0, 4, (SIDE, SIDE))
+    image = Image.fromarray(np.clip(weave, 0, 255).astype(np.uint8)).convert("RGB")
+    if defect is None:
+        return image
+    layer = image.copy()
+    draw = ImageDraw.Draw(layer)
+    if defect == "stain":
+        draw.ellipse((at[0] - 22, at[1] - 18, at[0] + 22, at[1] + 18), fill=(70, 60, 50))
+        layer = layer.filter(ImageFilter.GaussianBlur(3))
+    elif defect == "scratch":
+        draw.line((at[0] - 40, at[1] - 20, at[0] + 40, at[1] + 20), fill=(250, 250, 250), width=3)
+    else:
+        for i in range(-2, 3):
+            for j in range(-2, 3):
+                draw.rectangle(
+                    (at[0] + 12 * i, at[1] + 12 * j, at[0] + 12 * i + 5, at[1] + 12 * j + 5), fill=(230, 20, 20)
+                )
+    return layer
+
+
+def box(at: tuple[int, int]) -> tuple[int, int, int, int]:
+    return at[0] - 40, at[1] - 30, at[0] + 40, at[1] + 30
+
+
+@pytest.fixture(scope="module")
+def extractor() -> EvidenceExtractor:
+    # The plain method is the quickest, and finding the defect is not what is tested here.
+    return EvidenceExtractor(EvidenceSettings(method="nearest-neighbour"))
+
+
+@pytest.fixture
+def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pack that was shown two good parts, and two examples each of stain (with boxes) and scratch (without)."""
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "cache"))
+    files: dict[str, list[Path]] = {"good": [], "stain": [], "scratch": []}
+    for kind, found in files.items():
+        for number in range(2):
+            found.append(tmp_path / f"{kind}-{number}.png")
+            cloth(number, None if kind == "good" else kind, PLACES[number]).save(found[-1])
+    add_looks("textiles", "Woven cloth", files["good"], defect=None)
+    add_looks("textiles", "Woven cloth", files["stain"], defect="stain", boxes=[box(at) for at in PLACES[:2]])
+    add_looks("textiles", "woven  Cloth", files["scratch"], defect="scratch")
+    return tmp_path / "cache" / "looks"
+
+
+def named(extractor: EvidenceExtractor, kind: str, seed: int):  # type: ignore[no-untyped-def]
+    from sage_ad.vlm.images import load_image
+
+    bank = extractor.prepare([load_image(path) for path in good_references("textiles", "woven cloth")])
+    image = cloth(seed, kind, PLACES[seed % 2 + 2])
+    return candidates("textiles", "WOVEN CLOTH", image, extractor.extract(image, bank), extractor)
+
+
+def test_defects_are_named_as_they_were_taught(taught: Path, extractor: EvidenceExtractor) -> None:
+    for kind in ("stain", "scratch"):
+        naming = named(extractor, kind, 10)
+        assert naming is not None
+        assert (naming.candidates[0].name, naming.candidates[0].examples) == (kind, 2)
+
+
+def test_a_kind_that_was_not_taught_is_less_like_the_taught_ones(taught: Path, extractor: EvidenceExtractor) -> None:
+    dots, stain, scratch = (named(extractor, kind, 11) for kind in ("dots", "stain", "scratch"))
+    assert dots.unknown > max(stain.unknown, scratch.unknown)
+
+
+def test_the_region_to_be_named_can_be_pointed_at(taught: Path, extractor: EvidenceExtractor) -> None:
+    image = cloth(12, "stain", (45, 40))
+    ImageDraw.Draw(image).line((100, 140, 180, 180), fill=(250, 250, 250), width=3)
+    evidence = extractor.extract(image)
+    first = {
+        name: candidates("textiles", "woven cloth", image, evidence, extractor, box=where).candidates[0].name  # type: ignore[union-attr]
+        for name, where in (("stain", box((45, 40))), ("scratch", box((140, 160))))
+    }
+    assert first == {"stain": "stain", "scratch": "scratch"}
+
+
+def test_vectors_are_kept_and_damaged_ones_made_again(taught: Path, extractor: EvidenceExtractor) -> None:
+    first = load_index("textiles", "woven cloth", extractor, located=True)
+    kept = sorted(taught.iterdir())
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == 4
+    kept[0].write_bytes(b"damaged")
+    second = load_index("textiles", "woven cloth", extractor, located=True)
+    assert [path.stat().st_mtime_ns for path in kept[1:]] == times[1:]
+    assert kept[0].stat().st_size > 1000
+    assert (first.names, first.reliability) == (second.names, second.reliability)  # type: ignore[union-attr]
+
+
+def test_without_a_taught_defect_there_is_no_name(extractor: EvidenceExtractor) -> None:
+    image = cloth(1, "stain", PLACES[0])
+    assert candidates("textiles", "woven cloth", image, extractor.extract(image), extractor) is None
+    assert good_references("textiles", "woven cloth") == []
+
+
+def test_references_are_the_good_looks_of_the_product(taught: Path) -> None:
+    assert len(good_references("textiles", "woven CLOTH")) == 2
+    assert good_references("textiles", "felt") == []
