@@ -41,6 +41,19 @@ TOGETHER = 16
 """Parts that `inspect_many` inspects at a time; more gain little and take memory."""
 
 
+def with_taught(request: InspectionRequest) -> InspectionRequest:
+    """The request with the pack that was shown its product, and with the good looks in there where it names no reference."""
+    from sage_ad.knowledge.looks.naming import good_references, taught_domain
+
+    if not request.product:
+        return request
+    domain = request.domain or taught_domain(request.product)
+    if domain is None:
+        return request
+    references = request.references or good_references(domain, request.product)
+    return request.model_copy(update={"domain": domain, "references": references})
+
+
 class SageInspector:
     """Inspects parts with the SFE agent. Models load when first used (or with `load()`), and all requests share them.
 
@@ -159,8 +172,8 @@ class SageInspector:
             raise InputError(
                 "A review needs a checkpointer and a thread: SageInspector(checkpointer=...).stream(..., thread=...)."
             )
-        request = request.model_copy(update={"references": expand_references(request.references)})
         self._check_domain(request)
+        request = with_taught(request.model_copy(update={"references": expand_references(request.references)}))
         state = {
             "request": request.model_dump(mode="json"),
             "settings": settings.model_dump(mode="json"),

@@ -15,7 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
-from sage_ad.agents.answering.candidates import asserted, candidates
+from sage_ad.agents.answering.candidates import fitting_cards, taught_names
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.resources import AgentContext, Resources
@@ -121,8 +121,10 @@ def name_defect(
         return {"candidates": [], "defect": None}
     request = request_of(state)
     view = resources.view(request.image, request.references)
-    found = candidates(view, state["evidence"]["regions"], resources.store.cards(domain), product)
-    return {"candidates": found, "defect": asserted(found)}
+    taught, defect = taught_names(view, domain, product, resources.extractor)
+    cards = resources.store.cards(domain)
+    found = taught + fitting_cards(state["evidence"]["regions"], cards, product)
+    return {"candidates": [item.model_dump() for item in found], "defect": defect}
 
 
 def fits(fact: Fact, product: str | None) -> bool:

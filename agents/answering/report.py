@@ -98,7 +98,11 @@ def name_line(
         return f"Most likely {with_article(defect)} ({best['probability']:.2f}, {best['reason']}){also}."
     if taught:
         names = join([f"{item['name']} ({item['probability']:.2f})" for item in taught[:FITTING]])
-        return f"It is not clear which of the taught defects it is: {names}."
+        # The probabilities of the taught names and of none of them add up to one.
+        none = 1 - sum(item["probability"] for item in taught)
+        if none > taught[0]["probability"]:
+            return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}."
+        return f"It is not sure which of the taught defects it is: {names}."
     thing = product or "this product"
     if fitting:
         return (

@@ -13,9 +13,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sage_ad.knowledge.looks.pictures import Look, looks_folder, read_looks
-from sage_ad.vlm.errors import BackendError
+from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
-from sage_ad.vlm.paths import cache_home
+from sage_ad.vlm.paths import cache_home, data_home
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +32,19 @@ def looks_of(domain: str, product: str) -> list[Look]:
     """Looks of one product; case and spaces of its name do not matter."""
     wanted = _plain(product)
     return [look for look in read_looks(looks_folder(domain)) if _plain(look.product) == wanted]
+
+
+def taught_domain(product: str) -> str | None:
+    """The user's pack that was shown pictures of a product; None if none was.
+
+    Raises:
+        InputError: two packs were, or a list of looks cannot be read.
+    """
+    folders = sorted((data_home() / "domains").glob("*/looks"))
+    found = [folder.parent.name for folder in folders if looks_of(folder.parent.name, product)]
+    if len(found) > 1:
+        raise InputError(f"The packs {' and '.join(found)} both hold looks of {product!r}; name one with --domain.")
+    return found[0] if found else None
 
 
 def good_references(domain: str, product: str) -> list[Path]:

@@ -1,0 +1,75 @@
+"""Teaching by showing: three pictures of a defect give the next one its name, and good looks serve as references."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.resources import Resources
+from sage_ad.evaluation.inspection import InspectionRequest
+from sage_ad.knowledge.looks.pictures import add_looks
+from sage_ad.knowledge.store.fact_store import FactStore
+
+SIDE = 256
+
+
+def sheet(path: Path, defect: str | None, seed: int) -> Path:
+    """A grey brushed sheet, with a round red spot, a long dark scratch, or nothing."""
+    draw, noise = random.Random(seed), np.random.default_rng(seed)
+    grain = noise.normal(0, 5, (SIDE, 1)) + noise.normal(0, 3, (SIDE, SIDE))
+    picture = Image.fromarray(np.clip(150 + grain, 0, 255).astype(np.uint8)).convert("RGB")
+    pen, x, y = ImageDraw.Draw(picture), draw.randint(60, 190), draw.randint(60, 190)
+    if defect == "rust spot":
+        radius = draw.randint(14, 22)
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(150, 60, 30))
+    elif defect == "scratch":
+        pen.line([x - 50, y - draw.randint(10, 40), x + 50, y + draw.randint(10, 40)], fill=(40, 40, 40), width=4)
+    picture.save(path)
+    return path
+
+
+@pytest.fixture
+def taught(inspector: SageInspector, tmp_path: Path) -> SageInspector:
+    """An inspector whose pack "machining" was shown three good sheets, four rust spots and four scratches."""
+    goods = [sheet(tmp_path / f"good{n}.png", None, n) for n in range(3)]
+    add_looks("machining", "brushed sheet", goods, defect=None)
+    for first, defect in ((10, "rust spot"), (20, "scratch")):
+        shown = [sheet(tmp_path / f"{defect}{n}.png", defect, first + n) for n in range(4)]
+        add_looks("machining", "brushed sheet", shown, defect=defect)
+    own = inspector.resources
+    parts = Resources(
+        inspector.settings, extractor=own.extractor, store=FactStore.open(), backend=own.backend, judge=own.judge
+    )
+    return SageInspector(resources=parts)
+
+
+@pytest.mark.parametrize("defect", ["rust spot", "scratch"])
+def test_the_likeliest_name_is_the_taught_one(taught: SageInspector, tmp_path: Path, defect: str) -> None:
+    part = sheet(tmp_path / "part.png", defect, 77)
+    trace = taught.inspect(InspectionRequest(image=part, product="Brushed  sheet"))
+    assert trace.domain == "machining"
+    assert len(trace.references) == 3
+    assert trace.verdict == "anomalous"
+    best = trace.candidates[0]
+    assert (best.name, best.source) == (defect, "looks")
+    assert best.reason == "like 4 of your 4 examples"
+    assert trace.defect in (None, defect)
+    assert defect in trace.explanation
+
+
+def test_a_good_part_gets_no_name(taught: SageInspector, tmp_path: Path) -> None:
+    trace = taught.inspect(InspectionRequest(image=sheet(tmp_path / "part.png", None, 90), product="brushed sheet"))
+    assert (trace.verdict, trace.defect, trace.candidates) == ("normal", None, [])
+
+
+def test_a_product_that_nothing_was_shown_of_is_named_from_cards_alone(taught: SageInspector, tmp_path: Path) -> None:
+    part, good = sheet(tmp_path / "part.png", "scratch", 77), sheet(tmp_path / "good.png", None, 1)
+    trace = taught.inspect(InspectionRequest(image=part, references=[good], product="turned part", domain="machining"))
+    assert trace.defect is None
+    assert {item.source for item in trace.candidates} == {"cards"}
+    assert "was not taught" in trace.explanation
