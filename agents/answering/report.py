@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FITTING = 3
 """So many of the pack's defects whose look fits are named."""
+NOTHING = "Nothing stands out from the rest of the picture."
 UNSURE = 0.6
 """Confidence below which a verdict is called borderline."""
 
@@ -54,7 +55,7 @@ def explanation(
         lines += consequence_lines(defect, candidates, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
-        lines.append("Nothing that was measured speaks against its use.")
+        lines.append("Nothing stands out against the good parts." if evidence["threshold_from"] == "references" else NOTHING)
         lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
