@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC_DOMAINS = {
     "machined disc": "machining",
-    "perforated plate": "metal-grids",
+    "perforated plate": "sheet-metal",
     "screw": "fasteners",
     "gear": "gears-bearings",
     "bolted cover": "fasteners",

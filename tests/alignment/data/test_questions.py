@@ -110,7 +110,7 @@ class TestAnswers:
                 told = [f for f in example.facts if f.rstrip(".").casefold() in example.answer.casefold()]
                 assert told or wordings()["unknown_consequence"] in example.answer
                 cited += bool(told)
-        assert cited > 5
+        assert cited >= 5
 
     def test_the_local_judge_gives_full_marks(self, inspections):
         from sage_ad.evaluation.inspection import Gold, JudgeRequest

@@ -18,6 +18,7 @@ from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 from sage_ad.knowledge.store.packs import GENERAL, SHIPPED, Pack, list_pack_files, read_fact_yaml, read_pack
 from sage_ad.knowledge.text.contradictions import contradiction
+from sage_ad.knowledge.text.instructions import instruction_reason
 
 PACKS = sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml"))
 LEAST = {"appearance": 10, "cause": 8, "consequence": 8, "normal-variation": 5, "inspection": 5}
@@ -153,6 +154,20 @@ def test_products_of_mmad_have_packs(data_root: Path, store: FactStore) -> None:
     texts = json.loads((data_root / "mmad" / "domain_knowledge.json").read_text(encoding="utf-8"))
     unknown = [name for group in texts.values() for name in group if store.match_product(name).how == "unknown"]
     assert unknown == []
+
+
+def test_no_card_reads_like_an_order_to_a_model(cards: dict[str, list[DefectCard]]) -> None:
+    """An export with such a card would be refused at import."""
+    for own in cards.values():
+        for card in own:
+            texts = (
+                card.look.text,
+                *card.causes,
+                card.consequence,
+                card.action,
+                *(t.difference for t in card.taken_for),
+            )
+            assert [text for text in (*card.term.names, *texts) if instruction_reason(text)] == []
 
 
 def test_the_files_are_read_as_they_are_written(
