@@ -92,7 +92,9 @@ def main() -> None:
         return
     for row in rows:
         share = "-" if row["first three"] is None else f"{row['first three']:.2f}"
-        print(f"{row['category']:16} {row['pack']:14} {row['images']:4} {row['on a card']:.2f} {row['found']:.2f} {share}")
+        print(
+            f"{row['category']:16} {row['pack']:14} {row['images']:4} {row['on a card']:.2f} {row['found']:.2f} {share}"
+        )
 
 
 if __name__ == "__main__":

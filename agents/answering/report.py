@@ -55,7 +55,9 @@ def explanation(
         lines += consequence_lines(defect, candidates, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
-        lines.append("Nothing stands out against the good parts." if evidence["threshold_from"] == "references" else NOTHING)
+        lines.append(
+            "Nothing stands out against the good parts." if evidence["threshold_from"] == "references" else NOTHING
+        )
         lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
