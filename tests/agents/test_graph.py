@@ -19,10 +19,10 @@ from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import InputError
 
 WRITTEN = [
-    "A brake disc with a radial crack shows a thin dark line that starts at a cooling hole.",
-    "Heat cracks in a brake disc come from repeated hard braking that heats the friction ring unevenly.",
-    "A cracked brake disc can burst under hard braking and must be replaced.",
-    "Fine circular grooves on the friction ring of a brake disc are normal wear.",
+    "A spinning top with a radial crack shows a thin dark line that starts at a cooling hole.",
+    "Heat cracks in a spinning top come from repeated hard braking that heats the friction ring unevenly.",
+    "A cracked spinning top can burst under hard braking and must be replaced.",
+    "Fine circular grooves on the friction ring of a spinning top are normal wear.",
 ]
 
 
@@ -43,8 +43,8 @@ def request_for(image: Path, good: Path, **settings: Any) -> InspectionRequest:
     return InspectionRequest(
         image=image,
         references=[good],
-        product="brake disc",
-        questions=["Is this brake disc defective?"],
+        product="spinning top",
+        questions=["Is this spinning top defective?"],
         settings=settings,
     )
 
@@ -60,7 +60,7 @@ def test_facts_are_written_for_an_unknown_product_and_stay_proposed(
     trace = written.inspect(request_for(cracked, good))
     assert "extract" in [step.name for step in trace.steps]
     proposed = [fact for fact in trace.facts if fact.status == "proposed"]
-    assert any("brake disc" in fact.text for fact in proposed)
+    assert any("spinning top" in fact.text for fact in proposed)
     assert all("model" in fact.source for fact in proposed)
     # Without --learn nothing is kept, so that the same inspection gives the same result.
     assert not {fact.id for fact in proposed} & {fact.id for fact in FactStore.open().facts()}
