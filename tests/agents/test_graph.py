@@ -20,10 +20,10 @@ from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import InputError
 
 WRITTEN = [
-    "A zorbital widget with a radial crack shows a thin dark line that starts at a cooling hole.",
-    "Heat cracks in a zorbital widget come from repeated hard braking that heats the friction ring unevenly.",
-    "A cracked zorbital widget can burst under hard braking and must be replaced.",
-    "Fine circular grooves on the friction ring of a zorbital widget are normal wear.",
+    "A spinning top with a radial crack shows a thin dark line that starts at a cooling hole.",
+    "Heat cracks in a spinning top come from repeated hard braking that heats the friction ring unevenly.",
+    "A cracked spinning top can burst under hard braking and must be replaced.",
+    "Fine circular grooves on the friction ring of a spinning top are normal wear.",
 ]
 
 
@@ -44,8 +44,8 @@ def request_for(image: Path, good: Path, **settings: Any) -> InspectionRequest:
     return InspectionRequest(
         image=image,
         references=[good],
-        product="zorbital widget",
-        questions=["Is this zorbital widget defective?"],
+        product="spinning top",
+        questions=["Is this spinning top defective?"],
         settings=settings,
     )
 
@@ -61,7 +61,7 @@ def test_facts_are_written_for_an_unknown_product_and_stay_proposed(
     trace = written.inspect(request_for(cracked, good))
     assert "extract" in [step.name for step in trace.steps]
     proposed = [fact for fact in trace.facts if fact.status == "proposed"]
-    assert any("zorbital widget" in fact.text for fact in proposed)
+    assert any("spinning top" in fact.text for fact in proposed)
     assert all("model" in fact.source for fact in proposed)
     # Without --learn nothing is kept, so that the same inspection gives the same result.
     assert not {fact.id for fact in proposed} & {fact.id for fact in FactStore.open().facts()}
