@@ -25,6 +25,15 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SAGE_HOME", str(tmp_path_factory.mktemp("sage-home")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shipped_packs_are_read_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Reads and embeds the shipped packs before the tests, so that each empty home begins with a copy of the result."""
+    from sage_ad.knowledge.store.fact_store import FactStore
+
+    with FactStore.open(tmp_path_factory.mktemp("no-packs")) as store:
+        store.search("crack", k=1)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the checkout."""

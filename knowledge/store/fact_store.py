@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -81,6 +83,17 @@ class DomainInfo:
     edited: bool
 
 
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copies a cache folder; it appears whole or not at all, and another process may be quicker."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(source, draft)
+        draft.rename(target)
+    except OSError:
+        # What is derived can be derived again: the store then reads the packs itself.
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 class FactStore:
     """Facts of all packs: search, add, approve, edit, remove. Thread-safe; several processes may use one at a time.
 
@@ -99,6 +112,9 @@ class FactStore:
         self.shipped = shipped
         name = hashlib.sha256(f"{shipped.resolve()}\n{self.user.resolve()}".encode()).hexdigest()[:12]
         self.cache = cache / "knowledge" / name
+        self._seed = cache / "knowledge" / f"shipped-{hashlib.sha256(str(shipped.resolve()).encode()).hexdigest()[:12]}"
+        if self._seed.is_dir() and not self.cache.exists():
+            _copy_folder(self._seed, self.cache)
         self._lock = threading.RLock()
         self._product_names: tuple[int, ProductNames] | None = None
         self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
@@ -142,6 +158,9 @@ class FactStore:
         with self._lock:
             self._follower.close()
             self.catalogue.close()
+            # A home without packs of its own holds what every home begins with: another one need not read it all again.
+            if not self.user.exists() and (self.cache / "index").is_dir() and not self._seed.exists():
+                _copy_folder(self.cache, self._seed)
 
     def __enter__(self) -> FactStore:
         return self
