@@ -1,0 +1,80 @@
+"""Questions that measurement and pack answer: each gets what was asked, or that it is not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from findings import CARDS, by_card, looks, state
+
+from sage_ad.agents.answering.asked import answer_asked, asked_about
+from sage_ad.evaluation.questions import read_question
+
+
+def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
+    question = read_question(text)
+    intent = asked_about(question)
+    assert intent is not None, text
+    answer = answer_asked(question, *intent, own, CARDS)
+    return answer["verdict"], answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "intent"),
+    [
+        ("How large is it?", "size"),
+        ("And where is the fault?", "place"),
+        ("What should I do with it?", "action"),
+        ("Why did this happen?", "cause"),
+        ("Which defect is it?", "name"),
+        ("How many defects are there?", "number"),
+        ("How sure are you?", "trust"),
+        ("Is it a stain?", "is it"),
+        ("Does the cloth have any scratches?", "is it"),
+        ("Is there a crack in it?", "is it"),
+        ("Is this part free of defects?", None),
+        ("Can it be used?", None),
+        ("Who made it?", None),
+    ],
+)
+def test_what_a_question_is_after(text: str, intent: str | None) -> None:
+    found = asked_about(read_question(text))
+    assert (found[0] if found else None) == intent
+
+
+def test_is_it_compares_names() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.92)])
+    assert said("Is it a stain?", own)[0] is True
+    verdict, text = said("Is it a hole?", own)
+    assert verdict is False
+    assert text.startswith("No. Most likely a stain (0.92")
+
+
+def test_is_it_without_a_taught_name_is_not_known() -> None:
+    verdict, text = said("Is it a stain?", state(candidates=[by_card("stain")]))
+    assert verdict is None
+    assert text.startswith("That is not known. Its look would fit a stain.")
+    verdict, text = said("Is it a crack?", state(candidates=[by_card("stain")]))
+    assert verdict is None
+    assert "Its look does not suggest a crack." in text
+
+
+def test_sizes_and_places_are_those_that_were_measured() -> None:
+    assert "Upper left: 40 x 30 px." in said("How large is it?", state())[1]
+    scaled = state(settings={"mm_per_pixel": 0.1})
+    assert said("How large is it?", scaled)[1] == "Upper left: 40 x 30 px (4 x 3 mm)."
+    assert said("Where is it?", state())[1] == "Upper left: box 10 to 50, 20 to 50 px."
+
+
+def test_causes_of_what_has_no_name_are_told_apart() -> None:
+    text = said("Why did it happen?", state(candidates=[by_card("stain"), by_card("hole")]))[1]
+    assert text.startswith("The cause is not known")
+    assert "Stain: What causes a stain." in text
+    assert "Hole: What causes a hole." in text
+    named = said("Why did it happen?", state(defect="hole", candidates=[looks("hole", 0.95)]))[1]
+    assert named == "Hole: What causes a hole."
+
+
+def test_a_normal_part_has_nothing_to_name_or_measure() -> None:
+    assert said("Is it a stain?", state("normal")) == (False, "No. Nothing stands out.")
+    assert said("How large is it?", state("normal")) == (None, "Nothing stands out on this part.")

@@ -1,0 +1,81 @@
+"""The explanation: every line has a source, and nothing is asserted that was not taught."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from findings import CARDS, by_card, looks, state
+
+from sage_ad.agents.answering.report import explanation
+
+FACT = {
+    "id": "f1",
+    "text": "A stain is a reject in outer fabric.",
+    "kind": "consequence",
+    "status": "approved",
+    "defects": ["stain"],
+}
+
+
+def lines(own: dict[str, Any], known: bool = True) -> list[str]:
+    names = ("product", "domain", "defect", "candidates", "facts")
+    text, _ = explanation(own["evidence"], known=known, cards=CARDS, **{name: own[name] for name in names})
+    return text.splitlines()
+
+
+def test_a_taught_name_is_asserted_with_its_consequence_and_action() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.92), looks("hole", 0.05)], facts=[FACT])
+    said = lines(own)
+    assert said[0] == "The woven cloth is anomalous: its score is 0.63, good parts reach up to 0.50."
+    assert said[1] == (
+        "Upper left: grey round spot, 40 x 30 px, 1.0 % of the picture, 18 % darker than the reference there, no clear edge."
+    )
+    assert said[2] == "Most likely a stain (0.92, like 3 of your 3 examples); else hole (0.05)."
+    assert said[3:] == [
+        "A stain is a reject in outer fabric.",
+        "What to do: How to treat a stain (ISO 1).",
+        "How sure: 0.90. From three good parts.",
+    ]
+
+
+def test_cards_alone_are_told_apart_and_none_is_asserted() -> None:
+    said = lines(state(candidates=[by_card("stain"), by_card("hole")]))
+    assert "was not taught for woven cloth" in said[2]
+    assert "may be a stain or a hole" in said[2]
+    assert said[3:5] == [
+        "Stain (cosmetic): What follows from a stain.",
+        "Hole (functional): What follows from a hole.",
+    ]
+    assert "set the part aside" in said[5]
+    assert not any(line.startswith("If it is") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("chances", "words"),
+    [((0.5, 0.3), "not sure which of the taught defects"), ((0.2, 0.1), "probably none of the taught defects (0.70)")],
+)
+def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[float, float], words: str) -> None:
+    said = lines(state(candidates=[looks("stain", chances[0]), looks("hole", chances[1])]))
+    assert words in said[2]
+
+
+def test_a_product_without_a_pack_says_how_to_begin_one() -> None:
+    assert "begin a pack with sage-kb new-domain" in lines(state(), known=False)[2]
+
+
+def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:
+    fact = {**FACT, "kind": "normal-variation", "text": "Slubs are normal.", "status": "proposed", "defects": []}
+    said = lines(state("normal", facts=[fact]))
+    assert said == [
+        "The woven cloth is normal: its score is 0.41, good parts reach up to 0.50.",
+        "Nothing stands out against the good parts.",
+        "Slubs are normal (proposed, not yet approved).",
+        "How sure: 0.90. From three good parts.",
+    ]
+
+
+def test_a_close_verdict_is_called_narrow() -> None:
+    own = state()
+    own["evidence"]["confidence"] = 0.55
+    assert lines(own)[0].startswith("The woven cloth is anomalous, narrowly:")
