@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
-from sage_ad.agents.answering.candidates import fitting_cards, taught_names
+from sage_ad.agents.answering.candidates import taught_names
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.resources import AgentContext, Resources
@@ -24,8 +24,12 @@ from sage_ad.agents.state import EvidenceSummary, InspectionState
 from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion, measured
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.description import describe
+
+if TYPE_CHECKING:
+    from sage_ad.knowledge.store.cards import DefectCard
 
 Update = dict[str, Any]
 Node = Callable[[InspectionState, Runtime[AgentContext]], tuple[Update, str]]
@@ -121,10 +125,21 @@ def name_defect(
         return {"candidates": [], "defect": None}
     request = request_of(state)
     view = resources.view(request.image, request.references)
-    taught, defect = taught_names(view, domain, product, resources.extractor)
-    cards = resources.store.cards(domain)
-    found = taught + fitting_cards(state["evidence"]["regions"], cards, product)
+    found, defect = taught_names(view, domain, product, resources.extractor)
     return {"candidates": [item.model_dump() for item in found], "defect": defect}
+
+
+def cards_of(state: InspectionState, resources: Resources) -> dict[str, DefectCard]:
+    """The pack's defect cards for the product, by name: those of all its products, and its own."""
+    domain, name = state["domain"], (state["product"] or "").casefold()
+    if domain is None or domain == GENERAL:
+        return {}
+    known = resources.store.match_product(name).product if name else None
+    return {
+        card.name: card
+        for card in resources.store.cards(domain)
+        if not card.products or known in card.products or any(own.casefold() in name for own in card.products)
+    }
 
 
 def fits(fact: Fact, product: str | None) -> bool:
@@ -313,7 +328,7 @@ def _answered(state: InspectionState, resources: Resources, questions: list[Ques
     from sage_ad.agents.answering.asked import answer_asked, asked_about
     from sage_ad.evaluation.questions import is_standard
 
-    cards = {card.name: card for card in resources.store.cards(state["domain"])} if state["domain"] else {}
+    cards = cards_of(state, resources)
     found = {}
     for question in questions:
         intent = None if is_standard(question.text, state["product"]) else asked_about(question)
@@ -419,12 +434,11 @@ def report(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     domain, anomalous = state["domain"], state["evidence"]["verdict"] == "anomalous"
     found = state["candidates"] if anomalous else []
     defect = state["defect"] if anomalous else None
-    cards = {card.name: card for card in runtime.context.resources.store.cards(domain)} if domain else {}
+    cards = cards_of(state, runtime.context.resources)
     text, cited = explanation(
         state["evidence"],
         product=state["product"],
         domain=domain,
-        known=state["covered"],
         defect=defect,
         candidates=found,
         cards=cards,

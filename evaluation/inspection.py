@@ -79,15 +79,14 @@ class Candidate(Shape):
 
     Attributes:
         name: the defect.
-        probability: calibrated, from the pack's taught looks; null for a card, whose fit is no probability.
-        source: "looks" (pictures that the pack was shown), "cards" (its defect cards) or "model" (a model that sees the
-            picture said so).
+        probability: calibrated, from the pack's taught looks; null where a model said so.
+        source: "looks" (pictures that the pack was shown) or "model" (a model that sees the picture said so).
         reason: half a sentence that says why ("like 3 of your 3 examples").
     """
 
     name: str
     probability: float | None = None
-    source: Literal["looks", "cards", "model"]
+    source: Literal["looks", "model"]
     reason: str = ""
 
 

@@ -7,19 +7,14 @@ A language model has no part in these: it would have to guess, and its guess wou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from sage_ad.agents.answering.report import action_line, consequence_lines, name_line, or_list, trust_line
+from sage_ad.agents.answering.report import Cards, action_line, consequence_lines, name_line, trust_line
 from sage_ad.agents.answering.wording import join
 from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
-
-if TYPE_CHECKING:
-    from sage_ad.knowledge.store.cards import DefectCard
-
-Cards = Mapping[str, "DefectCard"]
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     (
@@ -95,18 +90,11 @@ def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | Non
     if defect is not None:
         holds = same(defect)
         return holds, f"{'Yes' if holds else 'No'}. {_name(state, cards)}"
-    fitting = [item["name"] for item in state["candidates"] if same(item["name"])]
-    looks = (
-        f"Its look would fit {or_list(fitting[:2])}."
-        if fitting
-        else f"Its look does not suggest {with_article(named)}."
-    )
-    return None, f"That is not known. {looks} {_look(state, cards)}"
+    return None, f"That is not known. {_name(state, cards)}"
 
 
 def _name(state: InspectionState, cards: Cards) -> str:
-    del cards
-    return name_line(state["defect"], state["candidates"], state["product"], state["domain"], state["covered"])
+    return name_line(state["defect"], state["candidates"], state["product"], state["domain"], cards)
 
 
 def _regions(state: InspectionState, tell: Callable[[dict[str, Any]], str]) -> str:
@@ -144,20 +132,17 @@ def _look(state: InspectionState, cards: Cards) -> str:
 
 
 def _action(state: InspectionState, cards: Cards) -> str:
-    lines = consequence_lines(state["defect"], state["candidates"], cards, state["facts"], [])
+    lines = consequence_lines(state["defect"], cards, state["facts"], [])
     return " ".join([action_line(state["defect"], cards).removeprefix("What to do: ").capitalize(), *lines])
 
 
 def _cause(state: InspectionState, cards: Cards) -> str:
-    known = [state["defect"]] if state["defect"] else [item["name"] for item in state["candidates"]][:2]
-    lines = [
-        f"{name.capitalize()}: {join([c.rstrip('.') for c in cards[name].causes])}." for name in known if name in cards
-    ]
-    if state["defect"]:
-        return " ".join(lines) or f"The pack tells no cause of {with_article(state['defect'])}."
-    return " ".join(
-        ["The cause is not known, for the defect has no name.", *(["Usual causes:"] if lines else []), *lines]
-    )
+    defect = state["defect"]
+    if defect is None:
+        return f"The cause is not known, for the defect has no name. {_name(state, cards)}"
+    if defect not in cards:
+        return f"The pack tells no cause of {with_article(defect)}."
+    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in cards[defect].causes])}."
 
 
 def _trust(state: InspectionState, cards: Cards) -> str:

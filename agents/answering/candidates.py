@@ -1,19 +1,18 @@
-"""Names that a defect may bear: those that the pack was taught by showing, then the cards whose look fits."""
+"""Names that a defect may bear: those that the pack was taught by showing.
+
+The pack's cards are not ranked by how their look fits what was measured: that was tried and no better than chance
+(docs/looks.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sage_ad.evaluation.inspection import Candidate
 
 if TYPE_CHECKING:
     from sage_ad.agents.resources import View
-    from sage_ad.knowledge.store.cards import DefectCard
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor
-
-LISTED = 5
-"""So many cards are listed at most."""
 
 
 def taught_names(
@@ -35,27 +34,3 @@ def taught_names(
         for own in naming.candidates
     ]
     return found, naming.asserted
-
-
-def fitting_cards(
-    regions: Sequence[dict[str, Any]], cards: Sequence[DefectCard], product: str | None
-) -> list[Candidate]:
-    """The pack's cards whose look fits the most telling region best; cards of its other products are left out.
-
-    Args:
-        regions: `TraceRegion` dumps with what was measured there, the most telling first.
-        cards: of the pack.
-        product: name of the product, if known.
-    """
-    from sage_ad.knowledge.looks.card_match import ranked_cards
-    from sage_ad.vlm.evidence.description import Description
-
-    if not regions or not cards:
-        return []
-    name = (product or "").casefold()
-    own = [card for card in cards if not card.products or any(known.casefold() in name for known in card.products)]
-    fitting = ranked_cards(own or cards, Description.from_dict(regions[0]["measured"]), len(regions))
-    return [
-        Candidate(name=card.name, source="cards", reason=f"its look fits what was measured ({fit:.2f})")
-        for card, fit in fitting[:LISTED]
-    ]

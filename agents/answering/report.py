@@ -1,8 +1,7 @@
 """The explanation of an inspection: what, where, how large, what it may be, what follows, how sure. Each word has a source.
 
 A sentence states what was measured (`sage_ad.vlm.evidence.description`), what was taught by showing (the pack's looks), or
-what the pack says, which it cites. Nothing is asserted of a defect that was not taught; the pack's defects whose look fits
-are told apart, each with its own consequence.
+what the pack says, which it cites. Nothing is asserted of a defect that was not taught.
 """
 
 from __future__ import annotations
@@ -17,8 +16,12 @@ from sage_ad.evaluation.questions import with_article
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
 
-FITTING = 3
-"""So many of the pack's defects whose look fits are named."""
+Cards = Mapping[str, "DefectCard"]
+"""The defect cards of the pack that serves the product, by name; empty where no pack knows it."""
+LISTED = 3
+"""So many taught names are listed where none is asserted."""
+KNOWN = 8
+"""So many of the pack's defects are named where none was taught."""
 NOTHING = "Nothing stands out from the rest of the picture."
 UNSURE = 0.6
 """Confidence below which a verdict is called borderline."""
@@ -29,10 +32,9 @@ def explanation(
     *,
     product: str | None,
     domain: str | None,
-    known: bool,
     defect: str | None,
     candidates: Sequence[dict[str, Any]],
-    cards: Mapping[str, DefectCard],
+    cards: Cards,
     facts: Sequence[dict[str, Any]],
 ) -> tuple[str, list[str]]:
     """The explanation, a sentence or two a line, and the ids of the facts that it cites.
@@ -41,18 +43,17 @@ def explanation(
         evidence: what was measured; its regions carry their description.
         product: name of the product, if known.
         domain: the pack that was searched.
-        known: whether that pack knows the product.
         defect: the name that is asserted, or None.
         candidates: `Candidate` dumps, the likeliest first.
-        cards: the pack's defect cards by name.
+        cards: `Cards`.
         facts: recalled facts, the most fitting first.
     """
     lines = [_verdict(evidence, product)]
     cited: list[str] = []
     if evidence["verdict"] == "anomalous":
         lines += _places(evidence)
-        lines.append(name_line(defect, candidates, product, domain, known))
-        lines += consequence_lines(defect, candidates, cards, facts, cited)
+        lines.append(name_line(defect, candidates, product, domain, cards))
+        lines += consequence_lines(defect, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
         lines.append(
@@ -84,63 +85,49 @@ def _places(evidence: EvidenceSummary) -> list[str]:
 
 
 def name_line(
-    defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, domain: str | None, known: bool
+    defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, domain: str | None, cards: Cards
 ) -> str:
     """What the defect is called, or why it has no name; the arguments are those of `explanation`."""
     taught = [item for item in candidates if item["source"] == "looks"]
-    fitting = [item["name"] for item in candidates if item["source"] == "cards"][:FITTING]
     said = [item for item in candidates if item["source"] == "model"]
-    if said and defect is None:
-        return (
-            f"{said[0]['reason'].capitalize()} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
-        )
     if defect is not None:
         best = next(item for item in taught if item["name"] == defect)
         others = [f"{item['name']} ({item['probability']:.2f})" for item in taught if item["name"] != defect][:2]
         also = f"; else {join(others)}" if others else ""
         return f"Most likely {with_article(defect)} ({best['probability']:.2f}, {best['reason']}){also}."
     if taught:
-        names = join([f"{item['name']} ({item['probability']:.2f})" for item in taught[:FITTING]])
+        names = join([f"{item['name']} ({item['probability']:.2f})" for item in taught[:LISTED]])
         # The probabilities of the taught names and of none of them add up to one.
         none = 1 - sum(item["probability"] for item in taught)
         if none > taught[0]["probability"]:
             return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}."
         return f"It is not sure which of the taught defects it is: {names}."
-    thing = product or "this product"
-    if fitting:
+    if said:
         return (
-            f"Which defect it is was not taught for {thing}. By its look it may be {or_list(fitting)} (pack {domain}); "
-            "sage-kb add-looks teaches a name with three pictures."
+            f"{said[0]['reason'].capitalize()} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
         )
-    if not known:
+    thing = product or "this product"
+    if not cards:
         return f"No pack knows {thing}, so the defect has no name; begin a pack with sage-kb new-domain NAME."
-    return f"Which defect it is was not taught for {thing}; sage-kb add-looks teaches a name with three pictures."
+    known = list(cards)
+    more = f" and {len(known) - KNOWN} more" if len(known) > KNOWN else ""
+    return (
+        f"Which defect it is was not taught for {thing} (sage-kb add-looks teaches a name with three pictures). "
+        f"The pack {domain} knows: {', '.join(known[:KNOWN])}{more}."
+    )
 
 
-def or_list(names: Sequence[str]) -> str:
-    """A crack; a crack or a stain; a crack, a stain or a hole."""
-    with_articles = [with_article(name) for name in names]
-    return " or ".join([", ".join(with_articles[:-1]), with_articles[-1]] if len(names) > 1 else with_articles)
+def consequence_lines(defect: str | None, cards: Cards, facts: Sequence[dict[str, Any]], cited: list[str]) -> list[str]:
+    """What follows from the asserted defect, by a fact or its card; nothing where none is asserted."""
+    if defect is None:
+        return []
+    about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
+    if about:
+        return _cite(about, cited)
+    return [cards[defect].consequence] if defect in cards else []
 
 
-def consequence_lines(
-    defect: str | None,
-    candidates: Sequence[dict[str, Any]],
-    cards: Mapping[str, DefectCard],
-    facts: Sequence[dict[str, Any]],
-    cited: list[str],
-) -> list[str]:
-    """What follows: of the asserted defect by a fact or its card; else of each defect that fits, told apart."""
-    if defect is not None:
-        about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
-        if about:
-            return _cite(about, cited)
-        return [cards[defect].consequence] if defect in cards else []
-    names = [item["name"] for item in candidates if item["name"] in cards][:2]
-    return [f"{name.capitalize()} ({cards[name].severity}): {cards[name].consequence}" for name in names]
-
-
-def action_line(defect: str | None, cards: Mapping[str, DefectCard]) -> str:
+def action_line(defect: str | None, cards: Cards) -> str:
     """What to do with the part: what the card of the asserted defect says, else to set it aside."""
     if defect is not None and defect in cards:
         card = cards[defect]

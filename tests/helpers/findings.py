@@ -84,7 +84,3 @@ def state(verdict: str = "anomalous", **changes: Any) -> dict[str, Any]:
 
 def looks(name: str, probability: float) -> dict[str, Any]:
     return {"name": name, "probability": probability, "source": "looks", "reason": "like 3 of your 3 examples"}
-
-
-def by_card(name: str) -> dict[str, Any]:
-    return {"name": name, "probability": None, "source": "cards", "reason": "its look fits"}

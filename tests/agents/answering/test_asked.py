@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings import CARDS, by_card, looks, state
+from findings import CARDS, looks, state
 
 from sage_ad.agents.answering.asked import answer_asked, asked_about
 from sage_ad.evaluation.questions import read_question
@@ -51,12 +51,9 @@ def test_is_it_compares_names() -> None:
 
 
 def test_is_it_without_a_taught_name_is_not_known() -> None:
-    verdict, text = said("Is it a stain?", state(candidates=[by_card("stain")]))
+    verdict, text = said("Is it a stain?", state())
     assert verdict is None
-    assert text.startswith("That is not known. Its look would fit a stain.")
-    verdict, text = said("Is it a crack?", state(candidates=[by_card("stain")]))
-    assert verdict is None
-    assert "Its look does not suggest a crack." in text
+    assert text.startswith("That is not known. Which defect it is was not taught")
 
 
 def test_sizes_and_places_are_those_that_were_measured() -> None:
@@ -66,11 +63,8 @@ def test_sizes_and_places_are_those_that_were_measured() -> None:
     assert said("Where is it?", state())[1] == "Upper left: box 10 to 50, 20 to 50 px."
 
 
-def test_causes_of_what_has_no_name_are_told_apart() -> None:
-    text = said("Why did it happen?", state(candidates=[by_card("stain"), by_card("hole")]))[1]
-    assert text.startswith("The cause is not known")
-    assert "Stain: What causes a stain." in text
-    assert "Hole: What causes a hole." in text
+def test_the_cause_of_what_has_no_name_is_not_known() -> None:
+    assert said("Why did it happen?", state())[1].startswith("The cause is not known")
     named = said("Why did it happen?", state(defect="hole", candidates=[looks("hole", 0.95)]))[1]
     assert named == "Hole: What causes a hole."
 

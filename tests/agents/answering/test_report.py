@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings import CARDS, by_card, looks, state
+from findings import CARDS, looks, state
 
 from sage_ad.agents.answering.report import explanation
 
@@ -18,9 +18,9 @@ FACT = {
 }
 
 
-def lines(own: dict[str, Any], known: bool = True) -> list[str]:
+def lines(own: dict[str, Any], cards: Any = CARDS) -> list[str]:
     names = ("product", "domain", "defect", "candidates", "facts")
-    text, _ = explanation(own["evidence"], known=known, cards=CARDS, **{name: own[name] for name in names})
+    text, _ = explanation(own["evidence"], cards=cards, **{name: own[name] for name in names})
     return text.splitlines()
 
 
@@ -39,16 +39,14 @@ def test_a_taught_name_is_asserted_with_its_consequence_and_action() -> None:
     ]
 
 
-def test_cards_alone_are_told_apart_and_none_is_asserted() -> None:
-    said = lines(state(candidates=[by_card("stain"), by_card("hole")]))
-    assert "was not taught for woven cloth" in said[2]
-    assert "may be a stain or a hole" in said[2]
-    assert said[3:5] == [
-        "Stain (cosmetic): What follows from a stain.",
-        "Hole (functional): What follows from a hole.",
-    ]
-    assert "set the part aside" in said[5]
-    assert not any(line.startswith("If it is") for line in said)
+def test_without_a_taught_name_none_is_asserted_and_the_packs_defects_are_listed() -> None:
+    said = lines(state())
+    assert said[2] == (
+        "Which defect it is was not taught for woven cloth (sage-kb add-looks teaches a name with three pictures). "
+        "The pack textiles knows: stain, hole."
+    )
+    assert said[3].startswith("What to do: set the part aside")
+    assert not any("What follows from" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[fl
 
 
 def test_a_product_without_a_pack_says_how_to_begin_one() -> None:
-    assert "begin a pack with sage-kb new-domain" in lines(state(), known=False)[2]
+    assert "begin a pack with sage-kb new-domain" in lines(state(), {})[2]
 
 
 def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:
