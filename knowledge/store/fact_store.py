@@ -447,12 +447,11 @@ class FactStore:
         return facts
 
     def check(self) -> list[str]:
-        """Reads everything there is; one line for each thing that is wrong, none when all is well."""
-        from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
+        """Reads everything there is; one line for each thing that is wrong, none when all is well.
 
+        `pack_checks.check_store` adds what does not fit together in a pack, and between packs.
+        """
         problems = self.problems()
-        problems += [problem for name in self.packs() for problem in check_pack(self, name)]
-        problems += check_packs(self)
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
             self._follower.verify()

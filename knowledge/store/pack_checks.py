@@ -61,3 +61,9 @@ def check_packs(store: FactStore) -> list[str]:
         if len(domains) > 1
     ]
     return problems
+
+
+def check_store(store: FactStore) -> list[str]:
+    """One line for everything that is wrong: what cannot be read, and what does not fit together; none when all is well."""
+    within = [problem for name in store.packs() for problem in check_pack(store, name)]
+    return [*store.check(), *within, *check_packs(store)]
