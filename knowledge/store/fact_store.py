@@ -432,8 +432,10 @@ class FactStore:
         from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 
         problems = self.problems()
-        problems += [problem for name in self.packs() for problem in check_pack(self, name)]
-        problems += check_packs(self)
+        packs = self.packs()
+        for name, pack in packs.items():
+            problems += check_pack(name, pack, self.cards(name), self.iterate(name, status="approved"))
+        problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
             self._follower.verify()
