@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from sage_ad.knowledge.store.catalogue import Catalogue
 from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
-from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs, create_pack
+from sage_ad.knowledge.store.new_pack import create_pack
+from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs
 from sage_ad.knowledge.store.product_match import DomainMatch, ProductNames
 from sage_ad.knowledge.store.retrieval import (
     MODES,
