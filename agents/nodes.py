@@ -67,13 +67,13 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     described = [describe(view.image, seen.map, region, view.references) for region in seen.regions]
     for region, own in zip(regions, described, strict=True):
         region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": own.to_dict()}
-    looks = [own.in_brief() for own in described]
+    appearances = [own.in_brief() for own in described]
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"
     if view.brightness is not None:
         summary += f". {view.brightness.sentence}"
-    return {"evidence": evidence, "looks": looks, "warnings": [*view.notes, *seen.warnings]}, summary
+    return {"evidence": evidence, "appearances": appearances, "warnings": [*view.notes, *seen.warnings]}, summary
 
 
 def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
@@ -154,15 +154,15 @@ def recall_facts(
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
     The pack's defect that fits what was measured best (`defect_naming`) guides the search, so that the cited facts speak
-    of one and the same defect; without one, what the fact is *of* that fits the looks of the strongest region ("dark
+    of one and the same defect; without one, what the fact is *of* that fits the appearance of the strongest region ("dark
     elongated line") does.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
     places = wording.places(state["evidence"])
     questions = " ".join(request_of(state).questions) or "normal or defective"
-    seen = wording.telling(state["looks"])
-    hint = state["looks"][seen] if anomalous and seen is not None else None
+    seen = wording.telling(state["appearances"])
+    hint = state["appearances"][seen] if anomalous and seen is not None else None
     suspect = _suspect(state, resources, domain, product) if anomalous else None
     hint = suspect or hint
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
@@ -188,13 +188,15 @@ def recall_facts(
 
 
 def _suspect(state: InspectionState, resources: Resources, domain: str | None, product: str | None) -> str | None:
-    """The domain's defect that fits the looks best, or None."""
+    """The domain's defect that fits the appearance best, or None."""
     from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
-    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, sight_of
+    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, visual_inputs_of
 
     request = request_of(state)
     evidence = resources.view(request.image, request.references).evidence
-    names = ranked_names(known_defects(resources.store, domain, product), kind_probabilities(sight_of(evidence)) or {})
+    names = ranked_names(
+        known_defects(resources.store, domain, product), kind_probabilities(visual_inputs_of(evidence)) or {}
+    )
     return names[0][0] if names else None
 
 
@@ -215,7 +217,7 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         resources.backend,
         product=product,
         domain=domain,
-        defect_hint=None if (seen := wording.telling(state["looks"])) is None else state["looks"][seen],
+        defect_hint=None if (seen := wording.telling(state["appearances"])) is None else state["appearances"][seen],
         image=request_of(state).image,
         n=settings["write_count"],
         seed=settings["seed"],
@@ -311,7 +313,7 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
             cited = wording.cited_facts(facts, question.family)[:1]
             text = wording.grounded_answer(
-                question.family, verdict, evidence, product, state.get("defect"), cited, state["looks"], worded
+                question.family, verdict, evidence, product, state.get("defect"), cited, state["appearances"], worded
             )
             told.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:

@@ -175,7 +175,7 @@ class Resources:
         return images, bank
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
-        """Looks at a part (or remembers having looked at these very files).
+        """Measures a part (or remembers the result for these very files).
 
         Raises:
             InputError: a picture cannot be read.
@@ -191,14 +191,14 @@ class Resources:
             if key in self._views:
                 self._views.move_to_end(key)
                 return self._views[key]
-        view = self._look(picture, pictures, bank, brightness)
+        view = self._extract(picture, pictures, bank, brightness)
         with self._lock:
             self._views[key] = view
             while len(self._views) > VIEWS_KEPT:
                 self._views.popitem(last=False)
         return view
 
-    def _look(
+    def _extract(
         self, picture: Image.Image, pictures: list[Image.Image], bank: MemoryBank | None, brightness: Brightness | None
     ) -> View:
         from sage_ad.vlm.images import notes_of
@@ -207,7 +207,7 @@ class Resources:
         return View(picture, pictures, self.extractor.extract(picture, bank), notes, brightness)
 
     def forget_views(self) -> None:
-        """Forgets the parts that were looked at (not the references), so that the next look is a new one."""
+        """Forgets the measured parts (not the references), so that the next call measures anew."""
         with self._lock:
             self._views.clear()
 

@@ -294,7 +294,7 @@ class BatchResources(Resources):
         return self._shared
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
-        """Looks at a part; the views of parts that are still being answered are kept while there is room."""
+        """Measures a part; the views of parts that are still being answered are kept while there is room."""
         from sage_ad.vlm.images import in_range, shared_brightness
 
         key = (str(image), *map(str, references))
@@ -304,7 +304,7 @@ class BatchResources(Resources):
         brightness = shared_brightness([image, *references])
         picture = in_range(picture, image, brightness)
         pictures, bank = self.bank(references, brightness)
-        self._kept[key] = self._look(picture, pictures, bank, brightness)
+        self._kept[key] = self._extract(picture, pictures, bank, brightness)
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
             self._kept.popitem(last=False)
         return self._kept[key]

@@ -30,7 +30,7 @@ class InspectionState(TypedDict, total=False):
 
     Attributes:
         request: the `InspectionRequest` as JSON values; `settings`: the checked `AgentSettings` of this request.
-        evidence: what perceive found; `looks`: its regions in measured words ("dark elongated line").
+        evidence: what perceive found; `appearances`: its regions in measured words ("dark elongated line").
         domain, product: resolved by recall; None stays None, nothing is invented.
         covered: whether recall covers the object; `recall_note` says how the pack was chosen.
         facts: all facts so far (`TraceFact` dumps), recalled ones first; a node returns the whole new list.
@@ -45,7 +45,7 @@ class InspectionState(TypedDict, total=False):
     request: dict[str, Any]
     settings: dict[str, Any]
     evidence: EvidenceSummary
-    looks: list[str]
+    appearances: list[str]
     domain: str | None
     product: str | None
     covered: bool

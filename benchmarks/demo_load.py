@@ -68,9 +68,9 @@ class Watch:
 
     def __init__(self, process: int) -> None:
         self.process, self.highest, self._end = process, 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample_memory, daemon=True)
 
-    def _look(self) -> None:
+    def _sample_memory(self) -> None:
         while not self._end.wait(0.5):
             self.highest = max(self.highest, memory(self.process))
 

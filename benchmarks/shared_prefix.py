@@ -28,7 +28,7 @@ def main() -> None:
     from sage_ad.evaluation.inspection import InspectionRequest
     from sage_ad.evaluation.questions import standard_questions
     from sage_ad.vlm.sage.generation import PartQuery
-    from sage_ad.vlm.sage.visual_inputs import sight_of
+    from sage_ad.vlm.sage.visual_inputs import visual_inputs_of
 
     inspector = SageInspector(model=args.model)
     inspector.load()
@@ -42,7 +42,7 @@ def main() -> None:
         seen = extractor.extract(sample.image, extractor.prepare([sample.reference]))
         facts = [hit.fact.text for hit in inspector.resources.store.search("scratch on metal", domain="machining", k=6)]
         query = PartQuery(
-            sight_of(seen),
+            visual_inputs_of(seen),
             tuple(q.text for q in questions),
             tuple(q.polarity for q in questions),
             tuple(facts),

@@ -29,7 +29,7 @@ def kind_of(defect: str | None) -> str | None:
     return next((kind for kind in KINDS if kind == name), None)
 
 
-def gathered(parts: Any, sights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def gathered(parts: Any, cache: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, kinds and categories of the defective parts among them."""
     from sage_ad.alignment.data.questions import Stage1Settings, seeded
     from sage_ad.vlm.sage.visual_inputs import kind_features
@@ -38,8 +38,8 @@ def gathered(parts: Any, sights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarra
     for part in parts:
         if (kind := kind_of(part.defect)) is not None:
             shown = seeded(settings.seed, "part", part.group).random() < settings.one_shot
-            sight = sights.sight(part.picture, part.reference if shown else None)
-            rows.append((kind_features(sight).numpy(), kind, part.category))
+            visual = cache.get(part.picture, part.reference if shown else None)
+            rows.append((kind_features(visual).numpy(), kind, part.category))
     inputs, kinds, categories = zip(*rows, strict=True)
     return np.stack(inputs), np.array(kinds), np.array(categories)
 
@@ -79,9 +79,9 @@ def main() -> None:
     from sage_ad.evaluation.datasets import open_dataset
     from sage_ad.vlm.sage.visual_inputs import HEAD_FILE, KINDS, kind_features
 
-    sights = VisualInputCache()
+    cache = VisualInputCache()
     parts = [*drawn_parts(args.drawn, seed=1), *pasted_parts(open_dataset(args.train), seed=1, limit=60)]
-    inputs, kinds, categories = gathered(parts, sights)
+    inputs, kinds, categories = gathered(parts, cache)
     print(f"{len(kinds)} defects: {dict(Counter(kinds.tolist()))}")
     plain, balanced = left_out(inputs, kinds, categories)
     print(f"products left out in turn: accuracy {plain:.3f}, balanced over kinds {balanced:.3f} (chance {1 / 7:.3f})")
@@ -90,8 +90,8 @@ def main() -> None:
         seen: dict[tuple[str, str], Counter[str]] = {}
         for part in real_parts(open_dataset(args.dev), seed=1, limit=20):
             if part.anomalous and part.defect:
-                sight = sights.sight(part.picture, part.reference)
-                said = str(model.predict(kind_features(sight).numpy()[None])[0])
+                visual = cache.get(part.picture, part.reference)
+                said = str(model.predict(kind_features(visual).numpy()[None])[0])
                 seen.setdefault((part.category, part.defect), Counter())[said] += 1
         for (category, defect), counts in seen.items():
             print(f"{category}, {defect}: {dict(counts)}")

@@ -346,10 +346,8 @@ def stats(json: Json = False) -> None:
 @app.command()
 def check(json: Json = False) -> None:
     """Checks packs and index: files, cards and facts against the schema, names claimed twice, every byte of the index."""
-    from sage_ad.knowledge.store.pack_checks import check_store
-
     with _store() as store:
-        problems = check_store(store)
+        problems = store.check()
         count = sum(sum(info.counts.values()) for info in store.domains())
     if json:
         print_json({"facts": count, "problems": problems})

@@ -210,3 +210,79 @@ def test_no_import_circle(repository: Path) -> None:
 def test_a_circle_would_be_found() -> None:
     assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("a", "d")})
     assert not circles({("a", "b"), ("a", "c"), ("b", "c")})
+
+
+def paths_drawn(text: str) -> list[list[tuple[str, str]]]:
+    """The mermaid pictures of a document: of each, the arrows as (file, file)."""
+    pictures = []
+    for picture in re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL):
+        files = dict(re.findall(r'(\w+)\["([^"]+)"\]', picture))
+        pairs = re.findall(r"^\s*(\w+)(?:\[[^\]]*\])? --> (\w+)", picture, re.MULTILINE)
+        pictures.append([(files[tail], files[head]) for tail, head in pairs])
+    return pictures
+
+
+def test_the_drawn_paths_are_those_of_the_source(repository: Path) -> None:
+    """docs/architecture.md draws four paths; each arrow is an import, and a reader starts at the first file."""
+    found = set(arrows(repository))
+    pictures = paths_drawn((repository / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert picture
+        assert not circles(set(picture))
+        for tail, head in picture:
+            assert (repository / tail).is_file(), tail
+            assert (repository / head).is_file(), head
+            names = [f"sage_ad.{file.removesuffix('.py').replace('/', '.')}" for file in (tail, head)]
+            assert tuple(names) in found, f"{tail} does not import {head}"
+        seen = {picture[0][0]}
+        for tail, head in picture:
+            assert tail in seen, f"the path begins anew at {tail}"
+            seen.add(head)
+    inspection = {file for arrow in pictures[0] for file in arrow}
+    assert pictures[0][0][0] == "agents/cli.py"
+    assert len(inspection) <= 12
+
+
+def private_names(source: str) -> list[tuple[int, str]]:
+    """Line and text of each use of a private name of another module or object: attributes, imports, patches by name."""
+
+    def is_private(name: object) -> bool:
+        return isinstance(name, str) and name.startswith("_") and not name.startswith("__") and name != "_"
+
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name) and node.value.id == "self"}  # fmt: skip
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            receiver = node.value.id if isinstance(node.value, ast.Name) else ""
+            if receiver != "os" and not (receiver in ("self", "cls") and node.attr in own):
+                found.append((node.lineno, ast.unparse(node)))
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.lineno, f"import {alias.name}") for alias in node.names if is_private(alias.name)]
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("setattr", "delattr", "getattr", "object") and is_private(node.args[1].value):
+                found.append((node.lineno, ast.unparse(node)))
+    return found
+
+
+def test_tests_use_public_names_only(repository: Path) -> None:
+    """A test over private names breaks when the inside changes, and says nothing of what a user would miss."""
+    wrong = [
+        f"{path.relative_to(repository)}:{line} {text}"
+        for path in sorted((repository / "tests").rglob("*.py"))
+        for line, text in private_names(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["thing._inner", "from sage_ad.vlm import _inner", 'monkeypatch.setattr(module, "_inner", 1)', "self._inherited()"],
+)
+def test_a_private_name_would_be_found(line: str) -> None:
+    assert private_names(line)
+    assert not private_names(line.replace("_", ""))

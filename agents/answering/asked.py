@@ -40,7 +40,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"|\bwhat is (?:it|this|wrong|that|the (?:defect|fault|flaw))\b",
     ),
     (
-        "look",
+        "appearance",
         r"\bwhat does (?:it|the (?:defect|fault|flaw|area)) look like\b|\bwhat (?:colour|color|shape)\b|\bdescribe\b",
     ),
 )
@@ -126,7 +126,7 @@ def _place(state: InspectionState, cards: Cards) -> str:
     return _regions(state, lambda region: "box {} to {}, {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3))))
 
 
-def _look(state: InspectionState, cards: Cards) -> str:
+def _appearance(state: InspectionState, cards: Cards) -> str:
     del cards
     return _regions(state, lambda region: region["description"])
 
@@ -158,5 +158,5 @@ _ANSWERS: dict[str, Callable[[InspectionState, Cards], str]] = {
     "cause": _cause,
     "trust": _trust,
     "name": _name,
-    "look": _look,
+    "appearance": _appearance,
 }

@@ -52,19 +52,19 @@ def sage_query(
     questions: Sequence[Question],
     store: FactStore,
 ) -> tuple[PartQuery, list[tuple[str, float]]]:
-    """What the model is asked about a part (batches collect many of them), and the domain's defects that fit its looks."""
+    """What the model is asked about a part (batches collect many of them), and the domain's defects that fit its appearance."""
     from sage_ad.vlm.sage.generation import PartQuery
-    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, sight_of
+    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, visual_inputs_of
 
-    sight = sight_of(view.evidence)
-    names = ranked_names(known_defects(store, state["domain"], state["product"]), kind_probabilities(sight) or {})
+    visual = visual_inputs_of(view.evidence)
+    names = ranked_names(known_defects(store, state["domain"], state["product"]), kind_probabilities(visual) or {})
     query = PartQuery(
-        sight=sight,
+        visual=visual,
         questions=tuple(question.text for question in questions),
         polarities=tuple(question.polarity for question in questions),
         facts=tuple(fact["text"] for fact in facts),
         product=state["product"],
-        looks=names[0][0] if names else None,
+        kind=names[0][0] if names else None,
     )
     return query, names
 
@@ -276,7 +276,7 @@ def _answer(
     cited = _cited(wording.cited_facts(fitting, question.family), defect)
     if words is None:
         text = wording.grounded_answer(
-            question.family, verdict, evidence, state["product"], defect, cited, state["looks"]
+            question.family, verdict, evidence, state["product"], defect, cited, state["appearances"]
         )
     else:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]

@@ -56,7 +56,7 @@ def answer_with_pictures(
     """Asks a model that reads images for its verdict and for an answer to each question.
 
     Args:
-        state: the inspection so far (request, evidence, looks, product, settings).
+        state: the inspection so far (request, evidence, appearances, product, settings).
         resources: its back end is asked; its view of the part gives the pictures.
         facts: the facts that reach the prompt, as the state keeps them.
         questions: what is asked, in order.
@@ -118,18 +118,18 @@ def _ask_sage(
     """Asks a SAGE model around a vision-language model in the format that it was trained in; None for any other."""
     if not hasattr(backend, "answer_part"):
         return None
-    from sage_ad.vlm.sage.visual_inputs import sight_of
+    from sage_ad.vlm.sage.visual_inputs import visual_inputs_of
 
     settings = state["settings"]
-    sight = sight_of(view.evidence)  # measured in the words of training
+    visual = visual_inputs_of(view.evidence)  # measured in the words of training
     part = backend.answer_part(
         view.image,
         view.references[:1],
         [question.text for question in questions],
         facts=[fact["text"] for fact in facts],
         mode=mode_of_facts(settings["facts"], backend),
-        measured=sight.measured(state["product"]),
-        log_odds=backend.evidence_log_odds(sight.margin, sight.compared),
+        measured=visual.measured(state["product"]),
+        log_odds=backend.evidence_log_odds(visual.margin, visual.compared),
         max_new_tokens=settings["max_new_tokens"],
     )
     reply = VlmReply(texts={n: one_sentence(text) for n, text in enumerate(part.texts)}, how="SAGE's own format")
@@ -194,7 +194,7 @@ def _answer(
         whole = " ".join(parts)
     else:
         whole = wording.grounded_answer(
-            question.family, verdict, evidence, state["product"], state["defect"], cited, state["looks"]
+            question.family, verdict, evidence, state["product"], state["defect"], cited, state["appearances"]
         )
     return wording.trace_answer(question, verdict, whole, cited)
 
@@ -222,12 +222,12 @@ def _shown(view: View, state: InspectionState, facts: Sequence[dict[str, Any]]) 
     parts: list[dict[str, Any]] = []
     for caption, picture in pictures:
         parts += [{"type": "text", "text": caption}, {"type": "image", "image": _small(picture)}]
-    lines = [*measured_lines(state["evidence"], state["looks"]), *_fact_lines(facts)]
+    lines = [*measured_lines(state["evidence"], state["appearances"]), *_fact_lines(facts)]
     return [*parts, {"type": "text", "text": "\n".join(lines)}]
 
 
-def measured_lines(evidence: EvidenceSummary, looks: Sequence[str]) -> list[str]:
-    """The evidence in words: the score against its threshold, then each region with place, box, score and looks."""
+def measured_lines(evidence: EvidenceSummary, appearances: Sequence[str]) -> list[str]:
+    """The evidence in words: the score against its threshold, then each region with place, box, score and appearance."""
     source = "the good parts" if evidence["threshold_from"] == "references" else "a built-in rule, without a reference"
     score, threshold = evidence["score"], evidence["threshold"]
     side = "above" if score > threshold else "not above"
@@ -235,8 +235,10 @@ def measured_lines(evidence: EvidenceSummary, looks: Sequence[str]) -> list[str]
     if not evidence["regions"]:
         return [*lines, "No region stands out."]
     for number, region in enumerate(evidence["regions"], start=1):
-        look = f", {with_article(looks[number - 1])}" if number <= len(looks) else ""
-        lines.append(f"Region {number}: {region['place']}, box {region['box']}, score {region['score']:.3f}{look}.")
+        appearance = f", {with_article(appearances[number - 1])}" if number <= len(appearances) else ""
+        lines.append(
+            f"Region {number}: {region['place']}, box {region['box']}, score {region['score']:.3f}{appearance}."
+        )
     return lines
 
 

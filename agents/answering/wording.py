@@ -73,10 +73,14 @@ def finding(evidence: EvidenceSummary, product: str | None) -> str:
     return f"{differs[0].upper()}{differs[1:]}{f' in {where}' if where else ''}."
 
 
-def telling(looks: Sequence[str]) -> int | None:
-    """Index of the best region whose look says something: the first with a tone ("dark patch"), else the first."""
-    toned = (index for index, look in enumerate(looks[:NAMED_REGIONS]) if look.startswith(("dark", "bright")))
-    return next(toned, 0 if looks else None)
+def telling(appearances: Sequence[str]) -> int | None:
+    """Index of the best region whose appearance says something: the first with a tone ("dark patch"), else the first."""
+    toned = (
+        index
+        for index, appearance in enumerate(appearances[:NAMED_REGIONS])
+        if appearance.startswith(("dark", "bright"))
+    )
+    return next(toned, 0 if appearances else None)
 
 
 def fact_sentence(fact: dict[str, Any]) -> str:
@@ -95,7 +99,7 @@ def grounded_answer(
     product: str | None,
     defect: str | None,
     facts: Sequence[dict[str, Any]],
-    looks: Sequence[str] = (),
+    appearances: Sequence[str] = (),
     worded: str | None = None,
 ) -> str:
     """The full answer: the verdict for the question as asked, the finding (or its accepted wording), what follows.
@@ -107,15 +111,17 @@ def grounded_answer(
         product: name of the product, if known.
         defect: name of the defect, if one can be given.
         facts: the facts that this answer cites, most fitting first.
-        looks: the regions in measured words, in the order of the evidence's regions.
+        appearances: the regions in measured words, in the order of the evidence's regions.
         worded: the language model's accepted wording of the finding.
     """
     anomalous = evidence["verdict"] == "anomalous"
     parts = [] if verdict is None else ["Yes." if verdict else "No."]
     parts.append(worded or finding(evidence, product))
     if family == "defect identification" and anomalous:
-        if (index := telling(looks)) is not None:
-            parts.append(f"Measured there: {with_article(looks[index])} in the {evidence['regions'][index]['place']}.")
+        if (index := telling(appearances)) is not None:
+            parts.append(
+                f"Measured there: {with_article(appearances[index])} in the {evidence['regions'][index]['place']}."
+            )
         parts.append(
             f"It is {with_article(defect)}." if defect else "The evidence alone does not tell which defect it is."
         )

@@ -37,18 +37,18 @@ class VisualInputCache:
     def __init__(self, folder: Path | None = None, extractor: EvidenceExtractor | None = None) -> None:
         from sage_ad.vlm.paths import cache_home
 
-        self.folder = folder or cache_home() / "sights"
+        self.folder = folder or cache_home() / "visual_inputs"
         self.measured = 0
         self._extractor = extractor
         self._bank: tuple[str, MemoryBank] | None = None
 
     def file(self, picture: Picture, reference: Picture | None) -> Path:
-        """Where the sight of a part compared with this reference (or with none) is kept."""
+        """Where the visual inputs of a part, compared with this reference (or with none), are kept."""
         words = "\n".join((picture.key, reference.key if reference else "", _code()))
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
 
-    def sight(self, picture: Picture, reference: Picture | None) -> VisualInputs:
+    def get(self, picture: Picture, reference: Picture | None) -> VisualInputs:
         """The part as a SAGE model sees it.
 
         Raises:
@@ -56,12 +56,12 @@ class VisualInputCache:
         """
         from safetensors.torch import load_file
 
-        from sage_ad.vlm.sage.visual_inputs import sight_from_tensors
+        from sage_ad.vlm.sage.visual_inputs import visual_inputs_from_tensors
 
         file = self.file(picture, reference)
         if not file.exists():
             self._measure(picture, reference, file)
-        return sight_from_tensors(load_file(file))
+        return visual_inputs_from_tensors(load_file(file))
 
     def fill(
         self,
@@ -72,7 +72,7 @@ class VisualInputCache:
 
         Args:
             pairs: pictures with their references.
-            progress: is told how many are done, and of how many.
+            progress: called with how many are done, and of how many.
         """
         todo = [(picture, reference) for picture, reference in pairs if not self.file(picture, reference).exists()]
         # Parts that share a reference stand together: its bank is made once.
@@ -88,7 +88,7 @@ class VisualInputCache:
     def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
         from safetensors.torch import save_file
 
-        from sage_ad.vlm.sage.visual_inputs import sight_of, sight_tensors
+        from sage_ad.vlm.sage.visual_inputs import visual_input_tensors, visual_inputs_of
 
         if self._extractor is None:
             from sage_ad.vlm.evidence.extractor import EvidenceExtractor
@@ -99,7 +99,7 @@ class VisualInputCache:
         part = file.with_suffix(f".{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(sight_tensors(sight_of(evidence)), part)
+            save_file(visual_input_tensors(visual_inputs_of(evidence)), part)
             part.replace(file)
         except OSError as error:
             raise InputError(
@@ -118,7 +118,7 @@ class VisualInputCache:
 
 @cache
 def _code() -> str:
-    """A digest of everything that decides a sight, so that nothing stale is read after a change (of more than layout)."""
+    """A digest of everything that decides the visual inputs: after a change (of more than layout) nothing old is read."""
     import ast
 
     from sage_ad import vlm

@@ -171,16 +171,16 @@ def with_pictures(messages: Sequence[Mapping[str, Any]], count: int) -> list[dic
 
 
 class SagePrompts:
-    """A SAGE model's inputs: the prompt is the question; pictures, facts and evidence stand in columns or come by `look`.
+    """A SAGE model's inputs: the prompt is the question; pictures, facts and evidence stand in columns or come by `view`.
 
     Columns with the names of `SageProcessor`'s arguments (`facts`, `measured`, `evidence`, `references`) are passed on;
-    `look` adds what is too large for a column (patch features).
+    `view` adds what is too large for a column (patch features).
     """
 
-    def __init__(self, processor: Any, look: View | None = None) -> None:
+    def __init__(self, processor: Any, view: View | None = None) -> None:
         self.processor = processor
         self.pad_id = _padding_id(processor.tokenizer)
-        self.look = look
+        self.view = view
         named = set(inspect.signature(type(processor).__call__).parameters)
         self._columns = named - {"self", "images", "text", "answers", "templated", "return_tensors", "mode", "_unused"}
 
@@ -192,7 +192,7 @@ class SagePrompts:
 
     def encode(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What `SageProcessor` makes of the rows."""
-        seen = [{**row, **(self.look(row) if self.look else {})} for row in rows]
+        seen = [{**row, **(self.view(row) if self.view else {})} for row in rows]
         given: dict[str, Any] = {}
         for name in sorted(self._columns):
             values = [row.get(name) for row in seen]

@@ -23,12 +23,12 @@ class VisualInputPrompts(SagePrompts):
     Args:
         model: gives the calibration of the evidence.
         processor: makes tokens; its mode of facts is kept.
-        sights: what the frozen encoder saw.
+        cache: what the frozen encoder saw.
     """
 
-    def __init__(self, model: Any, processor: Any, sights: VisualInputCache) -> None:
+    def __init__(self, model: Any, processor: Any, cache: VisualInputCache) -> None:
         super().__init__(processor)
-        self.sights = sights
+        self.cache = cache
         self.calibration = model.config.calibration or UNCALIBRATED
 
     def encode(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -37,11 +37,11 @@ class VisualInputPrompts(SagePrompts):
 
         from sage_ad.vlm.sage.generation import prefix_inputs
 
-        seen = [sight_of_row(row, self.sights) for row in rows]
+        seen = [visual_inputs_of_row(row, self.cache) for row in rows]
         inputs = prefix_inputs(
             self.processor,
             seen,
-            [sight.measured(row.get("product")) for sight, row in zip(seen, rows, strict=True)],
+            [visual.measured(row.get("product")) for visual, row in zip(seen, rows, strict=True)],
             [list(row["facts"]) for row in rows],
             [[row["prompt"]] for row in rows],
             self.processor.facts,
@@ -54,18 +54,18 @@ class VisualInputPrompts(SagePrompts):
         return inputs
 
 
-def sight_of_row(row: Row, sights: VisualInputCache) -> VisualInputs:
+def visual_inputs_of_row(row: Row, cache: VisualInputCache) -> VisualInputs:
     """What the frozen encoder saw of a row's picture, beside its reference."""
     from sage_ad.alignment.data.labelled import Picture
 
     reference = Picture("file", row["reference_file"]) if row.get("reference_file") else None
-    return sights.sight(Picture("file", row["picture_file"]), reference)
+    return cache.get(Picture("file", row["picture_file"]), reference)
 
 
-def picture_look(model: Any, sights: VisualInputCache) -> View:
+def picture_view(model: Any, cache: VisualInputCache) -> View:
     """What a SAGE model with eyes of its own is given of a row: pictures, and the measured evidence where calibrated."""
 
-    def look(row: Row) -> Mapping[str, Any]:
+    def view(row: Row) -> Mapping[str, Any]:
         from sage_ad.vlm.images import load_image
 
         seen: dict[str, Any] = {"pictures": [load_image(row["picture_file"])]}
@@ -74,11 +74,11 @@ def picture_look(model: Any, sights: VisualInputCache) -> View:
         if model.config.calibration:
             from sage_ad.vlm.sage.generation import evidence_log_odds
 
-            sight = sight_of_row(row, sights)
+            visual = visual_inputs_of_row(row, cache)
             seen |= {
-                "measured": sight.measured(row.get("product")),
-                "evidence": evidence_log_odds(sight, model.config.calibration),
+                "measured": visual.measured(row.get("product")),
+                "evidence": evidence_log_odds(visual, model.config.calibration),
             }
         return seen
 
-    return look
+    return view

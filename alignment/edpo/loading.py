@@ -134,7 +134,7 @@ def lora(loaded: Loaded, rank: int) -> Any:
 
 
 def training_data(
-    loaded: Loaded, lines: Sequence[RankedAnswers], folder: Path, sights: VisualInputCache | None = None
+    loaded: Loaded, lines: Sequence[RankedAnswers], folder: Path, cache: VisualInputCache | None = None
 ) -> tuple[Dataset, PromptEncoder | None]:
     """Ranked answers as the data set of `EDPOTrainer`, and the encoder that goes with it (None: the trainer's choice).
 
@@ -142,7 +142,7 @@ def training_data(
         loaded: the model.
         lines: ranked answers, scored or not.
         folder: where relative paths start from.
-        sights: frozen features of parts; default: those in the cache of this project.
+        cache: frozen features of parts; default: those in the cache of this project.
 
     Raises:
         InputError: a model that sees is given lines without images.
@@ -160,18 +160,18 @@ def training_data(
         return dataset.cast_column("images", Listed(Image())), None
     if loaded.kind == "words":
         return dataset, None
-    if sights is None:
+    if cache is None:
         from sage_ad.alignment.data.features import VisualInputCache
 
-        sights = VisualInputCache()
+        cache = VisualInputCache()
     if loaded.kind == "sage":
         from sage_ad.alignment.data.sage_prompts import VisualInputPrompts
 
-        return dataset, VisualInputPrompts(loaded.model, loaded.processing_class, sights)
+        return dataset, VisualInputPrompts(loaded.model, loaded.processing_class, cache)
     from sage_ad.alignment.data.prompts import SagePrompts
-    from sage_ad.alignment.data.sage_prompts import picture_look
+    from sage_ad.alignment.data.sage_prompts import picture_view
 
-    return dataset, SagePrompts(loaded.processing_class, picture_look(loaded.model, sights))
+    return dataset, SagePrompts(loaded.processing_class, picture_view(loaded.model, cache))
 
 
 def _row(loaded: Loaded, line: RankedAnswers, folder: Path) -> dict[str, Any]:
@@ -242,10 +242,10 @@ def load_sampler(name: str, device: str = "auto", temperature: float = 1.0, max_
     tokenizer = loaded.processing_class.tokenizer
     from sage_ad.alignment.data.features import VisualInputCache
 
-    sights = VisualInputCache()
+    cache = VisualInputCache()
 
     def sample(line: RankedAnswers, count: int, seed: int) -> list[str]:
-        dataset, encoder = training_data(loaded, [line], Path("."), sights)
+        dataset, encoder = training_data(loaded, [line], Path("."), cache)
         assert encoder is not None
         inputs: Mapping[str, Any] = {k: v.to(where) for k, v in encoder.encode([dataset[0]]).items()}
         torch.manual_seed(seed)

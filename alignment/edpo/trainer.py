@@ -126,7 +126,7 @@ class EDPOTrainer(DPOTrainer):
             takes (`facts`, `measured`, `evidence`).
         processing_class: tokenizer or processor; default: the model's own.
         encoder: how rows become token ids and model inputs, in place of what `processing_class` suggests: for a SAGE
-            model with cached patch features `SagePrompts(processor, look)`, or your own (`sage_ad.alignment.data.prompts`).
+            model with cached patch features `SagePrompts(processor, view)`, or your own (`sage_ad.alignment.data.prompts`).
         callbacks, optimizers, peft_config, quantization_config: as in `DPOTrainer`.
 
     Raises:

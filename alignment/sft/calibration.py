@@ -23,7 +23,7 @@ def calibrate(seen: Iterable[tuple[VisualInputs, bool, str]]) -> dict[str, list[
     others).
 
     Args:
-        seen: sight, whether the part is anomalous, and its category.
+        seen: visual inputs, whether the part is anomalous, and its category.
 
     Returns:
         Factor and offset (0) by "references" and "builtin".
@@ -35,8 +35,8 @@ def calibrate(seen: Iterable[tuple[VisualInputs, bool, str]]) -> dict[str, list[
     from sklearn.linear_model import LogisticRegression
 
     groups: dict[str, list[tuple[float, bool, str]]] = {"references": [], "builtin": []}
-    for sight, anomalous, category in seen:
-        groups[sight.compared].append((sight.margin, anomalous, category))
+    for visual, anomalous, category in seen:
+        groups[visual.compared].append((visual.margin, anomalous, category))
     fitted: dict[str, list[float]] = {}
     for name, rows in groups.items():
         labels = np.array([anomalous for _, anomalous, _ in rows], bool)

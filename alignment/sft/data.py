@@ -67,7 +67,7 @@ class _Batches:
     Args:
         tasks: what is learnt.
         processor: makes tokens.
-        sights: frozen features of the parts.
+        cache: frozen features of the parts.
         mode: how facts reach the model.
         parts: parts a batch; each brings five questions.
         seed: order and batches.
@@ -78,7 +78,7 @@ class _Batches:
         self,
         tasks: Sequence[PartTask],
         processor: SageProcessor,
-        sights: VisualInputCache,
+        cache: VisualInputCache,
         *,
         mode: FactMode,
         parts: int,
@@ -88,7 +88,7 @@ class _Batches:
         if not tasks:
             raise InputError("There is nothing to learn from: no labelled part was found; check --data.")
         self.batches = batches_of(tasks, parts, seed)
-        self._processor, self._sights, self._mode, self._calibration = processor, sights, mode, calibration
+        self._processor, self._cache, self._mode, self._calibration = processor, cache, mode, calibration
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -104,10 +104,10 @@ class _Batches:
     def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         raise TypeError("a kind of batch says how it asks for facts")
 
-    def _sight(self, task: PartTask) -> VisualInputs:
+    def _visual_inputs(self, task: PartTask) -> VisualInputs:
         first = task.examples[0]
         assert first.picture is not None
-        return self._sights.sight(first.picture, first.reference)
+        return self._cache.get(first.picture, first.reference)
 
 
 class PartBatches(_Batches):
@@ -116,11 +116,11 @@ class PartBatches(_Batches):
     def _pictured(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
         from sage_ad.vlm.sage.generation import prefix_inputs
 
-        sights = [self._sight(task) for task in tasks]
+        visuals = [self._visual_inputs(task) for task in tasks]
         inputs = prefix_inputs(
             self._processor,
-            sights,
-            [_told(sight, task) for sight, task in zip(sights, tasks, strict=True)],
+            visuals,
+            [training_measurement(visual, task) for visual, task in zip(visuals, tasks, strict=True)],
             [list(task.examples[0].facts) for task in tasks],
             [[e.question for e in task.examples] for task in tasks],
             self._mode,
@@ -163,7 +163,7 @@ class PictureBatches(_Batches):
         from sage_ad.vlm.sage.generation import evidence_log_odds
 
         rows = [(task, example) for task in tasks for example in task.examples]
-        sights = [self._sight(task) for task, _ in rows]
+        visuals = [self._visual_inputs(task) for task, _ in rows]
         shown = {id(task): (e.picture, e.reference) for task, e in rows}
         pictures = {key: (p.load() if p else None, r.load() if r else None) for key, (p, r) in shown.items()}
         made = self._processor(
@@ -171,8 +171,8 @@ class PictureBatches(_Batches):
             text=[e.question for _, e in rows],
             references=[[r] if (r := pictures[id(task)][1]) is not None else None for task, _ in rows],
             facts=[list(e.facts) for _, e in rows],
-            measured=[_told(sight, task) for sight, (task, _) in zip(sights, rows, strict=True)],
-            evidence=[evidence_log_odds(sight, self._calibration) for sight in sights],
+            measured=[training_measurement(visual, task) for visual, (task, _) in zip(visuals, rows, strict=True)],
+            evidence=[evidence_log_odds(visual, self._calibration) for visual in visuals],
             answers=[e.answer for _, e in rows],
             mode=self._mode,
         )
@@ -183,7 +183,7 @@ class PictureBatches(_Batches):
         return dict(self._processor(text=[e.question for e in asked], answers=[e.answer for e in asked]))
 
 
-def _told(sight: VisualInputs, task: PartTask) -> str:
+def training_measurement(visual: VisualInputs, task: PartTask) -> str:
     """The measurement in words; now and then without the product, or with any kind of defect.
 
     The kinds were learnt from drawn parts, so on these they are surer than on anything else: a model that copied them
@@ -194,7 +194,7 @@ def _told(sight: VisualInputs, task: PartTask) -> str:
 
     rng = seeded("told", task.examples[0].group)
     product = None if rng.random() < UNNAMED else task.examples[0].product
-    return sight.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)
+    return visual.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)
 
 
 def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: bool = True) -> dict[str, Any]:

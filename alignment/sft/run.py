@@ -56,17 +56,17 @@ def tasks_of(run: Stage1Run, parts: Iterable[LabelledPart]) -> list[PartTask]:
     return part_tasks(list(stage1_examples(parts, FactPool(FactStore.open()), settings)))
 
 
-def look_at(tasks: Iterable[PartTask], sights: VisualInputCache, say: Say) -> None:
+def measure_parts(tasks: Iterable[PartTask], cache: VisualInputCache, say: Say) -> None:
     """Measures the evidence of all parts that is not kept yet."""
     pairs = [
         (task.examples[0].picture, task.examples[0].reference) for task in tasks if task.examples[0].picture is not None
     ]
 
-    def told(done: int, todo: int) -> None:
+    def report(done: int, todo: int) -> None:
         if done % 50 == 0 or done == todo:
-            say(f"Looked at {done} of {todo} parts")
+            say(f"Measured {done} of {todo} parts")
 
-    sights.fill(pairs, told)
+    cache.fill(pairs, report)
 
 
 def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
@@ -92,18 +92,18 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     if run.resume and last is None:
         say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
     random.seed(run.seed)
-    sights = VisualInputCache()
+    cache = VisualInputCache()
     tasks = tasks_of(run, labelled_parts(run))
-    look_at(tasks, sights, say)
+    measure_parts(tasks, cache, say)
     seen = [task.examples[0] for task in tasks if task.pictured]
     calibration = calibrate(
-        (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in seen if e.picture is not None
+        (cache.get(e.picture, e.reference), bool(e.anomalous), e.category) for e in seen if e.picture is not None
     )
     say(f"Calibrated the evidence: {calibration}")
     # Loading the encoder draws random numbers, and it is only loaded for parts that are not in the cache.
     torch.manual_seed(run.seed)
     model, processor, base = starting_model(run, args, calibration)
-    batches = _batches(run, args, tasks, processor, sights, calibration)
+    batches = _batches(run, args, tasks, processor, cache, calibration)
     trainer = Stage1Trainer(model, args, train_dataset=batches)
     say(f"Training {len(batches)} steps an epoch on {len(seen)} parts" + (f", from {last}" if last else ""))
     done = train_from(trainer, last)
@@ -150,14 +150,14 @@ def starting_model(run: Stage1Run, args: Stage1Config, calibration: dict[str, li
     return with_lora(model, args.lora_rank, args.train_evidence), processor, base
 
 
-def _batches(run: Stage1Run, args: Stage1Config, tasks: Any, processor: Any, sights: Any, calibration: Any) -> Any:
+def _batches(run: Stage1Run, args: Stage1Config, tasks: Any, processor: Any, cache: Any, calibration: Any) -> Any:
     from sage_ad.alignment.sft.data import PartBatches, PictureBatches
 
     make = PictureBatches if processor.has_base else PartBatches
     return make(
         tasks,
         processor,
-        sights,
+        cache,
         mode=run.facts,
         parts=args.parts_per_batch,
         seed=run.seed,

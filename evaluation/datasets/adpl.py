@@ -101,7 +101,7 @@ def ranked_lines(dataset: ADPL) -> Iterator[dict[str, Any]]:
 
 
 def write_adpl(lines: Iterable[dict[str, Any]], path: str | Path) -> int:
-    """Writes lines of ranked answers (contracts.md) as AD-PL: one record a `group`, in the order of first sight.
+    """Writes lines of ranked answers (contracts.md) as AD-PL: one record a `group`, in the order of their first lines.
 
     Returns:
         The number of records.

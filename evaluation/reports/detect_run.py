@@ -130,7 +130,7 @@ def measure_cell(
         if settings.shots and not paths:
             # Nothing to compare with: the image is counted, but has no score.
             continue
-        evidence, spent = _look(dataset, detector, sample, paths)
+        evidence, spent = _extract(dataset, detector, sample, paths)
         if evidence is None:
             continue
         seconds.append(spent)
@@ -147,7 +147,7 @@ def measure_cell(
     return cell
 
 
-def _look(
+def _extract(
     dataset: InspectionDataset, detector: Detector, sample: Sample, paths: Sequence[Path]
 ) -> tuple[Any | None, float]:
     """Evidence of one image and the seconds it took, without reading the file."""
@@ -212,7 +212,7 @@ def _score_normals(
     paths = [sample.image for sample in todo.references]
     label = f"{cell.category}, draw {cell.seed}, {cell.method}, calibration"
     for sample in progress.count(todo.calibration, label, len(todo.calibration)):
-        evidence, _ = _look(dataset, detector, sample, paths)
+        evidence, _ = _extract(dataset, detector, sample, paths)
         if evidence is not None:
             cell.normals.append(round(float(evidence.score), 6))
     cell.held_out = [row["id"] for row in good]

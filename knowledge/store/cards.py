@@ -1,6 +1,6 @@
 """Defect cards: what a defect of a product looks like, what it is taken for, where it comes from, what follows.
 
-A card is data that several rooms use. Its look is put into the controlled words in which regions are measured, so that a
+A card is data that several rooms use. Its appearance is put into the controlled words in which regions are measured, so that a
 measured region and a card can be compared word by word.
 """
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
 from sage_ad.knowledge.store.catalogue import Catalogue
 from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
-from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs, create_pack
+from sage_ad.knowledge.store.new_pack import create_pack
+from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs
 from sage_ad.knowledge.store.product_match import DomainMatch, ProductNames
 from sage_ad.knowledge.store.retrieval import (
     MODES,
@@ -447,11 +448,14 @@ class FactStore:
         return facts
 
     def check(self) -> list[str]:
-        """Reads everything there is; one line for each thing that is wrong, none when all is well.
+        """Reads everything there is; one line for each thing that is wrong, none when all is well."""
+        from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 
-        `pack_checks.check_store` adds what does not fit together in a pack, and between packs.
-        """
         problems = self.problems()
+        packs = self.packs()
+        for name, pack in packs.items():
+            problems += check_pack(name, pack, self.cards(name), self.iterate(name, status="approved"))
+        problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
             self._follower.verify()

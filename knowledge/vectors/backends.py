@@ -199,7 +199,7 @@ def open_vectors(setting: Any, folder: Path, dimensions: int, model: str) -> Vec
     address = setting if isinstance(setting, str) else f"object {type(setting).__module__}.{type(setting).__qualname__}"
     shown = re.sub(r"//[^/@]*@", "//", address)  # a password must not reach a log
     try:
-        store = _store_at(setting, dimensions) if isinstance(setting, str) else setting
+        store = store_at(setting, dimensions) if isinstance(setting, str) else setting
         name = hashlib.sha256(f"{address}\n{model}\n{dimensions}".encode()).hexdigest()[:12]
         return LlamaIndexVectors(store, folder.parent / f"ledger-{name}.sqlite", f"{shown} {model}", dimensions)
     except ImportError as error:
@@ -213,7 +213,8 @@ def open_vectors(setting: Any, folder: Path, dimensions: int, model: str) -> Vec
         ) from None
 
 
-def _store_at(address: str, dimensions: int) -> Any:
+def store_at(address: str, dimensions: int) -> Any:
+    """The llama-index vector store at an address (see `open_vectors`); imports its package."""
     place, _, name = address.partition("#")
     if place.startswith("qdrant:"):
         from llama_index.vector_stores.qdrant import QdrantVectorStore

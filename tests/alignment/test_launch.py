@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,18 @@ EXPECTED = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED", "cpu": "M
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_accelerate_takes_the_configuration(repository: Path, name: str) -> None:
+def test_accelerate_takes_the_configuration(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.commands import launch
     from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     file = repository / "alignment" / "configs" / f"{name}.yaml"
     assert load_config_from_file(str(file)).distributed_type == EXPECTED[name]
     command = ["--config_file", str(file), "--num_processes", "2", "-m", "sage_ad.alignment", "edpo"]
-    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(command))
-    assert defaults is not None
+    launched: list[Namespace] = []
+    for launcher in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
+        monkeypatch.setattr(launch, launcher, launched.append)
+    launch.launch_command(launch.launch_command_parser().parse_args(command))
+    (args,) = launched
     assert args.num_processes == 2
     assert (args.use_fsdp, args.use_deepspeed) == (name == "fsdp2", name == "zero3")
     if name == "fsdp2":

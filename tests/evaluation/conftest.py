@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from plates import PlainExtractor, gash, plate
 
-import sage_ad.evaluation.reports.detect_run as detection
 from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.loading import load_judge
 from sage_ad.evaluation.judge.local import LocalJudge
+from sage_ad.vlm.evidence import extractor as evidence
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def local_judge() -> Judge:
 
 @pytest.fixture(scope="session")
 def score(local_judge: Judge) -> Callable[..., MLEScore]:
-    """Scores one answer to a question about a scratched part, unless told otherwise."""
+    """Scores one answer to a question about a scratched part, unless the caller says otherwise."""
     scratched = Gold(
         verdict=False,
         anomalous=True,
@@ -66,5 +66,5 @@ def plates(tmp_path: Path) -> Path:
 def plain(monkeypatch: pytest.MonkeyPatch) -> PlainExtractor:
     """`sage-eval detect` measures with the stand-in instead of the encoder."""
     extractor = PlainExtractor()
-    monkeypatch.setattr(detection, "_extractor", lambda *_: extractor)
+    monkeypatch.setattr(evidence, "EvidenceExtractor", lambda _settings: extractor)
     return extractor

@@ -102,12 +102,12 @@ class HuggingFaceBackend(Completing):
     ) -> Completion:
         """As `generate`, with token counts; a schema cannot be enforced here (`capabilities.structured` is False)."""
         del json_schema
-        return self._write(self._inputs([messages]), Sampling(**settings))[0]
+        return self._write(self.encode([messages]), Sampling(**settings))[0]
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str]:
         """Yields the text while it is written; messages are checked before this returns."""
         wanted = Sampling(**settings)
-        inputs = self._inputs([messages])
+        inputs = self.encode([messages])
 
         def write(on_text: Callable[[str], None], cancelled: threading.Event) -> str:
             return self._write(inputs, wanted, cancelled=cancelled, on_text=on_text)[0].text
@@ -128,7 +128,7 @@ class HuggingFaceBackend(Completing):
             rows = [row for row, number in enumerate(counts) if number == count]
             for start in range(0, len(rows), self.batch_size):
                 chunk = rows[start : start + self.batch_size]
-                written = self._write(self._inputs([list_of_messages[row] for row in chunk]), wanted)
+                written = self._write(self.encode([list_of_messages[row] for row in chunk]), wanted)
                 done.update(zip(chunk, written, strict=True))
         return [done[row] for row in range(len(counts))]
 
@@ -143,7 +143,7 @@ class HuggingFaceBackend(Completing):
         tokens = [self.tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices]
         if len({ids[0] for ids in tokens}) == len(tokens):
             tokens = [ids[:1] for ids in tokens]
-        inputs = self._inputs([messages])
+        inputs = self.encode([messages])
         with self._running():
             if max(map(len, tokens)) == 1:
                 last = self._logits(inputs, 1)[-1].log_softmax(-1)
@@ -169,7 +169,7 @@ class HuggingFaceBackend(Completing):
         extra = {"logits_to_keep": last} if self._keeps_logits else {}
         return self.model(**inputs, **extra, use_cache=False).logits[0, -last:].float()
 
-    def _inputs(self, list_of_messages: Sequence[Sequence[Message]]) -> dict[str, Any]:
+    def encode(self, list_of_messages: Sequence[Sequence[Message]]) -> dict[str, Any]:
         """Token ids, mask and pixels of prompts, padded on the left, on the model's device; nothing is ever cut."""
         checked = [check_messages(messages, images=self._images, name=self._name) for messages in list_of_messages]
         prompts = [self._prompt(messages) for messages in checked]

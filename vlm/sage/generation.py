@@ -3,7 +3,7 @@
 The picture, the facts and the measurement of a part are read once (a prefix), its questions share their key-value cache,
 and several parts go through the model together. The answer's first words are not the language model's to choose: the
 state is where the evidence and the model's own log-odds put it, the verdict follows from the state and from what the
-question asserts. The model goes on from there.
+question asserts. The model continues from there.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class PartQuery:
     """Questions about one part.
 
     Attributes:
-        sight: what is seen of the part.
+        visual: what is seen of the part.
         questions: in words.
         polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
         facts: fact sentences.
         product: name of the part; None where it is not known.
-        looks: what the evidence looks like, where more is known than `vlm.sage.visual_inputs` can tell (a defect's name in the
+        kind: what the evidence looks like, where more is known than `vlm.sage.visual_inputs` can tell (a defect's name in the
             domain's words); None takes the kind.
     """
 
-    sight: VisualInputs
+    visual: VisualInputs
     questions: tuple[str, ...]
     polarities: tuple[State | None, ...]
     facts: tuple[str, ...] = ()
     product: str | None = None
-    looks: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class PartReply:
     texts: tuple[str, ...]
 
 
-def evidence_log_odds(sight: VisualInputs, calibration: Mapping[str, Sequence[float]]) -> float:
+def evidence_log_odds(visual: VisualInputs, calibration: Mapping[str, Sequence[float]]) -> float:
     """Calibrated log(P(anomalous) / P(normal)) of the evidence: factor * margin + offset, by how it was measured."""
-    factor, offset = calibration[sight.compared]
-    return factor * sight.margin + offset
+    factor, offset = calibration[visual.compared]
+    return factor * visual.margin + offset
 
 
 def prefix_inputs(
     processor: SageProcessor,
-    sights: Sequence[VisualInputs],
+    visuals: Sequence[VisualInputs],
     measured: Sequence[str],
     facts: Sequence[Sequence[str]],
     questions: Sequence[Sequence[str]],
@@ -90,7 +90,7 @@ def prefix_inputs(
 
     Args:
         processor: of a model with a frozen encoder.
-        sights, measured, facts, questions: by part; `measured` is `Sight.measured`.
+        visuals, measured, facts, questions: by part; `measured` is `VisualInputs.measured`.
         mode: how facts reach the model.
         calibration: of the evidence.
 
@@ -100,8 +100,8 @@ def prefix_inputs(
     import torch
 
     heads, tails = [], []
-    for told, own, asked in zip(measured, facts, questions, strict=True):
-        prompts = [processor.prompt_ids(q, facts=own, measured=told, mode=mode) for q in asked]
+    for words, own, asked in zip(measured, facts, questions, strict=True):
+        prompts = [processor.prompt_ids(q, facts=own, measured=words, mode=mode) for q in asked]
         length = _shared(prompts)
         heads.append(prompts[0][:length])
         tails.append([prompt[length:] for prompt in prompts])
@@ -109,10 +109,10 @@ def prefix_inputs(
     inputs: dict[str, Any] = {
         "input_ids": torch.tensor([[pad] * (longest - len(h)) + h for h in heads]),
         "attention_mask": torch.tensor([[0] * (longest - len(h)) + [1] * len(h) for h in heads]),
-        "patch_features": torch.stack([s.features for s in sights]).float(),
-        "patch_evidence": torch.stack([s.evidence for s in sights]).float(),
-        "distinct": torch.stack([s.distinct for s in sights]),
-        "evidence_log_odds": torch.tensor([evidence_log_odds(s, calibration) for s in sights]),
+        "patch_features": torch.stack([s.features for s in visuals]).float(),
+        "patch_evidence": torch.stack([s.evidence for s in visuals]).float(),
+        "distinct": torch.stack([s.distinct for s in visuals]),
+        "evidence_log_odds": torch.tensor([evidence_log_odds(s, calibration) for s in visuals]),
         "tails": tails,
     }
     if mode == "soft":
@@ -163,8 +163,8 @@ def answer_parts(
             verdicts = tuple(None if p is None else p == state for p in query.polarities)
             forced += [opening(state, verdict) for verdict in verdicts]
             replies.append((float(own.mean()), float(own.max() - own.min()), state, verdicts))
-        told = None if on_text is None else _Pieces(processor, queries, on_text)
-        texts = iter(rows.go_on(forced, max_new_tokens, told))
+        streamer = None if on_text is None else _Pieces(processor, queries, on_text)
+        texts = iter(rows.finish(forced, max_new_tokens, streamer))
     return [
         PartReply(*reply, tuple(next(texts) for _ in query.questions))
         for reply, query in zip(replies, queries, strict=True)
@@ -192,8 +192,8 @@ class _Rows:
         self.model, self.processor = model, processor
         inputs = prefix_inputs(
             processor,
-            [q.sight for q in queries],
-            [q.sight.measured(q.product, q.looks) for q in queries],
+            [q.visual for q in queries],
+            [q.visual.measured(q.product, q.kind) for q in queries],
             [list(q.facts) for q in queries],
             [list(q.questions) for q in queries],
             mode,
@@ -248,18 +248,18 @@ class _Rows:
             return logits[:, words[1]] - logits[:, words[0]]
         return state.log_odds(logits, self.odds, words)
 
-    def go_on(self, openings: Sequence[str], max_new_tokens: int, told: _Pieces | None = None) -> list[str]:
+    def finish(self, openings: Sequence[str], max_new_tokens: int, streamer: _Pieces | None = None) -> list[str]:
         """What the model says after the given first words of each row."""
         self._add([self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in openings])
         start = self.ids.shape[1]
-        if told is not None or len(openings) <= FEW_ROWS:
-            made: list[list[int]] = self._generate(max_new_tokens, told)[:, start:].tolist()
+        if streamer is not None or len(openings) <= FEW_ROWS:
+            made: list[list[int]] = self._generate(max_new_tokens, streamer)[:, start:].tolist()
         else:
             made = self._by_turns(max_new_tokens)
         texts = self.processor.tokenizer.batch_decode(made, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _generate(self, max_new_tokens: int, told: _Pieces | None = None) -> torch.Tensor:
+    def _generate(self, max_new_tokens: int, streamer: _Pieces | None = None) -> torch.Tensor:
         """Ids of all rows with what the model adds to them."""
         made: torch.Tensor = self.model.generate(
             input_ids=self.ids,
@@ -268,7 +268,7 @@ class _Rows:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             state_first=False,
-            streamer=told,
+            streamer=streamer,
         )
         return made
 

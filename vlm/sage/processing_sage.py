@@ -24,7 +24,7 @@ def measured_sentence(
     score: float,
     threshold: float,
     place: str | None = None,
-    looks: str | None = None,
+    kind: str | None = None,
     product: str | None = None,
 ) -> str:
     """What the evidence says, in the words that the model is trained with.
@@ -33,7 +33,7 @@ def measured_sentence(
         score: anomaly score.
         threshold: score from which a part is anomalous.
         place: where the evidence is strongest, in the words of `sage_ad.vlm.places`.
-        looks: the kind of defect that it looks like there, if it is one (`sage_ad.vlm.sage.visual_inputs`).
+        kind: the kind of defect that it looks like there, if it is one (`sage_ad.vlm.sage.visual_inputs`).
         product: name of the part, if it is known.
 
     Returns:
@@ -43,7 +43,7 @@ def measured_sentence(
     ratio = round(10 * score / threshold) if threshold > 0 else 0
     parts = [f"difference {round(100 * score)}", f"ratio {min(99, max(0, ratio))}"]
     parts += [f"place {place}"] if place else []
-    parts += [f"looks like {looks}"] if looks else []
+    parts += [f"looks like {kind}"] if kind else []
     return f"{f'Part: {product}. ' if product else ''}Measured: {', '.join(parts)}."
 
 

@@ -49,21 +49,21 @@ class VisualInputs:
     compared: Literal["references", "builtin"]
     place: str
 
-    def measured(self, product: str | None = None, looks: str | None = None) -> str:
+    def measured(self, product: str | None = None, kind: str | None = None) -> str:
         """The measurement in words, as it stands in the prompt.
 
         Args:
             product: name of the part, if it is known.
-            looks: kind of defect in place of the one that `sage_ad.vlm.sage.visual_inputs` finds.
+            kind: kind of defect in place of the one that `sage_ad.vlm.sage.visual_inputs` finds.
         """
         from sage_ad.vlm.sage.processing_sage import measured_sentence
 
-        if looks is None and (kinds := kind_probabilities(self)) is not None:
-            looks = kinds_in_words(kinds)
-        return measured_sentence(self.score, self.threshold, self.place, looks, product)
+        if kind is None and (kinds := kind_probabilities(self)) is not None:
+            kind = kinds_in_words(kinds)
+        return measured_sentence(self.score, self.threshold, self.place, kind, product)
 
 
-def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> VisualInputs:
+def visual_inputs_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> VisualInputs:
     """Brings evidence to the model's grid.
 
     Args:
@@ -92,23 +92,23 @@ def sight_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> 
     )
 
 
-def sight_tensors(sight: VisualInputs) -> dict[str, torch.Tensor]:
-    """A sight as tensors, for safetensors; `sight_from_tensors` gives it back."""
+def visual_input_tensors(visual: VisualInputs) -> dict[str, torch.Tensor]:
+    """Visual inputs as tensors, for safetensors; `visual_inputs_from_tensors` gives it back."""
     import torch
 
     from sage_ad.vlm.places import PLACES
 
-    numbers = [sight.margin, sight.score, sight.threshold, float(sight.compared == "references")]
+    numbers = [visual.margin, visual.score, visual.threshold, float(visual.compared == "references")]
     return {
-        "features": sight.features,
-        "evidence": sight.evidence,
-        "distinct": sight.distinct,
-        "numbers": torch.tensor([*numbers, float(PLACES.index(sight.place))], dtype=torch.float64),
+        "features": visual.features,
+        "evidence": visual.evidence,
+        "distinct": visual.distinct,
+        "numbers": torch.tensor([*numbers, float(PLACES.index(visual.place))], dtype=torch.float64),
     }
 
 
-def sight_from_tensors(tensors: dict[str, torch.Tensor]) -> VisualInputs:
-    """Inverse of `sight_tensors`."""
+def visual_inputs_from_tensors(tensors: dict[str, torch.Tensor]) -> VisualInputs:
+    """Inverse of `visual_input_tensors`."""
     from sage_ad.vlm.places import PLACES
 
     margin, score, threshold, compared, place = tensors["numbers"].tolist()
@@ -143,7 +143,7 @@ _AROUND = 5
 _EDGE = 0.35
 
 
-def kind_features(sight: VisualInputs) -> torch.Tensor:
+def kind_features(visual: VisualInputs) -> torch.Tensor:
     """Inputs of the head, (2 C + 7,) float32.
 
     The first distinct patch and the mean of the first six, each less the picture's mean patch; then the area that stands
@@ -152,9 +152,9 @@ def kind_features(sight: VisualInputs) -> torch.Tensor:
     """
     import torch
 
-    side = sight.evidence.shape[0]
-    patches, margins = sight.features.float().flatten(0, 1), sight.evidence.float()
-    local = (patches[sight.distinct[:_PATCHES]] - patches.mean(dim=0)) * patches.shape[1] ** 0.5
+    side = visual.evidence.shape[0]
+    patches, margins = visual.features.float().flatten(0, 1), visual.evidence.float()
+    local = (patches[visual.distinct[:_PATCHES]] - patches.mean(dim=0)) * patches.shape[1] ** 0.5
     high, middle = margins.max(), margins.median()
     rows, columns = torch.where(margins >= high - _EDGE * (high - middle))
     row, column = divmod(int(margins.argmax()), side)
@@ -162,7 +162,7 @@ def kind_features(sight: VisualInputs) -> torch.Tensor:
     near = (down.abs() <= _AROUND) & (right.abs() <= _AROUND)
     border = min(row, side - 1 - row, column, side - 1 - column)
     shape = [10 * len(rows) / side**2, _elongation(down[near], right[near]), float(near.sum()) / 20, border / 10]
-    levels = [sight.margin / 4, float(high), float(middle)]
+    levels = [visual.margin / 4, float(high), float(middle)]
     return torch.cat((local.mean(dim=0), local[0], torch.tensor([*shape, *levels])))
 
 
@@ -183,12 +183,12 @@ def _weights() -> dict[str, torch.Tensor]:
     return load_file(HEAD_FILE)
 
 
-def kind_probabilities(sight: VisualInputs) -> dict[str, float] | None:
+def kind_probabilities(visual: VisualInputs) -> dict[str, float] | None:
     """Probability of each kind, if the part has a defect at all; None for features of an encoder that it does not know."""
     import torch
 
     head = _weights()
-    features = kind_features(sight)
+    features = kind_features(visual)
     if features.shape != head["mean"].shape:
         return None
     values = (features - head["mean"]) / head["spread"]

@@ -27,7 +27,7 @@ def state(verdict: str = "anomalous", place: str = "upper left", defect: str | N
     return {
         "product": "valve",
         "defect": defect,
-        "looks": ["dark patch"] if regions else [],
+        "appearances": ["dark patch"] if regions else [],
         "evidence": {
             "score": 0.7 if regions else 0.3, "threshold": 0.5, "threshold_from": "references", "threshold_reason": "",
             "verdict": verdict, "confidence": 0.6, "confidence_reason": "", "regions": regions, "size": [90, 90],
@@ -138,13 +138,13 @@ class TestNames:
         assert all("dark scratch" not in answer["text"] for answer in said.answers)
         assert "it said dark scratch, the taught looks say blowhole" in said.note
 
-    def test_what_a_pack_tells_more_of_and_what_the_looks_fit_comes_first(self):
-        looks = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}
-        first = [name for name, _ in ranked_names({"scratch": 9, "blowhole": 2, "crack": 1, "fuzz": 5}, looks)]
+    def test_what_a_pack_tells_more_of_and_what_the_kinds_fit_comes_first(self):
+        kinds = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}
+        first = [name for name, _ in ranked_names({"scratch": 9, "blowhole": 2, "crack": 1, "fuzz": 5}, kinds)]
         assert first[0] == "blowhole"
         assert "fuzz" not in first
         assert ranked_names({"scratch": 9, "blowhole": 2}, {"scratch": 0.6, "hole": 0.4})[0][0] == "scratch"
-        assert ranked_names({}, looks) == []
+        assert ranked_names({}, kinds) == []
 
     def test_the_packs_defects_of_a_product_are_those_of_its_facts(self, inspector):
         known = known_defects(inspector.resources.store, "photovoltaics", "solar cell")

@@ -80,12 +80,10 @@ def test_drift_from_the_reference():
 
 def gradients(trainer, rows):
     """Loss and gradients of the trainer's own batch of these rows, without a step."""
-    batch = trainer._prepare_inputs(trainer.data_collator(rows))
-    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # `train` sets it
     trainer.model.zero_grad()
-    loss = trainer.compute_loss(trainer.model, batch)
-    loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+    loss = trainer.training_step(trainer.model, trainer.data_collator(rows))
+    return loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
 def nudge(model):

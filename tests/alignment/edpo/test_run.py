@@ -117,7 +117,7 @@ def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
 class VisualInputDouble:
     """What a frozen encoder saw, without one."""
 
-    def sight(self, picture, reference):
+    def visual(self, picture, reference):
         seed = int(picture.path)
         return VisualInputs(
             features=features(seed)[0].half(),
@@ -150,7 +150,7 @@ def test_prompts_are_those_of_stage_1_and_of_inspection():
         text=QUESTIONS,
         patch_features=torch.cat([features(0), features(1)]),
         facts=FACTS,
-        measured=[VisualInputDouble().sight(Picture("file", str(i)), None).measured("plate") for i in range(2)],
+        measured=[VisualInputDouble().get(Picture("file", str(i)), None).measured("plate") for i in range(2)],
     )
     assert torch.equal(made["input_ids"], told["input_ids"])
     assert torch.equal(made["attention_mask"], told["attention_mask"])

@@ -17,7 +17,7 @@ from sage_ad.alignment.data.labelled import Picture, drawn_parts  # noqa: E402
 from sage_ad.alignment.data.questions import Stage1Example  # noqa: E402
 from sage_ad.alignment.sft.calibration import calibrate  # noqa: E402
 from sage_ad.alignment.sft.config import Stage1Config  # noqa: E402
-from sage_ad.alignment.sft.data import PartBatches, _told, batches_of, packed, part_tasks  # noqa: E402
+from sage_ad.alignment.sft.data import PartBatches, batches_of, packed, part_tasks, training_measurement  # noqa: E402
 from sage_ad.alignment.sft.run import Stage1Run, starting_model  # noqa: E402
 from sage_ad.alignment.sft.trainer import Stage1Trainer, answer_logits, with_lora  # noqa: E402
 from sage_ad.vlm.errors import InputError  # noqa: E402
@@ -26,7 +26,7 @@ from sage_ad.vlm.sage.visual_inputs import VisualInputs  # noqa: E402
 CALIBRATION = {"references": [0.7, 0.2], "builtin": [0.5, -0.1]}
 
 
-def sight(seed: int, margin: float = 1.0) -> VisualInputs:
+def visual(seed: int, margin: float = 1.0) -> VisualInputs:
     generator = torch.Generator().manual_seed(seed)
     return VisualInputs(
         features=features(seed)[0].half(),
@@ -41,10 +41,10 @@ def sight(seed: int, margin: float = 1.0) -> VisualInputs:
 
 
 class VisualInputDouble:
-    """Sights by seed in place of measured ones."""
+    """Visual inputs by seed in place of measured ones."""
 
-    def sight(self, picture, _reference):
-        return sight(picture.seed, 1.0 if picture.defect else -1.0)
+    def get(self, picture, _reference):
+        return visual(picture.seed, 1.0 if picture.defect else -1.0)
 
 
 def example(number: int, question: int) -> Stage1Example:
@@ -109,7 +109,7 @@ class TestBatches:
         together = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
         apart = 0.0
         for task in made.batches[index]:
-            seen = VisualInputDouble().sight(task.examples[0].picture, None)
+            seen = VisualInputDouble().get(task.examples[0].picture, None)
             for e in task.examples:
                 factor, offset = CALIBRATION[seen.compared]
                 inputs = processor(
@@ -117,7 +117,7 @@ class TestBatches:
                     patch_features=seen.features[None].float(),
                     patch_evidence=seen.evidence[None].float(),
                     facts=[list(e.facts)],
-                    measured=[_told(seen, task)],
+                    measured=[training_measurement(seen, task)],
                     evidence=[factor * seen.margin + offset],
                     answers=[e.answer],
                     mode=mode,
@@ -196,14 +196,14 @@ class TestCalibration:
         chances = torch.sigmoid(1.5 * margins)
         states = torch.rand(4000, generator=generator) < chances
         seen = [
-            (dataclasses.replace(sight(1), margin=float(m)), bool(s), "only")
+            (dataclasses.replace(visual(1), margin=float(m)), bool(s), "only")
             for m, s in zip(margins, states, strict=True)
         ]
         # The threshold is the evidence's own: at a margin of 0 both states are as likely.
         assert calibrate(seen)["references"] == [pytest.approx(1.5, abs=0.2), 0.0]
 
     def test_too_few_parts_are_refused(self):
-        seen = [(sight(1, m), m > 0, "only") for m in (-1.0, 1.0)]
+        seen = [(visual(1, m), m > 0, "only") for m in (-1.0, 1.0)]
         with pytest.raises(InputError, match="at least 10 good and 10 defective"):
             calibrate(seen)
 
@@ -212,13 +212,13 @@ class TestVisualInputs:
     def test_what_was_measured_is_kept_and_found_again(self, tmp_path):
         (part,) = drawn_parts(1, seed=5, size=96)
         cache = VisualInputCache(tmp_path)
-        first = cache.sight(part.picture, part.reference)
-        alone = cache.sight(part.picture, None)
+        first = cache.get(part.picture, part.reference)
+        alone = cache.get(part.picture, None)
         assert (first.compared, alone.compared) == ("references", "builtin")
         assert first.features.shape == (20, 20, 168)
         assert float(first.evidence.abs().max()) <= 1
         again = VisualInputCache(tmp_path)
-        found = again.sight(part.picture, part.reference)
+        found = again.get(part.picture, part.reference)
         assert again.measured == 0
         assert found.margin == first.margin
         assert found.place == first.place
@@ -229,4 +229,4 @@ class TestVisualInputs:
         (part,) = drawn_parts(1, seed=5, size=96)
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match="cannot be kept in"):
-            VisualInputCache(tmp_path / "file" / "sights").sight(part.picture, None)
+            VisualInputCache(tmp_path / "file" / "kept").get(part.picture, None)

@@ -95,7 +95,7 @@ class TestTrackedChanges:
             for line, cells in zip(table.rows, rows, strict=True):
                 for cell, text in zip(line.cells, cells, strict=True):
                     cell.text = text
-            table.rows[2]._tr.get_or_add_trPr().append(parse_xml(f'<w:del {W} w:id="1"/>'))
+            document.element.xpath(".//w:tr")[2].get_or_add_trPr().append(parse_xml(f'<w:del {W} w:id="1"/>'))
             add(document, f'<w:pPr><w:rPr><w:del w:id="2"/></w:rPr></w:pPr>{run("A gap is wide ")}')
             add(document, run("and dark."))
 

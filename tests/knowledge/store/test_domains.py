@@ -108,11 +108,11 @@ def test_a_pack_is_complete(name: str, packs: dict[str, Pack], facts: dict[str, 
 
 @pytest.mark.parametrize("name", PACKS)
 def test_a_pack_holds_to_its_own_words(name: str, store: FactStore) -> None:
-    assert check_pack(store, name) == []
+    assert check_pack(name, store.packs()[name], store.cards(name), store.iterate(name, status="approved")) == []
 
 
 def test_no_two_packs_say_or_claim_the_same(store: FactStore) -> None:
-    assert check_packs(store) == []
+    assert check_packs(store.packs(), store.catalogue.user_domains(), store.iterate(status="approved")) == []
 
 
 @pytest.mark.parametrize("name", PACKS)

@@ -7,11 +7,11 @@ import pytest
 
 from sage_ad.knowledge.facts import KINDS
 from sage_ad.knowledge.store.cards import card_words, read_card_file
+from sage_ad.knowledge.store.new_pack import create_pack
 from sage_ad.knowledge.store.packs import (
     SHIPPED,
     append_records,
     append_to_logs,
-    create_pack,
     list_pack_files,
     read_fact_yaml,
     read_log,

@@ -15,7 +15,7 @@ from vector_store_conformance import DIMENSIONS, VectorStoreConformance, ask, na
 from sage_ad.knowledge.adapters.llama_index_store import SageVectorStore
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.store.fact_store import FactStore
-from sage_ad.knowledge.vectors.backends import _store_at, open_vectors
+from sage_ad.knowledge.vectors.backends import open_vectors, store_at
 from sage_ad.knowledge.vectors.index import UnusableIndex
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -171,7 +171,7 @@ class TestQdrant(VectorStoreConformance):
 
     @pytest.fixture
     def store(self, tmp_path):
-        return _store_at(f"qdrant:{tmp_path}/qdrant#conformance", DIMENSIONS)
+        return store_at(f"qdrant:{tmp_path}/qdrant#conformance", DIMENSIONS)
 
 
 @pytest.mark.skipif(_NO_QDRANT is not None, reason=f"the package {_NO_QDRANT} is not installed (extra: servers)")
@@ -198,7 +198,7 @@ class TestPostgres(VectorStoreConformance):
 
     @pytest.fixture
     def store(self, postgres):
-        return _store_at(f"{postgres}#t{uuid.uuid4().hex[:8]}", DIMENSIONS)
+        return store_at(f"{postgres}#t{uuid.uuid4().hex[:8]}", DIMENSIONS)
 
 
 @pytest.mark.skipif(_NO_POSTGRES is not None, reason=f"the package {_NO_POSTGRES} is not installed (extra: servers)")
@@ -221,7 +221,7 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(tmp_path):
 
 
 def test_the_environment_names_the_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGE_VECTOR_STORE", "test_vector_stores:SimpleVectorStore")
+    monkeypatch.setenv("SAGE_VECTOR_STORE", "llama_index.core.vector_stores:SimpleVectorStore")
     vectors = open_vectors(None, tmp_path, DIMENSIONS, "m")
     vectors.upsert(["00" * 8], np.array([unit(1.0)], dtype=np.float32), [{"domain": "metal"}], ["h"])
     assert [key for key, _ in vectors.search(np.array(unit(1.0)), 1, {})] == ["00" * 8]

@@ -92,7 +92,7 @@ def test_a_reserved_cache_writes_what_a_growing_one_writes(text_folder: Path) ->
 
 class TestWithoutTorchvision:
     def test_pictures_reach_a_model_whose_processor_has_a_video_part(self, qwen: Any) -> None:
-        inputs = qwen._inputs([looking("red", "blue")])
+        inputs = qwen.encode([looking("red", "blue")])
         assert (inputs["input_ids"] == IMAGE_ID).sum() == 2 * 16
         dark, bright = (
             qwen.choose(looking(colour), ["normal", "anomalous"]).probabilities["normal"]

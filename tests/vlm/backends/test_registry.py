@@ -157,7 +157,7 @@ class TestTinyVision(BackendConformance):
         from tiny_models import IMAGE_ID
 
         monkeypatch.setattr(backend.tokenizer, "model_max_length", 20)
-        inputs = backend._inputs([_looking(*[Image.new("RGB", (32, 32))] * 3)])
+        inputs = backend.encode([_looking(*[Image.new("RGB", (32, 32))] * 3)])
         assert (inputs["input_ids"] == IMAGE_ID).sum() == 3 * 16
 
     def test_pictures_and_plain_text_may_share_a_batch(self, backend: Any, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ class TestLoading:
             "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
             + backend.tokenizer.chat_template
         )
-        seen = backend.tokenizer.decode(backend._inputs([QUESTION])["input_ids"][0])
+        seen = backend.tokenizer.decode(backend.encode([QUESTION])["input_ids"][0])
         assert "You inspect parts" in seen
         with pytest.raises(InputError, match="System role not supported"):
             backend.generate(QUESTION[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import logging
 import threading
@@ -18,6 +19,7 @@ from backend_conformance import OTHERS, QUESTION, BackendConformance
 from openai_server import MODEL, ServerProcess
 from PIL import Image
 
+from sage_ad.vlm.backends import served
 from sage_ad.vlm.backends.registry import load_backend
 from sage_ad.vlm.backends.retries import Retrying, retry_after
 from sage_ad.vlm.backends.served import ServedBackend
@@ -388,13 +390,15 @@ class TestSecrets:
 
 
 class TestWaiting:
-    def test_waits_grow_with_jitter_and_the_server_is_obeyed(self, server: ServerProcess) -> None:
+    def test_waits_grow_with_jitter_and_the_server_is_obeyed(
+        self, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         waits: list[float] = []
         server.plan(
             [{"status": 500}, {"status": 500}, {"status": 429, "headers": {"Retry-After": "5"}}, {"text": "ok"}]
         )
-        backend = connect(server)
-        backend._retrying = Retrying(server.url, retries=3, backoff=1.0, sleep=waits.append)
+        monkeypatch.setattr(served, "Retrying", functools.partial(Retrying, sleep=waits.append))
+        backend = connect(server, retries=3, backoff=1.0)
         assert backend.generate(QUESTION) == "ok"
         assert 0.5 <= waits[0] <= 1.0 <= waits[1] <= 2.0
         assert waits[2] == 5.0

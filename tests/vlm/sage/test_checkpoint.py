@@ -17,7 +17,7 @@ from sage_ad.vlm.evidence.extractor import EvidenceExtractor  # noqa: E402
 from sage_ad.vlm.images import load_image  # noqa: E402
 from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS, WEIGHTS, is_checkpoint, load_checkpoint, shipped  # noqa: E402
 from sage_ad.vlm.sage.generation import PartQuery  # noqa: E402
-from sage_ad.vlm.sage.visual_inputs import sight_of  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import visual_inputs_of  # noqa: E402
 
 QUESTIONS = ("Is this solar cell defective?", "Does this solar cell match the normal standard?")
 
@@ -39,7 +39,7 @@ def cells(elpv):
 def query(image, reference, facts=()) -> PartQuery:
     extractor = EvidenceExtractor()
     seen = extractor.extract(image, extractor.prepare([reference]))
-    return PartQuery(sight_of(seen), QUESTIONS, ("anomalous", "normal"), facts, "solar cell")
+    return PartQuery(visual_inputs_of(seen), QUESTIONS, ("anomalous", "normal"), facts, "solar cell")
 
 
 class TestShipped:
@@ -87,7 +87,7 @@ class TestKnownAnswer:
         from sage_ad.vlm.sage.generation import prefix_inputs
 
         inputs = prefix_inputs(
-            sage.sage_processor, [asked.sight], [asked.sight.measured(asked.product)], [list(asked.facts)],
+            sage.sage_processor, [asked.visual], [asked.visual.measured(asked.product)], [list(asked.facts)],
             [list(asked.questions)], "soft", sage.sage.config.calibration,
         )  # fmt: skip
         inputs.pop("tails")

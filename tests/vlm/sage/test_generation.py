@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch")
 from tiny_sage import GRID, features, make  # noqa: E402
 
 from sage_ad.vlm.sage.generation import PartQuery, answer_parts, evidence_log_odds, opening  # noqa: E402
-from sage_ad.vlm.sage.visual_inputs import VisualInputs, sight_from_tensors, sight_tensors  # noqa: E402
+from sage_ad.vlm.sage.visual_inputs import VisualInputs, visual_input_tensors, visual_inputs_from_tensors  # noqa: E402
 
 CALIBRATION = {"references": [1.0, 0.0], "builtin": [0.5, 0.25]}
 QUESTIONS = ("Is there a scratch ?", "Is the part normal ?", "Where is the hole in the area ?")
 POLARITIES = ("anomalous", "normal", None)
 
 
-def sight(seed: int, margin: float) -> VisualInputs:
+def visual(seed: int, margin: float) -> VisualInputs:
     generator = torch.Generator().manual_seed(seed)
     return VisualInputs(
         features=features(seed)[0].half(),
@@ -33,7 +33,7 @@ def sight(seed: int, margin: float) -> VisualInputs:
 
 
 def query(seed: int, margin: float, facts=("a scratch is a crack", "no hole"), count: int = 3) -> PartQuery:
-    return PartQuery(sight(seed, margin), QUESTIONS[:count], POLARITIES[:count], facts)
+    return PartQuery(visual(seed, margin), QUESTIONS[:count], POLARITIES[:count], facts)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ class TestVerdicts:
         assert bad.spread == pytest.approx(0.0, abs=1e-4)
 
     def test_calibration_depends_on_how_it_was_measured(self):
-        alone = dataclasses.replace(sight(0, 2.0), compared="builtin")
-        assert evidence_log_odds(sight(0, 2.0), CALIBRATION) == 2.0
+        alone = dataclasses.replace(visual(0, 2.0), compared="builtin")
+        assert evidence_log_odds(visual(0, 2.0), CALIBRATION) == 2.0
         assert evidence_log_odds(alone, CALIBRATION) == 1.25
 
     def test_an_answer_opens_with_state_and_verdict(self):
@@ -104,9 +104,9 @@ class TestCompany:
         assert one != other
 
 
-def test_a_sight_survives_the_disk():
-    first = sight(3, 1.5)
-    again = sight_from_tensors(sight_tensors(first))
+def test_visual_inputs_survive_the_disk():
+    first = visual(3, 1.5)
+    again = visual_inputs_from_tensors(visual_input_tensors(first))
     assert (again.margin, again.compared, again.place) == (first.margin, first.compared, first.place)
     assert torch.equal(again.features, first.features)
     assert again.measured("nut", "hole") == (

@@ -13,6 +13,7 @@ import pytest
 
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.weights import embedded as weights
+from sage_ad.vlm.weights import gguf
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
@@ -52,7 +53,7 @@ def copy(
         said.append(f"unpacked {source.name}")
         shutil.copytree(good, target, ignore=shutil.ignore_patterns("manifest.json"))
 
-    monkeypatch.setattr(weights, "_unpack", unpack)
+    monkeypatch.setattr(gguf, "unpack_llama", unpack)
     return folder, said
 
 
@@ -174,7 +175,7 @@ def test_a_failure_while_unpacking_leaves_nothing_and_says_what_to_do(
         (target / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "_unpack", full_disk)
+    monkeypatch.setattr(gguf, "unpack_llama", full_disk)
     with pytest.raises(BackendError, match=r"No space left on device.*SAGE_CACHE"):
         weights.smollm2_folder()
     assert not [path for path in folder.parent.iterdir() if path.is_dir()]
