@@ -48,10 +48,11 @@ def add_endpoints(engine: Engine) -> None:
         )
         way = gr.Textbox("reference", label="way")
         facts = gr.Checkbox(True, label="facts")
+        scale = gr.Number(None, label="mm_per_pixel")
         result = gr.JSON()
         call = gr.Button()
     about = [image, references, product, domain, questions]
-    call.click(api.inspect, [*about, facts, model, key], result, api_name="inspect")
+    call.click(api.inspect, [*about, facts, model, key, scale], result, api_name="inspect")
     call.click(api.compare, [*about, way, model, other], result, api_name="compare")
     call.click(api.add_documents, [documents, domain, key], result, api_name="add_documents")
     for function in (
@@ -78,7 +79,8 @@ class Endpoints:
 
     def inspect(
         self, image: str, references: list[str] | None = None, product: str = "", domain: str = "",
-        questions: str = "", facts: bool = True, model: str = "", key: str = "", request: gr.Request | None = None,
+        questions: str = "", facts: bool = True, model: str = "", key: str = "", mm_per_pixel: float | None = None,
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Inspects a part and returns the trace: verdict, explanation, regions as measured, candidates for the defect's name.
 
@@ -94,11 +96,14 @@ class Endpoints:
             facts: whether facts of the knowledge base are used.
             model: one of the offered models, which answers the questions; empty takes the default.
             key: 32 hexadecimal digits of your own choice keep the run for you under this key; empty keeps nothing.
+            mm_per_pixel: scale of the picture, if known: sizes are then in millimetres too.
         """
 
         def work() -> dict[str, Any]:
             owner = self._owner(key, request)
-            asked = checked_request(self.engine, image, references or [], product, domain, questions, facts)
+            asked = checked_request(
+                self.engine, image, references or [], product, domain, questions, facts, scale=mm_per_pixel
+            )
             story = Progress(uid="api")
             for event in self.engine.submit(owner, asked, model or None):
                 story.feed(event)

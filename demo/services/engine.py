@@ -146,7 +146,8 @@ def report_failure(error: BaseException) -> None:
     print("".join(traceback.format_exception(error)), file=sys.stderr, end="")
 
 
-def checked_settings(facts: bool = True, learn: bool = False) -> dict[str, Any]:
+def checked_settings(facts: bool = True, learn: bool = False, scale: float | None = None) -> dict[str, Any]:
     """Settings of one inspection as the page offers them (`AgentSettings` fields)."""
     # How facts reach the model (as sentences, or through fusion attention) is the inspector's own choice.
-    return {"learn": bool(learn)} if facts else {"facts": "none"}
+    chosen: dict[str, Any] = {"learn": bool(learn)} if facts else {"facts": "none"}
+    return chosen | ({} if scale is None else {"mm_per_pixel": scale})

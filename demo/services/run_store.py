@@ -69,7 +69,13 @@ class Run:
         """Whether every word (lower case) occurs in its label, domain, explanation, questions or answers."""
         trace = self.trace
         text = " ".join(
-            [self.label(), trace.domain or "", trace.model, trace.explanation, *(f"{item.question} {item.text}" for item in trace.answers)]
+            [
+                self.label(),
+                trace.domain or "",
+                trace.model,
+                trace.explanation,
+                *(f"{item.question} {item.text}" for item in trace.answers),
+            ]
         ).lower()
         return all(word in text for word in words)
 

@@ -25,7 +25,9 @@ class FalseAlarmPanel:
 
     def __init__(self, engine: Engine, run: gr.State) -> None:
         self.engine, self.run = engine, run
-        with gr.Accordion("Choose how many false alarms to accept", open=False, visible=False, elem_id="alarms") as self.group:
+        with gr.Accordion(
+            "Choose how many false alarms to accept", open=False, visible=False, elem_id="alarms"
+        ) as self.group:
             self.slider = gr.Slider(
                 1, 50, value=20, step=1, label="False alarms that you accept, in 100 good parts", elem_id="alarm-rate",
                 buttons=[],

@@ -57,10 +57,16 @@ class InspectTab:
             max_length=safety.MAX_TEXT,
         )  # fmt: skip
         with gr.Accordion("More", open=False, elem_id="more"):
+            self.scale = gr.Number(
+                None, label="Millimetres per pixel, if you know them (sizes are then in mm too)", minimum=0
+            )
             self.facts = gr.Checkbox(True, label="Use facts of the knowledge base")
             self.learn = gr.Checkbox(False, label="Keep facts that the model writes for its answers, as proposed")
             self.model = gr.Dropdown(
-                self.engine.settings.models, value=self.engine.settings.model, label="Model that answers questions", filterable=False
+                self.engine.settings.models,
+                value=self.engine.settings.model,
+                label="Model that answers questions",
+                filterable=False,
             )
         with gr.Row():
             self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
@@ -93,7 +99,7 @@ class InspectTab:
 
     def _wire(self, token: gr.BrowserState) -> None:
         inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
-                  self.model, token]  # fmt: skip
+                  self.model, self.scale, token]  # fmt: skip
         outputs = [self.message, self.status, self.verdict, self.evidence, self.opacity, self.answers, self.details,
                    self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
         self.running = self.go.click(
@@ -113,22 +119,23 @@ class InspectTab:
     # -- what happens ----------------------------------------------------------------------------------------------
 
     def request(
-        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool
-    ) -> InspectionRequest:
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
+        scale: float | None,
+    ) -> InspectionRequest:  # fmt: skip
         """The checked request of what stands in the fields; see `checked_request`."""
         return checked_request(
-            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn
+            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn, scale
         )
 
     def inspect(
         self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
-        model: str, token: Any, request: gr.Request,
+        model: str, scale: float | None, token: Any, request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects and yields what changed on the page."""
         owner = safety.owner_of(token, request)
         story = Progress(uid=f"i{time.time_ns() % 10**9}")
         try:
-            asked = self.request(image, references, product, domain, questions, facts, learn)
+            asked = self.request(image, references, product, domain, questions, facts, learn, scale)
             yield self._begun(story)
             drawn = 0.0
             for event in self.engine.submit(owner, asked, model):
@@ -209,7 +216,7 @@ class InspectTab:
 
 def checked_request(
     engine: Engine, image: str | None, references: list[str], product: str | None, domain: str | None,
-    questions: str | None, facts: bool = True, learn: bool = False,
+    questions: str | None, facts: bool = True, learn: bool = False, scale: float | None = None,
 ) -> InspectionRequest:  # fmt: skip
     """What a visitor gave, checked.
 
@@ -227,7 +234,7 @@ def checked_request(
         questions=safety.questions_of(questions),
         domain=domain or None,
         product=safety.check_text(product, "The product's name", 120) or None,
-        settings=checked_settings(facts, learn),
+        settings=checked_settings(facts, learn, scale),
     )
 
 

@@ -99,7 +99,6 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         uid=uid,
         state="borderline" if unsure else trace.verdict,
         lines=[cited(line, stated_in(line, trace), trace, uid) for line in lines],
-        described=bool(regions),
         score_at=round(100 * max(trace.anomaly_score, 0) / end, 1),
         threshold_at=round(100 * max(trace.threshold, 0) / end, 1),
     )
@@ -126,9 +125,7 @@ def answers_html(trace: InspectionTrace, uid: str) -> str:
 def details_html(trace: InspectionTrace, uid: str, store: FactStore | None = None, opened: bool = False) -> str:
     """Facts with their sources, and the steps: folded, unless `opened`."""
     known = stored_facts(trace.facts, store) if store is not None else {}
-    return fragment(
-        "details", trace=trace, known=known, uid=uid, cited=cited_ids(trace), steps=STEPS, opened=opened
-    )
+    return fragment("details", trace=trace, known=known, uid=uid, cited=cited_ids(trace), steps=STEPS, opened=opened)
 
 
 def result_html(
