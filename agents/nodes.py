@@ -113,8 +113,8 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
         "recall_note": note,
         **names,
     }
-    cover = "covers" if covered else "does not cover"
-    return update, f"{len(facts)} facts ({note}); recall {cover} the object"
+    cover = "enough" if covered else "too few"
+    return update, f"{len(facts)} facts ({note}), {cover} for this part"
 
 
 def name_defect(
@@ -285,7 +285,7 @@ def fuse(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update
         if fact["status"] != "rejected" and cost <= budget:
             chosen.append(fact["id"])
             budget -= cost
-    return {"prompt_facts": chosen}, f"{len(chosen)} of {len(state['facts'])} facts reach the model as {mode} facts"
+    return {"prompt_facts": chosen}, f"{len(chosen)} of {len(state['facts'])} facts reach the model ({mode})"
 
 
 @step

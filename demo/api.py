@@ -15,7 +15,7 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.documents import ingestion, keep_documents
 from sage_ad.demo.services.engine import Engine
-from sage_ad.demo.services.ranking import RankingStore, ranked_line
+from sage_ad.demo.services.ranking import RankingStore, rankable, ranked_line
 from sage_ad.demo.tabs.compare import both, figures_of, two_sides
 from sage_ad.demo.tabs.inspect import checked_request, keep_run
 from sage_ad.demo.tabs.knowledge import uploaded
@@ -48,10 +48,11 @@ def add_endpoints(engine: Engine) -> None:
         )
         way = gr.Textbox("reference", label="way")
         facts = gr.Checkbox(True, label="facts")
+        scale = gr.Number(None, label="mm_per_pixel")
         result = gr.JSON()
         call = gr.Button()
     about = [image, references, product, domain, questions]
-    call.click(api.inspect, [*about, facts, model, key], result, api_name="inspect")
+    call.click(api.inspect, [*about, facts, model, key, scale], result, api_name="inspect")
     call.click(api.compare, [*about, way, model, other], result, api_name="compare")
     call.click(api.add_documents, [documents, domain, key], result, api_name="add_documents")
     for function in (
@@ -78,28 +79,35 @@ class Endpoints:
 
     def inspect(
         self, image: str, references: list[str] | None = None, product: str = "", domain: str = "",
-        questions: str = "", facts: bool = True, model: str = "", key: str = "", request: gr.Request | None = None,
+        questions: str = "", facts: bool = True, model: str = "", key: str = "", mm_per_pixel: float | None = None,
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Inspects a part and returns the trace: verdict, score, regions, answers with their MLE scores, facts, steps.
+        """Inspects a part and returns the trace: verdict, explanation, regions as measured, candidates for the defect's name.
+
+        Questions are answered beside the explanation; without one no language model has a part in it. A defect is
+        named (`defect`) only if the pack was taught its look.
 
         Args:
             image: picture of the part.
             references: pictures of good parts (may be empty).
             product: name of the product, if known.
             domain: knowledge pack to use; empty finds it by the product.
-            questions: one question a line; empty takes the five standard ones.
+            questions: one question a line; may be empty.
             facts: whether facts of the knowledge base are used.
-            model: one of the offered models; empty takes the default.
+            model: one of the offered models, which answers the questions; empty takes the default.
             key: 32 hexadecimal digits of your own choice keep the run for you under this key; empty keeps nothing.
+            mm_per_pixel: scale of the picture, if known: sizes are then in millimetres too.
         """
 
         def work() -> dict[str, Any]:
             owner = self._owner(key, request)
-            asked = checked_request(self.engine, image, references or [], product, domain, questions, facts)
+            asked = checked_request(
+                self.engine, image, references or [], product, domain, questions, facts, scale=mm_per_pixel
+            )
             story = Progress(uid="api")
             for event in self.engine.submit(owner, asked, model or None):
                 story.feed(event)
-            if story.trace is None:
+            if story.trace is None or not story.done:
                 raise InputError("The inspection ended without a result; try it again.")
             found = plain_trace(story.trace)
             if key or getattr(request, "username", None):
@@ -263,7 +271,7 @@ class Endpoints:
 
         Args:
             run: id of the inspection.
-            question: one of its questions.
+            question: one of its questions; of an inspection without one, a standard question.
             answers: at least two, best first.
             key: the key that it was kept under (empty with a login).
         """
@@ -271,9 +279,9 @@ class Endpoints:
         def work() -> dict[str, Any]:
             owner = self._owner(key, request)
             kept = self.engine.runs.get(owner, run)
-            answer = next((item for item in kept.trace.answers if item.question == question), None)
+            answer = next((item for item in rankable(kept) if item.question == question), None)
             if answer is None:
-                known = "; ".join(item.question for item in kept.trace.answers)
+                known = "; ".join(item.question for item in rankable(kept))
                 raise InputError(f"This inspection has no such question; its questions are: {known}")
             texts = [safety.check_text(str(text), "An answer") for text in answers]
             line = ranked_line(kept, answer, texts, None, *self.rankings.pictures(owner, kept))

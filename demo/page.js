@@ -6,15 +6,22 @@
     const fact = document.getElementById(link.getAttribute("href").slice(1));
     if (!fact) return;
     event.preventDefault();
-    fact.open = true;
+    for (let folded = fact; folded; folded = folded.parentElement.closest("details")) folded.open = true;
     fact.scrollIntoView({ block: "center", behavior: "smooth" });
     fact.querySelector("summary").focus({ preventScroll: true });
+  });
+  // A picture fills the window and goes back, by click or key.
+  const zoom = (event) => event.target.closest?.(".sg-frame")?.classList.toggle("sg-zoomed");
+  document.addEventListener("click", zoom);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") zoom(event);
+    if (event.key === "Escape") document.querySelectorAll(".sg-zoomed").forEach((frame) => frame.classList.remove("sg-zoomed"));
   });
   // On a narrow screen the results stand below the fields: go there when the work begins.
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest("#inspect, #compare");
     if (!button || window.innerWidth > 760) return;
-    const results = button.id === "inspect" ? "#steps, #message" : "#cmp-left, #cmp-message";
+    const results = button.id === "inspect" ? "#status, #message" : "#cmp-left, #cmp-message";
     setTimeout(() => document.querySelector(results)?.scrollIntoView({ block: "start", behavior: "smooth" }), 700);
   });
 })();

@@ -133,7 +133,7 @@ def compose(
             dropped.append(f"{len(answers) + 1}: {fault}")
         answers.append(_answer(question, verdict, None if fault else words, evidence, state, facts, defect))
     note = (
-        f"{name} takes the part for {reply.state} (P(anomalous) {probability(reply):.2f}); "
+        f"{name} takes the part for {reply.state} (chance of a defect {probability(reply):.2f}); "
         f"{len(answers) - len(dropped)} of {len(answers)} answers in its words"
     )
     if said_defect and defect != said_defect:
@@ -170,7 +170,7 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
         found = find_regions(view.evidence.map, 0.98 * peak, down_to=0.9 * peak, limit=1)
         regions = [region.model_dump(mode="json") for region in trace_regions(found)]
     warning = (
-        f"The model takes the part for {reply.state} (P(anomalous) {chance:.2f}), although the score "
+        f"The model takes the part for {reply.state} (chance of a defect {chance:.2f}), although the score "
         f"{measured['score']:.3f} against the threshold {measured['threshold']:.3f} alone says {measured['verdict']}."
     )
     return {**evidence, "regions": regions}, [warning]

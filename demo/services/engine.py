@@ -100,15 +100,18 @@ class Engine:
             return made
 
     def inspection(self, request: InspectionRequest, model: str | None = None) -> Iterator[Event]:
-        """What `SageInspector.stream` tells, and {"event": "pictures", "pictures": Shown} as soon as the part was seen.
+        """What `SageInspector.stream` tells, and {"event": "seen", "pictures": Shown, "trace"} once the part was compared.
+
+        That trace holds what was measured; facts, names, explanation and answers come with the last one.
 
         Raises:
             SageError: the request cannot be served.
         """
         from sage_ad.demo.services.pictures import shown
+        from sage_ad.evaluation.inspection import InspectionTrace, about, measured
 
         inspector = self.inspector(model)
-        if (model or self.settings.model) not in self._loaded:
+        if request.questions and (model or self.settings.model) not in self._loaded:
             yield {"event": "loading"}
             self.load(model)
         seen = False
@@ -119,7 +122,9 @@ class Engine:
                 if not seen and event["event"] == "step":
                     seen = True
                     view = inspector.resources.view(Path(request.image), [Path(path) for path in request.references])
-                    yield {"event": "pictures", "pictures": shown(view)}
+                    fields = {**about(request), **measured(view.evidence), "warnings": view.evidence.warnings}
+                    early = InspectionTrace(**fields, model="", seconds=0.0)
+                    yield {"event": "seen", "pictures": shown(view), "trace": early}
         finally:
             close = getattr(events, "close", None)
             if close is not None:
@@ -141,7 +146,8 @@ def report_failure(error: BaseException) -> None:
     print("".join(traceback.format_exception(error)), file=sys.stderr, end="")
 
 
-def checked_settings(facts: bool = True, learn: bool = False) -> dict[str, Any]:
+def checked_settings(facts: bool = True, learn: bool = False, scale: float | None = None) -> dict[str, Any]:
     """Settings of one inspection as the page offers them (`AgentSettings` fields)."""
     # How facts reach the model (as sentences, or through fusion attention) is the inspector's own choice.
-    return {"learn": bool(learn)} if facts else {"facts": "none"}
+    chosen: dict[str, Any] = {"learn": bool(learn)} if facts else {"facts": "none"}
+    return chosen | ({} if scale is None else {"mm_per_pixel": scale})

@@ -47,7 +47,7 @@ def candidate_answers(engine: Engine, run: Run, answer: TraceAnswer) -> Iterator
         domain=run.trace.domain,
         product=run.trace.product,
     )
-    texts = [answer.text]
+    texts = [answer.text] if answer.text else []
     for way, make in ways(engine, full, run, answer):
         if len(texts) == ANSWERS:
             break
@@ -59,6 +59,16 @@ def candidate_answers(engine: Engine, run: Run, answer: TraceAnswer) -> Iterator
     yield {"event": "answers", "answers": texts}
 
 
+def rankable(run: Run) -> list[TraceAnswer]:
+    """The answers of an inspection; where no question was asked, the five standard ones, whose text is still empty."""
+    from sage_ad.evaluation.questions import standard_questions
+
+    return run.trace.answers or [
+        TraceAnswer(question=question.text, family=question.family, verdict=None, text="")
+        for question in standard_questions()
+    ]
+
+
 def ways(engine: Engine, full: InspectionRequest, run: Run, answer: TraceAnswer) -> Iterator[tuple[str, Any]]:
     """(what is done, how) of each further way to answer."""
     from sage_ad.evaluation.template_inspector import EvidenceTemplateInspector
@@ -68,6 +78,8 @@ def ways(engine: Engine, full: InspectionRequest, run: Run, answer: TraceAnswer)
     def first_answer(request: InspectionRequest) -> str:
         return inspector.inspect(request).answers[0].text
 
+    if not answer.text:
+        yield "as inspected", lambda: first_answer(full)
     yield "without facts", lambda: first_answer(full.model_copy(update={"settings": {"facts": "none"}}))
     if full.references:
         yield "without the good part", lambda: first_answer(full.model_copy(update={"references": []}))
@@ -104,7 +116,7 @@ def ranked_line(
         raise InputError(f"There are {sum(map(bool, kept))} answers to rank; give at least two, none empty.")
     if len(set(kept)) < len(kept):
         raise InputError("Two of the answers are the same; change one of them.")
-    number = [item.question for item in run.trace.answers].index(answer.question) + 1
+    number = [item.question for item in rankable(run)].index(answer.question) + 1
     return RankedAnswers(
         id=f"{run.id}-{number}",
         image=image,

@@ -66,10 +66,16 @@ class Run:
         return f"{when} · {self.part} · {self.trace.product or 'product not named'} · {found}"
 
     def matches(self, words: list[str]) -> bool:
-        """Whether every word (lower case) occurs in its label, domain, questions or answers."""
+        """Whether every word (lower case) occurs in its label, domain, explanation, questions or answers."""
         trace = self.trace
         text = " ".join(
-            [self.label(), trace.domain or "", trace.model, *(f"{item.question} {item.text}" for item in trace.answers)]
+            [
+                self.label(),
+                trace.domain or "",
+                trace.model,
+                trace.explanation,
+                *(f"{item.question} {item.text}" for item in trace.answers),
+            ]
         ).lower()
         return all(word in text for word in words)
 

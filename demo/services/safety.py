@@ -80,7 +80,7 @@ def check_text(text: str | None, what: str, limit: int = MAX_TEXT) -> str:
 
 
 def questions_of(text: str | None) -> list[str]:
-    """One question a line; empty means the five standard ones."""
+    """One question a line; there may be none."""
     lines = [line.strip() for line in check_text(text, "The questions").splitlines() if line.strip()]
     if len(lines) > 10:
         raise InputError(f"{len(lines)} questions are too many for one inspection; ask at most ten.")

@@ -18,6 +18,7 @@ from sage_ad.demo.tabs.widgets import FAILED, Examples, domain_list, part_image,
 from sage_ad.demo.view import render
 from sage_ad.demo.view.progress import Progress
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.evaluation.questions import standard_questions
 from sage_ad.vlm.errors import InputError, SageError
 
 WAYS = {
@@ -48,9 +49,13 @@ def two_sides(
         chosen: the two models to compare, where models are compared.
         stages: a model of stage 1 and one of stage 2, if there are any.
 
+    Both are asked the five standard questions where none is given, for answers are what is compared.
+
     Raises:
         InputError: there is nothing to compare (no good part to leave out, twice the same model, no E-DPO checkpoint).
     """
+    questions = request.questions or [question.text for question in standard_questions()]
+    request = request.model_copy(update={"questions": questions})
     if way == "reference":
         if not request.references:
             raise InputError("There is no good part to leave out; give one, or compare something else.")
@@ -90,6 +95,7 @@ def figures_of(trace: InspectionTrace) -> dict[str, str]:
         "Verdict": trace.verdict,
         "Score / threshold": f"{trace.anomaly_score:.3f} / {trace.threshold:.3f}",
         "Confidence": trust,
+        "Defect": trace.defect or " or ".join(one.name for one in trace.candidates[:2]) or "not named",
         "Places": ", ".join(dict.fromkeys(region.place for region in trace.regions)) or "none",
         "Facts cited": str(len(render.cited_ids(trace))),
         "Objections of the self-check": str(len(objections)),
@@ -199,15 +205,8 @@ class CompareTab:
 
 
 def side_html(engine: Engine, side: Side, story: Progress) -> str:
-    """One column: steps while it runs, the result once it is there."""
-    parts = [render.fragment("sidehead", title=side.name)]
+    """One column: what is happening while it runs, and what is known so far."""
+    shown = render.fragment("sidehead", title=side.name) + render.status_html(story)
     if story.trace is not None and story.pictures is not None:
-        parts += [
-            render.verdict_html(story.trace),
-            render.evidence_html(story.pictures, story.trace, story.uid),
-            render.answers_html(story),
-            render.facts_html(story.trace, story.uid, engine.store),
-        ]
-    else:
-        parts.append(render.steps_html(story))
-    return "<div class='sg-pile'>" + "".join(parts) + "</div>"
+        shown += render.result_html(story.trace, story.pictures, story.uid, store=engine.store)
+    return f"<div class='sg-pile'>{shown}</div>"

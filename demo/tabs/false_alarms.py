@@ -6,6 +6,7 @@ new parts, and the threshold is a quantile of their scores. With few good parts 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.view import render
-from sage_ad.evaluation.reports.calibration import conformal_p_value, conformal_threshold, needed_normals
+from sage_ad.evaluation.reports.calibration import conformal_threshold, needed_normals
 from sage_ad.vlm.errors import InputError, SageError
 
 
@@ -24,14 +25,16 @@ class FalseAlarmPanel:
 
     def __init__(self, engine: Engine, run: gr.State) -> None:
         self.engine, self.run = engine, run
-        with gr.Group(visible=False, elem_id="alarms") as self.group:
+        with gr.Accordion(
+            "Choose how many false alarms to accept", open=False, visible=False, elem_id="alarms"
+        ) as self.group:
             self.slider = gr.Slider(
                 1, 50, value=20, step=1, label="False alarms that you accept, in 100 good parts", elem_id="alarm-rate",
                 buttons=[],
             )  # fmt: skip
             self.go = gr.Button("Find the threshold that keeps this promise", elem_id="alarm-go", size="md")
             self.result = gr.HTML(elem_id="alarm-result", padding=True)
-        self.outputs = [self.group, self.result]
+        self.outputs = [self.group, self.slider, self.result]
 
     def wire(self, token: gr.BrowserState) -> None:
         """Connects slider, button and result: the rate that stands there when the page comes needs the button."""
@@ -43,11 +46,15 @@ class FalseAlarmPanel:
 
     def hidden(self) -> dict[Any, Any]:
         """The panel put away."""
-        return {self.group: gr.Group(visible=False), self.result: ""}
+        return {self.group: gr.Accordion(visible=False), self.result: ""}
 
     def offered(self, references: int) -> dict[Any, Any]:
         """The panel as it stands after an inspection with so many good parts."""
-        return {self.group: gr.Group(visible=references > 1), self.result: ""}
+        if references < 2:
+            return self.hidden()
+        # The lowest rate that so many good parts can promise.
+        rate = math.ceil(100 / (references - split_goods(references) + 1))
+        return {self.group: gr.Accordion(visible=True), self.slider: gr.Slider(value=rate), self.result: ""}
 
     def calibrate(self, percent: float, run: str, token: Any, request: gr.Request) -> Iterator[str]:
         """Scores the good parts once per run, then answers at once for any rate."""
@@ -101,7 +108,7 @@ def calibration_scores(engine: Engine, image: Path, goods: list[Path]) -> Iterat
 def alarm_html(scores: dict[str, Any], rate: float) -> str:
     """What follows at this rate, or why nothing can be promised."""
     normals, score = scores["normals"], scores["score"]
-    values = {"rate": rate, "score": score, "count": len(normals), "p": conformal_p_value(score, normals)}
+    values = {"rate": rate, "score": score, "count": len(normals), "as_high": sum(own >= score for own in normals)}
     try:
         threshold = conformal_threshold(normals, rate)
     except InputError as error:

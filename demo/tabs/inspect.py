@@ -1,4 +1,4 @@
-"""The Inspect tab: a part in, the steps as they happen, and a verdict whose every claim can be followed to its source."""
+"""The Inspect tab: a part in, the verdict as soon as it is known, then an explanation that can be followed to its sources."""
 
 from __future__ import annotations
 
@@ -53,14 +53,20 @@ class InspectTab:
             )
             self.domain = domain_list(self.engine)
         self.questions = gr.Textbox(
-            label="Questions", lines=2, placeholder="Empty: the five standard ones. One a line.", elem_id="questions",
+            label="Questions", lines=2, placeholder="Optional; one a line. The explanation comes without.", elem_id="questions",
             max_length=safety.MAX_TEXT,
         )  # fmt: skip
         with gr.Accordion("More", open=False, elem_id="more"):
+            self.scale = gr.Number(
+                None, label="Millimetres per pixel, if you know them (sizes are then in mm too)", minimum=0
+            )
             self.facts = gr.Checkbox(True, label="Use facts of the knowledge base")
-            self.learn = gr.Checkbox(False, label="Keep facts that the model writes, as proposed")
+            self.learn = gr.Checkbox(False, label="Keep facts that the model writes for its answers, as proposed")
             self.model = gr.Dropdown(
-                self.engine.settings.models, value=self.engine.settings.model, label="Model", filterable=False
+                self.engine.settings.models,
+                value=self.engine.settings.model,
+                label="Model that answers questions",
+                filterable=False,
             )
         with gr.Row():
             self.go = gr.Button("Inspect", variant="primary", elem_id="inspect", scale=3, min_width=120)
@@ -76,21 +82,25 @@ class InspectTab:
         with gr.Column(elem_id="start") as self.start:
             gr.HTML(render.fragment("empty"))
             self._build_examples("examples")
-        self.verdict = gr.HTML(elem_id="verdict", visible=False)
-        self.evidence = gr.HTML(elem_id="evidence", visible=False)
-        self.opacity = gr.Slider(
-            0, 100, value=80, step=5, label="Opacity of the evidence (%)", elem_id="opacity", visible=False, buttons=[]
-        )
-        self.steps = gr.HTML(elem_id="steps", visible=False)
+        self.status = gr.HTML(elem_id="status", visible=False)
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=320):
+                self.verdict = gr.HTML(elem_id="verdict", visible=False)
+            with gr.Column(min_width=320):
+                self.evidence = gr.HTML(elem_id="evidence", visible=False)
+                self.opacity = gr.Slider(
+                    0, 100, value=80, step=5, label="Opacity of the marks (%)", elem_id="opacity", visible=False,
+                    buttons=[],
+                )  # fmt: skip
         self.answers = gr.HTML(elem_id="answers", visible=False)
-        self.facts_shown = gr.HTML(elem_id="facts", visible=False)
-        self.alarms = FalseAlarmPanel(self.engine, self.run)
         self.report = gr.DownloadButton("Save report (HTML)", elem_id="report", visible=False)
+        self.alarms = FalseAlarmPanel(self.engine, self.run)
+        self.details = gr.HTML(elem_id="details", visible=False)
 
     def _wire(self, token: gr.BrowserState) -> None:
         inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
-                  self.model, token]  # fmt: skip
-        outputs = [self.message, self.verdict, self.evidence, self.opacity, self.steps, self.answers, self.facts_shown,
+                  self.model, self.scale, token]  # fmt: skip
+        outputs = [self.message, self.status, self.verdict, self.evidence, self.opacity, self.answers, self.details,
                    self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
         self.running = self.go.click(
             self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
@@ -109,22 +119,23 @@ class InspectTab:
     # -- what happens ----------------------------------------------------------------------------------------------
 
     def request(
-        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool
-    ) -> InspectionRequest:
+        self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
+        scale: float | None,
+    ) -> InspectionRequest:  # fmt: skip
         """The checked request of what stands in the fields; see `checked_request`."""
         return checked_request(
-            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn
+            self.engine, image, safety.reference_paths(references), product, domain, questions, facts, learn, scale
         )
 
     def inspect(
         self, image: str | None, references: Any, product: str, domain: str, questions: str, facts: bool, learn: bool,
-        model: str, token: Any, request: gr.Request,
+        model: str, scale: float | None, token: Any, request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects and yields what changed on the page."""
         owner = safety.owner_of(token, request)
         story = Progress(uid=f"i{time.time_ns() % 10**9}")
         try:
-            asked = self.request(image, references, product, domain, questions, facts, learn)
+            asked = self.request(image, references, product, domain, questions, facts, learn, scale)
             yield self._begun(story)
             drawn = 0.0
             for event in self.engine.submit(owner, asked, model):
@@ -135,7 +146,7 @@ class InspectTab:
                 # Gradio takes an empty update for a missing one and ends the work with an error.
                 if update := self._changed(story, changed):
                     yield update
-            if story.trace is None or story.pictures is None:
+            if not story.done:
                 raise InputError("The inspection ended without a result; try it again.")
             run = keep_run(self.engine, owner, story, asked, model)
             yield self._finished(story, run)
@@ -149,9 +160,9 @@ class InspectTab:
             self.verdict: hidden,
             self.evidence: hidden,
             self.opacity: gr.Slider(visible=False),
-            self.steps: gr.HTML(render.steps_html(story), visible=True),
+            self.status: gr.HTML(render.status_html(story), visible=True),
             self.answers: hidden,
-            self.facts_shown: hidden,
+            self.details: hidden,
             self.report: gr.DownloadButton(visible=False),
             self.go: gr.Button("Inspecting …", interactive=False),
             self.stop: gr.Button(interactive=True),
@@ -163,19 +174,20 @@ class InspectTab:
 
     def _changed(self, story: Progress, changed: set[str]) -> dict[Any, Any]:
         update: dict[Any, Any] = {}
-        if "steps" in changed:
-            update[self.steps] = render.steps_html(story)
-        if "pictures" in changed and story.pictures is not None:
+        if "status" in changed:
+            update[self.status] = render.status_html(story)
+        if "answers" in changed:
+            text = render.writing_html(story.answers)
+            if story.done and story.trace is not None:
+                text = render.answers_html(story.trace, story.uid)
+            update[self.answers] = gr.HTML(text, visible=bool(text))
+        if "verdict" in changed and story.trace is not None:
+            drawn = render.verdict_html(story.trace, Path(story.trace.image).name, story.uid)
+            update[self.verdict] = gr.HTML(drawn, visible=True)
+        if "pictures" in changed and story.pictures is not None and story.trace is not None:
             drawn = render.evidence_html(story.pictures, story.trace, story.uid)
             update[self.evidence] = gr.HTML(drawn, visible=True)
-            update[self.opacity] = gr.Slider(visible=True)
-        if "answers" in changed:
-            update[self.answers] = gr.HTML(render.answers_html(story), visible=True)
-        if "trace" in changed and story.trace is not None:
-            part = Path(story.trace.image).name
-            update[self.verdict] = gr.HTML(render.verdict_html(story.trace, part), visible=True)
-            facts = render.facts_html(story.trace, story.uid, self.engine.store)
-            update[self.facts_shown] = gr.HTML(facts, visible=bool(facts.strip()))
+            update[self.opacity] = gr.Slider(visible=bool(story.trace.regions))
         return update
 
     def _finished(self, story: Progress, run: Run) -> dict[Any, Any]:
@@ -183,6 +195,7 @@ class InspectTab:
         return {
             **self._idle(),
             self.run: run.id,
+            self.details: gr.HTML(render.details_html(story.trace, story.uid, self.engine.store), visible=True),
             # The button downloads what it holds when it is clicked, so the report is written now.
             self.report: gr.DownloadButton(value=str(write_report(run, self.engine.store)), visible=True),
             **self.alarms.offered(len(story.trace.references)),
@@ -194,7 +207,7 @@ class InspectTab:
     def stopped(self) -> dict[Any, Any]:
         """The page after Stop: what was found so far stays, nothing is kept."""
         note = render.notice_html("Stopped. Nothing of this inspection was kept.", "plain")
-        return {**self._idle(), self.message: gr.HTML(note, visible=True), self.steps: gr.HTML(visible=False)}
+        return {**self._idle(), self.message: gr.HTML(note, visible=True), self.status: gr.HTML(visible=False)}
 
     def failed(self) -> dict[Any, Any]:
         """The page after an error that nobody foresaw: it says so and can be used again."""
@@ -203,7 +216,7 @@ class InspectTab:
 
 def checked_request(
     engine: Engine, image: str | None, references: list[str], product: str | None, domain: str | None,
-    questions: str | None, facts: bool = True, learn: bool = False,
+    questions: str | None, facts: bool = True, learn: bool = False, scale: float | None = None,
 ) -> InspectionRequest:  # fmt: skip
     """What a visitor gave, checked.
 
@@ -221,7 +234,7 @@ def checked_request(
         questions=safety.questions_of(questions),
         domain=domain or None,
         product=safety.check_text(product, "The product's name", 120) or None,
-        settings=checked_settings(facts, learn),
+        settings=checked_settings(facts, learn, scale),
     )
 
 

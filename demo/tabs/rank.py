@@ -10,7 +10,7 @@ import gradio as gr
 
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
-from sage_ad.demo.services.ranking import RankingStore, candidate_answers, gold_of, ranked_line
+from sage_ad.demo.services.ranking import RankingStore, candidate_answers, gold_of, rankable, ranked_line
 from sage_ad.demo.services.run_store import Run
 from sage_ad.demo.tabs.widgets import FAILED
 from sage_ad.demo.view import render
@@ -120,13 +120,13 @@ class RankTab:
             kept = self.engine.runs.get(safety.owner_of(token, request), run or "")
         except SageError as error:
             return gr.Dropdown(choices=[], value=None), render.notice_html(str(error))
-        questions = [answer.question for answer in kept.trace.answers]
+        questions = [answer.question for answer in rankable(kept)]
         picture = render.evidence_html(kept.pictures, kept.trace, f"rank-{kept.id}")
-        return gr.Dropdown(choices=questions, value=questions[0] if questions else None), picture
+        return gr.Dropdown(choices=questions, value=questions[0]), picture
 
     def _chosen(self, owner: str, run: str | None, question: str | None) -> tuple[Run, TraceAnswer]:
         kept = self.engine.runs.get(owner, run or "")
-        answer = next((item for item in kept.trace.answers if item.question == question), None)
+        answer = next((item for item in rankable(kept) if item.question == question), None)
         if answer is None:
             raise InputError("No question is chosen; choose one of the inspection.")
         return kept, answer

@@ -10,7 +10,6 @@ from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.run_store import Run
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Progress
 from sage_ad.demo.view.report import write_report
 from sage_ad.vlm.errors import SageError
 
@@ -93,13 +92,5 @@ class RunsTab:
 
 
 def run_html(engine: Engine, run: Run) -> str:
-    """A kept run: verdict, pictures, answers, facts, steps."""
-    story = Progress(uid=f"run-{run.id}").finished(run.trace, run.pictures)
-    parts = (
-        render.verdict_html(run.trace, run.part),
-        render.evidence_html(run.pictures, run.trace, story.uid),
-        render.answers_html(story),
-        render.facts_html(run.trace, story.uid, engine.store),
-        render.steps_html(story),
-    )
-    return "<div class='sg-pile'>" + "".join(parts) + "</div>"
+    """A kept run as it was shown."""
+    return render.result_html(run.trace, run.pictures, f"run-{run.id}", run.part, engine.store)

@@ -1,34 +1,23 @@
-"""`Progress`: what a viewer knows of an inspection at any moment, built up from its events and rendered part by part."""
+"""`Progress`: what a viewer knows of an inspection at any moment, built up from its events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sage_ad.demo.services.fair_queue import Event
 from sage_ad.demo.services.pictures import Shown
 from sage_ad.evaluation.inspection import InspectionTrace
 
 STEPS = {
-    "perceive": "looks at the part and compares it",
-    "recall": "recalls facts of the domain",
-    "extract": "writes facts itself where none are known",
-    "fuse": "chooses the facts that reach the answer",
-    "answer": "answers in words",
-    "evaluate": "judges its own answers",
+    "perceive": ("Comparing with good parts", "Compared with good parts"),
+    "recall": ("Looking up facts", "Looked up facts"),
+    "extract": ("Writing facts, because too few are known", "Wrote facts"),
+    "fuse": ("Choosing facts", "Chose facts"),
+    "answer": ("Answering the questions", "Answered the questions"),
+    "evaluate": ("Checking the answers", "Checked the answers"),
+    "report": ("Writing the explanation", "Wrote the explanation"),
 }
-"""The steps of the agent as the page names them, in order."""
-
-
-@dataclass
-class StepLine:
-    """One line of the list of steps; `state` is "ahead", "now", "done" or "passed over"."""
-
-    name: str
-    purpose: str
-    state: str = "ahead"
-    seconds: float | None = None
-    summary: str = ""
+"""The steps of the agent as the page names them: while they are done, and afterwards."""
 
 
 @dataclass
@@ -37,90 +26,47 @@ class Progress:
 
     Attributes:
         uid: prefix of the anchors on the page, unique on it.
-        steps: what was done, is being done, and is still ahead.
-        wording: what the language model has written so far, before it was checked.
-        answers: (question, text) as they come.
-        pictures, trace: when there are any.
-        waiting: how many are served before; None once work has begun.
-        note: what the viewer should know while nothing happens.
+        note: what is happening now.
+        answers: texts by question, as they are written.
+        pictures: when there are any.
+        trace: what is known: the verdict once the part was compared, the explanation once it is written, at last all.
+        done: whether the inspection has ended.
     """
 
     uid: str
-    steps: list[StepLine] = field(default_factory=lambda: [StepLine(*item) for item in STEPS.items()])
-    wording: str = ""
+    note: str = "Waiting for its turn"
     answers: dict[str, str] = field(default_factory=dict)
     pictures: Shown | None = None
     trace: InspectionTrace | None = None
-    waiting: int | None = None
-    note: str = ""
+    done: bool = False
 
     def feed(self, event: Event) -> set[str]:
-        """Takes one event in; returns which parts of the page changed ("steps", "pictures", "answers", "trace")."""
+        """Takes one event in; returns which parts of the page changed ("status", "verdict", "pictures", "answers")."""
         kind = event["event"]
         if kind == "waiting":
-            self.waiting = event["ahead"]
-            self.note = f"{event['ahead']} before you." if event["ahead"] else "You are next."
-            return {"steps"}
-        self.waiting = None
-        self.note = ""
+            self.note = f"{event['ahead']} before you" if event["ahead"] else "You are next"
+            return {"status"}
         if kind == "loading":
-            self.note = "The model is being loaded, once; this takes a few seconds."
-            return {"steps"}
-        if kind == "started":
-            return self._started(event["step"])
-        if kind == "step":
-            return self._done(event["step"])
-        if kind == "token":
-            self.wording += event["text"]
+            self.note = "Loading the model, once"
+            return {"status"}
+        if kind == "started" and event["step"] in STEPS:
+            self.note = STEPS[event["step"]][0]
+            if event["step"] == "answer":  # of a second round the first one's answers are gone
+                self.answers.clear()
+            return {"status"}
+        if kind == "seen":
+            self.pictures, self.trace = event["pictures"], event["trace"]
+            return {"verdict", "pictures"}
+        if kind == "token" and "question" in event:
+            self.answers[event["question"]] = self.answers.get(event["question"], "") + event["text"]
             return {"answers"}
         if kind == "answer":
             self.answers[event["question"]] = event["text"]
             return {"answers"}
-        if kind == "pictures":
-            self.pictures = event["pictures"]
-            return {"pictures"}
+        if kind == "explanation" and self.trace is not None:
+            self.trace = self.trace.model_copy(update={"explanation": event["text"]})
+            return {"verdict"}
         if kind == "trace":
-            self.trace = event["trace"]
-            self.wording = ""
-            self._close_steps()
-            return {"steps", "answers", "trace", "pictures"}
+            self.trace, self.done = event["trace"], True
+            return {"status", "verdict", "pictures", "answers"}
         return set()
-
-    def finished(self, trace: InspectionTrace, pictures: Shown) -> Progress:
-        """The same for an inspection that was kept: everything is there at once."""
-        self.pictures, self.trace = pictures, trace
-        for step in trace.steps:
-            if step.name in STEPS:
-                self._started(step.name)
-                self._done(step.model_dump())
-        self._close_steps()
-        return self
-
-    def _line(self, name: str, state: str) -> StepLine | None:
-        return next((line for line in self.steps if line.name == name and line.state == state), None)
-
-    def _started(self, name: str) -> set[str]:
-        if name not in STEPS:  # the review by an expert is not asked for here
-            return set()
-        line = self._line(name, "ahead")
-        if line is None:  # a failed score sent the agent back: the steps are gone through once more
-            line = StepLine(name, STEPS[name])
-            self.steps.append(line)
-        before = self.steps.index(line)
-        for earlier in self.steps[:before]:
-            if earlier.state == "ahead":
-                earlier.state = "passed over"
-        line.state = "now"
-        return {"steps"}
-
-    def _done(self, step: dict[str, Any]) -> set[str]:
-        line = self._line(step["name"], "now")
-        if line is None:
-            return set()
-        line.state, line.seconds, line.summary = "done", step["seconds"], step["summary"]
-        return {"steps"}
-
-    def _close_steps(self) -> None:
-        for line in self.steps:
-            if line.state in ("ahead", "now"):
-                line.state = "passed over"

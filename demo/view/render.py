@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_ad.agents.answering.report import UNSURE
 from sage_ad.demo.services.pictures import Shown, boxes, data_uri
 from sage_ad.demo.services.safety import short_source
-from sage_ad.demo.view.progress import Progress
+from sage_ad.demo.view.progress import STEPS, Progress
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.store.fact_store import FactStore
 
 FOLDER = Path(__file__).parents[1]
-LEVELS = ("type", "localisation", "logic")
 
 
 @cache
@@ -69,51 +69,73 @@ def fragment(name: str, **values: Any) -> str:
     return environment().get_template(f"{name}.html.j2").render(**values)
 
 
-def steps_html(story: Progress) -> str:
-    """The list of steps, with times and findings."""
-    return fragment("steps", story=story)
+def status_html(story: Progress) -> str:
+    """One line on what is happening, or how long it took."""
+    return fragment("status", story=story)
 
 
-def verdict_html(trace: InspectionTrace, part: str = "") -> str:
-    """The verdict with score, threshold, confidence and warnings."""
+def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
+    """Verdict and explanation, with the regions numbered as on the picture, the names in question, and the score.
+
+    Args:
+        trace: an inspection, or what is known of one that has not ended.
+        part: file name of the picture.
+        uid: prefix of the anchors.
+    """
+    unsure = trace.confidence is not None and trace.confidence < UNSURE
+    regions = {f"{region.place.capitalize()}: {region.description}." for region in trace.regions if region.description}
+    # The numbered list takes the place of the sentences on places, of which the text holds the first ones only.
+    lines = [
+        line
+        for line in trace.explanation.splitlines()
+        if line not in regions and not (regions and re.match(r"\d+ smaller regions? stands? out besides", line))
+    ]
     # The scale ends where the marks of score and threshold both have room.
     end = max(trace.anomaly_score, trace.threshold, 1e-9) * 1.25
     return fragment(
         "verdict",
         trace=trace,
         part=part,
+        uid=uid,
+        state="borderline" if unsure else trace.verdict,
+        lines=[cited(line, stated_in(line, trace), trace, uid) for line in lines],
         score_at=round(100 * max(trace.anomaly_score, 0) / end, 1),
         threshold_at=round(100 * max(trace.threshold, 0) / end, 1),
     )
 
 
-def evidence_html(pictures: Shown, trace: InspectionTrace | None, uid: str) -> str:
-    """Test part, good part and evidence side by side."""
-    regions = boxes(list(trace.regions), pictures.size) if trace else []
-    return fragment("evidence", pictures=pictures, trace=trace, regions=regions, uid=uid)
+def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str) -> str:
+    """The part with the evidence and numbered boxes over it, and a good part beside it."""
+    return fragment(
+        "evidence", pictures=pictures, trace=trace, regions=boxes(list(trace.regions), pictures.size), uid=uid
+    )
 
 
-def answers_html(story: Progress) -> str:
-    """The answers: while they are written, and with their scores once they are judged."""
-    if story.trace is None:
-        return fragment("writing", story=story)
-    numbers = {fact.id: number for number, fact in enumerate(story.trace.facts, start=1)}
-    texts = {fact.id: fact.text for fact in story.trace.facts}
-    rows = [
-        {
-            "answer": answer,
-            "text": cited(answer.text, answer.facts, numbers, texts, story.uid),
-            "levels": [(name, getattr(answer.mle, name)) for name in LEVELS] if answer.mle else [],
-        }
-        for answer in story.trace.answers
-    ]
-    return fragment("answers", rows=rows)
+def writing_html(answers: Mapping[str, str]) -> str:
+    """Answers by question while they are written."""
+    return fragment("writing", answers=answers)
 
 
-def facts_html(trace: InspectionTrace, uid: str, store: FactStore | None = None) -> str:
-    """The facts of an inspection; each opens to show where it came from."""
+def answers_html(trace: InspectionTrace, uid: str) -> str:
+    """The answers, with what the self-check objects to; nothing if no question was asked."""
+    rows = [(answer, cited(answer.text, answer.facts, trace, uid)) for answer in trace.answers]
+    return fragment("answers", rows=rows) if rows else ""
+
+
+def details_html(trace: InspectionTrace, uid: str, store: FactStore | None = None, opened: bool = False) -> str:
+    """Facts with their sources, and the steps: folded, unless `opened`."""
     known = stored_facts(trace.facts, store) if store is not None else {}
-    return fragment("facts", facts=trace.facts, known=known, uid=uid, cited=cited_ids(trace))
+    return fragment("details", trace=trace, known=known, uid=uid, cited=cited_ids(trace), steps=STEPS, opened=opened)
+
+
+def result_html(
+    trace: InspectionTrace, pictures: Shown, uid: str, part: str = "", store: FactStore | None = None,
+    opened: bool = False,
+) -> str:  # fmt: skip
+    """A whole inspection: verdict and pictures, answers, details."""
+    found = f"<div class='sg-found'>{verdict_html(trace, part, uid)}{evidence_html(pictures, trace, uid)}</div>"
+    rest = answers_html(trace, uid) + details_html(trace, uid, store, opened)
+    return f"<div class='sg-pile'>{found}{rest}</div>"
 
 
 def fact_html(fact: Fact) -> str:
@@ -126,9 +148,15 @@ def notice_html(text: str, kind: str = "problem") -> str:
     return fragment("notice", text=text, kind=kind)
 
 
+def stated_in(text: str, trace: InspectionTrace) -> list[str]:
+    """Ids of the facts whose sentence stands in a text."""
+    return [fact.id for fact in trace.facts if fact.text.rstrip(".") in text]
+
+
 def cited_ids(trace: InspectionTrace) -> set[str]:
-    """Ids of the facts that some answer cites."""
-    return {identifier for answer in trace.answers for identifier in answer.facts}
+    """Ids of the facts that the explanation or some answer cites."""
+    cited_by_answers = {identifier for answer in trace.answers for identifier in answer.facts}
+    return cited_by_answers | set(stated_in(trace.explanation, trace))
 
 
 def stored_facts(facts: Sequence[TraceFact], store: FactStore) -> dict[str, Fact]:
@@ -144,17 +172,17 @@ def stored_facts(facts: Sequence[TraceFact], store: FactStore) -> dict[str, Fact
     return found
 
 
-def cited(text: str, facts: Sequence[str], numbers: Mapping[str, int], texts: Mapping[str, str], uid: str) -> Markup:
-    """An answer with a link after each fact that it uses (at its end, where the fact's words do not stand in it)."""
+def cited(text: str, facts: Sequence[str], trace: InspectionTrace, uid: str) -> Markup:
+    """A text with a link after each fact that it uses (at its end, where the fact's words do not stand in it)."""
     from markupsafe import Markup, escape
 
+    numbered = {fact.id: (number, fact.text.rstrip(".")) for number, fact in enumerate(trace.facts, start=1)}
     # (place, link) of each citation, put in from the end so that the places stay right.
     links = []
     for identifier in dict.fromkeys(facts):
-        if identifier not in numbers:
+        if identifier not in numbered:
             continue
-        number = numbers[identifier]
-        plain = texts[identifier].rstrip(".")
+        number, plain = numbered[identifier]
         at = text.find(plain)
         place = len(text) if at < 0 else at + len(plain) + text.startswith(".", at + len(plain))
         link = Markup('<a class="sg-cite" href="#{0}-fact-{1}" aria-label="Fact {1}, with its source">{1}</a>')

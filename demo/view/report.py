@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage_ad.demo.view import render
-from sage_ad.demo.view.progress import Progress
 
 if TYPE_CHECKING:
     from sage_ad.demo.services.run_store import Run
@@ -24,18 +23,8 @@ def report_html(run: Run, store: FactStore | None = None) -> str:
         run: the kept inspection.
         store: the knowledge base, which adds the full sources of the facts as they stand now.
     """
-    story = Progress(uid="r").finished(run.trace, run.pictures)
-    return render.fragment(
-        "report",
-        run=run,
-        trace=run.trace,
-        style=render.report_style(),
-        verdict=render.verdict_html(run.trace, run.part),
-        evidence=render.evidence_html(run.pictures, run.trace, story.uid),
-        answers=render.answers_html(story),
-        facts=render.facts_html(run.trace, story.uid, store),
-        steps=render.steps_html(story),
-    )
+    result = render.result_html(run.trace, run.pictures, "r", run.part, store, opened=True)
+    return render.fragment("report", run=run, trace=run.trace, style=render.report_style(), result=result)
 
 
 def write_report(run: Run, store: FactStore | None = None) -> Path:

@@ -18,7 +18,15 @@ from plates import plate
 from visitors import CHROMIUM_FLAGS, HOSTILE, PATIENCE, Server, Visitor
 
 from sage_ad.demo.services.pictures import Shown, heat_layer, webp
-from sage_ad.evaluation.inspection import InspectionTrace, MLEScore, TraceAnswer, TraceFact, TraceRegion, TraceStep
+from sage_ad.evaluation.inspection import (
+    Candidate,
+    InspectionTrace,
+    MLEScore,
+    TraceAnswer,
+    TraceFact,
+    TraceRegion,
+    TraceStep,
+)
 
 
 @pytest.fixture
@@ -32,7 +40,9 @@ def trace() -> InspectionTrace:
     answer = TraceAnswer(
         question="Is it free of defects?", family="standard comparison", verdict=False,
         text="No. A gash is bright. It should be looked at.", facts=[fact.id],
-        mle=MLEScore(type=5, localisation=2, logic=4, mean=11 / 3, deductions=["localisation 2/5: no place is named"]),
+        mle=MLEScore(
+            localisation=2, unscored="no gold", basis="self-check", deductions=["localisation 2/5: no place is named"]
+        ),
     )  # fmt: skip
     unscored = TraceAnswer(
         question=HOSTILE, family="defect diagnosis", verdict=None, text=HOSTILE, facts=[other.id],
@@ -42,7 +52,17 @@ def trace() -> InspectionTrace:
         image="/srv/uploads/plate.png", references=["/srv/uploads/good.png"], product=HOSTILE, domain="machining",
         anomaly_score=0.6, threshold=0.4, threshold_from="references", threshold_reason="From the good part.",
         verdict="anomalous", confidence=0.9, confidence_reason="From the distance.", defect="scratch",
-        regions=[TraceRegion(box=(8, 8, 32, 26), place="upper left", score=0.7)], answers=[answer, unscored],
+        regions=[
+            TraceRegion(box=(8, 8, 32, 26), place="upper left", score=0.7, description="bright line, 24 x 3 px"),
+            TraceRegion(box=(60, 70, 64, 74), place="lower right", score=0.5, description="dark spot, 4 x 4 px"),
+        ],
+        explanation=f"The part is anomalous.\nUpper left: bright line, 24 x 3 px.\n{HOSTILE}\nA gash is bright.\n"
+        "What to do: rework it.\nHow sure: 0.90.",
+        candidates=[
+            Candidate(name="scratch", probability=0.8, source="looks", reason="like 3 of your 3 examples"),
+            Candidate(name=HOSTILE, source="cards", reason="its look fits"),
+        ],
+        answers=[answer, unscored],
         facts=[fact, other], warnings=[HOSTILE], model="sage-tiny", seconds=1.5,
         steps=[
             TraceStep(name="perceive", seconds=0.5, summary=HOSTILE),

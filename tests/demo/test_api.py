@@ -47,6 +47,19 @@ def test_an_inspection_through_the_api(trace: dict[str, Any]) -> None:
     assert trace["answers"][0]["verdict"] is False
 
 
+def test_without_a_question_the_api_gives_the_explanation(client: Any) -> None:
+    from gradio_client import handle_file
+
+    found = client.predict(
+        image=handle_file(EXAMPLES / "cell-test.jpg"), references=[handle_file(EXAMPLES / "cell-good-1.jpg")],
+        product="solar cell", mm_per_pixel=0.5, api_name="/inspect",
+    )  # fmt: skip
+    assert found["answers"] == []
+    assert found["explanation"].startswith("The solar cell is anomalous")
+    assert " mm)" in found["regions"][0]["description"]
+    assert {item["source"] for item in found["candidates"]} == {"cards"}
+
+
 def test_a_run_is_listed_shown_exported_and_ranked_under_its_key_only(client: Any, trace: dict[str, Any]) -> None:
     assert [run["run"] for run in client.predict(key=KEY, api_name="/list_runs")] == [trace["run"]]
     assert client.predict(run=trace["run"], key=KEY, api_name="/show_run")["verdict"] == "anomalous"
@@ -77,7 +90,7 @@ def test_no_path_outside_the_uploads_is_read(server: Server, path: str) -> None:
     assert httpx.get(f"{server.url}/gradio_api/file={path}", timeout=120).status_code in (403, 404)
     # By hand, because Gradio's own client uploads a file that it finds on its side.
     named = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    calls = {"inspect": [named, None, "", "", "", True, "", ""], "add_documents": [[named], "machining", ""]}
+    calls = {"inspect": [named, None, "", "", "", True, "", "", None], "add_documents": [[named], "machining", ""]}
     for name, values in calls.items():
         address = f"{server.url}/gradio_api/call/{name}"
         called = httpx.post(address, json={"data": values}, timeout=120)

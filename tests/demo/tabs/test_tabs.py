@@ -31,7 +31,8 @@ def test_two_ways_are_compared_side_by_side(arrive: Callable[..., Visitor], phot
     table = page.locator("#cmp-table").inner_text()
     for name in ("With facts", "Without facts", "Verdict", "Confidence", "Objections of the self-check"):
         assert name in table
-    assert page.locator("#cmp-right .sg-facts").count() == 0
+    assert page.locator("#cmp-left .sg-answer").count() == 5, "the standard questions are asked"
+    assert page.locator("#cmp-right .sg-fact").count() == 0
     photograph(visitor, "compare")
     page.get_by_label("With and without good parts").check()
     page.locator("#cmp-references [aria-label='Clear'], #cmp-references button[title='Clear']").first.click()
