@@ -21,6 +21,7 @@ import numpy as np
 from sage_ad.agents.batch.local_engine import LocalEngine, cores
 from sage_ad.agents.batch.manifest import Part, peer_groups
 from sage_ad.agents.batch.progress import Progress
+from sage_ad.agents.batch.store import Row
 from sage_ad.agents.batch.worker import BatchSettings, Finished
 from sage_ad.agents.shared_calls import Decoder
 from sage_ad.vlm.errors import BackendError
@@ -59,7 +60,7 @@ class FeatureWorker:
 
     def inspect(self, parts: Sequence[Part]) -> Finished:
         """Writes the features of these parts."""
-        rows = []
+        rows: list[Row] = []
         for part in parts:
             try:
                 features = self._features(Path(part.image))
@@ -123,7 +124,7 @@ def compared_with_peers(
         return list(todo)
     place = folder / FEATURES
     _encode([part for group in groups for part in group], place, settings, workers, say)
-    found: dict[str, PeerEvidence] = {}
+    found: dict[str, PeerEvidence | None] = {}
     for group in groups:
         there = [part for part in group if _file(place, part).exists()]
         if say:
@@ -160,17 +161,21 @@ def _encode(
 
 def judged(files: Sequence[Path]) -> list[PeerEvidence | None]:
     """What tells each part from the others, from the files of their features; None for all if they are too few."""
+    import torch
+
     from sage_ad.vlm.evidence.encoders import one_thread
     from sage_ad.vlm.evidence.extractor import TOP_SHARE
-    from sage_ad.vlm.evidence.patch_matching import top_mean
-    from sage_ad.vlm.evidence.peers import FEWEST, PeerEvidence, batch_threshold, draw_peers, peer_distances
+    from sage_ad.vlm.evidence.patch_matching import patch_similarity, top_mean
+    from sage_ad.vlm.evidence.peers import FEWEST, PeerEvidence, batch_threshold, draw_peers, nearest_mean
 
     drawn = draw_peers([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
     if len(files) < FEWEST or not all(drawn):
         return [None] * len(files)
 
     def compare(index: int) -> torch.Tensor:
-        return peer_distances(_read(files[index]), (_read(files[other]) for other in drawn[index]))
+        own = _read(files[index])
+        maps = [1 - patch_similarity(own.flatten(0, 1), _read(files[other]).flatten(0, 1)) for other in drawn[index]]
+        return nearest_mean(torch.stack(maps)).reshape(own.shape[:2])
 
     with one_thread(), ThreadPoolExecutor(cores()) as pool:
         try:

@@ -7,13 +7,12 @@ patch counts by its distances to the parts that explain it best, and no part nee
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_ad.vlm.evidence.patch_matching import patch_similarity
 from sage_ad.vlm.evidence.thresholds import LEAST_SCATTER
 
 if TYPE_CHECKING:
@@ -96,21 +95,17 @@ def draw_peers(contents: Sequence[str]) -> list[list[int]]:
     return drawn
 
 
-def peer_distances(features: torch.Tensor, peers: Iterable[torch.Tensor]) -> torch.Tensor:
+def nearest_mean(maps: torch.Tensor) -> torch.Tensor:
     """Distance of each patch to the other parts: the mean over the `NEAREST_SHARE` of them that explain it best.
 
     Args:
-        features: (h, w, C) unit-length vectors.
-        peers: (h', w', C) unit-length vectors of each of the others, at least one.
+        maps: (n, patches) cosine distance of each patch to the nearest patch of each of the others, at least one.
 
     Returns:
-        (h, w) cosine distances.
+        (patches,) cosine distances.
     """
-    import torch
-
-    maps = torch.stack([1 - patch_similarity(features.flatten(0, 1), peer.flatten(0, 1)) for peer in peers])
     nearest = maps.topk(max(1, round(NEAREST_SHARE * len(maps))), dim=0, largest=False).values
-    return nearest.mean(dim=0).reshape(features.shape[:2])
+    return nearest.mean(dim=0)
 
 
 def batch_threshold(scores: Sequence[float]) -> BatchThreshold:
