@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.backends.base import LanguageBackend
     from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
+    from sage_ad.vlm.evidence.peers import PeerEvidence
     from sage_ad.vlm.pictures.brightness import Brightness
 
 BANKS_KEPT = 8
@@ -199,12 +200,21 @@ class Resources:
         return view
 
     def _extract(
-        self, picture: Image.Image, pictures: list[Image.Image], bank: MemoryBank | None, brightness: Brightness | None
+        self,
+        picture: Image.Image,
+        pictures: list[Image.Image],
+        bank: MemoryBank | None,
+        brightness: Brightness | None,
+        peers: PeerEvidence | None = None,
     ) -> View:
         from sage_ad.vlm.images import notes_of
 
         notes = tuple(dict.fromkeys(note for shown in (picture, *pictures) for note in notes_of(shown)))
-        return View(picture, pictures, self.extractor.extract(picture, bank), notes, brightness)
+        if peers is None:
+            evidence = self.extractor.extract(picture, bank)
+        else:
+            evidence = self.extractor.extract_among(picture, peers)
+        return View(picture, pictures, evidence, notes, brightness)
 
     def forget_views(self) -> None:
         """Forgets the measured parts (not the references), so that the next call measures anew."""

@@ -24,6 +24,8 @@ from sage_ad.vlm.errors import BackendError, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sage_ad.vlm.evidence.peers import PeerEvidence
+
 
 T = TypeVar("T")
 
@@ -278,11 +280,16 @@ VIEW_BYTES = 400_000_000
 
 
 class BatchResources(Resources):
-    """Resources whose back end is asked for several parts together, and whose pictures are decoded ahead."""
+    """Resources whose back end is asked for several parts together, and whose pictures are decoded ahead.
+
+    Attributes:
+        peers: by picture, what tells parts without references from the other parts of their batch.
+    """
 
     def __init__(self, settings: AgentSettings, **parts: Any) -> None:
         super().__init__(settings, **parts)
         self.decoder = Decoder()
+        self.peers: Mapping[str, PeerEvidence] = {}
         self._shared: SharedBackend | None = None
         self._kept: OrderedDict[tuple[Any, ...], View] = OrderedDict()
 
@@ -304,7 +311,8 @@ class BatchResources(Resources):
         brightness = shared_brightness([image, *references])
         picture = in_range(picture, image, brightness)
         pictures, bank = self.bank(references, brightness)
-        self._kept[key] = self._extract(picture, pictures, bank, brightness)
+        peers = None if references else self.peers.get(str(image))
+        self._kept[key] = self._extract(picture, pictures, bank, brightness, peers)
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > VIEW_BYTES:
             self._kept.popitem(last=False)
         return self._kept[key]

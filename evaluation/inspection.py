@@ -152,7 +152,8 @@ class InspectionTrace(Shape):
     Attributes:
         anomaly_score: on the absolute scale of `sage_ad.vlm.evidence.extractor` (higher is more anomalous).
         threshold: the score above which the verdict is "anomalous".
-        threshold_from: "references" (their self-similarity) or "builtin" (no reference); `threshold_reason` says how.
+        threshold_from: "references" (their self-similarity), "batch" (the other parts of the batch) or "builtin" (neither);
+            `threshold_reason` says how.
         confidence: trust in the verdict, 0.5 to 1; null when it cannot be told, `confidence_reason` says why or how.
         defect: the defect's name, if one is asserted; null for a normal part, and where no name was taught.
         candidates: names that it may bear, the likeliest first.
@@ -166,7 +167,7 @@ class InspectionTrace(Shape):
     domain: str | None = None
     anomaly_score: float
     threshold: float
-    threshold_from: Literal["references", "builtin"]
+    threshold_from: Literal["references", "batch", "builtin"]
     threshold_reason: str = ""
     verdict: Verdict
     confidence: float | None = None

@@ -69,6 +69,8 @@ def _verdict(evidence: EvidenceSummary, product: str | None) -> str:
     score, threshold = evidence["score"], evidence["threshold"]
     if evidence["threshold_from"] == "references":
         against = f"good parts reach up to {threshold:.2f}"
+    elif evidence["threshold_from"] == "batch":
+        against = f"the usual parts of its batch reach up to {threshold:.2f}"
     else:
         against = f"the built-in threshold is {threshold:.2f}, because there was no good part to compare with"
     close = evidence["confidence"] is not None and evidence["confidence"] < UNSURE

@@ -226,9 +226,16 @@ def _shown(view: View, state: InspectionState, facts: Sequence[dict[str, Any]]) 
     return [*parts, {"type": "text", "text": "\n".join(lines)}]
 
 
+SOURCES = {
+    "references": "the good parts",
+    "batch": "the other parts of its batch",
+    "builtin": "a built-in rule, without a reference",
+}
+
+
 def measured_lines(evidence: EvidenceSummary, appearances: Sequence[str]) -> list[str]:
     """The evidence in words: the score against its threshold, then each region with place, box, score and appearance."""
-    source = "the good parts" if evidence["threshold_from"] == "references" else "a built-in rule, without a reference"
+    source = SOURCES[evidence["threshold_from"]]
     score, threshold = evidence["score"], evidence["threshold"]
     side = "above" if score > threshold else "not above"
     lines = [f"Measured difference: score {score:.3f}, {side} the threshold {threshold:.3f} (from {source})."]

@@ -57,17 +57,21 @@ def places(evidence: EvidenceSummary) -> list[str]:
     return list(dict.fromkeys(region["place"] for region in evidence["regions"][:NAMED_REGIONS]))
 
 
+AGAINST = {"references": "the good reference", "batch": "the other parts of its batch"}
+"""What a part was compared with, by `threshold_from`."""
+
+
 def finding(evidence: EvidenceSummary, product: str | None) -> str:
     """One sentence with what was measured, without a verdict word."""
     thing = f"the {product}" if product else "the part"
-    compared = evidence["threshold_from"] == "references"
+    compared = AGAINST.get(evidence["threshold_from"])
     if evidence["verdict"] == "normal":
         if compared:
-            return f"T{thing[1:]} looks like the good reference; nothing stands out."
+            return f"T{thing[1:]} looks like {compared}; nothing stands out."
         return f"T{thing[1:]} looks even; nothing stands out from the rest of its own picture."
     where = join([f"the {place}" for place in places(evidence)])
     if compared:
-        differs = f"{thing} looks different from the good reference"
+        differs = f"{thing} looks different from {compared}"
     else:
         differs = f"{thing} has an area that stands out from the rest of its own picture"
     return f"{differs[0].upper()}{differs[1:]}{f' in {where}' if where else ''}."
@@ -239,7 +243,7 @@ def wording_fault(sentence: str, evidence: EvidenceSummary, product: str | None)
         return f"it says twice what was said once ({join(twice[:3])})"
     if added := sorted(content_words(sentence) - given):
         return f"words that nobody measured ({join(added[:3])})"
-    if evidence["threshold_from"] == "references" and not counted(sentence).keys() & COMPARING_WORDS:
+    if evidence["threshold_from"] in AGAINST and not counted(sentence).keys() & COMPARING_WORDS:
         return "nothing is compared"
     state = spoken_verdict(read(sentence), None).state
     if state != evidence["verdict"]:

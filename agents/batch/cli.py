@@ -17,7 +17,9 @@ from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
     from sage_ad.agents.batch.manifest import Part
-    from sage_ad.agents.batch.run import BatchSettings, BatchSummary
+    from sage_ad.agents.batch.run import BatchSettings, BatchSummary, JudgedByBatch
+
+ODDEST_PRINTED = 10
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -133,11 +135,27 @@ def show(summary: BatchSummary) -> None:
     print(f"{new} inspected now by {summary.workers} {summary.engine} workers in {summary.seconds:.1f} s{rate}")
     if summary.restarts:
         print(f"{summary.restarts} workers died and were replaced")
+    for group in summary.judged_by_batch:
+        show_batch(group)
     for item in summary.errors_shown:
         print(f"Part {item['part']}: {item['error']}", file=sys.stderr)
     if summary.errors > len(summary.errors_shown):
         print(f"... and {summary.errors - len(summary.errors_shown)} more; column `error` has them.", file=sys.stderr)
     print(f"Wrote {summary.results}")
+
+
+def show_batch(group: JudgedByBatch) -> None:
+    """Prints what parts that were judged by one another say of their batch, the oddest first."""
+    least, most = group.odd
+    about = f"{least}" if least == most else f"{least} to {most}"
+    of = f" of {group.product}" if group.product else ""
+    print(
+        f"{group.parts} parts{of} without references were judged by the other parts of this batch; about {about} are odd"
+    )
+    for sentence in group.warnings:
+        print(f"  {sentence}")
+    for item in group.oddest[:ODDEST_PRINTED]:
+        print(f"  {item['anomaly_score']:.3f} {item['verdict']:9} {item['image']}")
 
 
 def main() -> None:

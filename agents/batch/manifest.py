@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
     from sage_ad.evaluation.inspection import InspectionRequest
+    from sage_ad.vlm.evidence.peers import PeerEvidence
 
 MANIFEST_ENDINGS = (".csv", ".jsonl", ".ndjson")
 COLUMNS = ("id", "image", "references", "product", "domain", "questions")
@@ -32,11 +33,13 @@ class Part:
     Attributes:
         number: place in the folder or manifest, from 1.
         key: name of this piece of work: a digest of the request and of its files' sizes and times of change, so that a
-            picture that was replaced is a new piece of work; the n-th line with the same request has its own key.
+            picture that was replaced is a new piece of work; the n-th line with the same request has its own key. The key
+            of a part that is judged by the other parts of its batch depends on all of these, too.
         image: absolute path of the picture.
         references: absolute paths of good parts; a folder in a request is already its pictures here.
         product, domain, questions: as in `InspectionRequest`.
         id: the user's own name of the part, from the manifest.
+        peers: what tells the part from the others of its batch, once they were compared (it has no references).
     """
 
     number: int
@@ -47,6 +50,7 @@ class Part:
     domain: str | None = None
     questions: tuple[str, ...] = ()
     id: str | None = None
+    peers: PeerEvidence | None = field(default=None, compare=False)
 
     def request(self) -> InspectionRequest:
         """The part as an inspector takes it."""
@@ -106,7 +110,7 @@ def read_parts(
         parts.append(Part(number=number, key=keys.key(fields), id=entry.get("id"), **fields))
     if not parts:
         raise InputError(f"The manifest {source} names no part; give it a line for each picture.")
-    return parts
+    return _keyed_by_batch(parts)
 
 
 def in_working_order(parts: Sequence[Part]) -> list[Part]:
@@ -115,6 +119,36 @@ def in_working_order(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         first.setdefault(part.references, len(first))
     return sorted(parts, key=lambda part: first[part.references])
+
+
+def peer_groups(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts without references that judge one another: those of one product, if there are enough of them.
+
+    Raises:
+        InputError: one picture is listed under two products.
+    """
+    from sage_ad.vlm.evidence.peers import FEWEST
+
+    groups: dict[str | None, list[Part]] = {}
+    product: dict[str, str | None] = {}
+    for part in parts:
+        if not part.references:
+            if product.setdefault(part.image, part.product) != part.product:
+                raise InputError(
+                    f"{part.image} is listed as {product[part.image]!r} and as {part.product!r}; without references it can "
+                    "only be compared with the parts of one product."
+                )
+            groups.setdefault(part.product, []).append(part)
+    return [group for group in groups.values() if len(group) >= FEWEST]
+
+
+def _keyed_by_batch(parts: Sequence[Part]) -> list[Part]:
+    """The parts; where the other parts of the batch judge one, another batch is another piece of work."""
+    batch: dict[str, str] = {}
+    for group in peer_groups(parts):
+        together = "".join(sorted(part.key for part in group))
+        batch |= {part.key: hashlib.sha256((part.key + together).encode()).hexdigest()[:20] for part in group}
+    return [replace(part, key=batch.get(part.key, part.key)) for part in parts]
 
 
 class _Keys:

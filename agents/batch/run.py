@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sage_ad.agents.batch.manifest import Part, in_working_order
+from sage_ad.agents.batch.peers import compared_with_peers, forget_features
+from sage_ad.agents.batch.progress import Progress
 from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row
 from sage_ad.agents.batch.worker import BatchSettings, Finished
 from sage_ad.vlm.errors import BackendError, InputError
 
 CHUNK_WITH_LANGUAGE, CHUNK_EVIDENCE_ONLY = 16, 8
-ERRORS_SHOWN = 100
+ERRORS_SHOWN, ODDEST_SHOWN = 100, 20
 WORKER_BYTES = {False: 0.5e9, True: 1.5e9}
 """Memory of a worker without and with the embedded language model; half of the machine's is given to workers."""
 ENGINES = ("local", "ray")
@@ -48,6 +50,27 @@ class Engine(Protocol):
 
 
 @dataclass
+class JudgedByBatch:
+    """Parts of one product that were judged by one another.
+
+    Attributes:
+        product: name of the product, if it was given.
+        parts: how many they are.
+        odd: least and greatest number of them that are probably odd.
+        reason: how their threshold was found.
+        warnings: what makes the judgement doubtful.
+        oddest: part, image, verdict and score of those that differ most, the oddest first.
+    """
+
+    product: str | None
+    parts: int
+    odd: tuple[int, int]
+    reason: str
+    warnings: tuple[str, ...]
+    oddest: list[dict[str, Any]]
+
+
+@dataclass
 class BatchSummary:
     """What a finished batch amounts to; `asdict` of it is what `sage-batch --json` prints.
 
@@ -55,6 +78,8 @@ class BatchSummary:
         parts: parts of the batch; `normal`, `anomalous` and `errors` add up to it.
         resumed: parts that were finished before this run.
         errors_shown: the first errors: part, image and sentence.
+        judged_by_batch: for each product whose parts had no references and were judged by one another: how many of them are
+            probably odd, what is doubtful about it, and the oddest, first the one that differs most.
         seconds, parts_a_second: of this run, from the first part handed out, loading of models included.
         restarts: workers that died and were replaced.
         results: path of the table.
@@ -72,53 +97,11 @@ class BatchSummary:
     restarts: int
     results: str
     errors_shown: list[dict[str, Any]] = field(default_factory=list)
+    judged_by_batch: list[JudgedByBatch] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
-
-
-class Progress:
-    """Counts what is done; says the rate of the last minute and the time that is left.
-
-    Args:
-        total: parts to do in this run.
-        say: is given a line of text now and then; None keeps silent.
-        every: seconds between lines.
-    """
-
-    WINDOW = 60.0
-
-    def __init__(self, total: int, say: Callable[[str], None] | None, every: float = 10.0) -> None:
-        self.total, self.done, self.errors = total, 0, 0
-        self._say, self._every = say, every
-        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._last = time.monotonic()
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Counts rows, and says so when it is time."""
-        now = time.monotonic()
-        self.done += len(rows)
-        self.errors += sum(row["error"] is not None for row in rows)
-        self._times.append((now, self.done))
-        while len(self._times) > 2 and now - self._times[0][0] > self.WINDOW:
-            self._times.popleft()
-        if self._say and (now - self._last >= self._every or self.done == self.total):
-            self._last = now
-            self._say(self.line())
-
-    def line(self) -> str:
-        """'128 of 2000 parts, 7.9 parts/s, 3 min 57 s left, 1 error'."""
-        (then, before), (now, done) = self._times[0], self._times[-1]
-        rate = (done - before) / (now - then) if now > then and done > before else 0.0
-        text = f"{self.done} of {self.total} parts"
-        if rate:
-            left = round((self.total - self.done) / rate)
-            minutes, seconds = divmod(left, 60)
-            hours, minutes = divmod(minutes, 60)
-            clock = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-            text += f", {rate:.1f} parts/s, {clock} left"
-        return text + (f", {self.errors} error{'s' * (self.errors != 1)}" if self.errors else "")
 
 
 def run_batch(
@@ -158,13 +141,16 @@ def run_batch(
         if say and resumed:
             say(f"{resumed} of {len(parts)} parts are finished already")
         made = make_engine(engine, settings, workers, len(todo)) if isinstance(engine, str) else engine
-        progress, start = Progress(len(todo), say), time.perf_counter()
+        start = time.perf_counter()
+        todo = compared_with_peers(parts, todo, out, settings, workers or _usual_workers(settings), say)
+        progress = Progress(len(todo), say)
         try:
             with closing(made.run(todo) if todo else nothing()) as work:
                 for done in work:
                     _keep(store, done, progress, on_rows)
             seconds = time.perf_counter() - start
             store.complete(parts)
+            forget_features(out)
         except BackendError as error:
             # On the way, not before anything was done: say what is safe.
             if not progress.done:
@@ -205,7 +191,9 @@ def _stopped(store: BatchStore, parts: Sequence[Part], reason: str) -> str:
 def _summary(parts: Sequence[Part], store: BatchStore, engine: Engine, resumed: int, seconds: float) -> BatchSummary:
     import pyarrow.parquet as pq
 
-    verdicts = Counter(pq.read_table(store.results, columns=["verdict"])["verdict"].to_pylist())
+    columns = ["part", "image", "product", "verdict", "anomaly_score", "threshold_from"]
+    rows = pq.read_table(store.results, columns=columns).to_pylist()
+    verdicts = Counter(row["verdict"] for row in rows)
     shown = [part for part in parts if part.key in store.errors][:ERRORS_SHOWN]
     return BatchSummary(
         parts=len(parts),
@@ -222,7 +210,27 @@ def _summary(parts: Sequence[Part], store: BatchStore, engine: Engine, resumed: 
         errors_shown=[
             {"part": part.number, "image": plain(part.image), "error": plain(store.errors[part.key])} for part in shown
         ],
+        judged_by_batch=_judged_by_batch([row for row in rows if row["threshold_from"] == "batch"]),
     )
+
+
+def _judged_by_batch(rows: Sequence[Row]) -> list[JudgedByBatch]:
+    """What the scores of parts that were judged by one another say of each product."""
+    from sage_ad.vlm.evidence.peers import batch_threshold
+
+    products: dict[str | None, list[Row]] = {}
+    for row in rows:
+        products.setdefault(row["product"], []).append(row)
+    found = []
+    for product, own in products.items():
+        batch = batch_threshold([row["anomaly_score"] for row in own])
+        own.sort(key=lambda row: (-row["anomaly_score"], row["part"]))
+        oddest = [
+            {**{name: row[name] for name in ("part", "verdict", "anomaly_score")}, "image": plain(row["image"])}
+            for row in own[:ODDEST_SHOWN]
+        ]
+        found.append(JudgedByBatch(product, len(own), batch.odd, batch.reason, batch.warnings, oddest))
+    return found
 
 
 def plain(text: str) -> str:

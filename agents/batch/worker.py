@@ -108,6 +108,7 @@ class PartWorker:
         """
         start = time.perf_counter()
         self.look_ahead(parts)
+        self.resources.peers = {part.image: part.peers for part in parts if part.peers is not None}
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
         if self.settings.language:

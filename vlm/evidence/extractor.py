@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from sage_ad.vlm.evidence.peers import PeerEvidence
+
 Method = Literal["sage", "nearest-neighbour"]
+ThresholdFrom = Literal["references", "batch", "builtin"]
 
 BUILTIN_LOG_ODDS = 6.0
 """Built-in threshold without a reference: best balance of overkill and miss on the *dev* group (docs/detection.md)."""
@@ -49,6 +52,7 @@ TOP_SHARE, PLAIN_SHARE = 0.004, 0.01
 
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
+    "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
     "builtin": "From the distance to the built-in threshold, in units of the scatter among good pictures; not calibrated.",
 }
 
@@ -96,7 +100,8 @@ class Evidence:
     Attributes:
         score: image score: with references a cosine distance (0: as the reference, at most 2), else between 0 and 1.
         threshold: score above which the verdict is "anomalous".
-        threshold_from: "references" (their self-similarity) or "builtin" (there was no reference).
+        threshold_from: "references" (their self-similarity), "batch" (the other parts of the batch) or "builtin" (there was
+            neither).
         threshold_reason: one sentence that says how the threshold was found.
         verdict: "normal" or "anomalous".
         confidence: trust in the verdict from 0.5 to 1, or None where it cannot be told.
@@ -114,7 +119,7 @@ class Evidence:
 
     score: float
     threshold: float
-    threshold_from: Literal["references", "builtin"]
+    threshold_from: ThresholdFrom
     threshold_reason: str
     verdict: Literal["normal", "anomalous"]
     confidence: float | None
@@ -172,6 +177,26 @@ class EvidenceExtractor:
         """
         with self._threads():
             return self._without_reference(image) if bank is None else self._with_references(image, bank)
+
+    def features_of(self, image: Image.Image) -> torch.Tensor:
+        """(h, w, C) features of a part under one exposure, for `sage_ad.vlm.evidence.peers`."""
+        with self._threads():
+            return self.encoder.encode([even_exposure(image)], self.settings.size)[0]
+
+    def extract_among(self, image: Image.Image, peers: PeerEvidence) -> Evidence:
+        """Evidence of a part that was compared with the other parts of its batch, in place of references."""
+        import torch
+
+        distances = torch.from_numpy(peers.distances).float()
+        standard = _Standard(
+            peers.threshold,
+            (peers.score - peers.threshold) / peers.spread,
+            (distances - peers.threshold) / peers.spread,
+            "batch",
+            peers.reason,
+            peers.threshold - peers.spread,
+        )
+        return self._report(image, self.features_of(image), distances, peers.score, standard, warnings=peers.warnings)
 
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""
@@ -275,7 +300,7 @@ class _Standard:
     threshold: float
     margin: float
     margins: torch.Tensor
-    source: Literal["references", "builtin"]
+    source: ThresholdFrom
     reason: str
     region_edge: float
 

@@ -113,7 +113,8 @@ def _draw_boxes(panel: Image.Image, evidence: Evidence, scale_x: float, scale_y:
 def _draw_foot(draw: ImageDraw.ImageDraw, evidence: Evidence, height: int) -> None:
     sign = ">" if evidence.verdict == "anomalous" else "<="
     line = f"{evidence.verdict}: score {evidence.score:.3f} {sign} threshold {evidence.threshold:.3f} "
-    line += f"({'from the references' if evidence.threshold_from == 'references' else 'built in, no reference'})"
+    sources = {"references": "from the references", "batch": "from the other parts of the batch"}
+    line += f"({sources.get(evidence.threshold_from, 'built in, no reference')})"
     places = [f"{number} {region.place}" for number, region in enumerate(evidence.regions, start=1)]
     draw.text((_GAP, height - _FOOT + 9), line, fill=_INK, font=_font(15))
     second = "regions: " + ", ".join(places) if places else "no region above the threshold"

@@ -87,7 +87,8 @@ def visual_inputs_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTI
         margin=float(evidence.margin),
         score=float(evidence.score),
         threshold=float(evidence.threshold),
-        compared=evidence.threshold_from,
+        # The other parts of a batch stand in for references: both give cosine distances.
+        compared="builtin" if evidence.threshold_from == "builtin" else "references",
         place=place_of_point(column + 0.5, row + 0.5, evidence.margins.shape[1], evidence.margins.shape[0]),
     )
 
