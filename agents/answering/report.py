@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.wording import NAMED_REGIONS, join
+from sage_ad.agents.answering.wording import AGAINST, NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
 
@@ -22,7 +22,6 @@ LISTED = 3
 """So many taught names are listed where none is asserted."""
 KNOWN = 8
 """So many of the pack's defects are named where none was taught."""
-NOTHING = "Nothing stands out from the rest of the picture."
 UNSURE = 0.6
 """Confidence below which a verdict is called borderline."""
 
@@ -57,7 +56,7 @@ def explanation(
         lines.append(action_line(defect, cards))
     else:
         lines.append(
-            "Nothing stands out against the good parts." if evidence["threshold_from"] == "references" else NOTHING
+            f"Nothing stands out against {AGAINST.get(evidence['threshold_from'], 'the rest of the picture')}."
         )
         lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
     lines.append(trust_line(evidence))

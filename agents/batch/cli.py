@@ -35,7 +35,7 @@ class BatchOptions:
     )
     out: Path = option(help="Folder for results.parquet and pictures.")
     reference: tuple[Path, ...] = option((), help="Picture of a good part, or a folder of them; may be repeated.")
-    question: tuple[str, ...] = option((), help="Question to answer; may be repeated. Default: five standard ones.")
+    question: tuple[str, ...] = option((), help="Question to answer beside the explanation; may be repeated.")
     domain: str | None = option(None, help="Knowledge pack to use. Default: found from the product.")
     product: str | None = option(None, help="Name of the product, if you know it.")
     recursive: bool = option(False, help="Take pictures in subfolders, too.")
@@ -75,10 +75,6 @@ def batch(options: BatchOptions, json: bool) -> None:
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
 
-    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device")}
-    settings = BatchSettings(
-        make_settings(agent), language=not options.evidence_only, pictures=options.pictures, chunk=options.chunk
-    )
     parts = read_parts(
         options.parts,
         references=options.reference,
@@ -87,6 +83,17 @@ def batch(options: BatchOptions, json: bool) -> None:
         questions=options.question,
         recursive=options.recursive,
         say=lambda note: print(note, file=sys.stderr),
+    )
+    asks = any(part.questions for part in parts)
+    if not asks and (options.model != DEFAULT_BACKEND or options.judge != "local"):
+        raise InputError("--model and --judge are about answers to questions, and no part brings one; add --question.")
+    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device")}
+    settings = BatchSettings(
+        make_settings(agent),
+        language=not options.evidence_only,
+        asks=asks,
+        pictures=options.pictures,
+        chunk=options.chunk,
     )
     check(parts, settings, options.reference, options.domain)
     more = {"address": options.address} if options.address is not None else {}

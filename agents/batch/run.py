@@ -251,7 +251,7 @@ def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: 
     if workers < 0 or settings.chunk < 0:
         raise InputError("The numbers of workers and of parts in a chunk cannot be negative.")
     likely = workers or _usual_workers(settings)
-    usual = CHUNK_WITH_LANGUAGE if settings.language else CHUNK_EVIDENCE_ONLY
+    usual = CHUNK_WITH_LANGUAGE if settings.language and settings.asks else CHUNK_EVIDENCE_ONLY
     chunk = settings.chunk or max(1, min(usual, -(-parts // likely)))
     if name == "local":
         from sage_ad.agents.batch.local_engine import LocalEngine
@@ -277,7 +277,7 @@ def _usual_workers(settings: BatchSettings) -> int:
     if "SC_PHYS_PAGES" not in names:
         return cores()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores(), int(memory / 2 / WORKER_BYTES[settings.language])))
+    return max(1, min(cores(), int(memory / 2 / WORKER_BYTES[settings.language and settings.asks])))
 
 
 def say_on_terminal(line: str) -> None:

@@ -252,7 +252,7 @@ def table_schema() -> pyarrow.Schema:
         [
             ("part", pa.int64()), ("key", text), ("id", text), ("image", text), ("references", pa.list_(text)),
             ("product", text), ("domain", text), ("error", text), ("verdict", text), ("anomaly_score", number),
-            ("threshold", number), ("threshold_from", text), ("confidence", number), ("defect", text),
+            ("threshold", number), ("threshold_from", text), ("confidence", number), ("defect", text), ("explanation", text),
             ("regions", pa.list_(region)), ("answers", pa.list_(answer)), ("warnings", pa.list_(text)),
             ("picture", text), ("model", text), ("worker", text), ("seconds", number), ("trace", text),
         ]

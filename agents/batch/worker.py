@@ -32,13 +32,15 @@ class BatchSettings:
 
     Attributes:
         agent: settings of the agent (model, device, facts, judge, seed, ...).
-        language: False measures evidence only: no facts, no answers, no language model.
+        language: False measures evidence only: no facts, no explanation, no answers.
+        asks: whether any part brings a question; without one no language model is loaded.
         pictures: make an evidence picture of every part.
         chunk: parts that one worker takes at a time, whose words are written together; 0 leaves the choice to SAGE.
     """
 
     agent: AgentSettings = field(default_factory=AgentSettings)
     language: bool = True
+    asks: bool = True
     pictures: bool = False
     chunk: int = 0
 
@@ -83,7 +85,7 @@ class PartWorker:
     def load(self) -> None:
         """Loads every model now."""
         if self.settings.language:
-            self.inspector.load()
+            self.inspector.load(language=self.settings.asks)
         else:
             _ = self.resources.extractor
 
@@ -111,13 +113,14 @@ class PartWorker:
         self.resources.peers = {part.image: part.peers for part in parts if part.peers is not None}
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
-        if self.settings.language:
+        model = self.settings.language and self.settings.asks
+        if model:
             outcomes = self.resources.backend.run(jobs)
         else:
             outcomes = [_outcome(job) for job in jobs]
         self.resources.forget_views()
         self.resources.decoder.forget(part.image for part in parts)
-        down = self.resources.backend.down if self.settings.language else None
+        down = self.resources.backend.down if model else None
         rows = []
         for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, Exception):
@@ -201,7 +204,17 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
     if trace is None:
         return row
     values = trace.model_dump(mode="json")
-    same = ("product", "domain", "verdict", "anomaly_score", "threshold", "threshold_from", "confidence", "defect")
+    same = (
+        "product",
+        "domain",
+        "verdict",
+        "anomaly_score",
+        "threshold",
+        "threshold_from",
+        "confidence",
+        "defect",
+        "explanation",
+    )
     for item in values["answers"]:
         item["objections"] = (item.pop("mle") or {}).get("deductions", [])
     return {

@@ -67,7 +67,7 @@ def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:
     said = lines(state("normal", facts=[fact]))
     assert said == [
         "The woven cloth is normal: its score is 0.41, good parts reach up to 0.50.",
-        "Nothing stands out against the good parts.",
+        "Nothing stands out against the good reference.",
         "Slubs are normal (proposed, not yet approved).",
         "How sure: 0.90. From three good parts.",
     ]
