@@ -1,4 +1,4 @@
-"""The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each reading of the entropy, seeds with spread.
+"""The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each form of the entropy, seeds with spread.
 
     python benchmarks/ablation.py --stage1 sage-tiny-sft --train ../shared/data/train --data ../shared/data/dev --headline \\
         --out runs/ablation

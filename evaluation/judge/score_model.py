@@ -67,7 +67,7 @@ class ScoreModel:
     def compare(self, found: Features, tokens: TokenSimilarity) -> Comparison:
         """Weighs the features of one answer."""
         right = self.verdict(verdict_features(found, tokens))[0]
-        chances = softmax(self.content[str(found.truth.state)](content_features(found, tokens)))
+        chances = softmax(self.content[str(found.gold.state)](content_features(found, tokens)))
         return Comparison(round(right, _DECIMALS), *(round(one, _DECIMALS) for one in chances))
 
 

@@ -1,4 +1,4 @@
-"""Scores answers: right or wrong, the judge's levels, place against mask, the defect's name, likeness to the reference.
+"""Scores answers: right or wrong, the judge's levels, place against mask, the defect's name, similarity to the reference.
 
 One `AnswerRow` is one answer with everything that is known about it; figures are computed from rows alone.
 """

@@ -53,7 +53,7 @@ class Claim:
     scope: Scope = "part"
     excused: bool = False
     tolerated: bool = False
-    by_likeness: bool = False
+    by_similarity: bool = False
     peculiar: bool = False
 
 

@@ -99,7 +99,7 @@ class LNProjection(nn.Module):
 def rare_patches(test: torch.Tensor, k: int) -> torch.Tensor:
     """The K patches with the fewest of their like within the same image: distinct patches without a reference.
 
-    A patch's likeness is the mean similarity to its best matches, a tenth of the image's other patches.
+    A patch's similarity is the mean similarity to its best matches, a tenth of the image's other patches.
 
     Args:
         test: (n, C) unit-length vectors.
