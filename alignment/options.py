@@ -65,7 +65,7 @@ class Stage1Options:
     )
     bf16: bool = option(False, help="Compute in bfloat16 (mixed precision).")
     logging_steps: float = option(5, help="Steps between two lines of the log.", above=0)
-    save_steps: float = option(25, help="Steps between two checkpoints, from which --resume goes on.", above=0)
+    save_steps: float = option(25, help="Steps between two checkpoints, from which --resume continues.", above=0)
 
     def __post_init__(self) -> None:
         check_options(self, Stage1Options)

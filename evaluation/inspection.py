@@ -154,7 +154,7 @@ class InspectionTrace(Shape):
         anomaly_score: on the absolute scale of `sage_ad.vlm.evidence.extractor` (higher is more anomalous).
         threshold: the score above which the verdict is "anomalous".
         threshold_from: "references" (their self-similarity) or "builtin" (no reference); `threshold_reason` says how.
-        confidence: trust in the verdict, 0.5 to 1; null when it cannot be told, `confidence_reason` says why or how.
+        confidence: trust in the verdict, 0.5 to 1; null when it cannot be estimated, `confidence_reason` says why or how.
         defect: the defect's name, if one is asserted; null for a normal part, and where no name was taught.
         candidates: names that it may bear, the likeliest first.
         explanation: what was found and what follows, a sentence or two a line.

@@ -2,7 +2,7 @@
 
 A sentence states what was measured (`sage_ad.vlm.evidence.description`), what was taught by showing (the pack's looks), or
 what the pack says, which it cites. Nothing is asserted of a defect that was not taught; the pack's defects whose appearance fits
-are told apart, each with its own consequence.
+are kept apart, each with its own consequence.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def consequence_lines(
     facts: Sequence[dict[str, Any]],
     cited: list[str],
 ) -> list[str]:
-    """What follows: of the asserted defect by a fact or its card; else of each defect that fits, told apart."""
+    """What follows: of the asserted defect by a fact or its card; else of each defect that fits, separately."""
     if defect is not None:
         about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
         if about:

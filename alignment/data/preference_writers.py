@@ -81,7 +81,7 @@ class SampledWriter:
 
 
 def plain_answer(text: str) -> str:
-    """A sampled answer without the state word that SAGE models begin with, on one line."""
+    """A sampled answer without the verdict token that SAGE models begin with, on one line."""
     return " ".join(_STATE_FIRST.sub("", text, count=1).split())
 
 

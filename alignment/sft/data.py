@@ -202,7 +202,7 @@ def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: boo
 
     Args:
         branches: by part and question, the tokens of the question's tail and of its answer.
-        state: whether the answers begin with a state word.
+        state: whether the answers begin with a verdict token.
 
     Returns:
         `ids` and `owners` of `pack_answers`, `labels` (batch, length; -100 on questions and padding), and `state_mask`,

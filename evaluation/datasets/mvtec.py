@@ -215,7 +215,7 @@ class MVTec(InspectionDataset):
         )
 
     def _kind(self, category: str) -> MaskKind | None:
-        """Whether a category's masks are outlines or filled boxes, told from a few of them and remembered."""
+        """Whether a category's masks are outlines or filled boxes, judged by a few of them and remembered."""
         if category not in self._kinds:
             self._kinds[category] = "box" if self._looks_boxed(self._folders[category]) else "pixel"
             if self._kinds[category] == "box":
@@ -226,12 +226,12 @@ class MVTec(InspectionDataset):
     def _looks_boxed(folder: Path) -> bool:
         ground = child(folder, "ground_truth")
         files = [path for path in sorted(ground.rglob("*")) if is_image_name(path)] if ground else []
-        told = []
+        answers = []
         for path in files[:: max(1, len(files) // MASKS_LOOKED_AT)][:MASKS_LOOKED_AT]:
             try:
                 mask = load_mask(Sample(path, "", "test", masks=(path,)))
             except InputError:
                 continue  # it is named when the mask itself is read
-            told.append(is_box_like(mask) if mask is not None and not is_everything(mask) else None)
-        known = [answer for answer in told if answer is not None]
+            answers.append(is_box_like(mask) if mask is not None and not is_everything(mask) else None)
+        known = [answer for answer in answers if answer is not None]
         return bool(known) and all(known)

@@ -21,11 +21,11 @@ UNHEARD = 2.0
 DOUBTFUL = -1.5
 """Down to these log-odds, a verdict that counts as wrong is hard to make out."""
 ALIKE = 0.3
-"""From so much on, what is told is not plainly something else."""
+"""From so much on, the answer is not plainly about something else."""
 REPORTED = 0.6
 """From so much on, what an answer on a normal part seems to report is not meant as a report."""
 RIGHT = 0.75
-"""From so much on, what is told is what is there."""
+"""From so much on, the answer tells what is there."""
 
 PLAIN = 0.95
 """From so much on, even a known word for another defect, at the place of the right one, is taken for the right one."""

@@ -84,7 +84,7 @@ _RELATIVE = re.compile(
     rf"\b(?:just |right |directly )?(?:above|below|under|underneath|beneath|over) (?:the|a|an|its|this|that|his|her|one)"
     rf" (?!{_ANCHORS}\b)[a-z]+"
 )
-"""Places told from a part of the product ("just below the head"), which say nothing about the picture."""
+"""Places relative to a part of the product ("just below the head"), which say nothing about the picture."""
 _HALFWAY = re.compile(r"\b(?:half|mid)-?way (?:up|down)\b")
 _SPAN = re.compile(r"\bfrom (the [^,.;:]{2,40}?) (?:to|towards|into)\b")
 """From one place to another: two places, not one."""

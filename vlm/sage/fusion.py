@@ -1,6 +1,6 @@
 """Facts attend to what differs (Eq. 2), and join the picture before the language model (Eq. 9): the mathematics only.
 
-Knows tensors and nothing else: no pictures, no tokens, no Hugging Face. `vlm.evidence.patch_matching` says which patches are
+Works on tensors alone: no pictures, no tokens, no Hugging Face. `vlm.evidence.patch_matching` says which patches are
 distinct (Eq. 1); `sage_ad.vlm.sage.modeling_sage` puts the parts together.
 """
 

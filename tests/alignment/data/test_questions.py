@@ -107,9 +107,9 @@ class TestAnswers:
         cited = 0
         for example in inspections:
             if example.family == "defect diagnosis" and example.anomalous:
-                told = [f for f in example.facts if f.rstrip(".").casefold() in example.answer.casefold()]
-                assert told or wordings()["unknown_consequence"] in example.answer
-                cited += bool(told)
+                cited_facts = [f for f in example.facts if f.rstrip(".").casefold() in example.answer.casefold()]
+                assert cited_facts or wordings()["unknown_consequence"] in example.answer
+                cited += bool(cited_facts)
         assert cited > 5
 
     def test_the_local_judge_gives_full_marks(self, inspections):

@@ -1,4 +1,4 @@
-"""Synthetic parts and defects: seeded, labelled to the pixel, and good and bad can be told apart."""
+"""Synthetic parts and defects: seeded, labelled to the pixel, and good and bad can be distinguished."""
 
 from __future__ import annotations
 

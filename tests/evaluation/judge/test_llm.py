@@ -64,7 +64,7 @@ def request(answer: str = "False. There is a crack in the upper left area.", **f
 
 
 def seen_by_model(server: ServerProcess, number: int = 0) -> dict[str, Any]:
-    """What the model was told about an answer."""
+    """What the model was given about an answer."""
     content = server.seen()[number]["body"]["messages"][1]["content"]
     return json.loads(content if isinstance(content, str) else content[-1]["text"])
 
