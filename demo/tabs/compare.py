@@ -159,7 +159,7 @@ class CompareTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects both ways and yields what changed on the page."""
         stamp = time.time_ns() % 10**9
-        stories = [Progress(uid=f"c{stamp}-{number}") for number in (0, 1)]
+        watched = [Progress(uid=f"c{stamp}-{number}") for number in (0, 1)]
         try:
             goods = safety.reference_paths(references)
             asked = checked_request(self.engine, image, goods, product, domain, questions)
@@ -168,20 +168,20 @@ class CompareTab:
             yield {
                 self.message: hidden,
                 self.table: hidden,
-                self.left: side_html(self.engine, sides[0], stories[0]),
-                self.right: side_html(self.engine, sides[1], stories[1]),
+                self.left: side_html(self.engine, sides[0], watched[0]),
+                self.right: side_html(self.engine, sides[1], watched[1]),
                 self.go: gr.Button("Comparing …", interactive=False),
                 self.stop: gr.Button(interactive=True),
             }
             owner = safety.owner_of(None, request)
-            for event in self.engine.desk.submit(owner, lambda: both(self.engine, sides)):
+            for event in self.engine.queue.submit(owner, lambda: both(self.engine, sides)):
                 number = event.get("side", 0)
-                stories[number].feed(event)
+                watched[number].feed(event)
                 if event["event"] == "token":
                     continue
                 column = (self.left, self.right)[number]
-                yield {column: side_html(self.engine, sides[number], stories[number])}
-            rows = differences(sides, [story.trace for story in stories])
+                yield {column: side_html(self.engine, sides[number], watched[number])}
+            rows = differences(sides, [progress.trace for progress in watched])
             yield {**self._idle(), self.table: gr.HTML(render.fragment("table", rows=rows), visible=True)}
         except SageError as error:
             yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
@@ -198,16 +198,16 @@ class CompareTab:
         return {self.go: gr.Button("Compare", interactive=True), self.stop: gr.Button(interactive=False)}
 
 
-def side_html(engine: Engine, side: Side, story: Progress) -> str:
+def side_html(engine: Engine, side: Side, progress: Progress) -> str:
     """One column: steps while it runs, the result once it is there."""
     parts = [render.fragment("sidehead", title=side.name)]
-    if story.trace is not None and story.pictures is not None:
+    if progress.trace is not None and progress.pictures is not None:
         parts += [
-            render.verdict_html(story.trace),
-            render.evidence_html(story.pictures, story.trace, story.uid),
-            render.answers_html(story),
-            render.facts_html(story.trace, story.uid, engine.store),
+            render.verdict_html(progress.trace),
+            render.evidence_html(progress.pictures, progress.trace, progress.uid),
+            render.answers_html(progress),
+            render.facts_html(progress.trace, progress.uid, engine.store),
         ]
     else:
-        parts.append(render.steps_html(story))
+        parts.append(render.steps_html(progress))
     return "<div class='sg-pile'>" + "".join(parts) + "</div>"

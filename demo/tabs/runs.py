@@ -94,12 +94,12 @@ class RunsTab:
 
 def run_html(engine: Engine, run: Run) -> str:
     """A kept run: verdict, pictures, answers, facts, steps."""
-    story = Progress(uid=f"run-{run.id}").finished(run.trace, run.pictures)
+    progress = Progress(uid=f"run-{run.id}").finished(run.trace, run.pictures)
     parts = (
         render.verdict_html(run.trace, run.part),
-        render.evidence_html(run.pictures, run.trace, story.uid),
-        render.answers_html(story),
-        render.facts_html(run.trace, story.uid, engine.store),
-        render.steps_html(story),
+        render.evidence_html(run.pictures, run.trace, progress.uid),
+        render.answers_html(progress),
+        render.facts_html(run.trace, progress.uid, engine.store),
+        render.steps_html(progress),
     )
     return "<div class='sg-pile'>" + "".join(parts) + "</div>"

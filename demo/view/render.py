@@ -69,9 +69,9 @@ def fragment(name: str, **values: Any) -> str:
     return environment().get_template(f"{name}.html.j2").render(**values)
 
 
-def steps_html(story: Progress) -> str:
+def steps_html(progress: Progress) -> str:
     """The list of steps, with times and findings."""
-    return fragment("steps", story=story)
+    return fragment("steps", progress=progress)
 
 
 def verdict_html(trace: InspectionTrace, part: str = "") -> str:
@@ -93,19 +93,19 @@ def evidence_html(pictures: Shown, trace: InspectionTrace | None, uid: str) -> s
     return fragment("evidence", pictures=pictures, trace=trace, regions=regions, uid=uid)
 
 
-def answers_html(story: Progress) -> str:
+def answers_html(progress: Progress) -> str:
     """The answers: while they are written, and with their scores once they are judged."""
-    if story.trace is None:
-        return fragment("writing", story=story)
-    numbers = {fact.id: number for number, fact in enumerate(story.trace.facts, start=1)}
-    texts = {fact.id: fact.text for fact in story.trace.facts}
+    if progress.trace is None:
+        return fragment("writing", progress=progress)
+    numbers = {fact.id: number for number, fact in enumerate(progress.trace.facts, start=1)}
+    texts = {fact.id: fact.text for fact in progress.trace.facts}
     rows = [
         {
             "answer": answer,
-            "text": cited(answer.text, answer.facts, numbers, texts, story.uid),
+            "text": cited(answer.text, answer.facts, numbers, texts, progress.uid),
             "levels": [(name, getattr(answer.mle, name)) for name in LEVELS] if answer.mle else [],
         }
-        for answer in story.trace.answers
+        for answer in progress.trace.answers
     ]
     return fragment("answers", rows=rows)
 

@@ -24,17 +24,17 @@ def report_html(run: Run, store: FactStore | None = None) -> str:
         run: the kept inspection.
         store: the knowledge base, which adds the full sources of the facts as they stand now.
     """
-    story = Progress(uid="r").finished(run.trace, run.pictures)
+    progress = Progress(uid="r").finished(run.trace, run.pictures)
     return render.fragment(
         "report",
         run=run,
         trace=run.trace,
         style=render.report_style(),
         verdict=render.verdict_html(run.trace, run.part),
-        evidence=render.evidence_html(run.pictures, run.trace, story.uid),
-        answers=render.answers_html(story),
-        facts=render.facts_html(run.trace, story.uid, store),
-        steps=render.steps_html(story),
+        evidence=render.evidence_html(run.pictures, run.trace, progress.uid),
+        answers=render.answers_html(progress),
+        facts=render.facts_html(run.trace, progress.uid, store),
+        steps=render.steps_html(progress),
     )
 
 

@@ -41,14 +41,14 @@ class Seen(HTMLParser):
 @pytest.fixture
 def everything(trace: InspectionTrace, pictures: Shown) -> str:
     """All parts of a finished inspection."""
-    story = Progress(uid="t").finished(trace, pictures)
+    progress = Progress(uid="t").finished(trace, pictures)
     return "".join(
         (
             render.verdict_html(trace, HOSTILE),
             render.evidence_html(pictures, trace, "t"),
-            render.answers_html(story),
+            render.answers_html(progress),
             render.facts_html(trace, "t"),
-            render.steps_html(story),
+            render.steps_html(progress),
             render.notice_html(HOSTILE),
         )
     )
@@ -64,11 +64,11 @@ def test_text_from_outside_stays_text(everything: str) -> None:
 
 
 def test_streamed_words_stay_text() -> None:
-    story = Progress(uid="t")
-    story.feed({"event": "token", "text": HOSTILE})
-    assert HOSTILE in Seen(render.answers_html(story)).texts
-    story.feed({"event": "answer", "question": HOSTILE, "text": HOSTILE})
-    assert Seen(render.answers_html(story)).texts.count(HOSTILE) == 2
+    progress = Progress(uid="t")
+    progress.feed({"event": "token", "text": HOSTILE})
+    assert HOSTILE in Seen(render.answers_html(progress)).texts
+    progress.feed({"event": "answer", "question": HOSTILE, "text": HOSTILE})
+    assert Seen(render.answers_html(progress)).texts.count(HOSTILE) == 2
 
 
 def test_every_picture_has_a_text_alternative_and_every_bar_a_name(everything: str) -> None:
@@ -100,29 +100,29 @@ def test_scores_come_with_their_reasons(everything: str) -> None:
 
 
 def test_steps_are_told_as_they_happen() -> None:
-    story = Progress(uid="t")
-    assert [line.name for line in story.steps] == list(STEPS)
-    story.feed({"event": "waiting", "ahead": 2})
-    assert "2 before you" in render.steps_html(story)
-    story.feed({"event": "started", "step": "perceive"})
-    assert [line.state for line in story.steps][:2] == ["now", "ahead"]
-    story.feed({"event": "step", "step": {"name": "perceive", "seconds": 0.25, "summary": "one region"}})
-    story.feed({"event": "started", "step": "recall"})
-    story.feed({"event": "step", "step": {"name": "recall", "seconds": 0.1, "summary": "covered"}})
-    story.feed({"event": "started", "step": "fuse"})
-    assert [line.state for line in story.steps][:4] == ["done", "done", "passed over", "now"]
-    shown = render.steps_html(story)
+    progress = Progress(uid="t")
+    assert [line.name for line in progress.steps] == list(STEPS)
+    progress.feed({"event": "waiting", "ahead": 2})
+    assert "2 before you" in render.steps_html(progress)
+    progress.feed({"event": "started", "step": "perceive"})
+    assert [line.state for line in progress.steps][:2] == ["now", "ahead"]
+    progress.feed({"event": "step", "step": {"name": "perceive", "seconds": 0.25, "summary": "one region"}})
+    progress.feed({"event": "started", "step": "recall"})
+    progress.feed({"event": "step", "step": {"name": "recall", "seconds": 0.1, "summary": "covered"}})
+    progress.feed({"event": "started", "step": "fuse"})
+    assert [line.state for line in progress.steps][:4] == ["done", "done", "passed over", "now"]
+    shown = render.steps_html(progress)
     assert "0.25 s" in shown
     assert "one region" in shown
 
 
 def test_a_second_round_is_shown_as_one() -> None:
-    story = Progress(uid="t")
+    progress = Progress(uid="t")
     for name in ("perceive", "recall", "fuse", "answer", "evaluate", "extract", "fuse", "answer", "evaluate"):
-        story.feed({"event": "started", "step": name})
-        story.feed({"event": "step", "step": {"name": name, "seconds": 0.1, "summary": f"did {name}"}})
-    assert [line.name for line in story.steps if line.state == "done"].count("answer") == 2
-    assert all(line.state in ("done", "passed over") for line in story.steps)
+        progress.feed({"event": "started", "step": name})
+        progress.feed({"event": "step", "step": {"name": name, "seconds": 0.1, "summary": f"did {name}"}})
+    assert [line.name for line in progress.steps if line.state == "done"].count("answer") == 2
+    assert all(line.state in ("done", "passed over") for line in progress.steps)
 
 
 def test_boxes_stand_where_the_regions_are(trace: InspectionTrace) -> None:
