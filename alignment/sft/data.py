@@ -192,6 +192,7 @@ def training_measurement(visual: VisualInputs, task: PartTask) -> str:
     from sage_ad.alignment.data.labelled import seeded
     from sage_ad.vlm.sage.visual_inputs import KINDS
 
+    # The seed's name decides what is drawn, so it stays as it was when the shipped model was trained.
     rng = seeded("told", task.examples[0].group)
     product = None if rng.random() < UNNAMED else task.examples[0].product
     return visual.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)

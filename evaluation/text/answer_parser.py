@@ -1,6 +1,6 @@
 """Reads free text about a part: its yes or no, what it claims for and against the part, its doubts.
 
-The reader goes clause by clause (`evaluation.text.sentences`, `evaluation.text.claims`). It knows no gold answer; the judge
+The parser goes clause by clause (`evaluation.text.sentences`, `evaluation.text.claims`). It knows no gold answer; the judge
 compares.
 """
 

@@ -29,9 +29,9 @@ class Says:
         return [self.classification] * len(questions)
 
 
-def levels(reader: Says, question: str, answer: str, gold: Gold) -> tuple[int | None, int | None, int | None]:
+def levels(classifier: Says, question: str, answer: str, gold: Gold) -> tuple[int | None, int | None, int | None]:
     request = JudgeRequest(question, answer, gold=gold)
-    found = LocalJudge(default_embedder(), reader).judge([request])[0]
+    found = LocalJudge(default_embedder(), classifier).judge([request])[0]
     return found.type, found.localisation, found.logic
 
 

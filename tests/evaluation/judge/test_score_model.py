@@ -56,11 +56,11 @@ class TestTokenSimilarity:
 
 class TestFeatures:
     def test_the_weights_name_the_features_that_there_are(self) -> None:
-        reader = default_score_model()
+        model = default_score_model()
         for gold, state in ((DENTED, "anomalous"), (SOUND, "normal")):
             found, tokens = found_in("No. A dent, lower left.", gold)
-            assert set(reader.verdict.weights) == set(verdict_features(found, tokens))
-            assert set(reader.content[state].weights) == set(content_features(found, tokens))
+            assert set(model.verdict.weights) == set(verdict_features(found, tokens))
+            assert set(model.content[state].weights) == set(content_features(found, tokens))
 
     def test_a_longer_answer_gains_nothing_by_its_length_alone(self) -> None:
         names = set(default_score_model().verdict.weights) | set(default_score_model().content["normal"].weights)
