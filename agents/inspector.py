@@ -189,7 +189,7 @@ class SageInspector:
         yield from self._run(state, thread)
 
     def resume(self, thread: str, decisions: dict[str, str]) -> Iterator[dict[str, Any]]:
-        """Goes on after a review; `decisions` maps fact ids to "approve" or "reject". Yields what `stream` yields."""
+        """Continues after a review; `decisions` maps fact ids to "approve" or "reject". Yields what `stream` yields."""
         from langgraph.types import Command
 
         if self._checkpointer is None:

@@ -301,27 +301,27 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     asked, questions = questions, [question for question in questions if question.text not in known]
     if not questions:
         return _in_order(state, runtime, asked, known, wording.Answers([], None, "from measurement and pack"))
-    told = answer_with_pictures(state, resources, facts, questions)
-    warnings = [] if told is None else told.warnings
-    if told is None or not told.answers:
-        told = answer_as_sage(state, resources, facts, questions, _passed_on(runtime, questions))
+    finished = answer_with_pictures(state, resources, facts, questions)
+    warnings = [] if finished is None else finished.warnings
+    if finished is None or not finished.answers:
+        finished = answer_as_sage(state, resources, facts, questions, _passed_on(runtime, questions))
     update: Update = {"round": state.get("round", 0) + 1}
-    if told is None:
+    if finished is None:
         worded, note = word_finding(state, runtime, facts)
-        told = wording.Answers([], None, note, warnings)
+        finished = wording.Answers([], None, note, warnings)
         for question in questions:
             verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
             cited = wording.cited_facts(facts, question.family)[:1]
             text = wording.grounded_answer(
                 question.family, verdict, evidence, product, state.get("defect"), cited, state["appearances"], worded
             )
-            told.answers.append(wording.trace_answer(question, verdict, text, cited))
+            finished.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:
-        update |= {"evidence": told.evidence or evidence}
-        if told.defect is not None:
-            own = Candidate(name=told.defect, source="model", reason=f"the model {resources.backend.name} says")
+        update |= {"evidence": finished.evidence or evidence}
+        if finished.defect is not None:
+            own = Candidate(name=finished.defect, source="model", reason=f"the model {resources.backend.name} says")
             update |= {"candidates": [*state["candidates"], own.model_dump()]}
-    ordered, summary = _in_order(state, runtime, asked, known, told)
+    ordered, summary = _in_order(state, runtime, asked, known, finished)
     return {**update, **ordered}, summary
 
 
@@ -344,15 +344,15 @@ def _in_order(
     runtime: Runtime[AgentContext],
     asked: list[Question],
     known: dict[str, dict[str, Any]],
-    told: wording.Answers,
+    finished: wording.Answers,
 ) -> tuple[Update, str]:
     """The answers in the order of the questions, announced; `known` are those that no model gave."""
-    rest = iter(told.answers)
+    rest = iter(finished.answers)
     answers = [known.get(question.text) or next(rest) for question in asked]
     for item in answers:
         runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
-    update = {"answers": answers, "warnings": told.warnings, "round": state.get("round", 0) + 1}
-    return update, f"{len(answers)} answers; {told.note}"
+    update = {"answers": answers, "warnings": finished.warnings, "round": state.get("round", 0) + 1}
+    return update, f"{len(answers)} answers; {finished.note}"
 
 
 def _passed_on(runtime: Runtime[AgentContext], questions: list[Question]) -> Callable[[int, str], None]:

@@ -113,8 +113,8 @@ class LanguageModelInspector:
         place = evidence.regions[0].place if evidence.regions else None
         known = ["Facts about such parts:", *(quote_fact(fact.text) for fact in facts)] if facts else []
         measured = measured_sentence(evidence.score, evidence.threshold, place)
-        told = f"{measured} A ratio above 10 means that the part differs more than good parts do."
-        return [{"role": "user", "content": "\n".join([*known, told, question.text, TASK])}]
+        evidence_text = f"{measured} A ratio above 10 means that the part differs more than good parts do."
+        return [{"role": "user", "content": "\n".join([*known, evidence_text, question.text, TASK])}]
 
 
 def _answer(question: Question, text: str, facts: list[TraceFact]) -> TraceAnswer:

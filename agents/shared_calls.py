@@ -1,7 +1,7 @@
 """Several inspections that ask one back end together: what each asks alone becomes a few calls for all of them.
 
-Each inspection runs in a thread of its own, but only one at a time: it goes on until it asks the back end something,
-and waits. When all of them wait, their questions are put together (`generate_batch`, `answer_parts`), and each goes on
+Each inspection runs in a thread of its own, but only one at a time: it runs until it asks the back end something,
+and waits. When all of them wait, their questions are put together (`generate_batch`, `answer_parts`), and each continues
 with its own reply. So the graph that inspects one part is the graph that inspects many, and the traces are the same.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sage_ad.alignment.data.pairs import EntropyReading, PairChoice
+from sage_ad.alignment.data.pairs import EntropyForm, PairChoice
 from sage_ad.vlm.backends.base import UNTUNED
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.options import check_options, option
@@ -65,7 +65,7 @@ class Stage1Options:
     )
     bf16: bool = option(False, help="Compute in bfloat16 (mixed precision).")
     logging_steps: float = option(5, help="Steps between two lines of the log.", above=0)
-    save_steps: float = option(25, help="Steps between two checkpoints, from which --resume goes on.", above=0)
+    save_steps: float = option(25, help="Steps between two checkpoints, from which --resume continues.", above=0)
 
     def __post_init__(self) -> None:
         check_options(self, Stage1Options)
@@ -113,7 +113,7 @@ class EDPOOptions:
 
     eta: float = option(1.0, help="Weight of the entropy gap in the loss; 0 is DPO on the same pairs.", min=0)
     beta: float = option(0.1, help="How strongly the reference holds the model back.", min=0)
-    entropy: EntropyReading = option("term", help="Reading of Eq. 4.")
+    entropy: EntropyForm = option("term", help="Form of Eq. 4.")
     pairs: PairChoice = option("edpo", help="Pairs of each list, Eq. 5.")
     reference_free: bool = option(False, help="Eq. 6 as printed, without a reference.")
     max_kl: float = option(20.0, help="Stop beyond this drift from the reference, in nats a token.", min=0)

@@ -1,4 +1,4 @@
-"""The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each reading of the entropy, seeds with spread.
+"""The ablation of the paper: stage 1, + DPO (extreme pair), + E-DPO with each form of the entropy, seeds with spread.
 
     python benchmarks/ablation.py --stage1 sage-tiny-sft --train ../shared/data/train --data ../shared/data/dev --headline \\
         --out runs/ablation
@@ -8,7 +8,7 @@ wordings for training, scored by the local judge; rewards are measured on lists 
 that are measured. Answers are measured by `sage-eval answer` with the inspector of this project. Our own judge scores the
 training data, so the figures that decide are those that it does not set: accuracy, Acc-G, place, naming, reward accuracy.
 `--rewards-only` leaves the answers out: settings can be tried on *dev* in a tenth of the time.
-Killed at any time, the same command goes on. `--limit 4 --steps 4 --drawn 8 --seeds 1` is a quick look.
+Killed at any time, the same command continues. `--limit 4 --steps 4 --drawn 8 --seeds 1` is a quick trial.
 """
 
 from __future__ import annotations

@@ -134,12 +134,12 @@ def compare(ways: dict[str, Callable[[], Timing]], rounds: int, base: Sequence[s
     return result
 
 
-def agreement(seen: dict[str, tuple[str, float]], truth: dict[str, tuple[str, float]]) -> dict[str, Any]:
+def agreement(seen: dict[str, tuple[str, float]], expected: dict[str, tuple[str, float]]) -> dict[str, Any]:
     """Verdicts that differ, and the largest difference of scores, over the parts that both have."""
-    both = seen.keys() & truth.keys()
+    both = seen.keys() & expected.keys()
     return {
-        "other_verdicts": sum(seen[key][0] != truth[key][0] for key in both),
-        "score_difference": max(abs(seen[key][1] - truth[key][1]) for key in both),
+        "other_verdicts": sum(seen[key][0] != expected[key][0] for key in both),
+        "score_difference": max(abs(seen[key][1] - expected[key][1]) for key in both),
     }
 
 

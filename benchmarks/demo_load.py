@@ -151,19 +151,19 @@ def alone(url: str, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
     from gradio_client import Client
 
     client = Client(url, verbose=False, httpx_kwargs={"timeout": 600})
-    truths: list[dict[str, Any]] = []
+    expectations: list[dict[str, Any]] = []
     for number, part in enumerate([*parts, *parts]):
         found = inspect(client, part)
-        if number >= len(parts) and found != truths[number - len(parts)]:
+        if number >= len(parts) and found != expectations[number - len(parts)]:
             raise InputError(f"{part[0].name} is judged differently when it comes again; nothing can be compared.")
-        truths.append(found)
+        expectations.append(found)
         if (number + 1) % max(1, len(parts) // 2) == 0:
             print(f"{number + 1} of {2 * len(parts)} alone", file=sys.stderr, flush=True)
-    return truths[: len(parts)]
+    return expectations[: len(parts)]
 
 
 def visit(
-    url: str, user: int, part: tuple[Path, Path], truth: dict[str, Any], times: int, gate: threading.Barrier,
+    url: str, user: int, part: tuple[Path, Path], expected: dict[str, Any], times: int, gate: threading.Barrier,
     progress: Progress,
 ) -> None:  # fmt: skip
     """One visitor's missing inspections: how long each took, what failed, what was not theirs."""
@@ -176,7 +176,7 @@ def visit(
         entry: dict[str, Any] = {"user": user, "failed": None, "mixed": []}
         try:
             found = inspect(client, part)
-            entry["mixed"] = [f"{part[0].name}: {name}" for name in COMPARED if found[name] != truth[name]]
+            entry["mixed"] = [f"{part[0].name}: {name}" for name in COMPARED if found[name] != expected[name]]
         except Exception as error:  # whatever fails is what this benchmark counts
             entry["failed"] = f"{type(error).__name__}: {error}"[:300]
         progress.note({**entry, "seconds": round(time.perf_counter() - start, 3)})
@@ -195,12 +195,12 @@ def under_load(users: int, inspections: int, progress: Progress) -> dict[str, An
     """Makes what is missing and returns seconds and memory of this call."""
     with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "home") as (url, process):
         parts = draw_parts(Path(folder), users)
-        truths = alone(url, parts)
+        expectations = alone(url, parts)
         before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
         with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
             jobs = [
-                pool.submit(visit, url, user, part, truth, inspections, gate, progress)
-                for user, (part, truth) in enumerate(zip(parts, truths, strict=True))
+                pool.submit(visit, url, user, part, expected, inspections, gate, progress)
+                for user, (part, expected) in enumerate(zip(parts, expectations, strict=True))
             ]
             for job in jobs:
                 job.result()

@@ -284,8 +284,8 @@ def main() -> None:
         for turn in range(-args.warm_up, args.rounds):
             for one in entrants:
                 values = measured(lambda one=one: one.step(device), device)
-                told = f"{values[1]:.1f} s of processor time, {values[0]:.1f} s in all, {values[2]:.0f} MiB"
-                print(f"round {turn + 1}, {one.name}: {told}", file=sys.stderr, flush=True)
+                line = f"{values[1]:.1f} s of processor time, {values[0]:.1f} s in all, {values[2]:.0f} MiB"
+                print(f"round {turn + 1}, {one.name}: {line}", file=sys.stderr, flush=True)
                 if turn >= 0:
                     for kept, value in zip((one.wall, one.work, one.memory), values, strict=True):
                         kept.append(value)

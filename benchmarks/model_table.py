@@ -1,11 +1,11 @@
 """The table of the model card: what training, facts and the reference are each worth, on unseen categories.
 
     .venv/bin/python benchmarks/model_table.py ../shared/data/dev --out runs/table-dev
-    .venv/bin/python benchmarks/model_table.py ../shared/data/dev --out runs/table-dev --limit 24     # a quick look
+    .venv/bin/python benchmarks/model_table.py ../shared/data/dev --out runs/table-dev --limit 24     # a quick trial
 
 Rows: the untuned language model with evidence and facts in its prompt; our checkpoint with hard facts, with soft ones,
 and without; the constant verdicts and the evidence threshold with template sentences stand beside them. Every row is
-measured with one reference and with none. Inspected images are kept in --out, so a killed run goes on where it stopped.
+measured with one reference and with none. Inspected images are kept in --out, so a killed run continues where it stopped.
 *test* is for one report at the end; every choice is made on *dev*.
 """
 

@@ -104,14 +104,14 @@ class Endpoints:
             asked = checked_request(
                 self.engine, image, references or [], product, domain, questions, facts, scale=mm_per_pixel
             )
-            story = Progress(uid="api")
+            progress = Progress(uid="api")
             for event in self.engine.submit(owner, asked, model or None):
-                story.feed(event)
-            if story.trace is None or not story.done:
+                progress.feed(event)
+            if progress.trace is None or not progress.done:
                 raise InputError("The inspection ended without a result; try it again.")
-            found = plain_trace(story.trace)
+            found = plain_trace(progress.trace)
             if key or getattr(request, "username", None):
-                found["run"] = keep_run(self.engine, owner, story, asked, model or None).id
+                found["run"] = keep_run(self.engine, owner, progress, asked, model or None).id
             return found
 
         return answered(work)
@@ -141,7 +141,7 @@ class Endpoints:
             pair = (model or self.engine.settings.model, other or self.engine.settings.models[-1])
             sides = two_sides(way, asked, pair, self.engine.settings.stages)
             traces: list[InspectionTrace] = []
-            for event in self.engine.desk.submit(owner, lambda: both(self.engine, sides)):
+            for event in self.engine.queue.submit(owner, lambda: both(self.engine, sides)):
                 if event["event"] == "trace":
                     traces.append(event["trace"])
             return {
@@ -219,7 +219,7 @@ class Endpoints:
             owner = self._owner(key, request)
             self.engine.store.facts(domain, source="-")
             kept = keep_documents(uploaded(self.engine, documents), self.engine.settings.home, owner, domain)
-            job = self.engine.desk.submit(owner, lambda: ingestion(self.engine.store, kept, domain))
+            job = self.engine.queue.submit(owner, lambda: ingestion(self.engine.store, kept, domain))
             report = next(event["report"] for event in job if event["event"] == "report")
             return plain_report(report.record(), kept)
 

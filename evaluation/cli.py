@@ -30,7 +30,7 @@ Out = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
-ON_INTERRUPT = "What was finished is kept in the folder of --out (if one was given): run the same command to go on."
+ON_INTERRUPT = "What was finished is kept in the folder of --out (if one was given): run the same command to continue."
 
 
 @app.callback()

@@ -282,7 +282,7 @@ class JudgeRequest:
     """One answer to be judged, with what it is held against.
 
     With `gold` the answer is held against it (and a mask, if there is one, decides about the place). Without, the
-    truth is what was measured: the mask if given, else `evidence_verdict` and `regions`; and the facts.
+    standard is what was measured: the mask if given, else `evidence_verdict` and `regions`; and the facts.
 
     Attributes:
         question: the question as asked.

@@ -32,7 +32,7 @@ class AnswerScore(BaseModel):
 
 
 class RankedAnswers(Shape):
-    """One line: a question, its answers best first, and, where known, the truth and the scores of a judge.
+    """One line: a question, its answers best first, and, where known, the gold answer and the scores of a judge.
 
     Attributes:
         id: names the line; its number in the file when absent.

@@ -32,7 +32,7 @@ class FaultRule:
 
 @dataclass(frozen=True)
 class Rubric:
-    """The whole rubric; `text()` is how a language model is told it.
+    """The whole rubric; `text()` is how a language model gets it.
 
     Attributes:
         version: of the rubric.
@@ -90,7 +90,7 @@ def load_rubric() -> Rubric:
 def level_and_reasons(dimension: Dimension, faults: list[Fault]) -> tuple[int, list[str]]:
     """The level of one dimension (5, capped by its faults) and the reason in words for every point taken off.
 
-    Faults that cap at a higher level than the worst one are told too: they are true, if not decisive.
+    Faults that cap at a higher level than the worst one are named too: they are true, if not decisive.
     """
     rules = load_rubric().faults
     mine = [fault for fault in dict.fromkeys(faults) if rules[fault.name].dimension == dimension]

@@ -1,4 +1,4 @@
-"""Knows: facts with their provenance, sentence embedding, the FAISS fact store behind llama-index, retrieval,
+"""Facts with their provenance, sentence embedding, the FAISS fact store behind llama-index, retrieval,
 ingestion of documents and the domain packs."""
 
 import lazy_loader

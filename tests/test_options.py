@@ -310,11 +310,11 @@ def test_every_option_does_something(command: str, observe: Any, files: Path) ->
     given = base.replace("FILES", str(files)).split()
     without: dict[str, Observed] = {}
     for name, change in changes.items():
-        told, _, common = change.replace("FILES", str(files)).partition("|")
-        ran = observe(command, *given, *common.split(), *told.removeprefix("!").split())
+        options, _, common = change.replace("FILES", str(files)).partition("|")
+        ran = observe(command, *given, *common.split(), *options.removeprefix("!").split())
         if change.startswith("!"):
             assert ran.status == 2, name
-            assert told.split()[-1] in ran.said[1], name
+            assert options.split()[-1] in ran.said[1], name
             continue
         assert ran.status < 2, (name, ran.said)
         if common not in without:

@@ -47,7 +47,7 @@ PATHS = re.compile(r"(?<![\w.])/(?:tmp|root|home|Users|work|var|usr|opt|mnt)/|[A
 
 @dataclass
 class Report:
-    """What became of one notebook: faults fail the run; what is out of date and remarks are only told."""
+    """What became of one notebook: faults fail the run; what is out of date and remarks are only printed."""
 
     name: str
     seconds: float = 0.0
@@ -103,7 +103,7 @@ def kinds(cell: Any) -> list[str]:
 
 def said(cell: Any) -> list[str]:
     """The lines that a cell prints or displays as text, without those about time: that is the machine's."""
-    # Standard error is told apart and never stored (`standard_error`), so it is nothing to compare.
+    # Standard error is kept apart and never stored (`standard_error`), so it is nothing to compare.
     outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in outputs]
     lines = "\n".join("".join(text) if isinstance(text, list) else text for text in texts).splitlines()
@@ -272,7 +272,7 @@ def one_picture(data: dict[str, Any]) -> None:
 
 
 def standard_error(notebook: Any) -> list[str]:
-    """What cells wrote to standard error: progress and advice, which is told here and never stored."""
+    """What cells wrote to standard error: progress and advice, which is printed here and never stored."""
     return [
         f"cell {number} wrote to standard error: {plain(output.text, 3)}"
         for number, cell in enumerate(code_cells(notebook), start=1)
@@ -324,8 +324,8 @@ def tell(report: Report) -> None:
         f"({report.busy:.0f} s of processor time)",
         flush=True,
     )
-    told = {"fault": report.faults, "OUT OF DATE": report.stale, "note": report.remarks}
-    for kind, texts in told.items():
+    groups = {"fault": report.faults, "OUT OF DATE": report.stale, "note": report.remarks}
+    for kind, texts in groups.items():
         for text in texts:
             print(f"  {kind}: {text}", flush=True)
 

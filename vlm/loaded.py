@@ -18,7 +18,7 @@ def loaded_once(make: Callable[..., T], *key: Hashable, given: Callable[[], T] |
     """What `make(*key)` gives, made at the first call; threads that ask at once get the same one.
 
     Args:
-        make: loads a model; models are told apart by it and by `key`.
+        make: loads a model; models are distinguished by it and by `key`.
         key: its arguments.
         given: loads the model in place of `make(*key)`, where that needs more than the key tells.
     """

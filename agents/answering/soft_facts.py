@@ -203,10 +203,10 @@ def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
     """
     sentences = []
     for sentence in re.split(r"(?<=[.!?])\s+", words):
-        finding, _, told = sentence.partition(";")
-        clause = wording.content_words(re.split(r",? so ", told)[0])
+        finding, _, rest = sentence.partition(";")
+        clause = wording.content_words(re.split(r",? so ", rest)[0])
         known = [wording.content_words(fact["text"]) for fact in facts]
-        if told and not clause <= CAREFUL and not any(len(clause & own) >= 0.8 * len(clause) for own in known):
+        if rest and not clause <= CAREFUL and not any(len(clause & own) >= 0.8 * len(clause) for own in known):
             sentence = f"{finding.rstrip()}."
         sentences.append(sentence)
     return " ".join(sentences)
@@ -280,9 +280,9 @@ def _answer(
         )
     else:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]
-        # Asked which defect and where, the model says both itself, as a rule; if it forgets the place, it is told before.
-        told = any(place in words for place in wording.places(evidence))
-        if question.family != "defect identification" or (anomalous and not told):
+        # Asked which defect and where, the model says both itself, as a rule; if it omits the place, the place goes first.
+        placed_by_model = any(place in words for place in wording.places(evidence))
+        if question.family != "defect identification" or (anomalous and not placed_by_model):
             parts.append(wording.finding(evidence, state["product"]))
         parts.append(words)
         if question.family == "defect diagnosis" and anomalous and not re.search(r"\b(should|must)\b", words):

@@ -1,6 +1,6 @@
 """Answers of a model that sees: pictures, measurements and facts go in, checked sentences come out.
 
-The model is shown the part, a good part and the part with its evidence marked, and is told the same evidence in words.
+The model is shown the part, a good part and the part with its evidence marked, and gets the same evidence in words.
 It names, places and explains; the verdict stays with the evidence. Where the model disagrees, nothing of its text is
 used, and the trace says so. Every sentence is checked before it is used, and what fails gives way to a grounded one.
 """
@@ -135,7 +135,7 @@ def _ask_sage(
     reply = VlmReply(texts={n: one_sentence(text) for n, text in enumerate(part.texts)}, how="SAGE's own format")
     reply.state = STATES[part.log_odds > 0]
     chance = (1 + tanh(part.log_odds / 2)) / 2  # the logistic function, without overflow
-    return reply, reply.state, f"P(anomalous) {chance:.2f} from its state word"
+    return reply, reply.state, f"P(anomalous) {chance:.2f} from its verdict token"
 
 
 def _compose(
@@ -338,7 +338,7 @@ def text_fault(
     strange = [p for p in PLACES if p != "centre" and p in lowered and p not in measured and p not in asked]
     if strange:
         return f"a place that was not measured ({wording.join(strange)})"
-    told = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in facts)])
-    if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", told)):
+    given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in facts)])
+    if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
         return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"
     return None

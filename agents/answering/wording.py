@@ -110,7 +110,7 @@ def grounded_answer(
 
     Args:
         family: question family; it decides what is added to the finding.
-        verdict: truth of the question as asked; None for a question that is not answered by yes or no.
+        verdict: the answer to the question as asked, true or false; None for a question that is not answered by yes or no.
         evidence: what was measured.
         product: name of the product, if known.
         defect: name of the defect, if one can be given.

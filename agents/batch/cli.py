@@ -1,4 +1,4 @@
-"""`sage-batch`: inspects a folder or manifest of parts, one row each; can be stopped at any time and goes on with --resume."""
+"""`sage-batch`: inspects a folder or manifest of parts, one row each; can be stopped at any time and continues with --resume."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class BatchOptions:
     def __post_init__(self) -> None:
         check_options(self, BatchOptions)
         if self.retry_errors and not self.resume:
-            raise InputError("--retry-errors goes on with a batch; add --resume.")
+            raise InputError("--retry-errors continues a batch; add --resume.")
         if self.address is not None and self.engine != "ray":
             raise InputError("--address names a Ray cluster; add --engine ray.")
 

@@ -2,7 +2,7 @@
 
 Every worker is a process pool of one, so that it is known who died at what. The parts of a worker that died go to others. The
 picture that it was at when it died is tried alone, and once more; if it takes a worker down each time, it is a row with an
-error, and the batch goes on.
+error, and the batch continues.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class LocalEngine:
                         self._hand_out(worker)
                 done, _ = wait([w.doing for w in self._alive if w.doing], return_when=FIRST_COMPLETED)
                 for worker in [worker for worker in self._alive if worker.doing in done]:
-                    yield from self._settle(worker)
+                    yield from self._finish(worker)
         finally:
             self._end()
 
@@ -121,7 +121,7 @@ class LocalEngine:
             worker.doing = Future()
             worker.doing.set_exception(error)
 
-    def _settle(self, worker: _Worker) -> Iterator[Finished]:
+    def _finish(self, worker: _Worker) -> Iterator[Finished]:
         """Gives what a worker has done, or replaces it."""
         assert worker.doing is not None
         try:

@@ -7,7 +7,7 @@
     parts = read_parts(Path("parts"), references=[Path("good")])
     summary = run_batch(parts, Path("out"), BatchSettings(language=False))
 
-A batch that ends early (Ctrl-C, a full disk, a server that vanished, kill -9) keeps every finished row and goes on with
+A batch that ends early (Ctrl-C, a full disk, a server that vanished, kill -9) keeps every finished row and continues with
 `resume=True`. Call it from under `if __name__ == "__main__":`, since workers are processes of their own.
 """
 
@@ -124,7 +124,7 @@ def run_batch(
         settings: how the parts are inspected.
         engine: "local" (worker processes here), "ray" (a Ray cluster, or Ray here), or an engine made by the caller.
         workers: number of workers; 0 takes one for each core, at most as many as there are chunks of parts.
-        resume: go on with the batch in `out`; only parts without a row are inspected.
+        resume: continue the batch in `out`; only parts without a row are inspected.
         retry_errors: with `resume`, inspect parts whose row is an error once more.
         say: is given lines of progress.
         on_rows: is given rows as soon as they are safe on disk.
@@ -132,7 +132,7 @@ def run_batch(
     Raises:
         InputError: the folder or a setting cannot be used.
         BackendError: the models cannot be loaded, or no worker stays alive.
-        BatchStopped: the disk is full or the model's server is gone; finished rows are safe, and `resume` goes on.
+        BatchStopped: the disk is full or the model's server is gone; finished rows are safe, and `resume` continues.
     """
     settings = settings or BatchSettings()
     with BatchStore(out, settings.of_rows(), resume=resume, retry_errors=retry_errors) as store:

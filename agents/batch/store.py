@@ -30,7 +30,7 @@ ROWS_A_GROUP = 1024
 
 
 class BatchStopped(SageError):
-    """A batch ended early; the message says why, what is safe on disk, and how to go on."""
+    """A batch ended early; the message says why, what is safe on disk, and how to continue."""
 
 
 class BatchStore:
@@ -39,7 +39,7 @@ class BatchStore:
     Args:
         folder: the folder of `--out`; made if it is not there.
         settings: what the rows depend on; a batch is only resumed with the same settings.
-        resume: go on with what the folder holds; without it, a folder that holds a batch is refused.
+        resume: continue with what the folder holds; without it, a folder that holds a batch is refused.
         retry_errors: parts that ended in an error count as not finished.
 
     Raises:
@@ -158,7 +158,7 @@ class BatchStore:
             return
         if not resume:
             raise InputError(
-                f"The folder {self.folder} holds a batch already; add --resume to go on with it, or name another folder "
+                f"The folder {self.folder} holds a batch already; add --resume to continue it, or name another folder "
                 "with --out."
             )
         for name in sorted(known.keys() | settings.keys()):

@@ -45,7 +45,7 @@ class BatchSettings:
     chunk: int = 0
 
     def of_rows(self) -> dict[str, Any]:
-        """What the rows depend on; device and chunk may change when a batch goes on."""
+        """What the rows depend on; device and chunk may change when a batch continues."""
         agent = self.agent.model_dump(mode="json", exclude={"device", "review"})
         return {**agent, "language": self.language, "pictures": self.pictures}
 
@@ -57,7 +57,7 @@ class Finished:
     Attributes:
         rows: one row a part, as `results.parquet` keeps it; fewer if the back end went away.
         pictures: PNG files by part key.
-        stopped: why the batch cannot go on (a server that answers nothing any more), else None.
+        stopped: why the batch cannot continue (a server that answers nothing any more), else None.
     """
 
     rows: list[Row]

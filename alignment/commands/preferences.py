@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Pairs = Annotated[
     str, typer.Option(help="For TRL: extreme, edpo, adjacent or all (all but extreme and all need scores).")
 ]
-Entropy = Annotated[str, typer.Option(help="For TRL with scores: reading of the entropy, term or surprisal.")]
+Entropy = Annotated[str, typer.Option(help="For TRL with scores: form of the entropy, term or surprisal.")]
 
 
 def build_command(

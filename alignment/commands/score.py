@@ -21,7 +21,7 @@ def score_command(
     judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Scores ranked answers and tells how scores and entropy gaps spread; goes on where it was stopped."""
+    """Scores ranked answers and says how scores and entropy gaps spread; continues a stopped run."""
     quiet_libraries()
     from sage_ad.alignment.data.judge_scores import equal_everywhere, report_markdown, score_lines, spread
     from sage_ad.evaluation.judge.loading import load_judge

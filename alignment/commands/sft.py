@@ -13,7 +13,7 @@ def sft(run: Stage1Run, json: bool) -> None:
 
     Each part is looked at once by the frozen encoder (about 0.1 s without and 1 s with a reference of its own, kept on disk
     for later runs); then a step of 4 parts with five questions each takes about 8 s on two idle CPU cores (16 s on one):
-    1,000 parts are an hour at most. A GPU is used where there is one. Ctrl-C keeps the last checkpoint; go on with --resume.
+    1,000 parts are an hour at most. A GPU is used where there is one. Ctrl-C keeps the last checkpoint; continue with --resume.
     """
     quiet_libraries()
     from sage_ad.alignment.sft.run import train_stage1

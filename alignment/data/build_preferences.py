@@ -92,13 +92,13 @@ def build_preferences(
     writer = writer or RuleWriter(settings)
     for part in parts:
         rng = seeded(settings.seed, "preferences", settings.wordings, part.group)
-        facts, told = ([], None) if pool is None else pool.choose(part, settings.facts, rng)
+        facts, consequence = ([], None) if pool is None else pool.choose(part, settings.facts, rng)
         questions = build_questions(
             product=part.product,
             anomalous=part.anomalous,
             defect=part.defect,
             place=part.place,
-            consequence=_clause(told),
+            consequence=_clause(consequence),
             group=part.group,
             seed=settings.seed,
         )
@@ -174,7 +174,7 @@ class _Sentences:
         self, part: LabelledPart, question: GoldQuestion, settings: PreferenceSettings, rng: random.Random
     ) -> None:
         self.part, self.family, self.rng = part, question.family, rng
-        self.consequence = _told_consequence(question.reference_answer)
+        self.consequence = _known_consequence(question.reference_answer)
         self.state = "anomalous" if part.anomalous else "normal"
         self.data = {name: preference_wordings()[name][settings.wordings] for name in ("best", "vague", "made_up")}
         self.template = rng.choice(self.data["best"][self.family][self.state])
@@ -251,8 +251,8 @@ class _Sentences:
         return self.rng.choice(far or [p for p in PLACES if p != self.part.place])
 
 
-def _told_consequence(reference_answer: str) -> str | None:
-    """The consequence that a diagnosis's right answer tells, to be told again in other words."""
+def _known_consequence(reference_answer: str) -> str | None:
+    """The consequence that a diagnosis's right answer states, to be said again in other words."""
     head, mark, rest = reference_answer.partition("; ")
     consequence, so, _ = rest.partition(", so ")
     return consequence if mark and so and head else None

@@ -1,6 +1,6 @@
 """Ranked answers as others use them: AD-PL records, and the columns of TRL's preference data.
 
-Reading is the business of `sage_ad.evaluation.preference_data`, AD-PL's of `sage_ad.evaluation.datasets.adpl`. A row of TRL data
+Parsing is the business of `sage_ad.evaluation.preference_data`, AD-PL's of `sage_ad.evaluation.datasets.adpl`. A row of TRL data
 is one pair, `prompt`, `chosen`, `rejected` and `images`.
 """
 

@@ -1,7 +1,7 @@
 """Frozen visual features and evidence of labelled parts, computed once and kept on disk.
 
 A part is looked at by the frozen encoder alone (method.md, section 1), so nothing that is trained changes what is kept.
-One file a part; a file is whole or absent, so a killed run goes on where it stopped.
+One file a part; a file is whole or absent, so a killed run continues where it stopped.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.alignment.data.pairs import READINGS, select_pairs
+from sage_ad.alignment.data.pairs import ENTROPY_FORMS, select_pairs
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def spread(lines: Sequence[RankedAnswers]) -> dict[str, Any]:
     Returns:
         Counts of `lists`, `answers` and `unscored`; `equal`, the lists in which no two scores differ; `places`, mean and
         standard deviation of the score at each rank; `disordered`, neighbours that the judge ranks the other way round,
-        and `tied` ones; and for each reading of the entropy the gaps of the closest neighbours and of the ends
+        and `tied` ones; and for each form of the entropy the gaps of the closest neighbours and of the ends
         (minimum, median, maximum, in nats) and how often which neighbours are the closest.
     """
     means = [own for line in lines if (own := means_of(line)) is not None]
@@ -121,7 +121,7 @@ def spread(lines: Sequence[RankedAnswers]) -> dict[str, Any]:
             }
             for place, values in enumerate(by_place, start=1)
         ],
-        "entropy": {reading: _gaps(means, reading) for reading in READINGS},
+        "entropy": {form: _gaps(means, form) for form in ENTROPY_FORMS},
     }
 
 
@@ -129,9 +129,9 @@ def _at(values: Sequence[float | None], place: int) -> float | None:
     return values[place] if place < len(values) else None
 
 
-def _gaps(means: Sequence[Sequence[float | None]], reading: Any) -> dict[str, Any]:
-    near = [pair for own in means for pair in select_pairs(own, "adjacent", reading)]
-    ends = [pair for own in means for pair in select_pairs(own, "extreme", reading)]
+def _gaps(means: Sequence[Sequence[float | None]], form: Any) -> dict[str, Any]:
+    near = [pair for own in means for pair in select_pairs(own, "adjacent", form)]
+    ends = [pair for own in means for pair in select_pairs(own, "extreme", form)]
     chosen = Counter(f"{pair.winner + 1}-{pair.loser + 1}" for pair in near)
     return {
         "closest": _quantiles([pair.gap for pair in near]),
@@ -171,14 +171,14 @@ def report_markdown(found: dict[str, Any], judge: str, problems: Sequence[str] =
         [[str(row["place"]), row["n"], row["mean"], row["deviation"]] for row in found["places"]],
     )
     rows = [
-        [f"{reading}, {name}", own["n"], own["low"], own["median"], own["high"]]
-        for reading, entry in found["entropy"].items()
+        [f"{form}, {name}", own["n"], own["low"], own["median"], own["high"]]
+        for form, entry in found["entropy"].items()
         for name, own in (("closest neighbours", entry["closest"]), ("ends", entry["ends"]))
     ]
     gaps = markdown_table(["entropy gap (nats)", "lists", "lowest", "median", "highest"], rows)
     chosen = "\n".join(
-        f"- closest neighbours by {reading}: " + ", ".join(f"{pair} in {n}" for pair, n in entry["chosen"].items())
-        for reading, entry in found["entropy"].items()
+        f"- closest neighbours by {form}: " + ", ".join(f"{pair} in {n}" for pair, n in entry["chosen"].items())
+        for form, entry in found["entropy"].items()
         if entry["chosen"]
     )
     parts = [head, places, gaps, chosen, "\n".join(f"- {problem}" for problem in problems)]

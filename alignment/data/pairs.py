@@ -2,7 +2,7 @@
 
 Entropy says how much each answer's score tells. With the scores S_1 .. S_N of one question's answers and p = softmax(S),
 Eq. 4 as printed sums over all answers, so it is one number for the whole list and every difference of it is 0. Both
-per-answer readings stand here:
+per-answer forms stand here:
 
     term       h_i = -p_i log p_i   the summand of Eq. 4; not monotone in S (highest at p = 1/e)
     surprisal  h_i = -log p_i       monotone in S: a gap of h is a gap of the scores
@@ -30,33 +30,33 @@ from typing import Literal, get_args
 
 from sage_ad.vlm.errors import InputError
 
-EntropyReading = Literal["term", "surprisal"]
-READINGS: tuple[EntropyReading, ...] = get_args(EntropyReading)
+EntropyForm = Literal["term", "surprisal"]
+ENTROPY_FORMS: tuple[EntropyForm, ...] = get_args(EntropyForm)
 PairChoice = Literal["edpo", "extreme", "adjacent", "all"]
 PAIR_CHOICES: tuple[PairChoice, ...] = get_args(PairChoice)
 
 
-def entropies(scores: Sequence[float], reading: EntropyReading = "term") -> list[float]:
-    """h_i of each answer, Eq. 4 in one of its two readings.
+def entropies(scores: Sequence[float], form: EntropyForm = "term") -> list[float]:
+    """h_i of each answer, Eq. 4 in one of its two forms.
 
     Args:
         scores: S_1 .. S_N, at least one, finite.
-        reading: "term" or "surprisal".
+        form: "term" or "surprisal".
 
     Returns:
         N numbers in nats, in the order of the scores; equal scores have equal entropies.
 
     Raises:
-        InputError: there is no score, one is not finite, or the reading is unknown.
+        InputError: there is no score, one is not finite, or the form is unknown.
     """
-    if reading not in READINGS:
-        raise InputError(f"There is no entropy reading {reading!r}; use {' or '.join(READINGS)}.")
+    if form not in ENTROPY_FORMS:
+        raise InputError(f"There is no entropy form {form!r}; use {' or '.join(ENTROPY_FORMS)}.")
     if not scores or not all(math.isfinite(score) for score in scores):
         raise InputError(f"Entropy needs at least one score, all of them finite, not {list(scores)}.")
     highest = max(scores)
     log_total = math.log(sum(math.exp(score - highest) for score in scores))
     surprisals = [log_total - (score - highest) for score in scores]
-    if reading == "surprisal":
+    if form == "surprisal":
         return surprisals
     return [math.exp(-h) * h for h in surprisals]
 
@@ -76,7 +76,7 @@ class AnswerPair:
 
 
 def select_pairs(
-    scores: Sequence[float | None], choice: PairChoice = "edpo", reading: EntropyReading = "term"
+    scores: Sequence[float | None], choice: PairChoice = "edpo", form: EntropyForm = "term"
 ) -> list[AnswerPair]:
     """The pairs of one list of ranked answers that are trained on.
 
@@ -84,13 +84,13 @@ def select_pairs(
         scores: S_1 .. S_N, best answer first; None where the judge gave none.
         choice: "edpo" (Eq. 5: closest neighbours and the ends), "extreme" (the ends), "adjacent" (the closest
             neighbours), or "all".
-        reading: of the entropy, Eq. 4.
+        form: of the entropy, Eq. 4.
 
     Returns:
         Pairs without repetition, closest neighbours first; empty where fewer than two different scores are known.
 
     Raises:
-        InputError: the choice or the reading is unknown.
+        InputError: the choice or the form is unknown.
     """
     if choice not in PAIR_CHOICES:
         raise InputError(f"There is no choice of pairs {choice!r}; use one of {', '.join(PAIR_CHOICES)}.")
@@ -98,7 +98,7 @@ def select_pairs(
     if len(known) < 2:
         return []
     values = [score for _, score in known]
-    h = entropies(values, reading)
+    h = entropies(values, form)
 
     def pair(w: int, loser: int) -> AnswerPair | None:
         if values[w] == values[loser]:

@@ -36,11 +36,11 @@ def gold_rank(text: str, question: GoldQuestion) -> tuple[bool, bool, bool]:
     from sage_ad.evaluation.text.normalise import stems
     from sage_ad.evaluation.text.stated_verdict import spoken_verdict
 
-    reading = read(text, question.text)
-    state = spoken_verdict(reading, question.polarity).state
+    parsed = read(text, question.text)
+    state = spoken_verdict(parsed, question.polarity).state
     right = state == ("anomalous" if question.anomalous else "normal")
     if not question.anomalous:
-        clean = not reading.asserted("bad")
+        clean = not parsed.asserted("bad")
         return right, clean, clean
     named = question.defect is None or set(stems(question.defect)) <= set(stems(text))
     pointed = frozenset(cell for place in places_in(text) for cell in place.cells)
@@ -81,11 +81,11 @@ class SampledWriter:
 
 
 def plain_answer(text: str) -> str:
-    """A sampled answer without the state word that SAGE models begin with, on one line."""
+    """A sampled answer without the verdict token that SAGE models begin with, on one line."""
     return " ".join(_STATE_FIRST.sub("", text, count=1).split())
 
 
-_ASK = """You write training data for an inspection model. Product: {product}. The part is {state}.{truth}
+_ASK = """You write training data for an inspection model. Product: {product}. The part is {state}.{known}
 Question: {question}
 The right verdict is {verdict}. Write {count} answers, best first, each one or two sentences that begin with True. or False.:
 {ranks}
@@ -102,7 +102,7 @@ _RANKS = {
 
 
 class LanguageModelWriter:
-    """Answers written by a language model that is told the truth and the ranks.
+    """Answers written by a language model that is given the right answer and the ranks.
 
     Args:
         backend: the model; a server that holds replies to a JSON schema does it best.
@@ -155,7 +155,7 @@ class LanguageModelWriter:
         return _ASK.format(
             product=part.product,
             state="anomalous" if part.anomalous else "normal",
-            truth="".join(facts),
+            known="".join(facts),
             question=question.text,
             verdict=question.verdict,
             count=len(names),

@@ -171,7 +171,7 @@ def _one_pass(
     kept = ids.shape[1] + 1
     places = last_places(kept, inputs["input_ids"])
     logits = call(**inputs, use_cache=False, logits_to_keep=places).logits[:, -kept:].float()
-    # An answer's first token is told by the prompt's last one, which is the first that was kept.
+    # An answer's first token is predicted by the prompt's last one, which is the first that was kept.
     columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     source = columns.masked_fill(first_tokens(owners), 0)
     rows = torch.arange(len(ids), device=ids.device)[:, None]
@@ -187,7 +187,7 @@ def sequence_inputs(
     head, mask = prompt["input_ids"], prompt["attention_mask"]
     inputs = dict(prompt)
     for name, value in prompt.items():
-        # Whatever goes along with the tokens (kinds of tokens) goes on with zeros.
+        # Whatever accompanies the tokens (kinds of tokens) is continued with zeros.
         if (
             isinstance(value, torch.Tensor)
             and value.shape == head.shape

@@ -67,7 +67,7 @@ class Stage1Example:
         group: the image; its five questions share it, and stay together when examples are split.
         task: "inspect" a picture, or write "facts".
         picture, reference: what is seen; no reference is zero-shot, no picture is the task of writing facts.
-        question, answer: the words; the answer begins with the state word.
+        question, answer: the words; the answer begins with the verdict token.
         family, polarity, verdict: of the question and its right answer; None for writing facts.
         anomalous, defect, place: the labels.
         product, domain, category: what it is about; `category` keeps train and test apart.
@@ -145,8 +145,10 @@ class FactPool:
         others = [f for f in facts if f not in picked]
         picked += rng.sample(others, min(len(others), count - len(picked)))
         rng.shuffle(picked)
-        told = next((f.text for f in picked if own in f.defects and f.kind == "consequence"), None) if own else None
-        return [fact.text for fact in picked], told
+        consequence = (
+            next((f.text for f in picked if own in f.defects and f.kind == "consequence"), None) if own else None
+        )
+        return [fact.text for fact in picked], consequence
 
 
 def stage1_examples(

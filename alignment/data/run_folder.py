@@ -1,4 +1,4 @@
-"""The folder of a training run: what it was begun with, and the checkpoint from which it can go on."""
+"""The folder of a training run: what it was begun with, and the checkpoint from which it can continue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def begin_folder(out: Path, settings: Mapping[str, Any], resume: bool, may_diffe
     Args:
         out: the folder.
         settings: everything that the run depends on, as JSON.
-        resume: the run goes on from the last checkpoint, or from the beginning where there is none.
+        resume: the run continues from the last checkpoint, or from the beginning where there is none.
         may_differ: settings that may be another on resuming.
 
     Raises:
@@ -56,7 +56,7 @@ def begin_folder(out: Path, settings: Mapping[str, Any], resume: bool, may_diffe
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if not resume and last_checkpoint(out):
         raise InputError(
-            f"{out} holds the checkpoints of an earlier run; add --resume to go on, or name another folder."
+            f"{out} holds the checkpoints of an earlier run; add --resume to continue, or name another folder."
         )
     if kept is not None and resume:
         other = sorted(key for key in settings if key not in may_differ and kept.get(key) != settings[key])

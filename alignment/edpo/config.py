@@ -29,7 +29,7 @@ class EDPOConfig(EDPOOptions, DPOConfig):
     Attributes:
         eta: weight of the entropy gap dH in Eq. 6; 0 with `pairs="extreme"` is plain DPO.
         beta: how strongly the reference model holds the trained one back (no place in Eq. 6 as printed).
-        entropy: reading of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.pairs`).
+        entropy: form of Eq. 4, "term" or "surprisal" (`sage_ad.alignment.data.pairs`).
         pairs: which answers are compared, Eq. 5: "edpo", "extreme", "adjacent" or "all" (`sage_ad.alignment.data.pairs`).
         reference_free: Eq. 6 to the letter: no reference in the loss. The reference is then only measured against.
         freeze_encoder: keeps the visual encoder and SAGE's fusion attention as they are, to the bit.

@@ -4,7 +4,7 @@
     d = log pi(a_w) - log pi(a_l) - eta dH                                  (reference_free: Eq. 6 to the letter)
     L = - mean log sigmoid(d)
 
-dH is the entropy gap of the two answers (`alignment.data.pairs`): answers whose scores lie far apart must be told apart by a
+dH is the entropy gap of the two answers (`alignment.data.pairs`): answers whose scores lie far apart must be separated by a
 wider margin. With eta = 0 the first form is the loss of DPO.
 """
 

@@ -48,7 +48,7 @@ def align(run: EDPORun, lines: list[RankedAnswers] | None = None) -> dict[str, A
     weights = gathered_weights(trainer)
     if not trainer.is_world_process_zero():
         return None
-    trained = {"stage": 2, "steps": trainer.state.global_step, **_told(run), "stage_1": _stage_1(loaded)}
+    trained = {"stage": 2, "steps": trainer.state.global_step, **_record(run), "stage_1": _stage_1(loaded)}
     folder = save_model(whole_model(run, trainer, weights), loaded, run.out / MODEL, trained)
     rows: Any = trainer.train_dataset
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -86,7 +86,7 @@ def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
     return lines
 
 
-def _told(run: EDPORun) -> dict[str, Any]:
+def _record(run: EDPORun) -> dict[str, Any]:
     """The settings that a reader of the checkpoint wants to know."""
     method = ("eta", "beta", "entropy", "pairs", "reference_free", "sft_weight")
     names = (*method, "learning_rate", "batch", "accumulate", "seed")
@@ -244,7 +244,7 @@ def _log_line() -> Any:
             if not logs or "loss" not in logs or not state.is_world_process_zero:
                 return
             named = (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("kl", "kl"))
-            told = ", ".join(f"{name} {logs[key]:.3f}" for name, key in named if key in logs)
-            print(f"Step {state.global_step} of {state.max_steps}: {told}", file=sys.stderr, flush=True)
+            figures = ", ".join(f"{name} {logs[key]:.3f}" for name, key in named if key in logs)
+            print(f"Step {state.global_step} of {state.max_steps}: {figures}", file=sys.stderr, flush=True)
 
     return LogLine()

@@ -105,7 +105,7 @@ class GradientGuard(TrainerCallback):
         self.folder = folder
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Looks at all gradients; the largest entry is NaN or infinite if any is."""
+        """Checks all gradients; the largest entry is NaN or infinite if any is."""
         model = kwargs.get("model")
         grads = [p.grad for p in model.parameters() if p.grad is not None] if model is not None else []
         if grads and not bool(torch.stack([grad.abs().max().float() for grad in grads]).isfinite().all()):
@@ -297,7 +297,7 @@ class EDPOTrainer(DPOTrainer):
             right = (chosen > rejected).float()
             by_distance = {}
             if not model.training:
-                # Every pair is measured, so fine and clear distinctions (Eq. 5) can be told apart.
+                # Every pair is measured, so fine and clear distinctions (Eq. 5) can be distinguished.
                 ends = (winners == 0) & (losers == owners.amax(dim=1)[rows])
                 by_distance = {NEIGHBOURS: right[losers == winners + 1].mean(), ENDS: right[ends].mean()}
             self._record(

@@ -192,6 +192,7 @@ def training_measurement(visual: VisualInputs, task: PartTask) -> str:
     from sage_ad.alignment.data.labelled import seeded
     from sage_ad.vlm.sage.visual_inputs import KINDS
 
+    # The seed's name decides what is drawn, so it stays as it was when the shipped model was trained.
     rng = seeded("told", task.examples[0].group)
     product = None if rng.random() < UNNAMED else task.examples[0].product
     return visual.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)
@@ -202,7 +203,7 @@ def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: boo
 
     Args:
         branches: by part and question, the tokens of the question's tail and of its answer.
-        state: whether the answers begin with a state word.
+        state: whether the answers begin with a verdict token.
 
     Returns:
         `ids` and `owners` of `pack_answers`, `labels` (batch, length; -100 on questions and padding), and `state_mask`,

@@ -70,7 +70,7 @@ class Stage1Trainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross-entropy of the answers' tokens; notes that of the state words and of the rest apart."""
+        """Mean cross-entropy of the answers' tokens; logs that of the verdict tokens and of the rest apart."""
         logits, labels = answer_logits(model, self.accelerator.unwrap_model(model), inputs)
         losses = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
         count = (labels != -100).sum().clamp(min=1)

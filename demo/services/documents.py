@@ -64,8 +64,8 @@ def ingestion(store: FactStore, paths: Sequence[Path], domain: str) -> Iterator[
     graph = Ingestion(store, domain, None, approve=False).graph()
     limits: Any = {"recursion_limit": 10 + len(queue) * (len(STEPS) + 1)}
     state: Any = {"queue": queue, "report": report}
-    told: Iterator[Any] = iter(graph.stream(state, limits, stream_mode=["custom", "updates"]))
-    for mode, update in told:
+    updates: Iterator[Any] = iter(graph.stream(state, limits, stream_mode=["custom", "updates"]))
+    for mode, update in updates:
         if mode == "custom":
             yield {"event": "did", **update, "file": Path(update["file"]).name}
             continue

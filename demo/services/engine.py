@@ -26,7 +26,7 @@ MODELS_KEPT = 2
 
 
 class Engine:
-    """Real parts, made when first used: `SageInspector`s (which share eyes, knowledge and judge), store, desk, runs.
+    """Real parts, made when first used: `SageInspector`s (which share eyes, knowledge and judge), store, queue, runs.
 
     Args:
         settings: what to load and where to keep things.
@@ -35,7 +35,7 @@ class Engine:
 
     def __init__(self, settings: DemoSettings, inspector: SageInspector | None = None) -> None:
         self.settings = settings
-        self.desk = FairQueue(settings.parallel, complain=report_failure)
+        self.queue = FairQueue(settings.parallel, complain=report_failure)
         self.runs = RunStore(settings.home / "runs")
         self._lock = threading.RLock()
         self._inspectors: OrderedDict[str, SageInspector] = OrderedDict()
@@ -133,8 +133,8 @@ class Engine:
             inspector.resources.forget_views()
 
     def submit(self, who: str, request: InspectionRequest, model: str | None = None) -> Job:
-        """Hands an inspection in at the desk."""
-        return self.desk.submit(who, lambda: self.inspection(request, model))
+        """Puts an inspection into the queue."""
+        return self.queue.submit(who, lambda: self.inspection(request, model))
 
     def domain_choices(self) -> list[tuple[str, str]]:
         """Title and name of every pack, for a list to choose from."""

@@ -25,9 +25,9 @@ _END = object()
 class Job:
     """Work that was handed in; iterate over it to get its events as they happen, close the iterator to stop it."""
 
-    def __init__(self, desk: FairQueue, who: str, work: Work, number: int) -> None:
+    def __init__(self, fair_queue: FairQueue, who: str, work: Work, number: int) -> None:
         self.who, self.number = who, number
-        self._desk, self._work = desk, work
+        self._queue, self._work = fair_queue, work
         self._events: queue.Queue[Any] = queue.Queue()
         self._stopped = threading.Event()
         self.taken = False
@@ -35,7 +35,7 @@ class Job:
     def stop(self) -> None:
         """Stops the work at its next event, or takes it out of the row if it has not begun."""
         self._stopped.set()
-        self._desk.withdraw(self)
+        self._queue.withdraw(self)
 
     def __iter__(self) -> Iterator[Event]:
         """Yields {"event": "waiting", "ahead"} while others are served, then what the work yields.
@@ -49,7 +49,7 @@ class Job:
                 try:
                     event = self._events.get(timeout=0.5)
                 except queue.Empty:
-                    if not self.taken and (now := self._desk.ahead_of(self)) != ahead:
+                    if not self.taken and (now := self._queue.ahead_of(self)) != ahead:
                         ahead = now
                         yield {"event": "waiting", "ahead": ahead}
                     continue
@@ -62,7 +62,7 @@ class Job:
             self.stop()
 
     def run(self) -> None:
-        """Does the work; called by a worker of the desk."""
+        """Does the work; called by a worker of the queue."""
         work = self._work()
         try:
             for event in work:
@@ -71,8 +71,8 @@ class Job:
                 self._events.put(event)
         except SageError as error:
             self._events.put(error)
-        except Exception as error:  # a worker outlives what fails on it; the visitor is told
-            self._desk.complain(error)
+        except Exception as error:  # a worker outlives what fails on it; the visitor gets a message
+            self._queue.complain(error)
             self._events.put(BackendError(f"Something failed that should not ({type(error).__name__}); try it again."))
         finally:
             close = getattr(work, "close", None)
@@ -98,7 +98,7 @@ class FairQueue:
         self._served: dict[str, int] = {}
         self._count = 0
         for number in range(places):
-            threading.Thread(target=self._serve, name=f"desk-{number}", daemon=True).start()
+            threading.Thread(target=self._serve, name=f"fair-queue-{number}", daemon=True).start()
 
     def submit(self, who: str, work: Work) -> Job:
         """Hands in work of a visitor.

@@ -165,7 +165,7 @@ class CompareTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects both ways and yields what changed on the page."""
         stamp = time.time_ns() % 10**9
-        stories = [Progress(uid=f"c{stamp}-{number}") for number in (0, 1)]
+        watched = [Progress(uid=f"c{stamp}-{number}") for number in (0, 1)]
         try:
             goods = safety.reference_paths(references)
             asked = checked_request(self.engine, image, goods, product, domain, questions)
@@ -174,20 +174,20 @@ class CompareTab:
             yield {
                 self.message: hidden,
                 self.table: hidden,
-                self.left: side_html(self.engine, sides[0], stories[0]),
-                self.right: side_html(self.engine, sides[1], stories[1]),
+                self.left: side_html(self.engine, sides[0], watched[0]),
+                self.right: side_html(self.engine, sides[1], watched[1]),
                 self.go: gr.Button("Comparing …", interactive=False),
                 self.stop: gr.Button(interactive=True),
             }
             owner = safety.owner_of(None, request)
-            for event in self.engine.desk.submit(owner, lambda: both(self.engine, sides)):
+            for event in self.engine.queue.submit(owner, lambda: both(self.engine, sides)):
                 number = event.get("side", 0)
-                stories[number].feed(event)
+                watched[number].feed(event)
                 if event["event"] == "token":
                     continue
                 column = (self.left, self.right)[number]
-                yield {column: side_html(self.engine, sides[number], stories[number])}
-            rows = differences(sides, [story.trace for story in stories])
+                yield {column: side_html(self.engine, sides[number], watched[number])}
+            rows = differences(sides, [progress.trace for progress in watched])
             yield {**self._idle(), self.table: gr.HTML(render.fragment("table", rows=rows), visible=True)}
         except SageError as error:
             yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
@@ -204,9 +204,9 @@ class CompareTab:
         return {self.go: gr.Button("Compare", interactive=True), self.stop: gr.Button(interactive=False)}
 
 
-def side_html(engine: Engine, side: Side, story: Progress) -> str:
+def side_html(engine: Engine, side: Side, progress: Progress) -> str:
     """One column: what is happening while it runs, and what is known so far."""
-    shown = render.fragment("sidehead", title=side.name) + render.status_html(story)
-    if story.trace is not None and story.pictures is not None:
-        shown += render.result_html(story.trace, story.pictures, story.uid, store=engine.store)
+    shown = render.fragment("sidehead", title=side.name) + render.status_html(progress)
+    if progress.trace is not None and progress.pictures is not None:
+        shown += render.result_html(progress.trace, progress.pictures, progress.uid, store=engine.store)
     return f"<div class='sg-pile'>{shown}</div>"

@@ -67,7 +67,7 @@ class FalseAlarmPanel:
                 if not all(path.is_file() for path in (image, *goods)):
                     raise InputError("The uploaded pictures were deleted in the meantime; inspect the part again.")
                 work = lambda: calibration_scores(self.engine, image, goods)  # noqa: E731
-                for event in self.engine.desk.submit(owner, work):
+                for event in self.engine.queue.submit(owner, work):
                     if event["event"] == "scores":
                         scores = event
                     elif event["event"] == "scored":

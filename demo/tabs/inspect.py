@@ -30,7 +30,7 @@ class InspectTab:
     """Builds the tab inside the current `gr.Blocks` and holds its components.
 
     Args:
-        engine: models, knowledge and desk.
+        engine: models, knowledge and queue.
         token: the browser's secret (`gr.BrowserState`), which names this visitor's runs.
     """
 
@@ -133,34 +133,34 @@ class InspectTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Inspects and yields what changed on the page."""
         owner = safety.owner_of(token, request)
-        story = Progress(uid=f"i{time.time_ns() % 10**9}")
+        progress = Progress(uid=f"i{time.time_ns() % 10**9}")
         try:
             asked = self.request(image, references, product, domain, questions, facts, learn, scale)
-            yield self._begun(story)
+            yield self._begun(progress)
             drawn = 0.0
             for event in self.engine.submit(owner, asked, model):
-                changed = story.feed(event)
+                changed = progress.feed(event)
                 if event["event"] == "token" and time.monotonic() - drawn < REDRAW_SECONDS:
                     continue
                 drawn = time.monotonic()
                 # Gradio takes an empty update for a missing one and ends the work with an error.
-                if update := self._changed(story, changed):
+                if update := self._changed(progress, changed):
                     yield update
-            if not story.done:
+            if not progress.done:
                 raise InputError("The inspection ended without a result; try it again.")
-            run = keep_run(self.engine, owner, story, asked, model)
-            yield self._finished(story, run)
+            run = keep_run(self.engine, owner, progress, asked, model)
+            yield self._finished(progress, run)
         except SageError as error:
             yield {**self._idle(), self.message: gr.HTML(render.notice_html(str(error)), visible=True)}
 
-    def _begun(self, story: Progress) -> dict[Any, Any]:
+    def _begun(self, progress: Progress) -> dict[Any, Any]:
         hidden = gr.HTML(value="", visible=False)
         return {
             self.message: hidden,
             self.verdict: hidden,
             self.evidence: hidden,
             self.opacity: gr.Slider(visible=False),
-            self.status: gr.HTML(render.status_html(story), visible=True),
+            self.status: gr.HTML(render.status_html(progress), visible=True),
             self.answers: hidden,
             self.details: hidden,
             self.report: gr.DownloadButton(visible=False),
@@ -172,33 +172,33 @@ class InspectTab:
             **self.alarms.hidden(),
         }
 
-    def _changed(self, story: Progress, changed: set[str]) -> dict[Any, Any]:
+    def _changed(self, progress: Progress, changed: set[str]) -> dict[Any, Any]:
         update: dict[Any, Any] = {}
         if "status" in changed:
-            update[self.status] = render.status_html(story)
+            update[self.status] = render.status_html(progress)
         if "answers" in changed:
-            text = render.writing_html(story.answers)
-            if story.done and story.trace is not None:
-                text = render.answers_html(story.trace, story.uid)
+            text = render.writing_html(progress.answers)
+            if progress.done and progress.trace is not None:
+                text = render.answers_html(progress.trace, progress.uid)
             update[self.answers] = gr.HTML(text, visible=bool(text))
-        if "verdict" in changed and story.trace is not None:
-            drawn = render.verdict_html(story.trace, Path(story.trace.image).name, story.uid)
+        if "verdict" in changed and progress.trace is not None:
+            drawn = render.verdict_html(progress.trace, Path(progress.trace.image).name, progress.uid)
             update[self.verdict] = gr.HTML(drawn, visible=True)
-        if "pictures" in changed and story.pictures is not None and story.trace is not None:
-            drawn = render.evidence_html(story.pictures, story.trace, story.uid)
+        if "pictures" in changed and progress.pictures is not None and progress.trace is not None:
+            drawn = render.evidence_html(progress.pictures, progress.trace, progress.uid)
             update[self.evidence] = gr.HTML(drawn, visible=True)
-            update[self.opacity] = gr.Slider(visible=bool(story.trace.regions))
+            update[self.opacity] = gr.Slider(visible=bool(progress.trace.regions))
         return update
 
-    def _finished(self, story: Progress, run: Run) -> dict[Any, Any]:
-        assert story.trace is not None
+    def _finished(self, progress: Progress, run: Run) -> dict[Any, Any]:
+        assert progress.trace is not None
         return {
             **self._idle(),
             self.run: run.id,
-            self.details: gr.HTML(render.details_html(story.trace, story.uid, self.engine.store), visible=True),
+            self.details: gr.HTML(render.details_html(progress.trace, progress.uid, self.engine.store), visible=True),
             # The button downloads what it holds when it is clicked, so the report is written now.
             self.report: gr.DownloadButton(value=str(write_report(run, self.engine.store)), visible=True),
-            **self.alarms.offered(len(story.trace.references)),
+            **self.alarms.offered(len(progress.trace.references)),
         }
 
     def _idle(self) -> dict[Any, Any]:
@@ -238,17 +238,17 @@ def checked_request(
     )
 
 
-def keep_run(engine: Engine, owner: str, story: Progress, asked: InspectionRequest, model: str | None) -> Run:
+def keep_run(engine: Engine, owner: str, progress: Progress, asked: InspectionRequest, model: str | None) -> Run:
     """Keeps a finished inspection under the visitor's runs; file names in it are without folders."""
-    assert story.trace is not None
-    assert story.pictures is not None
+    assert progress.trace is not None
+    assert progress.pictures is not None
     names = {
         "image": Path(asked.image).name,
         "references": [Path(path).name for path in asked.references],
     }
     record = {**asked.model_dump(mode="json"), **names, "model": model or engine.settings.model}
     originals = [Path(asked.image), *(Path(path) for path in asked.references[:1])]
-    trace = story.trace.model_copy(update=names)
-    run = engine.runs.add(owner, trace, story.pictures, record, originals)
+    trace = progress.trace.model_copy(update=names)
+    run = engine.runs.add(owner, trace, progress.pictures, record, originals)
     engine.runs.keep_beside(owner, run.id, "uploads", [str(path) for path in (asked.image, *asked.references)])
     return run

@@ -177,13 +177,13 @@ class KnowledgeTab:
                 self.arrival = gr.HTML(render.notice_html(ADDING, "plain"), elem_id="kb-arrival")
         outputs = [self.arrival, self.add, self.halt, self.target]
         adding = self.add.click(
-            self.take_in, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
+            self.add_files, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
             trigger_mode="once", api_visibility="private",
         )  # fmt: skip
         adding.failure(self.failed, None, outputs, show_progress="hidden", api_visibility="private")
         self.halt.click(self.halted, None, outputs, cancels=[adding], api_visibility="private", queue=False)
 
-    def take_in(
+    def add_files(
         self, files: list[str] | None, domain: str, new_domain: str, token: Any, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Adds documents; yields what the page shows after each step."""
@@ -199,7 +199,7 @@ class KnowledgeTab:
             yield (render.fragment("arrival", did=did, facts=facts, report=None), *busy, choices)
             report = None
             work = lambda: ingestion(self.engine.store, kept, domain)  # noqa: E731
-            for event in self.engine.desk.submit(owner, work):
+            for event in self.engine.queue.submit(owner, work):
                 if event["event"] == "did":
                     did.append(event)
                 elif event["event"] == "facts":

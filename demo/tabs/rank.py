@@ -149,7 +149,7 @@ class RankTab:
             }
             texts: list[str] = []
             work = lambda: candidate_answers(self.engine, kept, answer)  # noqa: E731
-            for event in self.engine.desk.submit(owner, work):
+            for event in self.engine.queue.submit(owner, work):
                 if event["event"] == "answers":
                     texts = event["answers"]
                 elif event["event"] == "way":

@@ -59,7 +59,7 @@ def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> g
 
 
 def usable(engine: Engine, path: str) -> bool:
-    """Whether an upload is a picture that can be inspected; if not, the visitor is told why."""
+    """Whether an upload is a picture that can be inspected; if not, the visitor reads why."""
     try:
         checked_picture(engine, path)
     except SageError as error:

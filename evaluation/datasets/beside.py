@@ -137,12 +137,12 @@ class DAGM(InspectionDataset):
             if part is None or not has_images(part):
                 self.report(self._folders[category] / name.title(), "this split is missing or holds no picture")
                 continue
-            truth = child(part, "label")
+            ground = child(part, "label")
             masks = {}
-            for path in image_files(truth) if truth else []:
+            for path in image_files(ground) if ground else []:
                 found = _MASK.match(path.stem)
                 masks[name_key(found["stem"] if found else path.stem)] = path
-            if truth is None:
+            if ground is None:
                 self.report(part, "this split has no folder Label, so its labels are unknown; it was not read")
                 continue
             for image in (path for path in sorted(part.iterdir()) if is_image_name(path)):

@@ -11,7 +11,7 @@ from sage_ad.evaluation.datasets.common import (
     held_out,
     holds_images,
     is_image_name,
-    is_truth_name,
+    is_label_folder_name,
     name_key,
     subfolders,
 )
@@ -22,7 +22,7 @@ from sage_ad.evaluation.datasets.sample import Sample, Split
 TEST_EVERY = 2
 """The set has no split: every second good image is for testing."""
 
-TRUTHS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
+MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "masks", "mask")
 
 
 class ClassFolders(MVTec):
@@ -52,7 +52,7 @@ class ClassFolders(MVTec):
                 folder, f"{len(loose)} pictures lie in no class folder ({loose[0].name}, ...) and were not read"
             )
         for entry in subfolders(folder):
-            if is_truth_name(entry.name) and name_key(entry.name) not in TRUTHS:
+            if is_label_folder_name(entry.name) and name_key(entry.name) not in MASK_FOLDERS:
                 self.report(entry, "this folder is called like one of masks or labels and was not read as parts")
         note = f"{folder.name} has no split, so every second good image is kept for testing."
         if note not in self.notes:
@@ -69,7 +69,7 @@ class ClassFolders(MVTec):
             yield sample
 
     def _masks(self, folder: Path, part: Path, group: Path) -> dict[str, tuple[Path, ...]]:
-        for name in TRUTHS:
+        for name in MASK_FOLDERS:
             if place := child(folder, name):
                 inside = child(place, group.name)
                 if inside:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sage_ad.vlm.pictures.brightness import Brightness
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
-_TRUTH = frozenset(
+_LABEL_FOLDERS = frozenset(
     {
         "ground_truth",
         "groundtruth",
@@ -264,9 +264,9 @@ def holds_images(folder: Path) -> bool:
     return has_images(folder) or any(holds_images(entry) for entry in subfolders(folder) if not entry.is_symlink())
 
 
-def is_truth_name(name: str) -> bool:
+def is_label_folder_name(name: str) -> bool:
     """Whether a folder of this name holds masks or labels, and no pictures of parts."""
-    return name_key(name).replace("-", "_").replace(" ", "_") in _TRUTH
+    return name_key(name).replace("-", "_").replace(" ", "_") in _LABEL_FOLDERS
 
 
 def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[Path]:
@@ -279,7 +279,7 @@ def image_files(folder: Path, dataset: InspectionDataset | None = None) -> list[
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            if is_truth_name(entry.name):
+            if is_label_folder_name(entry.name):
                 closed = True
                 if dataset:
                     dataset.report(entry, "this folder is called like one of masks or labels and was not read as parts")

@@ -1,4 +1,4 @@
-"""What sets of boxes (YOLO, COCO) share: classes of good parts are no defects, and boxes give no pixel truth."""
+"""What sets of boxes (YOLO, COCO) share: classes of good parts are no defects, and boxes give no pixel masks."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def place_of_sample(sample: Sample) -> str | None:
 
 
 def is_box_like(mask: np.ndarray) -> bool | None:
-    """Whether a mask is made of filled upright boxes, and so no pixel truth; None if it is too small to tell.
+    """Whether a mask is made of filled upright boxes, and so no pixel masks; None if it is too small to tell.
 
     The union of n boxes has at most 2n - 1 different rows and columns; a drawn outline changes with nearly every one.
     """

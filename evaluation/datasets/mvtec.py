@@ -11,7 +11,7 @@ from sage_ad.evaluation.datasets.common import (
     holds_images,
     image_files,
     is_image_name,
-    is_truth_name,
+    is_label_folder_name,
     name_key,
     subfolders,
 )
@@ -33,7 +33,7 @@ _TESTS = ("test", "testing", "eval")
 
 def class_folders(part: Path) -> list[Path]:
     """Folders of classes in a split: those that hold pictures or nothing, but no masks."""
-    return [entry for entry in subfolders(part) if not is_truth_name(entry.name)]
+    return [entry for entry in subfolders(part) if not is_label_folder_name(entry.name)]
 
 
 def is_category(folder: Path) -> bool:
@@ -105,7 +105,7 @@ class MVTec(InspectionDataset):
         known = set(self._folders.values())
         for place in {folder.parent for folder in known} - {self.root.parent}:
             for folder in subfolders(place):
-                if folder not in known and not is_truth_name(folder.name) and holds_images(folder):
+                if folder not in known and not is_label_folder_name(folder.name) and holds_images(folder):
                     self.report(folder, "this folder holds pictures, but no category in this layout; it was not read")
 
     def _check_category(self, category: str) -> None:
@@ -158,7 +158,7 @@ class MVTec(InspectionDataset):
                 )
         parts = {part for _, part in self._parts(folder)}
         for entry in subfolders(folder):
-            if entry not in parts and not is_truth_name(entry.name) and holds_images(entry):
+            if entry not in parts and not is_label_folder_name(entry.name) and holds_images(entry):
                 self.report(entry, f"this folder is none of {', '.join(SPLITS)}; its pictures were not read")
 
     @staticmethod
@@ -215,7 +215,7 @@ class MVTec(InspectionDataset):
         )
 
     def _kind(self, category: str) -> MaskKind | None:
-        """Whether a category's masks are outlines or filled boxes, told from a few of them and remembered."""
+        """Whether a category's masks are outlines or filled boxes, judged by a few of them and remembered."""
         if category not in self._kinds:
             self._kinds[category] = "box" if self._looks_boxed(self._folders[category]) else "pixel"
             if self._kinds[category] == "box":
@@ -224,14 +224,14 @@ class MVTec(InspectionDataset):
 
     @staticmethod
     def _looks_boxed(folder: Path) -> bool:
-        truth = child(folder, "ground_truth")
-        files = [path for path in sorted(truth.rglob("*")) if is_image_name(path)] if truth else []
-        told = []
+        ground = child(folder, "ground_truth")
+        files = [path for path in sorted(ground.rglob("*")) if is_image_name(path)] if ground else []
+        answers = []
         for path in files[:: max(1, len(files) // MASKS_LOOKED_AT)][:MASKS_LOOKED_AT]:
             try:
                 mask = load_mask(Sample(path, "", "test", masks=(path,)))
             except InputError:
                 continue  # it is named when the mask itself is read
-            told.append(is_box_like(mask) if mask is not None and not is_everything(mask) else None)
-        known = [answer for answer in told if answer is not None]
+            answers.append(is_box_like(mask) if mask is not None and not is_everything(mask) else None)
+        known = [answer for answer in answers if answer is not None]
         return bool(known) and all(known)

@@ -120,7 +120,7 @@ class QuestionRecords(RecordDataset):
     """Base of the sets whose records name `test_image`, `pair_type` and `question_answer`, a list of questions.
 
     Attributes:
-        answered_by: the field of a question that holds its answer, by which the format is told.
+        answered_by: the field of a question that holds its answer, by which the format is recognised.
         unanswered: what a record without a usable question lacks.
     """
 

@@ -25,7 +25,7 @@ class Sample:
         defect: the set's name of the defect, "good" for a good part.
         anomalous: the label; None where a set has questions but no label.
         masks: files whose union marks the defect.
-        mask_kind: "pixel", "box" (filled boxes: no pixel truth), or None without masks and boxes.
+        mask_kind: "pixel", "box" (filled boxes: no pixel masks), or None without masks and boxes.
         reference: its own normal image (an aligned template, the same fabric), to be used instead of a random one.
         boxes: annotated boxes (x0, y0, x1, y1) in pixels of the image, x1 and y1 exclusive.
         meta: whatever else the set says.

@@ -1,7 +1,7 @@
 """The judge's answer classifier: a small network that reads a question and an answer together, where word lists end.
 
 It is all-MiniLM-L6-v2 with low-rank changes to its upper three layers (LoRA) and three linear outputs, trained on ranked
-answers and short replies (`benchmarks/train_judge_reader.py`). It knows neither the truth nor the picture: it only says
+answers and short replies (`benchmarks/train_answer_classifier.py`). It knows neither gold nor picture: it only says
 what an answer says. The judge weighs it against the rules (`sage_ad.evaluation.judge.verdict_fusion`).
 """
 

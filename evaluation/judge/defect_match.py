@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from sage_ad.evaluation.judge.gold import Truth
+from sage_ad.evaluation.judge.gold import ResolvedGold
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.keywords import essence, particulars
@@ -41,13 +41,13 @@ class Naming:
     Attributes:
         match: "same", "near", "other" or "none" (nothing in particular is named).
         named: the words that name it.
-        likeness: how near the description comes to the right defect.
+        similarity: how near the description comes to the right defect.
         known: a known word names another defect (else a description is all there is).
     """
 
     match: Match
     named: str
-    likeness: float = 0.0
+    similarity: float = 0.0
     known: bool = False
 
 
@@ -72,42 +72,46 @@ def is_named(name: str | None) -> bool:
     return bool(name) and not set(stems(name or "")) <= GENERAL
 
 
-def telling_clauses(reading: ParsedAnswer) -> list[int]:
+def telling_clauses(parsed: ParsedAnswer) -> list[int]:
     """Numbers of the clauses that may name the defect: those with a complaint, and those without any judgement."""
-    bad = {claim.clause for claim in reading.claims if _speaks_against(claim) and claim.kind != "use"}
-    judged = {claim.clause for claim in reading.claims if claim.kind == "use" or not _speaks_against(claim)}
-    return sorted(bad | (set(range(len(reading.clauses))) - judged))
+    bad = {claim.clause for claim in parsed.claims if _speaks_against(claim) and claim.kind != "use"}
+    judged = {claim.clause for claim in parsed.claims if claim.kind == "use" or not _speaks_against(claim)}
+    return sorted(bad | (set(range(len(parsed.clauses))) - judged))
 
 
 def _speaks_against(claim: Claim) -> bool:
     return claim.stance == "bad" and claim.scope == "part" and not claim.excused
 
 
-def texts_to_compare(reading: ParsedAnswer, truth: Truth) -> list[str]:
+def texts_to_compare(parsed: ParsedAnswer, gold: ResolvedGold) -> list[str]:
     """The texts that `naming` will compare, so that they can be embedded in one batch."""
     glosses = [gloss for entries in concept_glosses().values() for gloss in entries]
-    return [*(essence(reading.clauses[number]) for number in telling_clauses(reading)), *truth.defect_texts, *glosses]
+    return [*(essence(parsed.clauses[number]) for number in telling_clauses(parsed)), *gold.defect_texts, *glosses]
 
 
 def naming(
-    reading: ParsedAnswer, truth: Truth, likeness: SentenceSimilarity, question: str = "", product: str | None = None
+    parsed: ParsedAnswer,
+    gold: ResolvedGold,
+    similarity: SentenceSimilarity,
+    question: str = "",
+    product: str | None = None,
 ) -> Naming:
-    """Compares the defects that a reading asserts with the right one.
+    """Compares the defects that a parsed answer asserts with the right one.
 
     Args:
-        reading: the answer, read.
-        truth: the truth; its `defect` must be named.
-        likeness: compares descriptions.
+        parsed: the answer, parsed.
+        gold: what is right; its `defect` must be named.
+        similarity: compares descriptions.
         question: the question; its own words name nothing.
         product: the product's name, likewise.
     """
-    right = truth.defect or ""
+    right = gold.defect or ""
     wanted = concepts_of(right)
     key = set(stems(right.replace("-", " "))) - GENERAL
-    spoken = [claim for claim in reading.claims if _speaks_against(claim) and claim.concept]
-    telling = telling_clauses(reading)
-    against = {claim.clause for claim in reading.claims if _speaks_against(claim)}
-    if any(key and key <= set(reading.clauses[number].stems) for number in against | set(telling)):
+    spoken = [claim for claim in parsed.claims if _speaks_against(claim) and claim.concept]
+    telling = telling_clauses(parsed)
+    against = {claim.clause for claim in parsed.claims if _speaks_against(claim)}
+    if any(key and key <= set(parsed.clauses[number].stems) for number in against | set(telling)):
         return Naming("same", right)
     same = [claim for claim in spoken if concepts(claim) & wanted]
     if same:
@@ -121,17 +125,17 @@ def naming(
     strong = [
         claim
         for claim in spoken
-        if not claim.weak and not set(stems(claim.term)) <= asked and not _is_loose(claim, reading, question, product)
+        if not claim.weak and not set(stems(claim.term)) <= asked and not _is_loose(claim, parsed, question, product)
     ]
     foreign = {claim.clause for claim in strong} if wanted else set()
     best = Naming("none", "")
     described = ""
     for number in telling:
-        clause = reading.clauses[number]
-        if not _is_particular(reading, number, question, product):
+        clause = parsed.clauses[number]
+        if not _is_particular(parsed, number, question, product):
             continue
         described = described or essence(clause)
-        match = _by_likeness(essence(clause), truth, wanted, likeness, strict=number in foreign)
+        match = _by_similarity(essence(clause), gold, wanted, similarity, strict=number in foreign)
         if match == "same":
             return Naming("same", clause.text)
         if match == "near":
@@ -140,20 +144,20 @@ def naming(
         return Naming("near", near[0].term)
     if best.match == "near":
         return best
-    clauses = [essence(reading.clauses[number]) for number in telling]
-    nearest = max((value for one in clauses for value in likeness.between(one, truth.defect_texts)), default=0.0)
+    clauses = [essence(parsed.clauses[number]) for number in telling]
+    nearest = max((value for one in clauses for value in similarity.between(one, gold.defect_texts)), default=0.0)
     if strong:
         return Naming("other", strong[0].term, nearest, known=True)
     return Naming("other", described, nearest) if described else best
 
 
-def _is_loose(claim: Claim, reading: ParsedAnswer, question: str, product: str | None) -> bool:
+def _is_loose(claim: Claim, parsed: ParsedAnswer, question: str, product: str | None) -> bool:
     """Whether a defect word is only used loosely, as in "it is broken" or "it is worn"."""
-    told = set(particulars(reading.clauses[claim.clause], question, product)) - set(stems(claim.term))
-    return claim.term in {"broken", "worn", "bust", "busted"} and not told
+    stated = set(particulars(parsed.clauses[claim.clause], question, product)) - set(stems(claim.term))
+    return claim.term in {"broken", "worn", "bust", "busted"} and not stated
 
 
-def _is_particular(reading: ParsedAnswer, number: int, question: str, product: str | None) -> bool:
+def _is_particular(parsed: ParsedAnswer, number: int, question: str, product: str | None) -> bool:
     """Whether a clause tells more than that something is wrong ("something is not right with the weave")."""
     vague = any(
         claim.clause == number
@@ -161,20 +165,20 @@ def _is_particular(reading: ParsedAnswer, number: int, question: str, product: s
         and claim.stance == "bad"
         and not claim.weak
         and not claim.peculiar
-        for claim in reading.claims
+        for claim in parsed.claims
     )
-    return len(particulars(reading.clauses[number], question, product)) > (2 if vague else 0)
+    return len(particulars(parsed.clauses[number], question, product)) > (2 if vague else 0)
 
 
-def _by_likeness(
-    clause: str, truth: Truth, wanted: frozenset[str], likeness: SentenceSimilarity, strict: bool
+def _by_similarity(
+    clause: str, gold: ResolvedGold, wanted: frozenset[str], similarity: SentenceSimilarity, strict: bool
 ) -> Match:
     """Whether a clause describes the right defect ("same"), something near it, or neither ("none").
 
-    Against a clause that names a defect of another kind (`strict`), likeness has to be high, and then counts as near.
+    Against a clause that names a defect of another kind (`strict`), similarity has to be high, and then counts as near.
     """
-    value = max(likeness.between(clause, truth.defect_texts), default=0.0)
-    values = likeness.to_concepts(clause)
+    value = max(similarity.between(clause, gold.defect_texts), default=0.0)
+    values = similarity.to_concepts(clause)
     first = max(values, key=lambda concept: values[concept])
     known = max((values[concept] for concept in wanted), default=0.0)
     if strict:

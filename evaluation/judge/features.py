@@ -1,6 +1,6 @@
 """What speaks for and against an answer, in numbers: the score model's evidence.
 
-The rules and the answer classifier say what an answer says; the truth and the gold answer say what it should have said. A
+The rules and the answer classifier say what an answer says; gold and the gold answer say what it should have said. A
 feature is one number about how the two lie to each other. Features of the verdict are signed: above 0 speaks for the right
 one. Nothing here counts words: a long answer is no better and no worse for it.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sage_ad.evaluation.inspection import JudgeRequest
 from sage_ad.evaluation.judge.answer_classifier import Classification
 from sage_ad.evaluation.judge.defect_match import Naming
-from sage_ad.evaluation.judge.gold import Truth
+from sage_ad.evaluation.judge.gold import ResolvedGold
 from sage_ad.evaluation.judge.verdict_fusion import FusedVerdict
 from sage_ad.evaluation.rubric import Fault
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer, read
@@ -61,8 +61,8 @@ class Features:
 
     Attributes:
         request: what was asked for.
-        reading: the answer, read.
-        truth: what it is held against.
+        parsed: the answer, parsed.
+        gold: what it is held against.
         classification: what the answer classifier takes from it.
         spoken: the rules' verdict.
         fused: the verdict of rules and answer classifier together.
@@ -72,8 +72,8 @@ class Features:
     """
 
     request: JudgeRequest
-    reading: ParsedAnswer
-    truth: Truth
+    parsed: ParsedAnswer
+    gold: ResolvedGold
     classification: Classification
     spoken: SpokenVerdict
     fused: FusedVerdict
@@ -82,68 +82,68 @@ class Features:
     sounds: tuple[float, ...]
 
 
-def reference_of(request: JudgeRequest, truth: Truth) -> str | None:
+def reference_of(request: JudgeRequest, gold: ResolvedGold) -> str | None:
     """The gold answer to compare with; None where there is none, or only a yes or a no."""
-    reference = request.gold.reference_answer if request.gold and truth.state else None
+    reference = request.gold.reference_answer if request.gold and gold.state else None
     return reference if reference and len(_OPENING.sub("", reference)) > 2 else None
 
 
-def texts_of(request: JudgeRequest, truth: Truth) -> list[str | None]:
+def texts_of(request: JudgeRequest, gold: ResolvedGold) -> list[str | None]:
     """The texts whose words will be compared, so that they are read in one batch."""
-    reference = reference_of(request, truth)
-    return [reference, request.answer, request.question, truth.defect, truth.place] if reference else []
+    reference = reference_of(request, gold)
+    return [reference, request.answer, request.question, gold.defect, gold.place] if reference else []
 
 
 def verdict_features(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
     """Features of the verdict, by name; above 0 speaks for the right one."""
-    truth, spoken, reading = found.truth, found.spoken, found.reading
-    side = 1.0 if truth.state == "anomalous" else -1.0
-    answer, reference = found.request.answer, reference_of(found.request, truth)
-    yes = 0.0 if truth.yes_means is None else 1.0 if truth.yes_means == truth.state else -1.0
-    polar = 0.0 if spoken.by_polar is None else 1.0 if spoken.by_polar == truth.state else -1.0
+    gold, spoken, parsed = found.gold, found.spoken, found.parsed
+    side = 1.0 if gold.state == "anomalous" else -1.0
+    answer, reference = found.request.answer, reference_of(found.request, gold)
+    yes = 0.0 if gold.yes_means is None else 1.0 if gold.yes_means == gold.state else -1.0
+    yes_no = 0.0 if spoken.by_yes_no is None else 1.0 if spoken.by_yes_no == gold.state else -1.0
     words = side * (spoken.bad_weight - spoken.good_weight)
     reported = float(found.fused.reports_defect)
-    told, echoed = tokens.met(reference, answer).mean, tokens.met(answer, reference).mean
-    defect = tokens.met(truth.defect, answer)
+    stated, echoed = tokens.met(reference, answer).mean, tokens.met(answer, reference).mean
+    defect = tokens.met(gold.defect, answer)
     same = float(found.named is not None and found.named.match == "same")
     names = {fault.name for fault in found.faults}
     sounds = found.sounds
-    anomalous = float(truth.state == "anomalous")
+    anomalous = float(gold.state == "anomalous")
     return {
-        "polar": polar,
-        "words-alone": words if not polar else 0.0,
-        "words-beside-polar": words if polar else 0.0,
+        "yes-no": yes_no,
+        "words-alone": words if not yes_no else 0.0,
+        "words-beside-yes-no": words if yes_no else 0.0,
         "classifier-yes": yes * max(-_SURE, min(_SURE, found.classification.yes)),
-        "classifier-defect": 0.0 if truth.topical else side * max(-_SURE, min(_SURE, found.classification.defect)),
-        "rules": _sign(spoken.state, truth),
-        "fused": _sign(found.fused.verdict.state, truth),
-        "defect-word": side * bool(reading.asserted("bad", "defect")),
-        "complaint": side * bool(reading.asserted("bad")),
-        "praise": side * bool(reading.asserted("good")),
-        "denial": side * any(claim.denied for claim in reading.asserted("good")),
+        "classifier-defect": 0.0 if gold.topical else side * max(-_SURE, min(_SURE, found.classification.defect)),
+        "rules": _sign(spoken.state, gold),
+        "fused": _sign(found.fused.verdict.state, gold),
+        "defect-word": side * bool(parsed.asserted("bad", "defect")),
+        "complaint": side * bool(parsed.asserted("bad")),
+        "praise": side * bool(parsed.asserted("good")),
+        "denial": side * any(claim.denied for claim in parsed.asserted("good")),
         "harshest": side * max(sounds, default=0.0),
         "kindest": side * min(sounds, default=0.0),
         "defective": side,
-        "reference-told": told,
+        "reference-stated": stated,
         "reference-echoed": echoed,
         "reference-whole": tokens.whole(answer, reference),
         "reference-words": _shared(found)[0],
-        "told-and-reported": told * reported,
+        "stated-and-reported": stated * reported,
         "echoed-and-reported": echoed * reported,
         "defect-same": same,
         "defect-same-and-reported": same * reported,
-        "defect-told": anomalous * defect.mean,
-        "defect-told-worst": anomalous * defect.worst,
+        "defect-stated": anomalous * defect.mean,
+        "defect-stated-worst": anomalous * defect.worst,
         "misplaced": float(bool({"wrong-place", "beside-place"} & names)),
-        "placed": anomalous * bool(_places(reading)),
+        "placed": anomalous * bool(_places(parsed)),
     }
 
 
 def content_features(found: Features, tokens: TokenSimilarity) -> dict[str, float]:
     """Features of the content: whether the particulars are there, and are the gold answer's; by name."""
-    truth, reading, request = found.truth, found.reading, found.request
-    reference, names = reference_of(request, truth), {fault.name for fault in found.faults}
-    sounds, places = found.sounds, _places(reading)
+    gold, parsed, request = found.gold, found.parsed, found.request
+    reference, names = reference_of(request, gold), {fault.name for fault in found.faults}
+    sounds, places = found.sounds, _places(parsed)
     of_reference, of_answer, count = _shared(found)
     features: dict[str, float] = {
         **_met("reference", tokens, reference, request.answer),
@@ -160,35 +160,35 @@ def content_features(found: Features, tokens: TokenSimilarity) -> dict[str, floa
         "reports": float(found.fused.reports_defect),
         "harshest": max(sounds, default=0.0),
         "kindest": min(sounds, default=0.0),
-        "complaint": float(bool(reading.asserted("bad"))),
-        "defect-word": float(bool(reading.asserted("bad", "defect"))),
-        "praise": float(bool(reading.asserted("good"))),
-        "excused": float(any(claim.excused for claim in reading.claims)),
-        "tolerated": float(any(claim.tolerated for claim in reading.claims)),
-        "hedged": float(bool(reading.hedges)),
+        "complaint": float(bool(parsed.asserted("bad"))),
+        "defect-word": float(bool(parsed.asserted("bad", "defect"))),
+        "praise": float(bool(parsed.asserted("good"))),
+        "excused": float(any(claim.excused for claim in parsed.claims)),
+        "tolerated": float(any(claim.tolerated for claim in parsed.claims)),
+        "hedged": float(bool(parsed.hedges)),
     }
-    if truth.state == "normal":
+    if gold.state == "normal":
         return features | {f"fault-{name}": float(name in names) for name in NORMAL_FAULTS}
     match = found.named.match if found.named else None
     return {
         **features,
-        **_met("defect", tokens, truth.defect, request.answer),
-        **_met("place", tokens, truth.place, request.answer),
-        "defect-whole": tokens.whole(request.answer, truth.defect),
+        **_met("defect", tokens, gold.defect, request.answer),
+        **_met("place", tokens, gold.place, request.answer),
+        "defect-whole": tokens.whole(request.answer, gold.defect),
         **{f"named-{name}": float(match == name) for name in ("same", "near", "other", "none")},
-        "named-likeness": found.named.likeness if found.named else 0.0,
+        "named-similarity": found.named.similarity if found.named else 0.0,
         "named-known": float(bool(found.named and found.named.known)),
-        "no-cells": float(not truth.cells),
+        "no-cells": float(not gold.cells),
         **{f"fault-{name}": float(name in names) for name in DEFECT_FAULTS},
     }
 
 
-def _sign(state: str | None, truth: Truth) -> float:
-    return 0.0 if state is None else 1.0 if state == truth.state else -1.0
+def _sign(state: str | None, gold: ResolvedGold) -> float:
+    return 0.0 if state is None else 1.0 if state == gold.state else -1.0
 
 
-def _places(reading: ParsedAnswer) -> list[str]:
-    return [place.words for clause in reading.clauses for place in places_in(clause.text)]
+def _places(parsed: ParsedAnswer) -> list[str]:
+    return [place.words for clause in parsed.clauses for place in places_in(clause.text)]
 
 
 def _met(name: str, tokens: TokenSimilarity, text: str | None, other: str | None) -> dict[str, float]:
@@ -211,11 +211,11 @@ def _novelty(request: JudgeRequest, reference: str | None, tokens: TokenSimilari
 def _shared(found: Features) -> tuple[float, float, float]:
     """Particulars that answer and gold answer share: their share of the one's, of the other's, and their number."""
     question, product = found.request.question, found.request.object
-    mine = _particulars(found.reading, question, product)
-    right = _particulars(read(reference_of(found.request, found.truth) or ""), question, product)
+    mine = _particulars(found.parsed, question, product)
+    right = _particulars(read(reference_of(found.request, found.gold) or ""), question, product)
     both = len(mine & right)
     return both / (1 + len(right)), both / (1 + len(mine)), float(both)
 
 
-def _particulars(reading: ParsedAnswer, question: str, product: str | None) -> set[str]:
-    return {stem for clause in reading.clauses for stem in particulars(clause, question, product)}
+def _particulars(parsed: ParsedAnswer, question: str, product: str | None) -> set[str]:
+    return {stem for clause in parsed.clauses for stem in particulars(clause, question, product)}

@@ -25,7 +25,7 @@ _OPEN = word_set(
 
 
 @dataclass(frozen=True)
-class Truth:
+class ResolvedGold:
     """What is right about one question.
 
     Attributes:
@@ -36,7 +36,7 @@ class Truth:
         cells: where it is, as cells of the 3 x 3 grid; empty when not known.
         place: the place in words, as given.
         source: "gold" or "measured".
-        defect_texts: the defect in words and sentences, for comparison by likeness.
+        defect_texts: the defect in words and sentences, for comparison by similarity.
         topical: the question asks about one particular thing, and the right answer to it goes against the part's state
             ("is the fault a short?" "No, an open circuit."), so that to deny the thing is not to praise the part.
     """
@@ -64,8 +64,8 @@ def question_polarity(question: str) -> Verdict | None:
     known = polarity_of(question)
     if known is not None:
         return _opposite(known) if _DENYING & set(stems(question)) else known
-    reading = read(question)
-    stances = {claim.stance for claim in reading.claims if claim.scope != "rest" and not claim.weak}
+    parsed = read(question)
+    stances = {claim.stance for claim in parsed.claims if claim.scope != "rest" and not claim.weak}
     if len(stances) == 1 and question.strip().endswith("?"):
         return "normal" if stances == {"good"} else "anomalous"
     return None
@@ -85,13 +85,13 @@ def _opposite(state: Verdict) -> Verdict:
 def _state_of_text(text: str | None) -> Verdict | None:
     if not text:
         return None
-    reading = read(text)
-    good, bad = len(reading.asserted("good")), len(reading.asserted("bad"))
+    parsed = read(text)
+    good, bad = len(parsed.asserted("good")), len(parsed.asserted("bad"))
     return None if good == bad else "normal" if good > bad else "anomalous"
 
 
-def truth_of(request: JudgeRequest) -> Truth:
-    """The truth about a request: gold first, then mask, then the evidence."""
+def resolve_gold(request: JudgeRequest) -> ResolvedGold:
+    """What is right about a request: gold first, then mask, then the evidence."""
     yes_means = asked = question_polarity(request.question)
     measured = frozenset[Cell]()
     state: Verdict | None = request.evidence_verdict
@@ -103,7 +103,7 @@ def truth_of(request: JudgeRequest) -> Truth:
     gold = request.gold
     if gold is None or gold.model_dump(exclude_none=True) == {}:
         verdict = None if state is None or yes_means is None else yes_means == state
-        return Truth(
+        return ResolvedGold(
             state, yes_means, verdict, None, measured if state == "anomalous" else frozenset(), None, "measured"
         )
     if gold.anomalous is not None:
@@ -127,19 +127,19 @@ def truth_of(request: JudgeRequest) -> Truth:
             cells = cells_of_words(_defect_sentence(gold.reference_answer))
     defect = (gold.defect or "").replace("_", " ").strip() or None
     if state != "anomalous":
-        return Truth(state, yes_means, verdict, None, cells, None, "gold")
+        return ResolvedGold(state, yes_means, verdict, None, cells, None, "gold")
     texts = _defect_texts(defect, gold.reference_answer)
     topical = asked is not None and yes_means is not None and asked != yes_means
-    return Truth(state, yes_means, verdict, defect, cells, gold.place, "gold", texts, topical)
+    return ResolvedGold(state, yes_means, verdict, defect, cells, gold.place, "gold", texts, topical)
 
 
 def _defect_texts(defect: str | None, reference: str | None) -> tuple[str, ...]:
     """The defect's name and the reference answer's clauses about it, without their places."""
     texts = [defect, f"there is a {defect}"] if defect else []
     if reference:
-        reading = read(reference)
-        wanted = {claim.clause for claim in reading.asserted("bad") if claim.kind != "use"}
-        texts += [essence(clause) for number, clause in enumerate(reading.clauses) if number in wanted]
+        parsed = read(reference)
+        wanted = {claim.clause for claim in parsed.asserted("bad") if claim.kind != "use"}
+        texts += [essence(clause) for number, clause in enumerate(parsed.clauses) if number in wanted]
     return tuple(text for text in texts if text)
 
 
@@ -147,6 +147,6 @@ def _defect_sentence(reference: str | None) -> str | None:
     """The clauses of a reference answer that report the defect, where its place is to be read."""
     if not reference:
         return None
-    reading = read(reference)
-    wanted = {claim.clause for claim in reading.asserted("bad")}
-    return ". ".join(clause.text for number, clause in enumerate(reading.clauses) if number in wanted) or None
+    parsed = read(reference)
+    wanted = {claim.clause for claim in parsed.asserted("bad")}
+    return ". ".join(clause.text for number, clause in enumerate(parsed.clauses) if number in wanted) or None

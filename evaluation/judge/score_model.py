@@ -1,6 +1,6 @@
 """The judge's score model: weighs all features of an answer against the gold answer (`sage_ad.evaluation.judge.features`).
 
-Three small linear models, fitted by `benchmarks/train_judge_weights.py` on ranked answers of several writers: is the verdict
+Three small linear models, fitted by `benchmarks/train_score_model.py` on ranked answers of several writers: is the verdict
 the right one; and, for defective and for normal parts, are the particulars the gold answer's, missing, or something else's?
 Their weights stand by name in `score_model.yaml`. It gives no level: `score_resolution` turns what it finds into faults.
 """
@@ -67,7 +67,7 @@ class ScoreModel:
     def compare(self, found: Features, tokens: TokenSimilarity) -> Comparison:
         """Weighs the features of one answer."""
         right = self.verdict(verdict_features(found, tokens))[0]
-        chances = softmax(self.content[str(found.truth.state)](content_features(found, tokens)))
+        chances = softmax(self.content[str(found.gold.state)](content_features(found, tokens)))
         return Comparison(round(right, _DECIMALS), *(round(one, _DECIMALS) for one in chances))
 
 

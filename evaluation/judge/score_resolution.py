@@ -21,11 +21,11 @@ UNHEARD = 2.0
 DOUBTFUL = -1.5
 """Down to these log-odds, a verdict that counts as wrong is hard to make out."""
 ALIKE = 0.3
-"""From so much on, what is told is not plainly something else."""
+"""From so much on, the answer is not plainly about something else."""
 REPORTED = 0.6
 """From so much on, what an answer on a normal part seems to report is not meant as a report."""
 RIGHT = 0.75
-"""From so much on, what is told is what is there."""
+"""From so much on, the answer tells what is there."""
 
 PLAIN = 0.95
 """From so much on, even a known word for another defect, at the place of the right one, is taken for the right one."""
@@ -68,33 +68,33 @@ _FEW = frozenset(
 def has_right_verdict(found: Features, comparison: Comparison) -> bool:
     """Whether an answer gives the right verdict, all features weighed; to deny the very defect that is there is none."""
     heard = found.fused.verdict.state
-    if heard != found.truth.state and denies_the_defect(found.reading, found.truth):
+    if heard != found.gold.state and denies_the_defect(found.parsed, found.gold):
         return False
     return comparison.right > (UNHEARD if heard is None else 0.0)
 
 
 def resolve_faults(found: Features, comparison: Comparison) -> list[Fault]:
     """The faults of an answer with the right verdict."""
-    told = comparison.full + comparison.vague / 2
-    normal = found.truth.state == "normal"
-    fallen = (_OTHER if told > (REPORTED if normal else ALIKE) else frozenset()) | (
-        _FEW if told > RIGHT else frozenset()
+    coverage = comparison.full + comparison.vague / 2
+    normal = found.gold.state == "normal"
+    fallen = (_OTHER if coverage > (REPORTED if normal else ALIKE) else frozenset()) | (
+        _FEW if coverage > RIGHT else frozenset()
     )
-    if _names_another(found) and told < PLAIN:
+    if _names_another(found) and coverage < PLAIN:
         fallen = fallen - _ANOTHER
     faults = _without(found.faults, fallen)
-    steps = load_rubric().ladder[str(found.truth.state)]
-    right = found.truth.defect or reference_of(found.request, found.truth) or "the defect"
-    place = place_words(found.truth.cells)
-    for name in (name for below, name in steps if told < below):
-        truth = place if load_rubric().faults[name].dimension == "localisation" else right
-        faults.append(Fault.of(name, named=_told(found), truth=truth))
+    steps = load_rubric().ladder[str(found.gold.state)]
+    right = found.gold.defect or reference_of(found.request, found.gold) or "the defect"
+    place = place_words(found.gold.cells)
+    for name in (name for below, name in steps if coverage < below):
+        gold = place if load_rubric().faults[name].dimension == "localisation" else right
+        faults.append(Fault.of(name, named=_words_about(found), gold=gold))
     return faults
 
 
 def _names_another(found: Features) -> bool:
     """Whether a known word names another defect at the very place of the right one: a stain is no scratch."""
-    placed = bool(found.truth.cells) and not _PLACES & {fault.name for fault in found.faults}
+    placed = bool(found.gold.cells) and not _PLACES & {fault.name for fault in found.faults}
     return placed and found.named is not None and found.named.known
 
 
@@ -115,8 +115,8 @@ def _without(faults: Iterable[Fault], fallen: frozenset[str]) -> list[Fault]:
     return [fault for fault in faults if fault.name not in fallen]
 
 
-def _told(found: Features) -> str:
+def _words_about(found: Features) -> str:
     """What the answer tells instead: what the rules found named, else its last clause."""
     if found.named is not None and found.named.named:
         return found.named.named
-    return found.reading.clauses[-1].text if found.reading.clauses else found.request.answer
+    return found.parsed.clauses[-1].text if found.parsed.clauses else found.request.answer

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from sage_ad.evaluation.inspection import Verdict
 from sage_ad.evaluation.judge.answer_classifier import Classification
 from sage_ad.evaluation.judge.defect_match import concepts, concepts_of
-from sage_ad.evaluation.judge.gold import Truth
+from sage_ad.evaluation.judge.gold import ResolvedGold
 from sage_ad.evaluation.text.answer_parser import ParsedAnswer
 from sage_ad.evaluation.text.claims import Claim
 from sage_ad.evaluation.text.lexicon import has_cue
 from sage_ad.evaluation.text.sentences import CONCESSIONS
 from sage_ad.evaluation.text.stated_verdict import PLAIN, SpokenVerdict
 
-BY_POLAR = 2.5
+BY_YES_NO = 2.5
 """What a yes or a no in so many words weighs against the answer classifier."""
 BY_WORDS = 1.5
 """What judging words weigh."""
@@ -50,63 +50,63 @@ class FusedVerdict:
 
 
 def fuse_verdicts(
-    verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, classification: Classification
+    verdict: SpokenVerdict, parsed: ParsedAnswer, gold: ResolvedGold, classification: Classification
 ) -> FusedVerdict:
     """Weighs the rules' verdict and their finding of a defect against the classifier's."""
-    state = _state(verdict, reading, truth, classification)
+    state = _state(verdict, parsed, gold, classification)
     overruled = state != verdict.state
     if overruled:
-        verdict = replace(verdict, state=state, by_polar=None, by_words=state)
-    return FusedVerdict(verdict, overruled, classification.defect + _reported(reading) > 0)
+        verdict = replace(verdict, state=state, by_yes_no=None, by_words=state)
+    return FusedVerdict(verdict, overruled, classification.defect + _reported(parsed) > 0)
 
 
-def _reported(reading: ParsedAnswer) -> float:
+def _reported(parsed: ParsedAnswer) -> float:
     """What the rules' reading adds to the log-odds that a defect is reported.
 
     Words that take a defect back ("no cracks") or put up with it are no report.
     """
-    found = [claim for claim in reading.asserted("bad") if not claim.tolerated and not claim.by_likeness]
-    if any(_is_exception(reading, claim) for claim in found):
+    found = [claim for claim in parsed.asserted("bad") if not claim.tolerated and not claim.by_similarity]
+    if any(_is_exception(parsed, claim) for claim in found):
         return EXCEPTED
     return REPORTED if found else -REPORTED
 
 
-def _is_exception(reading: ParsedAnswer, claim: Claim) -> bool:
-    clause = reading.clauses[claim.clause]
+def _is_exception(parsed: ParsedAnswer, claim: Claim) -> bool:
+    clause = parsed.clauses[claim.clause]
     return clause.opener in CONCESSIONS or clause.words[:1] == ("only",) or has_cue("exceptions", clause.stems)
 
 
 def _state(
-    verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth, classification: Classification
+    verdict: SpokenVerdict, parsed: ParsedAnswer, gold: ResolvedGold, classification: Classification
 ) -> Verdict | None:
-    if truth.yes_means is None:
+    if gold.yes_means is None:
         return verdict.state
     if verdict.state is None:
-        if abs(classification.yes) < (DECIDED if reading.undecided else CLEAR):
+        if abs(classification.yes) < (DECIDED if parsed.undecided else CLEAR):
             return None
         rules = 0.0
     else:
-        weight = _weight(verdict, reading, truth)
-        rules = weight if verdict.state == truth.yes_means else -weight
+        weight = _weight(verdict, parsed, gold)
+        rules = weight if verdict.state == gold.yes_means else -weight
     says_yes = classification.yes + rules > 0
-    return truth.yes_means if says_yes else _other(truth.yes_means)
+    return gold.yes_means if says_yes else _other(gold.yes_means)
 
 
-def _weight(verdict: SpokenVerdict, reading: ParsedAnswer, truth: Truth) -> float:
+def _weight(verdict: SpokenVerdict, parsed: ParsedAnswer, gold: ResolvedGold) -> float:
     """What the rules' verdict weighs against the answer classifier."""
-    if denies_the_defect(reading, truth):
+    if denies_the_defect(parsed, gold):
         return DENIED
-    if verdict.by_polar is not None:
-        return BY_POLAR
+    if verdict.by_yes_no is not None:
+        return BY_YES_NO
     return BY_WORDS if max(verdict.good_weight, verdict.bad_weight) >= PLAIN else BY_WORDS / 2
 
 
-def denies_the_defect(reading: ParsedAnswer, truth: Truth) -> bool:
+def denies_the_defect(parsed: ParsedAnswer, gold: ResolvedGold) -> bool:
     """Whether an answer denies the very defect that is there, and reports no other."""
-    right = concepts_of(truth.defect or "")
-    if truth.topical or reading.polar is not None or reading.asserted("bad"):
+    right = concepts_of(gold.defect or "")
+    if gold.topical or parsed.yes_no is not None or parsed.asserted("bad"):
         return False
-    return any(claim.denied and concepts(claim) & right for claim in reading.asserted("good"))
+    return any(claim.denied and concepts(claim) & right for claim in parsed.asserted("good"))
 
 
 def _other(state: Verdict) -> Verdict:

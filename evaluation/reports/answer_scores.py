@@ -1,4 +1,4 @@
-"""Scores answers: right or wrong, the judge's levels, place against mask, the defect's name, likeness to the reference.
+"""Scores answers: right or wrong, the judge's levels, place against mask, the defect's name, similarity to the reference.
 
 One `AnswerRow` is one answer with everything that is known about it; figures are computed from rows alone.
 """
@@ -154,7 +154,7 @@ def image_row(task: Task, trace: InspectionTrace) -> ImageRow:
 
 
 def judge_requests(task: Task, trace: InspectionTrace, dataset: InspectionDataset) -> list[JudgeRequest]:
-    """What the judge is told of each answer of an image: the gold answer, the mask, the facts that it could cite."""
+    """What the judge gets for each answer of an image: the gold answer, the mask, the facts that it could cite."""
     from PIL import Image
 
     from sage_ad.evaluation.inspection import JudgeRequest

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Plot
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; lines also differ in their dashes.
+# Okabe and Ito's colours, which colour-blind readers can distinguish too; lines also differ in their dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT, RULE = "#1c1e21", "#5c636b", "#d9dce0"

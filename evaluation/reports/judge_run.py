@@ -1,7 +1,7 @@
 """`sage-eval judge`: how well a judge puts ranked answers in order, beside two baselines measured in the same run.
 
 A pair of answers counts 1 if the judge's mean puts the better one higher, 0 if lower, and a half if both are equal;
-how many are equal is told beside it. Answers are shuffled before they are judged, so that no judge can live on order.
+how many are equal stands beside it. Answers are shuffled before they are judged, so that no judge can live on order.
 """
 
 from __future__ import annotations

@@ -88,12 +88,12 @@ def decisions(labels: Sequence[bool] | np.ndarray, called: Sequence[bool] | np.n
     """
     from sklearn.metrics import f1_score
 
-    truth, said = np.asarray(labels, bool), np.asarray(called, bool)
-    bad, good = int(truth.sum()), int((~truth).sum())
+    actual, said = np.asarray(labels, bool), np.asarray(called, bool)
+    bad, good = int(actual.sum()), int((~actual).sum())
     return Decisions(
-        f1=float(f1_score(truth, said, zero_division=0.0)) if bad else None,
-        overkill=float((said & ~truth).sum() / good) if good else None,
-        miss=float((~said & truth).sum() / bad) if bad else None,
+        f1=float(f1_score(actual, said, zero_division=0.0)) if bad else None,
+        overkill=float((said & ~actual).sum() / good) if good else None,
+        miss=float((~said & actual).sum() / bad) if bad else None,
     )
 
 
@@ -105,7 +105,7 @@ class PixelTally:
 
     Scores go into 2^20 bins that keep their order whatever their scale (the leading bits of the float's own
     representation, a relative width below 0.05 %). AUPRO needs each defect region to weigh the same however large it
-    is, which is the same as weighing each of its pixels by 1 / (its region's area): so one weighted histogram serves.
+    is, which is the same as weighting each of its pixels by 1 / (its region's area): so one weighted histogram serves.
     """
 
     BITS = 20

@@ -1,1 +1,1 @@
-"""Reading of answers: sentences, claims, verdicts, places and similarity."""
+"""Parsing of answers: sentences, claims, verdicts, places and similarity."""

@@ -1,6 +1,6 @@
 """Reads free text about a part: its yes or no, what it claims for and against the part, its doubts.
 
-The reader goes clause by clause (`evaluation.text.sentences`, `evaluation.text.claims`). It knows nothing of the truth; the judge
+The parser goes clause by clause (`evaluation.text.sentences`, `evaluation.text.claims`). It knows no gold answer; the judge
 compares.
 """
 
@@ -14,7 +14,7 @@ from sage_ad.evaluation.text.lexicon import cue_table, has_cue, judging_table
 from sage_ad.evaluation.text.normalise import plain, stem_set
 from sage_ad.evaluation.text.sentence_similarity import SentenceSimilarity
 from sage_ad.evaluation.text.sentences import CONCESSIONS, CONTRASTS, LABEL, Clause, split_clauses
-from sage_ad.evaluation.text.yes_no import echo_polar, read_polar, without_echoed_question
+from sage_ad.evaluation.text.yes_no import echo_yes_no, parse_yes_no, without_echoed_question
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ParsedAnswer:
     Attributes:
         clauses: its clauses, in order (without the yes or no that opens it).
         claims: what is claimed, in order.
-        polar: its yes (True) or no (False), None when it has neither.
+        yes_no: its yes (True) or no (False), None when it has neither.
         polar_words: the words that say so.
         hedges: words of doubt.
         undecided: it says that it cannot tell.
@@ -32,8 +32,8 @@ class ParsedAnswer:
 
     clauses: tuple[Clause, ...]
     claims: tuple[Claim, ...]
-    polar: bool | None
-    polar_words: str
+    yes_no: bool | None
+    yes_no_words: str
     hedges: tuple[str, ...]
     undecided: bool
 
@@ -50,11 +50,11 @@ class ParsedAnswer:
         ]
 
 
-def _without_polar(text: str, polar_words: str) -> str:
+def _without_yes_no(text: str, yes_no_words: str) -> str:
     """The text without the yes or no that opens it, which would else read as a negator or as a judgement."""
     bare = plain(without_echoed_question(text)).lstrip(" \"'*_#>-")
-    if polar_words and bare.startswith(polar_words):
-        return bare[len(polar_words) :].lstrip(" .,:;-!*_\"'")
+    if yes_no_words and bare.startswith(yes_no_words):
+        return bare[len(yes_no_words) :].lstrip(" .,:;-!*_\"'")
     return without_echoed_question(text)
 
 
@@ -118,8 +118,8 @@ def read(text: str, question: str = "") -> ParsedAnswer:
     Of what a model writes its final answer is read (`evaluation.text.final_answer`): no thinking, no tags.
     """
     text = final_answer(text)
-    polar, polar_words = read_polar(text)
-    clauses = split_clauses(_without_polar(text, polar_words))
+    yes_no, yes_no_words = parse_yes_no(text)
+    clauses = split_clauses(_without_yes_no(text, yes_no_words))
     claims: list[Claim] = []
     hedges: list[str] = []
     undecided = False
@@ -133,8 +133,8 @@ def read(text: str, question: str = "") -> ParsedAnswer:
             claims.append(
                 Claim("good", "state", clause.text, clause.sentence, number, denied=True, hedged=bool(doubts))
             )
-    reading = ParsedAnswer(tuple(clauses), tuple(claims), polar, polar_words, tuple(hedges), undecided)
-    return _with_echo(reading, question) if polar is None and question and clauses else reading
+    parsed = ParsedAnswer(tuple(clauses), tuple(claims), yes_no, yes_no_words, tuple(hedges), undecided)
+    return _with_echo(parsed, question) if yes_no is None and question and clauses else parsed
 
 
 SOUNDS = 0.3
@@ -143,22 +143,22 @@ OVERRULES = 0.6
 """From this sentiment on, praise makes a defect word in it weak evidence."""
 
 
-def with_sentiment(reading: ParsedAnswer, likeness: SentenceSimilarity) -> ParsedAnswer:
+def with_sentiment(parsed: ParsedAnswer, similarity: SentenceSimilarity) -> ParsedAnswer:
     """Hears how each clause sounds as a whole, beside the words that are known.
 
     A clause without a known word becomes a claim if it sounds clearly like praise or like a complaint; such claims carry
     a verdict only where nothing else does. A defect word in a clause that sounds like praise becomes weak.
     """
     sounds = {
-        number: likeness.sentiment(clause.text) if len(clause.words) >= 3 else 0.0
-        for number, clause in enumerate(reading.clauses)
+        number: similarity.sentiment(clause.text) if len(clause.words) >= 3 else 0.0
+        for number, clause in enumerate(parsed.clauses)
     }
     claims = [
-        replace(claim, weak=True) if _sounds_harmless(claim, reading.clauses[claim.clause], sounds) else claim
-        for claim in reading.claims
+        replace(claim, weak=True) if _sounds_harmless(claim, parsed.clauses[claim.clause], sounds) else claim
+        for claim in parsed.claims
     ]
     judged = {claim.clause for claim in claims}
-    for number, clause in enumerate(reading.clauses):
+    for number, clause in enumerate(parsed.clauses):
         if number in judged or abs(sounds[number]) < SOUNDS or clause.opener in {"if", "unless"}:
             continue
         if has_cue("hedges", clause.stems):
@@ -166,9 +166,11 @@ def with_sentiment(reading: ParsedAnswer, likeness: SentenceSimilarity) -> Parse
         stance: Stance = "bad" if sounds[number] > 0 else "good"
         weak = stance == "good" or clause.opener not in CONCESSIONS
         claims.append(
-            Claim(stance, "state", clause.text, clause.sentence, number, term=clause.text, weak=weak, by_likeness=True)
+            Claim(
+                stance, "state", clause.text, clause.sentence, number, term=clause.text, weak=weak, by_similarity=True
+            )
         )
-    return replace(reading, claims=tuple(claims))
+    return replace(parsed, claims=tuple(claims))
 
 
 def _sounds_harmless(claim: Claim, clause: Clause, sounds: dict[int, float]) -> bool:
@@ -178,7 +180,7 @@ def _sounds_harmless(claim: Claim, clause: Clause, sounds: dict[int, float]) -> 
     return clause.opener not in CONCESSIONS and len(clause.words) >= 5 and sounds[claim.clause] <= -OVERRULES
 
 
-def _with_echo(reading: ParsedAnswer, question: str) -> ParsedAnswer:
+def _with_echo(parsed: ParsedAnswer, question: str) -> ParsedAnswer:
     """Takes the yes or no from a first clause that repeats the question's verb and claims nothing else."""
-    echo = echo_polar(question, reading.clauses[0].words)
-    return reading if echo is None else replace(reading, polar=echo[0], polar_words=echo[1])
+    echo = echo_yes_no(question, parsed.clauses[0].words)
+    return parsed if echo is None else replace(parsed, yes_no=echo[0], yes_no_words=echo[1])

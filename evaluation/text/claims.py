@@ -36,7 +36,7 @@ class Claim:
         scope: said of the part; of the rest of it; or aside (of the reference, as a condition, as an expectation).
         excused: in the same breath it is called something else than it seems, or a weak appearance is called harmless.
         tolerated: in the same breath it is called harmless or within tolerance.
-        by_likeness: no word of it is known; it only sounds like praise or like a complaint.
+        by_similarity: no word of it is known; it only sounds like praise or like a complaint.
         peculiar: it tells what exactly is (not) as it should be ("not straight"), unlike "not in order".
     """
 
@@ -53,7 +53,7 @@ class Claim:
     scope: Scope = "part"
     excused: bool = False
     tolerated: bool = False
-    by_likeness: bool = False
+    by_similarity: bool = False
     peculiar: bool = False
 
 

@@ -109,13 +109,13 @@ def _from_tags(text: str) -> str:
     """The text with its tagged verdict in front and all tags taken out."""
     tagged = list(_VERDICT_TAG.finditer(text))
     rest = _VERDICT_TAG.sub(" ", text)
-    told = [bare for match in tagged if (bare := _bare(match.group(2)))]
-    if not told:
-        told = [bare for match in _BOXED.finditer(rest) if (bare := _bare(match.group(1) or match.group(2) or ""))]
+    stated = [bare for match in tagged if (bare := _bare(match.group(2)))]
+    if not stated:
+        stated = [bare for match in _BOXED.finditer(rest) if (bare := _bare(match.group(1) or match.group(2) or ""))]
         rest = _BOXED.sub(" ", rest)
-    if not told and (begun := _UNCLOSED_VERDICT.search(rest)):
-        told, rest = [_bare(rest[begun.end() :])], rest[: begun.start()]
-    return _sentences([told[-1] if told else "", _bare(rest)]) if told or _TAG.search(text) else text
+    if not stated and (begun := _UNCLOSED_VERDICT.search(rest)):
+        stated, rest = [_bare(rest[begun.end() :])], rest[: begun.start()]
+    return _sentences([stated[-1] if stated else "", _bare(rest)]) if stated or _TAG.search(text) else text
 
 
 def _bare(text: str) -> str:
@@ -126,8 +126,8 @@ def _bare(text: str) -> str:
 
 def _sentences(pieces: Iterable[str]) -> str:
     """Pieces of text in a row, each ended by a full stop where it has none of its own."""
-    told = [" ".join(piece.split()) for piece in pieces if piece and piece.strip(" \n\t.,;:")]
-    return " ".join(piece if piece[-1] in ".!?:;," else f"{piece}." for piece in told)
+    stated = [" ".join(piece.split()) for piece in pieces if piece and piece.strip(" \n\t.,;:")]
+    return " ".join(piece if piece[-1] in ".!?:;," else f"{piece}." for piece in stated)
 
 
 def _from_json(text: str) -> str | None:
@@ -143,10 +143,10 @@ def _from_json(text: str) -> str | None:
     first = [key for key in _VERDICTS if key in known]
     aside = re.compile(rf"^(?:{_THINKING})$")
     rest = [key for key in known if key not in first and not aside.match(key)]
-    return _sentences(_told(key, known[key], key in first) for key in (*first, *rest))
+    return _sentences(_as_sentence(key, known[key], key in first) for key in (*first, *rest))
 
 
-def _told(key: str, value: Any, verdict: bool) -> str:
+def _as_sentence(key: str, value: Any, verdict: bool) -> str:
     """One entry of a JSON answer in words; numbers and empty entries say nothing about the part."""
     if isinstance(value, bool):
         if verdict:

@@ -54,7 +54,7 @@ def particulars(clause: Clause, question: str = "", product: str | None = None) 
 
 
 def essence(clause: Clause) -> str:
-    """A clause without its places, for comparison by likeness: where a defect lies says nothing of what it is."""
+    """A clause without its places, for comparison by similarity: where a defect lies says nothing of what it is."""
     return " ".join(
         word for word, stem in zip(clause.words, clause.stems, strict=True) if stem not in PLACE_STEMS and word != ","
     )

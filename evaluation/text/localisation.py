@@ -1,7 +1,7 @@
 """Places in words: which cells of the 3 x 3 grid a text points at, and how they lie to where the defect is.
 
 Words for rows ("top", "lower", "twelve o'clock"), for columns ("left", "eastern side") and for the middle are read in
-phrases; "upper left" is one cell, "left" a column of three. The truth is a set of cells too, from a place in words, a
+phrases; "upper left" is one cell, "left" a column of three. The right place is a set of cells too, from a place in words, a
 mask, or boxes.
 """
 
@@ -84,7 +84,7 @@ _RELATIVE = re.compile(
     rf"\b(?:just |right |directly )?(?:above|below|under|underneath|beneath|over) (?:the|a|an|its|this|that|his|her|one)"
     rf" (?!{_ANCHORS}\b)[a-z]+"
 )
-"""Places told from a part of the product ("just below the head"), which say nothing about the picture."""
+"""Places relative to a part of the product ("just below the head"), which say nothing about the picture."""
 _HALFWAY = re.compile(r"\b(?:half|mid)-?way (?:up|down)\b")
 _SPAN = re.compile(r"\bfrom (the [^,.;:]{2,40}?) (?:to|towards|into)\b")
 """From one place to another: two places, not one."""
@@ -293,46 +293,41 @@ def distance(one: frozenset[Cell], other: frozenset[Cell]) -> int:
     return min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a in one for b in other)
 
 
-def pointed_faults(reading: ParsedAnswer, right: frozenset[Cell]) -> list[Fault]:
+def pointed_faults(parsed: ParsedAnswer, right: frozenset[Cell]) -> list[Fault]:
     """Faults of the places at which an answer points, held against the right cells (none when these are not known).
 
     What is said to be in order ("the upper left is clean") points at nothing.
     """
     if not right:
         return []
-    truth = place_words(right)
-    bad = {claim.clause for claim in reading.asserted("bad")}
+    gold = place_words(right)
+    bad = {claim.clause for claim in parsed.asserted("bad")}
     bad |= {
-        claim.clause
-        for claim in reading.claims
-        if claim.stance == "bad" and claim.scope == "part" and not claim.excused
+        claim.clause for claim in parsed.claims if claim.stance == "bad" and claim.scope == "part" and not claim.excused
     }
     clear = {
         claim.clause
-        for claim in reading.claims
-        if (claim.stance == "good" and not claim.by_likeness) or claim.scope != "part"
+        for claim in parsed.claims
+        if (claim.stance == "good" and not claim.by_similarity) or claim.scope != "part"
     } - bad
     pointed = [
-        place
-        for number, clause in enumerate(reading.clauses)
-        if number not in clear
-        for place in places_in(clause.text)
+        place for number, clause in enumerate(parsed.clauses) if number not in clear for place in places_in(clause.text)
     ]
     if not pointed:
-        return [Fault.of("no-place", truth=truth)]
+        return [Fault.of("no-place", gold=gold)]
     hits = [place for place in pointed if _covers(place, right)]
     misses = [place for place in pointed if not _covers(place, right)]
     if hits and misses:
-        return [Fault.of("mixed-place", named=misses[0].words, truth=truth)]
+        return [Fault.of("mixed-place", named=misses[0].words, gold=gold)]
     if hits:
         return (
             []
             if any(_is_exact(place, right) for place in hits)
-            else [Fault.of("coarse-place", named=hits[0].words, truth=truth)]
+            else [Fault.of("coarse-place", named=hits[0].words, gold=gold)]
         )
     nearest = min(misses, key=lambda place: distance(place.cells, right))
     name = "beside-place" if distance(nearest.cells, right) <= 1 else "wrong-place"
-    return [Fault.of(name, named=nearest.words, truth=truth), Fault.of("false-place", named=nearest.words)]
+    return [Fault.of(name, named=nearest.words, gold=gold), Fault.of("false-place", named=nearest.words)]
 
 
 def _covers(place: Place, right: frozenset[Cell]) -> bool:

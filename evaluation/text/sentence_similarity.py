@@ -1,4 +1,4 @@
-"""Likeness of sentences by embedding (MiniLM): rounded, so that a level never hangs on the last bits of a float."""
+"""Similarity of sentences by embedding (MiniLM): rounded, so that a level never hangs on the last bits of a float."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from sage_ad.evaluation.text.lexicon import lexicon
-from sage_ad.evaluation.text.sentiment import impression_of
+from sage_ad.evaluation.text.sentiment import sentiment_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class SentenceSimilarity:
     def sentiment(self, text: str) -> float:
         """How much a text sounds like a complaint (towards 1) or like praise (towards -1); see `evaluation.text.sentiment`."""
         self.prepare([text])
-        return round(impression_of(self._vectors[text]), DECIMALS)
+        return round(sentiment_of(self._vectors[text]), DECIMALS)
 
 
 @cache

@@ -15,7 +15,7 @@ _OPENERS = word_set(
     "still nevertheless nonetheless as albeit unless if until except when where apart besides"
 )
 CONCESSIONS = word_set("but however although though yet despite nevertheless nonetheless albeit except apart besides")
-"""Openers after which something is told that stands against the rest."""
+"""Openers after which something follows that stands against the rest."""
 LABEL = "label"
 """Opener of what stands behind a heading such as "Defect:"."""
 _LABELS = stem_set(

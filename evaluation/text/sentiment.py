@@ -1,6 +1,6 @@
 """How a sentence sounds as a whole: like praise of a part, or like a complaint about it.
 
-A linear reading of the sentence embedding (ridge regression on the sentences of exemplars.yaml; +1 complaint, -1
+A linear model of the sentence embedding (ridge regression on the sentences of exemplars.yaml; +1 complaint, -1
 praise), for what no word list covers. The fitted weights stand in sentiment.yaml; `python -m sage_ad.evaluation.text.sentiment`
 fits them anew after the exemplars were changed.
 """
@@ -53,7 +53,7 @@ def _weights() -> np.ndarray:
     )
 
 
-def impression_of(vector: np.ndarray) -> float:
+def sentiment_of(vector: np.ndarray) -> float:
     """The sentiment of one unit vector of the default sentence encoder: above 0 a complaint, below 0 praise."""
     weights = _weights()
     return float(vector @ weights[:-1] + weights[-1])

@@ -27,7 +27,7 @@ class SpokenVerdict:
 
     Attributes:
         state: the state that it gives the part; None when it decides nothing.
-        by_polar: the state that its yes or no gives (through the question's polarity); None without one.
+        by_yes_no: the state that its yes or no gives (through the question's polarity); None without one.
         by_words: the state that its statements give; None when they give none.
         good, bad: the weightiest words on either side ("" when there are none).
         good_weight, bad_weight: their weights, 0 to 1.
@@ -35,7 +35,7 @@ class SpokenVerdict:
     """
 
     state: Verdict | None
-    by_polar: Verdict | None
+    by_yes_no: Verdict | None
     by_words: Verdict | None
     good: str
     bad: str
@@ -46,7 +46,7 @@ class SpokenVerdict:
     @property
     def split(self) -> bool:
         """Whether yes or no and the words mean opposite things."""
-        if self.by_polar is None or self.by_words is None or self.by_polar == self.by_words:
+        if self.by_yes_no is None or self.by_words is None or self.by_yes_no == self.by_words:
             return False
         if self.by_words == "normal" and not self.bad_weight:
             return self.good_weight >= _WEAK
@@ -77,42 +77,42 @@ def _only_repeats(claim: Claim, asked: frozenset[str]) -> bool:
 
 
 def spoken_verdict(
-    reading: ParsedAnswer, yes_means: Verdict | None, use_asked: bool = False, asked: frozenset[str] = frozenset()
+    parsed: ParsedAnswer, yes_means: Verdict | None, use_asked: bool = False, asked: frozenset[str] = frozenset()
 ) -> SpokenVerdict:
-    """Decides what a reading says of the part.
+    """Decides what a parsed answer says of the part.
 
     Args:
-        reading: the answer, read.
+        parsed: the answer, parsed.
         yes_means: the state that a yes to the question asserts (None: yes and no tell nothing).
         use_asked: the question asks what may be done with the part, so that such words are the verdict itself.
         asked: stems of the question's words.
     """
-    good_weight, good = _best([claim for claim in reading.claims if claim.stance == "good"], use_asked)
-    bad_weight, bad = _best([claim for claim in reading.claims if claim.stance == "bad"], use_asked)
+    good_weight, good = _best([claim for claim in parsed.claims if claim.stance == "good"], use_asked)
+    bad_weight, bad = _best([claim for claim in parsed.claims if claim.stance == "bad"], use_asked)
     by_words: Verdict | None = None
-    topic = asked if yes_means == "anomalous" and reading.polar is False else frozenset()
-    if reading.polar is not None:
-        # Likeness, or a defect word taken up from the question, is too weak to stand against a plain yes or no.
-        known = [claim for claim in reading.claims if not claim.by_likeness and not _only_repeats(claim, topic)]
+    topic = asked if yes_means == "anomalous" and parsed.yes_no is False else frozenset()
+    if parsed.yes_no is not None:
+        # Similarity, or a defect word taken up from the question, is too weak to stand against a plain yes or no.
+        known = [claim for claim in parsed.claims if not claim.by_similarity and not _only_repeats(claim, topic)]
         good_weight, good = _best([claim for claim in known if claim.stance == "good"], use_asked)
         bad_weight, bad = _best([claim for claim in known if claim.stance == "bad"], use_asked)
     if good_weight or bad_weight:
         if good_weight != bad_weight:
             by_words = "normal" if good_weight > bad_weight else "anomalous"
         else:
-            total = sum(_weight(claim, use_asked) * (1 if claim.stance == "good" else -1) for claim in reading.claims)
+            total = sum(_weight(claim, use_asked) * (1 if claim.stance == "good" else -1) for claim in parsed.claims)
             by_words = "normal" if total > 0 else "anomalous"
-    by_polar: Verdict | None = None
-    if reading.polar is not None and yes_means is not None:
-        by_polar = yes_means if reading.polar else ("normal" if yes_means == "anomalous" else "anomalous")
+    by_yes_no: Verdict | None = None
+    if parsed.yes_no is not None and yes_means is not None:
+        by_yes_no = yes_means if parsed.yes_no else ("normal" if yes_means == "anomalous" else "anomalous")
     if (
         by_words == "anomalous"
         and max(good_weight, bad_weight) <= _WEAK
-        and not any(claim.by_likeness for claim in reading.claims)
+        and not any(claim.by_similarity for claim in parsed.claims)
     ):
         # A single word such as "colour" in a text that neither praises nor complains decides nothing.
-        by_words = by_words if by_polar else None
-    state = by_polar or by_words
-    if reading.undecided and reading.polar is None and max(good_weight, bad_weight) < 1.0:
+        by_words = by_words if by_yes_no else None
+    state = by_yes_no or by_words
+    if parsed.undecided and parsed.yes_no is None and max(good_weight, bad_weight) < 1.0:
         state = None
-    return SpokenVerdict(state, by_polar, by_words, good, bad, good_weight, bad_weight, reading.hedges)
+    return SpokenVerdict(state, by_yes_no, by_words, good, bad, good_weight, bad_weight, parsed.hedges)

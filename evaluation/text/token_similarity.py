@@ -1,4 +1,4 @@
-"""Likeness word by word: how well each word of one text is met by some word of another, in context (MiniLM's tokens).
+"""Similarity word by word: how well each word of one text is met by some word of another, in context (MiniLM's tokens).
 
 A whole-sentence vector drowns "crack" in what else is said; here every telling token of one text looks for its nearest
 token in the other ("snagged thread" - "one yarn has been dragged out").

@@ -109,7 +109,7 @@ def without_echoed_question(text: str) -> str:
     return _ECHOED_QUESTION.sub("", text, count=1)
 
 
-def read_polar(text: str) -> tuple[bool | None, str]:
+def parse_yes_no(text: str) -> tuple[bool | None, str]:
     """The yes or no of an answer, with the words that say it; (None, "") when there is none."""
     sentences = split_sentences(without_echoed_question(text))
     if not sentences:
@@ -140,10 +140,10 @@ def _is_negated(question: str) -> bool:
 
 def _elliptic(question: str, asked: set[str], sequence: list[str], words: tuple[str, ...]) -> tuple[bool, str] | None:
     """The yes or no of a clause without a subject that repeats the question ("Won't.", "Rework not required")."""
-    told = [word for word in sequence if word not in _FILLERS]
+    kept = [word for word in sequence if word not in _FILLERS]
     whole = bool(_WHOLES & set(sequence)) or bool(set(sequence[:1]) & _AUXILIARIES & asked)
-    told = [word for word in told if word not in _ASSENT | _DISSENT]
-    if (not told and not whole) or not set(told) <= asked or len(sequence) > 7:
+    kept = [word for word in kept if word not in _ASSENT | _DISSENT]
+    if (not kept and not whole) or not set(kept) <= asked or len(sequence) > 7:
         return None
     negative = sum(word in _NEGATIVE or word in _DISSENT for word in sequence) % 2 == 1
     # "No objections?" - "No objections." agrees.
@@ -162,17 +162,17 @@ _SOLE = {
 
 def _sole(question: str, sequence: list[str], words: tuple[str, ...]) -> tuple[bool, str] | None:
     """The yes or no of a quantifier that stands alone ("Nobody."); "nothing" agrees to "is there nothing?"."""
-    told = [word for word in sequence if word != ","]
-    if not 1 <= len(told) <= 2 or (len(told) == 2 and told[0] not in {"not", "there"}):
+    kept = [word for word in sequence if word != ","]
+    if not 1 <= len(kept) <= 2 or (len(kept) == 2 and kept[0] not in {"not", "there"}):
         return None
     for value, known in _SOLE.items():
-        if told[-1] in known:
-            said = value if len(told) == 1 else not value
+        if kept[-1] in known:
+            said = value if len(kept) == 1 else not value
             return said != _is_negated(question), " ".join(words)
     return None
 
 
-def echo_polar(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None:
+def echo_yes_no(question: str, words: tuple[str, ...]) -> tuple[bool, str] | None:
     """The yes or no of a clause that only repeats the question's verb ("It isn't.", "Some area does.", "We cannot say that.").
 
     Args:

@@ -1,4 +1,4 @@
-"""Knows: what may become a fact: the checks that every candidate passes before it is stored.
+"""What may become a fact: the checks that every candidate passes before it is stored.
 
 In this order: text that gives orders to a model, text that is no fact, text of another domain, contradictions with what
 is known, near-duplicates. Nothing here writes; the caller stores what is "new", merges the sources of what is a

@@ -1,4 +1,4 @@
-"""Knows: which sentence is worth keeping as a fact, and of which kind it is, without a language model.
+"""Which sentence is worth keeping as a fact, and of which kind it is, without a language model.
 
 A softmax regression over MiniLM embeddings and a few cue words ("is caused by", "leads to", "within tolerance"), fitted
 to the labelled sentences of `data/extraction.yaml`. The fit is deterministic, takes a second or two, and its

@@ -1,4 +1,4 @@
-"""Knows: how sentences of a document become candidate facts that stand alone, offline or with a language model.
+"""How sentences of a document become candidate facts that stand alone, offline or with a language model.
 
 Offline a fact is the author's own sentence: boilerplate is dropped, the rest is judged by `FactClassifier`, and a
 sentence that leans on its surroundings ("It appears as ...") gets its subject in front. With a language model the
@@ -42,7 +42,7 @@ class Candidate:
         kind: its kind, once known.
         products: products that it is about.
         defects: defects that it is about.
-        worth: probability (0 to 1) of being worth keeping; 1 for what the author put down as a fact (a table row).
+        worth: probability (0 to 1) of being worth keeping; 1 for what the author wrote as a fact (a table row).
         judged: the words that are judged and classified: the author's own, without the subject put in front.
         headings: titles above it.
     """

@@ -1,7 +1,7 @@
-"""Knows: how documents become facts: a LangGraph graph of load, split, extract, classify, embed, check and store.
+"""How documents become facts: a LangGraph graph of load, split, extract, classify, embed, check and store.
 
 The graph goes round once for each file, so that a file's facts are on the disk before the next one is opened, memory
-stays small, and a bad file ends up in the report as one sentence while the others are taken in.
+stays small, and a bad file ends up in the report as one sentence while the others are read.
 
 A sentence that a person wrote is stored as *proposed* like any other: that a document says so is no expert's approval
 of the sentence out of its context. `approve=True` is that approval, given for all sentences taken word for word from
@@ -108,7 +108,7 @@ class IngestionReport:
 
     @property
     def failed(self) -> list[FileReport]:
-        """Files that could not be taken in."""
+        """Files that could not be read."""
         return [file for file in self.files if file.outcome == "failed"]
 
     def record(self) -> dict[str, Any]:
@@ -298,7 +298,7 @@ class Ingestion:
     # -- the steps -------------------------------------------------------------------------------------------------
 
     def load(self, state: State) -> State:
-        """Reads the next file of the queue into documents, unless its content was taken in before."""
+        """Reads the next file of the queue into documents, unless its content was read before."""
         from sage_ad.knowledge.ingestion.readers import read_bytes, reader_for
 
         if not state["queue"]:

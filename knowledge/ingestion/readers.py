@@ -1,4 +1,4 @@
-"""Knows: llama-index readers for the files that experts have, and a node parser that cuts them into sentences.
+"""Llama-index readers for the files that experts have, and a node parser that cuts them into sentences.
 
 A reader turns one file into llama-index documents (a PDF page, a table row, a whole Markdown file ...). Each document
 carries in its metadata what a citation needs: `file`, `sha256`, `page`, `entry`, and what the layout already tells:
@@ -152,7 +152,7 @@ class PDFReader(FactReader):
                 texts = []
                 for block in found.blocks:
                     if isinstance(block, list):
-                        # A table that goes on from the page before stands below the same headings.
+                        # A table that continues from the page before stands below the same headings.
                         if find_header(block) is None and len(block[0]) == len(columns):
                             block = [columns, *block]
                         header = find_header(block)
@@ -517,11 +517,11 @@ _NOT_WESTERN = re.compile(
 
 
 def joined_paragraphs(blocks: Sequence[str]) -> str:
-    """Blocks of a page as paragraphs; a sentence that goes on in the next column goes on."""
+    """Blocks of a page as paragraphs; a sentence that continues in the next column is kept whole."""
     text = ""
     for block in blocks:
-        goes_on = (text[-1:].isalnum() and block[:1].islower()) or text.endswith("-")
-        text += ("" if not text else "\n" if goes_on else "\n\n") + block
+        continues = (text[-1:].isalnum() and block[:1].islower()) or text.endswith("-")
+        text += ("" if not text else "\n" if continues else "\n\n") + block
     return text
 
 

@@ -1,4 +1,4 @@
-"""Knows: how a language model writes facts about a product itself, when the knowledge base says too little about it.
+"""How a language model writes facts about a product itself, when the knowledge base says too little about it.
 
 Stage 1 of the paper begins so: the model, before any training, writes what it knows of the object, of the anomalies
 that it tends to show and of their consequences (method.md, section 1). One short request a kind of fact, with two

@@ -7,7 +7,7 @@
         box: [120, 80, 190, 150]         # where it is, in pixels; optional
         source: "line 3, November"
 
-Pictures and list are the truth; embeddings are derived from them (`sage_ad.knowledge.looks.index`).
+Pictures and list are what counts; embeddings are derived from them (`sage_ad.knowledge.looks.index`).
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class Catalogue:
                 touched |= self._read(file, before)
         version = self.version + 1
         for identity in touched:
-            self._settle(identity, version)
+            self._apply(identity, version)
         self.db.execute("update meta set value=? where key='version'", (str(version),))
         self._seen = {}
 
@@ -251,7 +251,7 @@ class Catalogue:
             print(f"Warning: {message}", file=sys.stderr)
             self.db.execute("insert into problems values(?,?)", (path, message))
 
-    def _settle(self, identity: str, version: int) -> None:
+    def _apply(self, identity: str, version: int) -> None:
         """Lets the highest layer of one id count: writes, updates or deletes its fact."""
         record = self.db.execute(
             "select body, layer, path from records where id=? order by layer desc, path desc limit 1", (identity,)

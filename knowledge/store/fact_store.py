@@ -1,6 +1,6 @@
 """The fact store: the packs on disk, the catalogue and vector index derived from them, and the search over both.
 
-The packs are the truth. A change is a line appended to a pack's log and put on the disk before the command that made it
+The packs are what counts. A change is a line appended to a pack's log and put on the disk before the command that made it
 says so; the catalogue (SQLite) and the vector index (FAISS) are in the cache, follow the packs, and are made anew, with
 one line on standard error, when they are damaged or belong to another embedding model.
 """

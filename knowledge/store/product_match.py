@@ -1,4 +1,4 @@
-"""Finding the pack of a product by the name that somebody types: exactly, in spite of typing errors, or by likeness.
+"""Finding the pack of a product by the name that somebody types: exactly, in spite of typing errors, or by similarity.
 
 A name that is exactly (or but for a typing error) one of a pack's names is that product. A longer text that ends in a
 name of several words, or a question that mentions a name, means that product. Any other name goes to the pack with the
@@ -28,11 +28,11 @@ Embed = Callable[[Sequence[str]], "np.ndarray"]
 How = Literal["name", "synonym", "domain", "spelling", "mentioned", "similar", "ambiguous", "unknown"]
 
 WORDS_WEIGHT = 0.4
-"""Weight of shared words in the likeness of two names; the cosine of their embeddings has the rest."""
+"""Weight of shared words in the similarity of two names; the cosine of their embeddings has the rest."""
 OTHER_THINGS_WEIGHT = 0.6
-"""Share of the likeness to things that no pack serves which is taken off."""
+"""Share of the similarity to things that no pack serves which is taken off."""
 SIMILAR_FROM = 0.38
-"""Least likeness, after that, of a name that is matched. See benchmarks/pack_lookup.py."""
+"""Least similarity, after that, of a name that is matched. See benchmarks/pack_lookup.py."""
 LEAD = 0.04
 """By how much the best pack must be ahead of the next; with less, both are named and neither is taken."""
 
@@ -48,7 +48,7 @@ class DomainMatch:
             "mentioned" (a longer text names a product), "similar", "ambiguous" (several packs) or "unknown".
         note: one sentence for the user unless the text is exactly a name.
         runner_up: the next best pack; None when no other came near.
-        likeness: of a match by likeness, 0 to 1, comparable with `SIMILAR_FROM`; else None.
+        similarity: of a match by similarity, 0 to 1, comparable with `SIMILAR_FROM`; else None.
     """
 
     domain: str
@@ -56,7 +56,7 @@ class DomainMatch:
     how: How
     note: str = ""
     runner_up: str | None = None
-    likeness: float | None = None
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class ProductNames:
     def _mentioned(self, words: tuple[str, ...], question: bool) -> list[_Name]:
         """The longest names that a question mentions, or of several words in which a longer text ends.
 
-        A text that also has a name of another pack in it ("nickel plating of a valve body") is left to likeness.
+        A text that also has a name of another pack in it ("nickel plating of a valve body") is left to similarity.
         """
         found: dict[int, list[tuple[int, list[_Name]]]] = defaultdict(list)
         for length in range(min(self._longest, len(words)), 0 if question else 1, -1):
@@ -176,7 +176,7 @@ class ProductNames:
         domains = {name.domain for entries in found.values() for _, names in entries for name in names}
         return ends[0] if ends and len(domains) == 1 else []
 
-    # -- likeness --------------------------------------------------------------------------------------------------
+    # -- similarity --------------------------------------------------------------------------------------------------
 
     def _similar(self, text: str, words: tuple[str, ...], said: str, embed: Embed) -> DomainMatch:
         import numpy as np
@@ -197,17 +197,17 @@ class ProductNames:
         off = OTHER_THINGS_WEIGHT * float(np.max(others @ vector))
         first, *rest = sorted(scores, key=lambda domain: -scores[domain])
         second = rest[0] if rest else None
-        likeness = round(scores[first] - off, 3)
-        if likeness < SIMILAR_FROM:
-            note = f"No pack knows the product {said!r} (the nearest, {first}, with likeness {likeness:.2f} of {SIMILAR_FROM})"
-            return DomainMatch(self.general, None, "unknown", self._say(note), first, likeness)
+        similarity = round(scores[first] - off, 3)
+        if similarity < SIMILAR_FROM:
+            note = f"No pack knows the product {said!r} (the nearest, {first}, has similarity {similarity:.2f} of {SIMILAR_FROM})"
+            return DomainMatch(self.general, None, "unknown", self._say(note), first, similarity)
         if second is not None and scores[first] - scores[second] < LEAD:
             note = f"The packs {first} and {second} fit {said!r} equally well"
-            return DomainMatch(self.general, None, "ambiguous", self._say(note), second, likeness)
+            return DomainMatch(self.general, None, "ambiguous", self._say(note), second, similarity)
         name = shared[first][1] if first in shared and shared[first][0] > best[first][0] else best[first][1]
-        note = f"{said!r} is like {name.text!r} of the pack {first} (likeness {likeness:.2f}"
+        note = f"{said!r} is like {name.text!r} of the pack {first} (similarity {similarity:.2f}"
         note += f"; next: {second}); name another with --domain." if second else ")."
-        return DomainMatch(first, name.product, "similar", note, second, likeness)
+        return DomainMatch(first, name.product, "similar", note, second, similarity)
 
     def _embedded(self, embed: Embed) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Rows and vectors of the names in Latin letters, and vectors of things that no pack serves."""

@@ -1,6 +1,6 @@
-"""Knows: which facts came from which file, how a changed file replaces its own facts only, and how a source is removed.
+"""Which facts came from which file, how a changed file replaces its own facts only, and how a source is removed.
 
-Beside a pack's facts stands `ingested.jsonl`: one line for each file that was taken in to its end. It is how the same
+Beside a pack's facts stands `ingested.jsonl`: one line for each file that was read to its end. It is how the same
 file is known again, and why a file whose taking-in was cut off is read once more.
 """
 
@@ -24,7 +24,7 @@ JOURNAL = "ingested.jsonl"
 
 @dataclass(frozen=True)
 class IngestedFile:
-    """A file that was taken in to its end.
+    """A file that was read to its end.
 
     Attributes:
         file: its path as the facts' sources have it.
@@ -120,7 +120,7 @@ def journal(store: FactStore, domain: str) -> dict[str, IngestedFile]:
 
 
 def note(store: FactStore, domain: str, entry: IngestedFile) -> None:
-    """Notes that a file was taken in to its end; on the disk when this returns."""
+    """Notes that a file was read to its end; on the disk when this returns."""
     from filelock import FileLock
 
     path = store.user / domain / JOURNAL
@@ -132,7 +132,7 @@ def note(store: FactStore, domain: str, entry: IngestedFile) -> None:
 def taken_in(store: FactStore, domain: str, file: str, sha256: str, extractor: str) -> str | None:
     """Under which path this content was taken into a domain with this extractor before; None when it was not.
 
-    A file whose facts were all removed since counts as not taken in, so that adding it brings them back.
+    A file whose facts were all removed since counts as not read, so that adding it brings them back.
     """
     for entry in journal(store, domain).values():
         if entry.sha256 != sha256 or entry.extractor != extractor or entry.removed:

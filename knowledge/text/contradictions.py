@@ -1,4 +1,4 @@
-"""Knows: whether two sentences say opposite things of the same subject, by words and numbers alone, no language model.
+"""Whether two sentences say opposite things of the same subject, by words and numbers alone, no language model.
 
 Two sentences contradict each other when they are about the same thing (the same content words remain) and differ by an
 odd number of flips: a negation on one side, a pair of opposites ("dark" / "bright"), or numbers of one dimension that

@@ -1,4 +1,4 @@
-"""Knows: text that gives orders to a model, whatever it hides behind, and how a fact is quoted so that it stays data.
+"""Text that gives orders to a model, whatever it hides behind, and how a fact is quoted so that it stays data.
 
 Facts come from anybody's documents, and their text reaches prompts. Three things keep it from steering a verdict: text
 that reads like an order is never stored as a fact (`instruction_reason`); every fact in a prompt stands inside

@@ -1,4 +1,4 @@
-"""Knows: numbers with units in a sentence, as intervals in base units, and when two of them exclude each other."""
+"""Numbers with units in a sentence, as intervals in base units, and when two of them exclude each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows: where the room's own data files (word lists, labelled sentences) stand, and reads each once."""
+"""Where the room's own data files (word lists, labelled sentences) stand, and reads each once."""
 
 from __future__ import annotations
 

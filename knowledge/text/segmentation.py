@@ -1,4 +1,4 @@
-"""Knows: how a text falls into blocks (headings, paragraphs, bullets, table rows) and sentences, each with its span.
+"""How a text falls into blocks (headings, paragraphs, bullets, table rows) and sentences, each with its span.
 
 Plain Python, no library: a span always counts characters of the text that was given, so that a citation can be checked
 by slicing. What a person would not read as prose (code, front matter, comments, rules) is left out here.
@@ -63,7 +63,7 @@ class Sentence:
         text: the sentence without mark-up, one line.
         start: first character in the text that was split.
         end: the character after the last.
-        block: number of its block in the text, so that neighbours can be told from strangers.
+        block: number of its block in the text, so that neighbours can be distinguished from strangers.
         kind: kind of its block.
         headings: titles above it, outermost first.
     """

@@ -378,7 +378,7 @@ class VectorIndex:
         self.compact()
 
     def compact(self) -> None:
-        """Writes the vectors that are left to a new file; other processes go on searching meanwhile.
+        """Writes the vectors that are left to a new file; other processes keep searching meanwhile.
 
         An upsert or a deletion does it when more than half of the vectors, and at least 10,000, are deleted ones.
 

@@ -1,4 +1,4 @@
-"""The README's story: make a domain, add a document, approve two facts, and see an inspection cite one of them."""
+"""The README's example: make a domain, add a document, approve two facts, and see an inspection cite one of them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_the_wrapped_model_reads_pictures_facts_and_evidence(
     first = backend.answer_part(bad.image, bad.references, QUESTIONS, log_odds=2.0, **ask)
     assert first.log_odds == pytest.approx(2.0, abs=0.05)  # an untrained shell says what the evidence says
     assert len(first.texts) == 2
-    # As a plain model it may begin as it likes: the state word is SAGE's own format.
+    # As a plain model it may begin as it likes: the verdict token is SAGE's own format.
     text = backend.generate([{"role": "user", "content": "Is there a hole?"}], max_new_tokens=6)
     assert not text.startswith(("normal", "anomalous"))
 
@@ -144,4 +144,4 @@ def test_soft_facts_reach_the_wrapped_model(
     request = requests[1].model_copy(update={"settings": {"facts": "soft", "max_new_tokens": 12, "max_rounds": 0}})
     trace = SageInspector(resources=bench).inspect(request)
     assert any("as soft facts" in step.summary for step in trace.steps)
-    assert any("from its state word" in step.summary for step in trace.steps)
+    assert any("from its verdict token" in step.summary for step in trace.steps)

@@ -95,9 +95,9 @@ def test_no_path_outside_the_uploads_is_read(server: Server, path: str) -> None:
         address = f"{server.url}/gradio_api/call/{name}"
         called = httpx.post(address, json={"data": values}, timeout=120)
         if called.status_code == 200:
-            told = httpx.get(f"{address}/{called.json()['event_id']}", timeout=120).text
-            assert "event: error" in told
-            assert "event: complete" not in told
+            events = httpx.get(f"{address}/{called.json()['event_id']}", timeout=120).text
+            assert "event: error" in events
+            assert "event: complete" not in events
 
 
 def test_what_the_demo_keeps_is_not_served(server: Server, trace: dict[str, Any]) -> None:

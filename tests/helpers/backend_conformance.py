@@ -116,7 +116,7 @@ class BackendConformance:
         with pytest.raises(InputError):
             backend.generate(QUESTION, **settings)
 
-    def test_choices_that_cannot_be_told_apart_raise(self, backend: Any) -> None:
+    def test_choices_that_cannot_be_distinguished_raise(self, backend: Any) -> None:
         for choices in (["True"], ["True", "True"], ["True", " "]):
-            with pytest.raises(InputError, match="told apart"):
+            with pytest.raises(InputError, match="distinguished"):
                 backend.choose(QUESTION, choices)

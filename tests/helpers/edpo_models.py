@@ -59,8 +59,8 @@ def plain_log_probs(model, prompt: dict[str, torch.Tensor], row: int, answer: li
     head = prompt["input_ids"][row][keep]
     ids = torch.cat((head, torch.tensor(answer)))[None]
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits[0].float()
-    told = logits[len(head) - 1 : -1].log_softmax(dim=-1)
-    return told.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    log_probs = logits[len(head) - 1 : -1].log_softmax(dim=-1)
+    return log_probs.gather(1, torch.tensor(answer)[:, None])[:, 0]
 
 
 class HandMadePrompts:

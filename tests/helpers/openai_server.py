@@ -194,7 +194,7 @@ def completion(text: str | None, reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def embedded_text(body: dict[str, Any]) -> str:
-    """What the embedded model writes; pictures are told it in words, since it reads none."""
+    """What the embedded model writes; pictures reach it in words, since it reads none."""
     from sage_ad.vlm.backends.smollm import load_smollm2
 
     messages = []

@@ -139,21 +139,21 @@ class VectorStoreConformance:
 
     def test_random_changes_agree_with_a_plain_list(self, store):
         rng = np.random.default_rng(0)
-        truth: dict[str, tuple[np.ndarray, str]] = {}
+        expected: dict[str, tuple[np.ndarray, str]] = {}
         for number in range(1, 121):
             vector = rng.standard_normal(DIMENSIONS)
             vector /= np.linalg.norm(vector)
             domain = str(rng.choice(["metal", "pcb", "glass"]))
             store.add([node(number, vector.tolist(), domain=domain, kind="cause")])
-            truth[name(number)] = (vector, domain)
+            expected[name(number)] = (vector, domain)
             if number % 3 == 0:
-                gone = str(rng.choice(sorted(truth)))
+                gone = str(rng.choice(sorted(expected)))
                 store.delete_nodes([gone])
-                del truth[gone]
+                del expected[gone]
         query = rng.standard_normal(DIMENSIONS)
         query /= np.linalg.norm(query)
         for domain in ("metal", "pcb", "glass"):
             ids, similarities = ask(store, query.tolist(), k=5, filters=where(domain=domain))
-            exact = sorted((float(v @ query) for v, d in truth.values() if d == domain), reverse=True)[:5]
+            exact = sorted((float(v @ query) for v, d in expected.values() if d == domain), reverse=True)[:5]
             assert similarities == pytest.approx(exact, abs=2e-3)
-            assert all(truth[found][1] == domain for found in ids)
+            assert all(expected[found][1] == domain for found in ids)

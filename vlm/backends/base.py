@@ -233,7 +233,7 @@ def check_choices(choices: Sequence[str]) -> None:
     """Checks the answers given to `choose`; raises `InputError` unless there are two different ones, none empty."""
     if len(set(choices)) < 2 or len(set(choices)) != len(choices) or not all(choice.strip() for choice in choices):
         raise InputError(
-            f"The choices {list(choices)!r} cannot be told apart; give at least two different, none empty."
+            f"The choices {list(choices)!r} cannot be distinguished; give at least two different, none empty."
         )
 
 

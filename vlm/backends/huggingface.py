@@ -286,7 +286,7 @@ class HuggingFaceBackend(Completing):
         prompts = [row[keep.bool()] for row, keep in zip(ids, mask, strict=True)]
         shortest = min(map(len, prompts))
         alike = (torch.stack([p[:shortest] for p in prompts]) == prompts[0][:shortest]).all(dim=0)
-        # One token at least must be left in every prompt for the model to go on from.
+        # One token at least must be left in every prompt for the model to continue from.
         shared = min(int(alike.long().cumprod(0).sum()), shortest - 1)
         if shared < SHARED_PREFIX_TOKENS:
             return {}

@@ -1,4 +1,4 @@
-"""Trying again what may pass: failures of a served model told apart, waited out, and put into one sentence."""
+"""Trying again what may pass: failures of a served model sorted, waited out, and put into one sentence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A deterministic stand-in for a language model, with which users and we test code that talks to one.
 
-It says what it was told to say, remembers what it was asked, and obeys the interface (`vlm.backends.base.LanguageBackend`)
+It says what its script holds, remembers what it was asked, and obeys the interface (`vlm.backends.base.LanguageBackend`)
 to the letter: stop strings, lengths, capabilities, errors. It knows nothing and needs no weights.
 """
 

@@ -85,7 +85,7 @@ class ServedBackend(Completing):
         self.usage = Usage()
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
         self._retrying = Retrying(self.url, retries=retries, backoff=backoff, secret=key)
-        # Tries are counted here, where they can be told from one another, and not once more inside the client.
+        # Tries are counted here, where they can be distinguished, and not once more inside the client.
         background_loop()
         self._client = openai.AsyncOpenAI(
             base_url=self.url,
@@ -112,7 +112,7 @@ class ServedBackend(Completing):
     def capabilities(self) -> Capabilities:
         """What a server of this kind can do, less what this one has been seen to refuse or to ignore.
 
-        Whether the *model* can see is not told by servers: one that cannot answers a picture with an error.
+        Whether the *model* can see is not said by servers: one that cannot answers a picture with an error.
         """
         return Capabilities(
             images="images" not in self._refused,
@@ -325,14 +325,14 @@ class ServedBackend(Completing):
         with self._slots:
             reply, _ = self._retrying.call(lambda: run_call(self._send(body)))
         _text_of(reply, self.name, may_be_empty=True)
-        told = getattr(reply.choices[0], "logprobs", None)
-        if not told or not told.content or not told.content[0].top_logprobs:
+        found = getattr(reply.choices[0], "logprobs", None)
+        if not found or not found.content or not found.content[0].top_logprobs:
             self._refused |= {"logprobs", "top_logprobs"}
             return None
         from math import exp
 
         chances = dict.fromkeys(choices, 0.0)
-        for candidate in told.content[0].top_logprobs:
+        for candidate in found.content[0].top_logprobs:
             token = candidate.token.strip()
             begun = [choice for choice in choices if token and choice.startswith(token)]
             if len(begun) == 1:

@@ -1,6 +1,6 @@
 """A SAGE model around a vision-language model: pictures, soft facts and evidence in its own format, or free text.
 
-`answer_part` asks as the model was trained (Eq. 9: image, fused facts, what was measured, question; the state word
+`answer_part` asks as the model was trained (Eq. 9: image, fused facts, what was measured, question; the verdict token
 first). Everything else of the interface uses the wrapped model as what it is, a model that reads pictures and writes.
 """
 
@@ -29,7 +29,7 @@ class WrappedReply:
     """What a wrapped model says of one part.
 
     Attributes:
-        log_odds: log(P(anomalous) / P(normal)) of its state word, mean over the questions, evidence included.
+        log_odds: log(P(anomalous) / P(normal)) of its verdict token, mean over the questions, evidence included.
         texts: its answers, one a question, without state and verdict words.
     """
 

@@ -287,7 +287,7 @@ def _luminance(lightness: float) -> float:
 
 
 def _texture(here: np.ndarray, background: np.ndarray, source: Background, mask: np.ndarray) -> float | None:
-    """Fine contrast inside (pixels away from the rim) in units of the background's; None if it cannot be told."""
+    """Fine contrast inside (pixels away from the rim) in units of the background's; None if it cannot be measured."""
     from scipy import ndimage
 
     inner = ndimage.binary_erosion(mask, iterations=4)  # four standard deviations: the rim is no texture
@@ -346,7 +346,7 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
     if area / (picture[0] * picture[1]) >= AREA:
         return "area", None, length, width
     compact = length / width <= ROUND and piece.solidity >= SOLID
-    # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be told apart.
+    # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be distinguished.
     if compact and (piece.extent <= 0.9 or area < 30):
         return "round spot", None, length, width
     return "spot", None, length, width

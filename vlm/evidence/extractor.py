@@ -104,7 +104,7 @@ class Evidence:
             neither).
         threshold_reason: one sentence that says how the threshold was found.
         verdict: "normal" or "anomalous".
-        confidence: trust in the verdict from 0.5 to 1, or None where it cannot be told.
+        confidence: trust in the verdict from 0.5 to 1, or None where it cannot be estimated.
         confidence_reason: one sentence that says how the confidence was found, or why there is none.
         map: (H, W) float32, evidence for every pixel of the original picture, on the scale of `score`.
         regions: boxes of what stands out, the strongest first; empty for a normal part.

@@ -1,4 +1,4 @@
-"""Which kinds of picture exist, how a file is told to be one, and which reader and package a kind needs.
+"""Which kinds of picture exist, how a file is recognised as one, and which reader and package a kind needs.
 
 The one list of endings: the command, the page and the data set readers all take theirs from here.
 """

@@ -27,12 +27,12 @@ class SageConfig(PreTrainedConfig):
         fact_channels: length of given fact embeddings; None means the mean of the language model's token embeddings.
         fusion_heads: heads of the fusion attention, Eq. 2.
         fusion_residual: adds a projection of t^g to t^s (Eq. 2 has none).
-        evidence: how the evidence's log-odds move the logits of the state words (`sage_ad.vlm.sage.verdict_token.StateEvidence`).
+        evidence: how the evidence's log-odds move the logits of the verdict tokens (see `StateEvidence`).
         calibration: how the margin of the evidence becomes log-odds, factor and offset by how it was measured
             ("references", "builtin"); fitted by `sage_ad.alignment.sft.calibration`.
-        state_first: whether generation starts every answer with a state word.
+        state_first: whether generation starts every answer with a verdict token.
         state_words: token ids of the words "normal" and "anomalous" at the start of an answer.
-        answer_header: token ids that stand before every answer; how the model finds where a state word belongs.
+        answer_header: token ids that stand before every answer; how the model finds where a verdict token belongs.
         embedding_std: spread of the base model's token embeddings; new image and fact tokens start at the same scale.
         initializer_range: spread of the other new weights at the start.
     """

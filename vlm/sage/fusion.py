@@ -1,6 +1,6 @@
 """Facts attend to what differs (Eq. 2), and join the picture before the language model (Eq. 9): the mathematics only.
 
-Knows tensors and nothing else: no pictures, no tokens, no Hugging Face. `vlm.evidence.patch_matching` says which patches are
+Works on tensors alone: no pictures, no tokens, no Hugging Face. `vlm.evidence.patch_matching` says which patches are
 distinct (Eq. 1); `sage_ad.vlm.sage.modeling_sage` puts the parts together.
 """
 
@@ -99,7 +99,7 @@ class LNProjection(nn.Module):
 def rare_patches(test: torch.Tensor, k: int) -> torch.Tensor:
     """The K patches with the fewest of their like within the same image: distinct patches without a reference.
 
-    A patch's likeness is the mean similarity to its best matches, a tenth of the image's other patches.
+    A patch's similarity is the mean similarity to its best matches, a tenth of the image's other patches.
 
     Args:
         test: (n, C) unit-length vectors.

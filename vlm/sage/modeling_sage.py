@@ -31,7 +31,7 @@ from sage_ad.vlm.sage.configuration_sage import SageConfig
 from sage_ad.vlm.sage.embedding_hook import flat_rows, last_places, project_rows, vectors_at
 from sage_ad.vlm.sage.fusion import mean_of_tokens, rare_patches
 from sage_ad.vlm.sage.modules import SageFusion, start_weights
-from sage_ad.vlm.sage.verdict_token import StateWordFirst, answer_starts
+from sage_ad.vlm.sage.verdict_token import VerdictTokenFirst, answer_starts
 
 REFERENCE = "reference_"
 """Prefix of the inputs that hold the reference's pixels: `reference_pixel_values`, `reference_image_grid_thw`, ..."""
@@ -239,7 +239,7 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
             fact_ids: (batch, L, tokens) the fact sentences; `fact_attention_mask` is 0 at padding.
             fact_embeddings: (batch, L, C) in their place when `config.fact_channels` is set.
             evidence_log_odds: (batch,) calibrated log(P(anomalous) / P(normal)); NaN where nothing was measured.
-            state_mask: (batch, length) true where a state word comes next; default: after `config.answer_header`.
+            state_mask: (batch, length) true where a verdict token comes next; default: after `config.answer_header`.
             mm_encoder_outputs: image tokens of `encode`, in place of pixels or patch features.
             fact_features: (batch, L, width) fused facts of `encode`, in place of `fact_ids`.
             labels: (batch, length), -100 where nothing is learnt.
@@ -357,7 +357,7 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
         """Writes answers, as `GenerationMixin.generate`; pictures and facts are encoded once, before the first token.
 
         Takes the arguments of `forward` beside those of Hugging Face's `generate`. With `config.state_first` an answer
-        starts with a state word, moved by `evidence_log_odds` where they are given; `state_first=False` lets it begin
+        starts with a verdict token, moved by `evidence_log_odds` where they are given; `state_first=False` lets it begin
         freely (for prompts that end inside an answer).
         """
         input_ids = kwargs.pop("input_ids", inputs)
@@ -366,7 +366,7 @@ class SageForConditionalGeneration(SagePreTrainedModel, GenerationMixin):
         kwargs = {k: v for k, v in kwargs.items() if v is not None and k not in _USED_UP_BY_ENCODING}
         state_first = kwargs.pop("state_first", self.config.state_first)
         if input_ids is not None and state_first and self.config.state_words is not None:
-            first = StateWordFirst(self.config.state_words, input_ids.shape[1])
+            first = VerdictTokenFirst(self.config.state_words, input_ids.shape[1])
             kwargs["logits_processor"] = LogitsProcessorList([*kwargs.get("logits_processor", []), first])
         return GenerationMixin.generate(self, input_ids=input_ids, **kwargs)  # type: ignore[arg-type]
 

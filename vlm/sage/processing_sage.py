@@ -11,7 +11,7 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.sage.configuration_sage import SageConfig
-from sage_ad.vlm.sage.verdict_token import STATE_WORDS
+from sage_ad.vlm.sage.verdict_token import VERDICT_TOKENS
 
 ASSIST_PROMPT = "Above is the feature related to the anomaly facts."
 SYSTEM_PROMPT = "You inspect industrial parts."
@@ -147,7 +147,7 @@ class SageProcessor(ProcessorMixin):
         ids = self._ids(prompt)
         start = next((i for i, (a, b) in enumerate(zip(open_ended, ids, strict=False)) if a != b), len(open_ended))
         settings["answer_header"] = ids[start:]
-        settings["state_words"] = [self._ids(prompt + word)[len(ids) :] for word in STATE_WORDS]
+        settings["state_words"] = [self._ids(prompt + word)[len(ids) :] for word in VERDICT_TOKENS]
         return settings
 
     # ---- prompts ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Look, then talk: the evidence enters the verdict's own word, and only that word may come first.
+"""Evidence first: it enters the verdict token, and only that word may come first.
 
-An answer starts with a state word, "normal" or "anomalous". The calibrated log-odds of the visual evidence are added
+An answer starts with a verdict token, "normal" or "anomalous". The calibrated log-odds of the visual evidence are added
 to the logits of these two words, so that an untrained model already judges as well as its eyes, and training can only
 refine that. Off, added and gated forms can be measured against each other (`SageConfig.evidence`).
 """
@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from transformers import LogitsProcessor
 
-STATE_WORDS = ("normal", "anomalous")
+VERDICT_TOKENS = ("normal", "anomalous")
 
 
 class StateEvidence(nn.Module):
-    """Moves the logits of the two state words by the evidence; their mean, and every other logit, stay as they are.
+    """Moves the logits of the two verdict tokens by the evidence; their mean, and every other logit, stay as they are.
 
     With l_a and l_n the language model's logits of the (first tokens of the) words "anomalous" and "normal", and e the
     evidence's log-odds log(P(anomalous) / P(normal)):
@@ -25,7 +25,7 @@ class StateEvidence(nn.Module):
         delta = weight * e + bias + gain * (l_a - l_n)
         l_a' = mean(l_a, l_n) + delta / 2,   l_n' = mean(l_a, l_n) - delta / 2
 
-    `weight`, `bias` and `gain` are trained from 1, 0 and 0 ("gated": at the start the state word's probability *is* the
+    `weight`, `bias` and `gain` are trained from 1, 0 and 0 ("gated": at the start the verdict token's probability *is* the
     evidence's), or stay at 1, 0 and 1 ("added": the evidence is added to whatever the language model thinks).
 
     Args:
@@ -43,7 +43,7 @@ class StateEvidence(nn.Module):
         """The model's log-odds of "anomalous": `delta` above; where the evidence is NaN, plainly l_a - l_n.
 
         Args:
-            logits: (n, vocabulary) raw logits at the positions where a state word follows.
+            logits: (n, vocabulary) raw logits at the positions where a verdict token follows.
             evidence: (n,) log-odds.
             state_ids: ids of the words' first tokens, normal and anomalous.
         """
@@ -88,11 +88,11 @@ def answer_starts(input_ids: torch.Tensor, header: list[int]) -> torch.Tensor:
     return found
 
 
-class StateWordFirst(LogitsProcessor):
-    """Lets an answer begin with a state word only, token by token; after the word everything is allowed.
+class VerdictTokenFirst(LogitsProcessor):
+    """Lets an answer begin with a verdict token only, token by token; after the word everything is allowed.
 
     Args:
-        words: token ids of the state words.
+        words: token ids of the verdict tokens.
         prompt_length: tokens before the answer.
     """
 

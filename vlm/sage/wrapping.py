@@ -35,7 +35,7 @@ def from_base(
 
     Args:
         base: a model, or the name or folder of one. A language model needs `patch_channels`.
-        processor: the `SageProcessor` that will make the inputs; it gives the placeholders, the state words and the
+        processor: the `SageProcessor` that will make the inputs; it gives the placeholders, the verdict tokens and the
             answer's header. Without it, give them in `settings`.
         patch_channels: channels of the frozen encoder's patch features, for a language model without eyes.
         base_kwargs: passed to the base model's `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, ...).

@@ -91,10 +91,10 @@ class TestWords:
         )
         assert all("usual" not in answer["text"] for answer in invented.answers)
         assert any("should not be used" in answer["text"] for answer in invented.answers)
-        told = made(
+        stated = made(
             "There is a scratch in the upper left area; a scratch lets the coating peel, so it should be rejected."
         )
-        assert any("lets the coating peel, so it should be rejected" in answer["text"] for answer in told.answers)
+        assert any("lets the coating peel, so it should be rejected" in answer["text"] for answer in stated.answers)
 
     def test_only_whole_sentences_are_used(self):
         said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")

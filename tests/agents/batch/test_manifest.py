@@ -1,4 +1,4 @@
-"""What a batch is told to inspect: folders and manifests, and the keys that make a part recognisable."""
+"""What a batch is asked to inspect: folders and manifests, and the keys that make a part recognisable."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class TestSampled:
             assert f"{line.gold.verdict}. There is a stain in the upper left area." in line.answers
             assert all(answer.startswith(str(line.gold.verdict)) for answer in line.answers)
 
-    def test_state_words_are_taken_off(self):
+    def test_verdict_tokens_are_removed(self):
         assert plain_answer("anomalous. False.  There is\na crack.") == "False. There is a crack."
         assert plain_answer("False. It is not normal.") == "False. It is not normal."
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_ad.alignment.data.pairs import READINGS, entropies
+from sage_ad.alignment.data.pairs import ENTROPY_FORMS, entropies
 from sage_ad.vlm.errors import InputError
 
 LEVELS = st.lists(st.floats(1, 5), min_size=1, max_size=6)
@@ -31,7 +31,7 @@ def test_the_whole_list_of_the_rubric_by_hand():
 
 
 def test_the_summand_is_not_monotone():
-    """Why the two readings select differently: a middling answer can have the highest term."""
+    """Why the two forms select differently: a middling answer can have the highest term."""
     h = entropies([5, 4, 1, 1], "term")
     assert h[1] > h[0] > h[2]
 
@@ -53,19 +53,19 @@ def test_surprisal_gaps_are_score_gaps_and_ignore_a_shift(scores, shift):
         assert abs(h[0] - h[i]) == pytest.approx(abs(scores[0] - scores[i]), abs=1e-9)
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_equal_scores_have_equal_entropies_and_no_gap(reading):
-    h = entropies([3, 3, 3], reading)
+@pytest.mark.parametrize("form", ENTROPY_FORMS)
+def test_equal_scores_have_equal_entropies_and_no_gap(form):
+    h = entropies([3, 3, 3], form)
     assert len(set(h)) == 1
     assert abs(h[0] - h[2]) == 0
 
 
 def test_extreme_scores_neither_overflow_nor_become_nan():
-    for reading in READINGS:
-        assert all(math.isfinite(h) for h in entropies([1e4, 0, -1e4], reading))
+    for form in ENTROPY_FORMS:
+        assert all(math.isfinite(h) for h in entropies([1e4, 0, -1e4], form))
 
 
-@pytest.mark.parametrize(("scores", "reading"), [([], "term"), ([1, math.nan], "term"), ([1, 2], "sum")])
-def test_what_cannot_be_computed_is_refused_in_a_sentence(scores, reading):
+@pytest.mark.parametrize(("scores", "form"), [([], "term"), ([1, math.nan], "term"), ([1, 2], "sum")])
+def test_what_cannot_be_computed_is_refused_in_a_sentence(scores, form):
     with pytest.raises(InputError):
-        entropies(scores, reading)
+        entropies(scores, form)

@@ -25,10 +25,10 @@ class LengthJudge:
         scores = []
         for request in requests:
             level = min(5, len(request.answer))
-            told = self.broken and request.answer.startswith("?")
+            broken = self.broken and request.answer.startswith("?")
             scores.append(
                 MLEScore(unscored="no reply")
-                if told
+                if broken
                 else MLEScore(type=level, localisation=level, logic=level, mean=level)
             )
         return scores
@@ -131,9 +131,9 @@ def test_from_drawn_parts_to_an_aligned_model(tmp_path, capsys):
     assert run("build-preferences", "--drawn", 2, "--facts", 0, "--out", data, "--json") == 0
     assert json.loads(capsys.readouterr().out)["lists"] == 10
     assert run("score", data / "ranked.jsonl", "--out", data, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["unscored"] == 0
-    assert told["equal"] == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["unscored"] == 0
+    assert printed["equal"] == 0
     edpo = ("edpo", "--data", data / "scored.jsonl", "--model", tmp_path / "model", "--out", tmp_path / "run", "--device",
             "cpu", "--steps", 2, "--save-steps", 1, "--lora-rank", 2, "--held-out", data / "scored.jsonl", "--json")  # fmt: skip
     assert run(*edpo) == 0

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_ad.alignment.data.pairs import (
+    ENTROPY_FORMS,
     PAIR_CHOICES,
-    READINGS,
     AnswerPair,
     entropies,
     select_pairs,
@@ -19,8 +19,8 @@ from sage_ad.alignment.data.pairs import (
 from sage_ad.vlm.errors import InputError
 
 
-def places(scores, choice="edpo", reading="surprisal"):
-    return [(pair.winner, pair.loser) for pair in select_pairs(scores, choice, reading)]
+def places(scores, choice="edpo", form="surprisal"):
+    return [(pair.winner, pair.loser) for pair in select_pairs(scores, choice, form)]
 
 
 def test_closest_neighbours_and_the_ends():
@@ -40,16 +40,16 @@ def test_gaps_are_those_of_the_whole_list():
     assert ends.gap == pytest.approx(abs(h[0] - h[3]))
 
 
-def test_the_readings_select_differently():
+def test_the_forms_select_differently():
     """By their small terms the last two are closest, by their scores the first two."""
     assert places([5, 4.5, 2, 1], "adjacent", "surprisal") == [(0, 1)]
     assert places([5, 4.5, 2, 1], "adjacent", "term") == [(2, 3)]
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_two_answers_are_one_pair_counted_once(reading):
-    assert places([4, 2], "edpo", reading) == [(0, 1)]
-    assert select_pairs([4, 2], "edpo", reading) == select_pairs([4, 2], "extreme", reading)
+@pytest.mark.parametrize("form", ENTROPY_FORMS)
+def test_two_answers_are_one_pair_counted_once(form):
+    assert places([4, 2], "edpo", form) == [(0, 1)]
+    assert select_pairs([4, 2], "edpo", form) == select_pairs([4, 2], "extreme", form)
 
 
 def test_equal_scores_are_no_pair():
@@ -77,10 +77,10 @@ def test_the_rank_says_who_wins_even_where_the_judge_differs():
 @given(
     st.lists(st.one_of(st.none(), st.floats(1, 5)), max_size=6),
     st.sampled_from(PAIR_CHOICES),
-    st.sampled_from(READINGS),
+    st.sampled_from(ENTROPY_FORMS),
 )
-def test_pairs_are_ordered_distinct_scored_and_have_finite_gaps(scores, choice, reading):
-    pairs = select_pairs(scores, choice, reading)
+def test_pairs_are_ordered_distinct_scored_and_have_finite_gaps(scores, choice, form):
+    pairs = select_pairs(scores, choice, form)
     assert len({(p.winner, p.loser) for p in pairs}) == len(pairs)
     for pair in pairs:
         assert pair.winner < pair.loser

@@ -57,8 +57,8 @@ def test_a_language_model_shares_with_equal_values_and_gradients(attention):
     model.zero_grad()
     plain = torch.zeros_like(shared)
     for row, answers in enumerate(ANSWERS):
-        told = torch.cat([plain_log_probs(model, prompt, row, answer) for answer in answers])
-        plain = plain.index_put((torch.full((len(told),), row), torch.arange(len(told))), told)
+        apart = torch.cat([plain_log_probs(model, prompt, row, answer) for answer in answers])
+        plain = plain.index_put((torch.full((len(apart),), row), torch.arange(len(apart))), apart)
     torch.testing.assert_close(shared, plain, **CLOSE)
     (plain * weights).sum().backward()
     for name, p in model.named_parameters():
@@ -75,15 +75,15 @@ def test_every_wrapped_model_shares(kind):
         shared = token_log_probs(model, prompt, ids, owners)
         for row, answers in enumerate(ANSWERS):
             alone = picture_prompts(kind, rows=(row,))
-            told = []
+            apart = []
             for answer in answers:
                 extra = {k: v for k, v in alone.items() if k not in ("input_ids", "attention_mask")}
                 if "mm_token_type_ids" in extra:
                     zeros = torch.zeros(1, len(answer), dtype=torch.int)
                     extra["mm_token_type_ids"] = torch.cat((extra["mm_token_type_ids"], zeros), dim=1)
-                told.append(plain_log_probs(model, alone, 0, answer, **extra))
-            told = torch.cat(told)
-            torch.testing.assert_close(shared[row, : len(told)], told, **CLOSE)
+                apart.append(plain_log_probs(model, alone, 0, answer, **extra))
+            apart = torch.cat(apart)
+            torch.testing.assert_close(shared[row, : len(apart)], apart, **CLOSE)
 
 
 def test_the_embedded_composition_shares():
@@ -96,8 +96,8 @@ def test_the_embedded_composition_shares():
         for row, answers in enumerate(ANSWERS):
             alone = dict(batch(processor, rows=(row,), evidence=[[2.0, None][row]]))
             extra = {k: v for k, v in alone.items() if k not in ("input_ids", "attention_mask")}
-            told = torch.cat([plain_log_probs(model, alone, 0, answer, **extra) for answer in answers])
-            torch.testing.assert_close(shared[row, : len(told)], told, **CLOSE)
+            apart = torch.cat([plain_log_probs(model, alone, 0, answer, **extra) for answer in answers])
+            torch.testing.assert_close(shared[row, : len(apart)], apart, **CLOSE)
 
 
 def test_models_that_cannot_share_get_a_pass_for_each_answer(monkeypatch):

@@ -213,8 +213,8 @@ def test_reference_free_is_eq_6(tmp_path):
         for answer in row["answers"]:
             prompt = tokenizer(row["prompt"])["input_ids"]
             ids = torch.tensor([tokenizer(row["prompt"] + answer + tokenizer.eos_token)["input_ids"]])
-            told = trainer.model(input_ids=ids).logits[0].log_softmax(-1)
-            logps.append(told[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).sum())
+            log_probs = trainer.model(input_ids=ids).logits[0].log_softmax(-1)
+            logps.append(log_probs[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).sum())
         s = row["scores"]
         near = min(range(3), key=lambda i: s[i] - s[i + 1])
         losses += [

@@ -1,4 +1,4 @@
-"""Stage 2 goes on from a stage 1 checkpoint: its adapter is trained, a frozen copy of it is the reference."""
+"""Stage 2 continues from a stage 1 checkpoint: its adapter is trained, a frozen copy of it is the reference."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ def test_prompts_are_those_of_stage_1_and_of_inspection():
         for i in range(2)
     ]
     made = VisualInputPrompts(model, processor, VisualInputDouble()).encode(rows)
-    told = processor(
+    expected = processor(
         text=QUESTIONS,
         patch_features=torch.cat([features(0), features(1)]),
         facts=FACTS,
         measured=[VisualInputDouble().get(Picture("file", str(i)), None).measured("plate") for i in range(2)],
     )
-    assert torch.equal(made["input_ids"], told["input_ids"])
-    assert torch.equal(made["attention_mask"], told["attention_mask"])
-    assert torch.equal(made["fact_ids"], told["fact_ids"])
+    assert torch.equal(made["input_ids"], expected["input_ids"])
+    assert torch.equal(made["attention_mask"], expected["attention_mask"])
+    assert torch.equal(made["fact_ids"], expected["fact_ids"])
     assert made["patch_features"].shape == (2, GRID, GRID, CHANNELS)
     assert made["evidence_log_odds"].tolist() == pytest.approx([1.5, 3.5])

@@ -22,7 +22,7 @@ from sage_ad.alignment.edpo import trainer
 from sage_ad.alignment.edpo.trainer import TRL_PRIVATE, TRL_VERSION, EDPOTrainer
 
 
-def test_another_trl_asks_for_another_reading(repository: Path) -> None:
+def test_another_trl_asks_for_a_new_check(repository: Path) -> None:
     """A newer TRL fails here, not in somebody's training run; the range that we declare admits no later minor version."""
     assert importlib.metadata.version("trl") == TRL_VERSION
     assert f"trl=={TRL_VERSION}" in (repository / "requirements.txt").read_text(encoding="utf-8").splitlines()

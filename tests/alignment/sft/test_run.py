@@ -1,4 +1,4 @@
-"""Stage 1: packed questions equal separate ones, runs go on where they stopped, and the evidence is calibrated."""
+"""Stage 1: packed questions equal separate ones, runs continue where they stopped, and the evidence is calibrated."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestBatches:
         assert all(len(task.examples) == 2 for own in made for task in own if task.pictured)
         assert made != batches_of(tasks, 3, seed=2)
 
-    def test_labels_are_the_answers_and_state_words_follow_the_questions(self):
+    def test_labels_are_the_answers_and_verdict_tokens_follow_the_questions(self):
         made = packed([[([5, 6], [7, 8]), ([9], [10])], [([11], [12, 13])]])
         assert made["ids"].tolist() == [[5, 6, 7, 8, 9, 10], [11, 12, 13, 0, 0, 0]]
         assert made["labels"].tolist() == [[-100, -100, 7, 8, -100, 10], [-100, 12, 13, -100, -100, -100]]
@@ -100,7 +100,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("mode", ["soft", "hard", "none"])
     def test_packed_questions_have_the_loss_of_separate_ones(self, tasks, mode):
-        """The state word's evidence, the shared picture and the facts act on every question as if it stood alone."""
+        """The verdict token's evidence, the shared picture and the facts act on every question as if it stood alone."""
         model, processor = make()
         model = model.float()
         made = batches(processor, tasks, mode=mode)

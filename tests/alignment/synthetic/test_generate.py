@@ -1,4 +1,4 @@
-"""Synthetic parts and defects: seeded, labelled to the pixel, and good and bad can be told apart."""
+"""Synthetic parts and defects: seeded, labelled to the pixel, and good and bad can be distinguished."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ class TestReality:
 
     def test_unaligned_tests_are_turned(self):
         turned = [generate(s, product="circuit board", defect=None, size=SIZE, aligned=False) for s in range(8)]
-        likeness = [
+        similarity = [
             np.corrcoef(pixels(t.reference.convert("L")).ravel(), pixels(t.image.convert("L")).ravel())[0, 1]
             for t in turned
         ]
-        assert min(likeness) < 0.5 < max(likeness)
+        assert min(similarity) < 0.5 < max(similarity)
 
     def test_fast_enough_to_make_as_it_is_needed(self):
         started = time.process_time()

@@ -19,26 +19,26 @@ def said(word: str, log: list[str]) -> Iterator[Event]:
 
 @pytest.fixture
 def busy() -> Iterator[tuple[FairQueue, threading.Event]]:
-    """A desk whose only worker is held until the event is set."""
-    desk, go, held = FairQueue(1), threading.Event(), threading.Event()
+    """A queue whose only worker is held until the event is set."""
+    fair_queue, go, held = FairQueue(1), threading.Event(), threading.Event()
 
     def hold() -> Iterator[Event]:
         held.set()
         go.wait(30)
         yield {"event": "held"}
 
-    desk.submit("somebody", hold)
+    fair_queue.submit("somebody", hold)
     assert held.wait(30)
-    yield desk, go
+    yield fair_queue, go
     go.set()
 
 
 def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[FairQueue, threading.Event]) -> None:
-    desk, go = busy
+    fair_queue, go = busy
     log: list[str] = []
-    jobs = [desk.submit("many", lambda n=n: said(f"many {n}", log)) for n in range(4)]
-    jobs += [desk.submit(who, lambda who=who: said(who, log)) for who in ("second", "third")]
-    assert [desk.ahead_of(job) for job in jobs] == [1, 4, 5, 6, 2, 3]
+    jobs = [fair_queue.submit("many", lambda n=n: said(f"many {n}", log)) for n in range(4)]
+    jobs += [fair_queue.submit(who, lambda who=who: said(who, log)) for who in ("second", "third")]
+    assert [fair_queue.ahead_of(job) for job in jobs] == [1, 4, 5, 6, 2, 3]
     go.set()
     for job in jobs:
         assert list(job)[-1]["event"] == "said"
@@ -46,17 +46,20 @@ def test_a_visitor_with_many_requests_does_not_hold_up_the_others(busy: tuple[Fa
 
 
 def test_who_waits_is_told_how_many_are_before(busy: tuple[FairQueue, threading.Event]) -> None:
-    desk, go = busy
-    events = iter(desk.submit("me", lambda: said("me", [])))
+    fair_queue, go = busy
+    events = iter(fair_queue.submit("me", lambda: said("me", [])))
     assert next(events) == {"event": "waiting", "ahead": 1}
     go.set()
     assert [event["event"] for event in events] == ["said"]
 
 
 def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairQueue, threading.Event]) -> None:
-    desk, go = busy
+    fair_queue, go = busy
     log: list[str] = []
-    stopped, kept = desk.submit("a", lambda: said("stopped", log)), desk.submit("b", lambda: said("kept", log))
+    stopped, kept = (
+        fair_queue.submit("a", lambda: said("stopped", log)),
+        fair_queue.submit("b", lambda: said("kept", log)),
+    )
     events = iter(stopped)
     next(events)
     events.close()  # type: ignore[attr-defined]  # what Gradio does when the visitor cancels
@@ -66,7 +69,7 @@ def test_what_is_stopped_before_its_turn_is_never_done(busy: tuple[FairQueue, th
 
 
 def test_what_is_stopped_while_it_runs_ends_at_its_next_event() -> None:
-    desk, seen, ended = FairQueue(1), threading.Event(), threading.Event()
+    fair_queue, seen, ended = FairQueue(1), threading.Event(), threading.Event()
 
     def endless() -> Iterator[Event]:
         try:
@@ -75,11 +78,11 @@ def test_what_is_stopped_while_it_runs_ends_at_its_next_event() -> None:
         finally:
             ended.set()
 
-    events = iter(desk.submit("me", endless))
+    events = iter(fair_queue.submit("me", endless))
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert ended.wait(30), "the work went on"
-    list(desk.submit("you", lambda: said("you", [])))
+    list(fair_queue.submit("you", lambda: said("you", [])))
     seen.set()
 
 
@@ -92,25 +95,25 @@ def test_a_sentence_for_the_visitor_reaches_the_visitor() -> None:
         list(FairQueue(1).submit("me", bad))
 
 
-def test_a_fault_of_ours_is_told_to_the_operator_and_the_desk_goes_on() -> None:
+def test_a_fault_of_ours_reaches_the_operator_and_the_queue_goes_on() -> None:
     faults: list[BaseException] = []
-    desk = FairQueue(1, complain=faults.append)
+    fair_queue = FairQueue(1, complain=faults.append)
 
     def broken() -> Iterator[Event]:
         raise ZeroDivisionError("secret path /srv/x")
         yield {}
 
     with pytest.raises(BackendError) as caught:
-        list(desk.submit("me", broken))
+        list(fair_queue.submit("me", broken))
     assert "/srv/x" not in str(caught.value)
     assert isinstance(faults[0], ZeroDivisionError)
-    assert list(desk.submit("me", lambda: said("still there", [])))
+    assert list(fair_queue.submit("me", lambda: said("still there", [])))
 
 
 def test_nobody_can_fill_the_row(busy: tuple[FairQueue, threading.Event]) -> None:
-    desk, _ = busy
+    fair_queue, _ = busy
     for _ in range(MAX_WAITING_EACH):
-        desk.submit("greedy", lambda: said("x", []))
+        fair_queue.submit("greedy", lambda: said("x", []))
     with pytest.raises(InputError, match="waiting"):
-        desk.submit("greedy", lambda: said("x", []))
-    desk.submit("modest", lambda: said("x", []))
+        fair_queue.submit("greedy", lambda: said("x", []))
+    fair_queue.submit("modest", lambda: said("x", []))

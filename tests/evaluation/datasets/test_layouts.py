@@ -369,7 +369,7 @@ class TestMasks:
         drawn.save(part / "ground_truth" / "hole" / f"a_mask.{ending}")
         return open_dataset(tmp_path)
 
-    def truth(self) -> np.ndarray:
+    def marked_area(self) -> np.ndarray:
         rows, columns = np.mgrid[:90, :120]
         return (rows - 75) ** 2 + (columns - 100) ** 2 < 80
 
@@ -378,8 +378,8 @@ class TestMasks:
         return load_mask(bad, (120, 90))
 
     def drawn(self, kind: str) -> Image.Image:
-        truth = self.truth()
-        values = truth.astype(np.uint8) * 255
+        marked_area = self.marked_area()
+        values = marked_area.astype(np.uint8) * 255
         random = np.random.default_rng(0)
         if kind == "255":
             return Image.fromarray(values)
@@ -387,11 +387,11 @@ class TestMasks:
             noisy = values.astype(int) + random.integers(-12, 13, values.shape)
             return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
         if kind == "a little noise":
-            return Image.fromarray(np.where(truth, 254, random.integers(0, 3, values.shape)).astype(np.uint8))
+            return Image.fromarray(np.where(marked_area, 254, random.integers(0, 3, values.shape)).astype(np.uint8))
         if kind == "class number":
-            return Image.fromarray(truth.astype(np.uint8) * 3)
+            return Image.fromarray(marked_area.astype(np.uint8) * 3)
         if kind == "two classes":
-            values[truth & (np.arange(120) < 100)] = 85
+            values[marked_area & (np.arange(120) < 100)] = 85
             return Image.fromarray(values)
         if kind == "opacity":
             return Image.fromarray(np.dstack([np.full_like(values, 255)] * 3 + [values]))
@@ -400,24 +400,24 @@ class TestMasks:
         if kind == "opaque":
             return Image.fromarray(np.dstack([values] * 3 + [np.full_like(values, 255)]))
         if kind == "16 bits":
-            return Image.fromarray(truth.astype(np.uint16) * 65535)
+            return Image.fromarray(marked_area.astype(np.uint16) * 65535)
         return Image.fromarray(values).convert("1")
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_every_way_of_drawing_is_the_same_mask(self, tmp_path: Path, kind: str) -> None:
         dataset = self.opened(tmp_path, self.drawn(kind))
-        assert (self.marked(dataset) == self.truth()).all()
+        assert (self.marked(dataset) == self.marked_area()).all()
         assert [place_of_sample(s) for s in dataset.samples() if s.anomalous] == ["lower right"]
         assert dataset.problems == []
 
     def test_a_mask_in_jpeg(self, tmp_path: Path) -> None:
         found = self.marked(self.opened(tmp_path, self.drawn("255"), "jpg"))
         assert found is not None
-        assert (found != self.truth()).mean() < 0.005
+        assert (found != self.marked_area()).mean() < 0.005
 
     @pytest.mark.parametrize("kind", ["inverted", "all", "white paper"])
     def test_a_mask_of_everything_is_named_and_not_used(self, tmp_path: Path, kind: str) -> None:
-        values = np.where(self.truth(), 0, 255).astype(np.uint8)
+        values = np.where(self.marked_area(), 0, 255).astype(np.uint8)
         if kind == "all":
             values[:] = 255
         if kind == "white paper":
@@ -428,13 +428,13 @@ class TestMasks:
         assert "inverted" in named(dataset)
 
     def test_a_mask_of_other_proportions_is_named_and_not_used(self, tmp_path: Path) -> None:
-        dataset = self.opened(tmp_path, Image.fromarray(self.truth().astype(np.uint8) * 255).resize((120, 45)))
+        dataset = self.opened(tmp_path, Image.fromarray(self.marked_area().astype(np.uint8) * 255).resize((120, 45)))
         assert self.marked(dataset) is None
         assert "the mask has 120 x 45 pixels, which are not the proportions of its image (120 x 90)" in named(dataset)
 
     @pytest.mark.parametrize("size", [(60, 45), (240, 180), (59, 44)])
     def test_a_mask_of_another_scale_is_used(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        dataset = self.opened(tmp_path, Image.fromarray(self.truth().astype(np.uint8) * 255).resize(size))
+        dataset = self.opened(tmp_path, Image.fromarray(self.marked_area().astype(np.uint8) * 255).resize(size))
         assert [place_of_sample(s) for s in dataset.samples() if s.anomalous] == ["lower right"]
         assert dataset.problems == []
 

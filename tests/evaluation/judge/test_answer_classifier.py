@@ -29,9 +29,9 @@ class Says:
         return [self.classification] * len(questions)
 
 
-def levels(reader: Says, question: str, answer: str, gold: Gold) -> tuple[int | None, int | None, int | None]:
+def levels(classifier: Says, question: str, answer: str, gold: Gold) -> tuple[int | None, int | None, int | None]:
     request = JudgeRequest(question, answer, gold=gold)
-    found = LocalJudge(default_embedder(), reader).judge([request])[0]
+    found = LocalJudge(default_embedder(), classifier).judge([request])[0]
     return found.type, found.localisation, found.logic
 
 
@@ -82,12 +82,12 @@ class TestReader:
         assert default_classifier().classify([], []) == []
 
 
-class TestWeighing:
-    def test_a_plain_yes_needs_more_than_an_impression(self) -> None:
+class TestVerdictFusion:
+    def test_a_plain_yes_needs_more_than_a_sentiment(self) -> None:
         question, answer = "Is this ladder sound?", "Yes. The rungs are firm."
         assert levels(Says(-1.0, -1.0), question, answer, SOUND)[0] == 5
 
-    def test_a_sure_impression_gives_a_verdict_where_the_rules_find_none(self) -> None:
+    def test_a_sure_sentiment_gives_a_verdict_where_the_rules_find_none(self) -> None:
         question, answer = "Would the dose be right with this syringe?", "It would be off."
         assert levels(Says(-3.0, 2.0), question, answer, CRACKED)[0] == 3
         assert levels(Says(0.3, 0.0), question, answer, CRACKED)[0] == 1
@@ -97,7 +97,7 @@ class TestWeighing:
         answer = "No. A crack crosses the middle, and the plank beside it is sound and clean."
         assert levels(Says(-4.0, 4.0), question, answer, CRACKED)[0] == 5
 
-    def test_an_exception_counts_though_the_impression_is_good(self) -> None:
+    def test_an_exception_counts_though_the_sentiment_is_good(self) -> None:
         question, answer = "Is this ladder sound?", "Yes, it is sound, except for a crack in one rung."
         assert levels(Says(3.0, -3.0), question, answer, SOUND)[0] == 2
 

@@ -133,5 +133,5 @@ def test_the_judge_is_shown_the_final_answer_alone(servers: tuple[ServerProcess,
     servers[0].plan(default={"text": FINAL})
     connect(servers[0]).judge([request("<think>Yes, it is fine.</think><answer>No</answer> A crack.")])
     content = servers[0].seen()[0]["body"]["messages"][1]["content"]
-    told = json.loads(content if isinstance(content, str) else content[-1]["text"])
-    assert told["answer"] == "No. A crack."
+    seen_by_model = json.loads(content if isinstance(content, str) else content[-1]["text"])
+    assert seen_by_model["answer"] == "No. A crack."

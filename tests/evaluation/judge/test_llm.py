@@ -63,8 +63,8 @@ def request(answer: str = "False. There is a crack in the upper left area.", **f
     return JudgeRequest(**{"question": QUESTION, "answer": answer, "gold": GOLD, "object": "solar cell", **fields})
 
 
-def told(server: ServerProcess, number: int = 0) -> dict[str, Any]:
-    """What the model was told about an answer."""
+def seen_by_model(server: ServerProcess, number: int = 0) -> dict[str, Any]:
+    """What the model was given about an answer."""
     content = server.seen()[number]["body"]["messages"][1]["content"]
     return json.loads(content if isinstance(content, str) else content[-1]["text"])
 
@@ -98,19 +98,19 @@ class TestScores:
         body = server.seen()[0]["body"]
         assert body["response_format"]["json_schema"]["schema"] == reply_schema()
         assert body["temperature"] == 0
-        said = told(server)
+        said = seen_by_model(server)
         assert said["answer"].startswith("False. There is a crack")
         assert said["facts"] == ["A crack is a dark line."]
         assert said["truth"]["state"] == "anomalous"
         assert said["truth"]["right_answer"] is False
         assert said["truth"]["places"] == ["upper left"]
 
-    def test_without_gold_the_mask_is_the_truth(self, server: ServerProcess) -> None:
+    def test_without_gold_the_mask_decides(self, server: ServerProcess) -> None:
         mask = np.zeros((90, 90), dtype=bool)
         mask[70:85, 65:80] = True
         connect(server).judge([request(gold=None, mask=mask)])
-        truth = told(server)["truth"]
-        assert (truth["known_from"], truth["state"], truth["places"]) == ("measured", "anomalous", ["lower right"])
+        gold = seen_by_model(server)["truth"]
+        assert (gold["known_from"], gold["state"], gold["places"]) == ("measured", "anomalous", ["lower right"])
 
     def test_a_defect_of_unknown_place_gets_no_level_for_it(self, server: ServerProcess) -> None:
         (score,) = connect(server).judge([request(gold=Gold(anomalous=True, defect="crack"))])
@@ -144,7 +144,7 @@ class TestScores:
     def test_an_empty_answer_is_judged_like_any_other(self, server: ServerProcess) -> None:
         server.plan([{"text": reply(1, 1, 1)}])
         assert connect(server).judge([request("")])[0].mean == 1.0
-        assert told(server)["answer"] == ""
+        assert seen_by_model(server)["answer"] == ""
 
 
 class TestReplies:

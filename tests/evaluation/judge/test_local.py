@@ -63,13 +63,13 @@ def test_every_point_taken_off_has_its_reason(local_judge: Judge, repository: ob
     for found in local_judge.judge(requests):
         for name in DIMENSIONS:
             level = getattr(found, name)
-            told = [reason for reason in found.deductions if reason.startswith(f"{name} ")]
-            assert (level in (None, 5)) == (not told)
-            if told:
-                assert min(int(reason.split()[1][0]) for reason in told) == level
+            reported = [reason for reason in found.deductions if reason.startswith(f"{name} ")]
+            assert (level in (None, 5)) == (not reported)
+            if reported:
+                assert min(int(reason.split()[1][0]) for reason in reported) == level
 
 
-def test_without_any_truth_an_answer_is_unscored(score: Callable[..., MLEScore]) -> None:
+def test_with_nothing_known_an_answer_is_unscored(score: Callable[..., MLEScore]) -> None:
     found = score("False.", gold=None)
     assert found.mean is None
     assert found.type is None

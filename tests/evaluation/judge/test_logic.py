@@ -40,9 +40,9 @@ def test_a_consequence_must_agree_with_the_verdict(score: Callable[..., MLEScore
 def test_an_open_question_for_the_consequence_wants_one(score: Callable[..., MLEScore]) -> None:
     question = "What does the state of this part mean for its use?"
     gold = SCRATCHED.model_copy(update={"verdict": None})
-    told = score("The centre is cracked; it must be replaced.", question, gold, family="defect diagnosis")
+    stated = score("The centre is cracked; it must be replaced.", question, gold, family="defect diagnosis")
     missing = score("The centre is cracked.", question, gold, family="defect diagnosis")
-    assert (told.logic, missing.logic) == (5, 4)
+    assert (stated.logic, missing.logic) == (5, 4)
 
 
 def test_cited_facts_must_exist_and_fit(score: Callable[..., MLEScore]) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from sage_ad.evaluation.inspection import Gold, Judge, JudgeRequest, MLEScore
 from sage_ad.evaluation.judge.features import Features, content_features, reference_of, verdict_features
-from sage_ad.evaluation.judge.local import LocalJudge, findings, score_of
+from sage_ad.evaluation.judge.local import LocalJudge, answer_features, score_of
 from sage_ad.evaluation.judge.score_model import Comparison, default_score_model
 from sage_ad.evaluation.judge.score_resolution import has_right_verdict, resolve_faults
 from sage_ad.evaluation.ranked import read_ranked
@@ -33,8 +33,8 @@ SOUND = Gold(
 
 
 def found_in(answer: str, gold: Gold = DENTED, question: str = QUESTION) -> tuple[Features, TokenSimilarity]:
-    cases, likeness, tokens = LocalJudge().prepare([JudgeRequest(question, answer, gold=gold)])
-    return findings(cases[0], likeness)[1], tokens
+    cases, similarity, tokens = LocalJudge().prepare([JudgeRequest(question, answer, gold=gold)])
+    return answer_features(cases[0], similarity)[1], tokens
 
 
 def judged(judge: Judge, answers: list[str], gold: Gold = DENTED) -> list[MLEScore]:
@@ -56,11 +56,11 @@ class TestTokenSimilarity:
 
 class TestFeatures:
     def test_the_weights_name_the_features_that_there_are(self) -> None:
-        reader = default_score_model()
+        model = default_score_model()
         for gold, state in ((DENTED, "anomalous"), (SOUND, "normal")):
             found, tokens = found_in("No. A dent, lower left.", gold)
-            assert set(reader.verdict.weights) == set(verdict_features(found, tokens))
-            assert set(reader.content[state].weights) == set(content_features(found, tokens))
+            assert set(model.verdict.weights) == set(verdict_features(found, tokens))
+            assert set(model.content[state].weights) == set(content_features(found, tokens))
 
     def test_a_longer_answer_gains_nothing_by_its_length_alone(self) -> None:
         names = set(default_score_model().verdict.weights) | set(default_score_model().content["normal"].weights)
@@ -68,11 +68,11 @@ class TestFeatures:
 
     def test_only_a_gold_answer_with_a_reason_can_be_compared_with(self) -> None:
         found, _ = found_in("No. A dent, lower left.")
-        assert reference_of(found.request, found.truth) == DENTED.reference_answer
+        assert reference_of(found.request, found.gold) == DENTED.reference_answer
         for reference in (None, "", "No."):
             gold = DENTED.model_copy(update={"reference_answer": reference})
-            assert reference_of(replace(found.request, gold=gold), found.truth) is None
-        assert reference_of(replace(found.request, gold=None), found.truth) is None
+            assert reference_of(replace(found.request, gold=gold), found.gold) is None
+        assert reference_of(replace(found.request, gold=None), found.gold) is None
 
 
 class TestOrder:
@@ -121,12 +121,12 @@ class TestOrder:
         requests = [JudgeRequest(line.question, text, gold=line.gold) for line in lines for text in line.answers]
         for score in local_judge.judge(requests):
             for name in DIMENSIONS:
-                told = [int(text.split()[1][0]) for text in score.deductions if text.startswith(f"{name} ")]
+                reported = [int(text.split()[1][0]) for text in score.deductions if text.startswith(f"{name} ")]
                 level = getattr(score, name)
-                assert level is None or min([5, *told]) == level
+                assert level is None or min([5, *reported]) == level
 
 
-class TestSettling:
+class TestScoreResolution:
     def test_the_rules_keep_their_words_where_both_find_the_same(self) -> None:
         found, _ = found_in("No. A crack at the upper right.")
         assert set(found.faults) <= set(resolve_faults(found, Comparison(3.0, 0.1, 0.2, 0.7)))
@@ -143,7 +143,7 @@ class TestSettling:
         for answer, gold in (("No. It is dented, lower left.", DENTED), ("Yes, it is whole.", SOUND)):
             found, _ = found_in(answer, gold)
             means = [
-                score_of(resolve_faults(found, Comparison(3.0, full, 0.0, 1 - full)), found.truth).mean or 0
+                score_of(resolve_faults(found, Comparison(3.0, full, 0.0, 1 - full)), found.gold).mean or 0
                 for full in (1.0, 0.9, 0.7, 0.5, 0.3, 0.05)
             ]
             assert means == sorted(means, reverse=True)

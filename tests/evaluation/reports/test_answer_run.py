@@ -34,7 +34,7 @@ FIGURES = ("accuracy", "acc_g", "sbert", "verdict_auroc", "consistency", "unscor
 
 
 class Oracle:
-    """Knows the truth from the file's path; `lies` turns its verdicts round, `mute` leaves them to the text."""
+    """Knows the label from the file's path; `lies` turns its verdicts round, `mute` leaves them to the text."""
 
     def __init__(self, lies: bool = False, mute: bool = False, model: str = "oracle", **settings: Any) -> None:
         self.lies, self.mute, self.model, self.settings = lies, mute, model, settings
@@ -45,14 +45,14 @@ class Oracle:
         anomalous = ("gash" in str(request.image)) != self.lies
         answers = []
         for text in request.questions:
-            truth = (polarity_of(text) == "anomalous") == anomalous
+            expected = (polarity_of(text) == "anomalous") == anomalous
             said = "There is a gash in the upper left area." if anomalous else "It is free of defects."
             answers.append(
                 TraceAnswer(
                     question=text,
                     family=family_of(text),
-                    verdict=None if self.mute else truth,
-                    text=f"{'Yes' if truth else 'No'}. {said}",
+                    verdict=None if self.mute else expected,
+                    text=f"{'Yes' if expected else 'No'}. {said}",
                 )
             )
         return InspectionTrace(

@@ -243,7 +243,7 @@ def test_ctrl_c_says_what_is_kept(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
 
 
 def test_progress_is_silent_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:

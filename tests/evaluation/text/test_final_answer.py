@@ -110,8 +110,8 @@ def test_a_lone_ok_is_no_yes_to_a_question_for_defects(judge: Judge) -> None:
     [("Defect: none", "good"), ("Anomaly detected: yes\nType: scratch", "bad"), ('{"is_defective": false}', "good")],
 )
 def test_a_line_for_the_state_says_the_state(text: str, state: str) -> None:
-    reading = read(text, "Is the part free of defects?")
-    assert {claim.stance for claim in reading.claims if not claim.weak} == {state}
+    parsed = read(text, "Is the part free of defects?")
+    assert {claim.stance for claim in parsed.claims if not claim.weak} == {state}
 
 
 def test_thinking_that_never_ends_leaves_no_answer() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sage_ad.evaluation.judge.gold import question_polarity
 from sage_ad.evaluation.text.answer_parser import read
 from sage_ad.evaluation.text.stated_verdict import spoken_verdict
-from sage_ad.evaluation.text.yes_no import read_polar
+from sage_ad.evaluation.text.yes_no import parse_yes_no
 
 FREE = "Is this part free of defects?"
 BAD = "Is this part defective?"
@@ -62,7 +62,7 @@ def test_complaint_without_a_no_reads_as_anomalous(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "polar"),
+    ("text", "yes_no"),
     [
         ("No, the rim is chipped.", False),
         ("No scratch is visible.", None),
@@ -76,8 +76,8 @@ def test_complaint_without_a_no_reads_as_anomalous(answer: str) -> None:
         ("**False** - a scratch", False),
     ],
 )
-def test_yes_and_no_are_told_from_other_uses_of_the_words(text: str, polar: bool | None) -> None:
-    assert read_polar(text)[0] is polar
+def test_yes_and_no_are_told_from_other_uses_of_the_words(text: str, yes_no: bool | None) -> None:
+    assert parse_yes_no(text)[0] is yes_no
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_yes_and_no_are_told_from_other_uses_of_the_words(text: str, polar: bool
     ],
 )
 def test_echoes_take_their_sense_from_the_question(question: str, answer: str, expected: str | None) -> None:
-    reading = read(answer, question)
-    assert reading.polar is not None
+    parsed = read(answer, question)
+    assert parsed.yes_no is not None
     if expected:
-        assert spoken_verdict(reading, question_polarity(question)).state == expected
+        assert spoken_verdict(parsed, question_polarity(question)).state == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_yes_against_the_words_is_split() -> None:
     ],
 )
 def test_yes_and_no_behind_a_short_lead_in(answer: str, value: bool) -> None:
-    assert read_polar(answer)[0] is value
+    assert parse_yes_no(answer)[0] is value
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_yes_and_no_behind_a_short_lead_in(answer: str, value: bool) -> None:
     ],
 )
 def test_answers_that_only_take_up_the_question(question: str, answer: str, value: bool) -> None:
-    assert read(answer, question).polar is value
+    assert read(answer, question).yes_no is value

@@ -1,4 +1,4 @@
-"""Finding a product's pack: exactly, in spite of typing errors, by likeness, and never in silence."""
+"""Finding a product's pack: exactly, in spite of typing errors, by similarity, and never in silence."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_typed_names_find_their_pack(store: FactStore) -> None:
 def test_a_match_by_likeness_says_what_it_is_like_and_names_the_runner_up(store: FactStore) -> None:
     match = store.match_product("hydraulic cylinder piston rod seal set")
     assert match.how == "similar"
-    assert match.likeness is not None
+    assert match.similarity is not None
     assert match.runner_up
     assert match.domain in match.note
     assert match.runner_up in match.note

@@ -33,24 +33,26 @@ def open_index(tmp_path):
 
 @pytest.fixture
 def filled(open_index):
-    """An index of three additions, and the truth: key -> (vector, label)."""
-    index, rng, truth = open_index(), np.random.default_rng(1), {}
+    """An index of three additions, and what it should hold: key -> (vector, label)."""
+    index, rng, expected = open_index(), np.random.default_rng(1), {}
     for start, count in ((0, 60), (60, 60), (120, 20)):
         keys, vectors = [f"k{start + n}" for n in range(count)], unit(rng, count)
         labels = [{"c": n % 3} for n in range(count)]
         index.upsert(keys, vectors, labels)
-        truth.update(zip(keys, zip(vectors, labels, strict=True), strict=True))
-    return index, truth
+        expected.update(zip(keys, zip(vectors, labels, strict=True), strict=True))
+    return index, expected
 
 
-def agree(index, truth, rng, label=None):
+def agree(index, expected, rng, label=None):
     """Whether the index answers as a search through the dictionary does."""
     query = unit(rng, 1)[0]
     hits = index.search(query, 8, None if label is None else {"c": [label]})
-    exact = sorted((float(v @ query) for v, lab in truth.values() if label is None or lab["c"] == label), reverse=True)
+    exact = sorted(
+        (float(v @ query) for v, lab in expected.values() if label is None or lab["c"] == label), reverse=True
+    )
     np.testing.assert_allclose([score for _, score in hits], exact[:8], atol=2e-3)
     for key, score in hits:
-        np.testing.assert_allclose(score, float(truth[key][0] @ query), atol=2e-3)
+        np.testing.assert_allclose(score, float(expected[key][0] @ query), atol=2e-3)
 
 
 def size(index):
@@ -59,38 +61,38 @@ def size(index):
 
 
 def test_any_sequence_of_changes_agrees_with_a_dictionary(open_index):
-    index, rng, truth, count = open_index(), np.random.default_rng(0), {}, 0
+    index, rng, expected, count = open_index(), np.random.default_rng(0), {}, 0
     for step in range(150):
         choice = rng.random()
-        some = list(rng.choice(sorted(truth), size=min(len(truth), 10), replace=False)) if truth else []
-        if choice < 0.7 or not truth:
+        some = list(rng.choice(sorted(expected), size=min(len(expected), 10), replace=False)) if expected else []
+        if choice < 0.7 or not expected:
             fresh = int(rng.integers(1, 20))
             keys = list(dict.fromkeys([*some[:2], *(f"k{count + n}" for n in range(fresh))]))
             count += fresh
             vectors, labels = unit(rng, len(keys)), [{"c": int(rng.integers(3))} for _ in keys]
             index.upsert(keys, vectors, labels)
-            truth.update(zip(keys, zip(vectors, labels, strict=True), strict=True))
+            expected.update(zip(keys, zip(vectors, labels, strict=True), strict=True))
         else:
             index.delete([*some, "absent"])
             for key in some:
-                del truth[key]
+                del expected[key]
         if step % 30 == 7:
             index.compact()
         if step % 40 == 9:
             index.close()
             index = open_index()
-        agree(index, truth, rng)
-        agree(index, truth, rng, label=2)
-    assert (len(index), sorted(index.keys())) == (len(truth), sorted(truth))
+        agree(index, expected, rng)
+        agree(index, expected, rng, label=2)
+    assert (len(index), sorted(index.keys())) == (len(expected), sorted(expected))
     index.verify()
 
 
 def test_a_compaction_gives_the_same_answers_without_the_deleted(filled, open_index):
-    index, truth = filled
+    index, expected = filled
     before = size(index)
     for key in [f"k{n}" for n in range(0, 140, 2)]:
         index.delete([key])
-        del truth[key]
+        del expected[key]
     other = open_index(index.folder)
     index.compact()
     assert size(index) == before / 2
@@ -98,7 +100,7 @@ def test_a_compaction_gives_the_same_answers_without_the_deleted(filled, open_in
     for same in (index, other, open_index(index.folder)):
         same.verify()
         for label in (None, 0, 1, 2):
-            agree(same, truth, rng, label)
+            agree(same, expected, rng, label)
 
 
 def test_a_file_that_is_mostly_deleted_vectors_is_compacted(open_index):
@@ -111,9 +113,9 @@ def test_a_file_that_is_mostly_deleted_vectors_is_compacted(open_index):
 
 
 def test_a_compaction_that_fails_changes_nothing(filled, open_index, monkeypatch):
-    index, truth = filled
+    index, expected = filled
     index.delete(["k1"])
-    del truth["k1"]
+    del expected["k1"]
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -124,11 +126,11 @@ def test_a_compaction_that_fails_changes_nothing(filled, open_index, monkeypatch
             index.compact()
     assert len(list(index.folder.glob("vectors-*"))) == 1
     for same in (index, open_index(index.folder)):
-        agree(same, truth, np.random.default_rng(2))
+        agree(same, expected, np.random.default_rng(2))
 
 
 def test_an_addition_that_fails_changes_nothing(filled, open_index, monkeypatch):
-    index, truth = filled
+    index, expected = filled
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -137,35 +139,35 @@ def test_an_addition_that_fails_changes_nothing(filled, open_index, monkeypatch)
         patch.setattr("os.fsync", full)
         with pytest.raises(BackendError, match="No space left"):
             index.upsert(["k1", "more"], unit(np.random.default_rng(9), 2), [{"c": 0}, {"c": 0}])
-    agree(index, truth, np.random.default_rng(2))
+    agree(index, expected, np.random.default_rng(2))
     vector = unit(np.random.default_rng(10), 1)
     index.upsert(["later"], vector, [{"c": 1}])
-    truth["later"] = (vector[0], {"c": 1})
+    expected["later"] = (vector[0], {"c": 1})
     for same in (index, open_index(index.folder)):
         same.verify()
-        agree(same, truth, np.random.default_rng(2))
+        agree(same, expected, np.random.default_rng(2))
 
 
 def test_clear_leaves_nothing(filled):
-    index, truth = filled
+    index, expected = filled
     index.clear()
     assert (len(index), index.keys(), size(index)) == (0, [], 0)
-    index.upsert(["k1"], truth["k2"][0][None], [{"c": 0}])
-    assert [key for key, _ in index.search(truth["k2"][0], 3)] == ["k1"]
+    index.upsert(["k1"], expected["k2"][0][None], [{"c": 0}])
+    assert [key for key, _ in index.search(expected["k2"][0], 3)] == ["k1"]
 
 
 def test_a_reader_beside_a_writer_sees_each_state_whole(filled, open_index):
-    writer, truth = filled
+    writer, expected = filled
     reader = open_index(writer.folder)
     rng = np.random.default_rng(3)
-    agree(reader, truth, rng)
+    agree(reader, expected, rng)
     writer.compact()  # the file that the reader has mapped is gone
-    agree(reader, truth, rng)
+    agree(reader, expected, rng)
     writer.delete(["k5"])
-    del truth["k5"]
-    agree(reader, truth, rng)
-    reader.upsert(["k5"], truth["k6"][0][None], [{"c": 1}])
-    assert {key for key, _ in writer.search(truth["k6"][0], 2)} == {"k5", "k6"}
+    del expected["k5"]
+    agree(reader, expected, rng)
+    reader.upsert(["k5"], expected["k6"][0][None], [{"c": 1}])
+    assert {key for key, _ in writer.search(expected["k6"][0], 2)} == {"k5", "k6"}
 
 
 def test_threads_search_while_others_change(open_index):
@@ -272,8 +274,8 @@ def test_unusable_additions_change_nothing(open_index, keys, shape, labels):
 
 
 def test_asking_for_nothing_or_too_much(filled):
-    index, truth = filled
-    query = truth["k0"][0]
+    index, expected = filled
+    query = expected["k0"][0]
     assert index.search(query, 0) == []
     assert len(index.search(query, 1000)) == 140
     assert index.search(query, 5, keys=[]) == []
@@ -312,20 +314,20 @@ class TestGpu:
         assert copies == []
 
     def test_answers_are_the_same(self, large, copies):
-        index, truth = large
+        index, expected = large
         rng = np.random.default_rng(8)
-        agree(index, truth, rng)
+        agree(index, expected, rng)
         index.delete(["k3", "k70"])
-        del truth["k3"], truth["k70"]
+        del expected["k3"], expected["k70"]
         vectors = unit(rng, 5)
         index.upsert([f"n{n}" for n in range(5)], vectors, [{"c": 1}] * 5)
-        truth.update({f"n{n}": (vectors[n], {"c": 1}) for n in range(5)})
+        expected.update({f"n{n}": (vectors[n], {"c": 1}) for n in range(5)})
         assert index.search(vectors[4], 1)[0][0] == "n4"
         for label in (None, 0, 1, 2):
-            agree(index, truth, rng, label)
+            agree(index, expected, rng, label)
         assert [copy.ntotal for copy in copies] == [50_005]
         index.compact()
-        agree(index, truth, rng)
+        agree(index, expected, rng)
         assert copies[-1].ntotal == 50_003
 
     def test_more_than_a_gpu_can_find_is_left_to_the_mapped_file(self, large, copies):

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from sage_ad.vlm.sage.fusion import FusionAttention, LNProjection, mean_of_tokens, pad_rows, rare_patches  # noqa: E402
 from sage_ad.vlm.sage.shared_prefix import shared_length  # noqa: E402
-from sage_ad.vlm.sage.verdict_token import StateEvidence, StateWordFirst, answer_starts  # noqa: E402
+from sage_ad.vlm.sage.verdict_token import StateEvidence, VerdictTokenFirst, answer_starts  # noqa: E402
 
 
 def times(matrix, vector):
@@ -184,8 +184,8 @@ class TestStateEvidence:
         assert answer_starts(ids, [5, 6]).nonzero().tolist() == [[0, 1], [0, 4], [1, 4]]
         assert not answer_starts(ids[:, -1:], [5, 6]).any()
 
-    def test_an_answer_begins_with_a_whole_state_word(self):
-        first = StateWordFirst([[7], [8, 9]], prompt_length=2)
+    def test_an_answer_begins_with_a_whole_verdict_token(self):
+        first = VerdictTokenFirst([[7], [8, 9]], prompt_length=2)
         scores = torch.zeros(1, 12)
 
         def allowed(said):

@@ -152,7 +152,7 @@ class TestEvidence:
             added.state_log_odds(**inputs), own + torch.tensor([2.5, -1.0]), rtol=1e-5, atol=1e-5
         )
 
-    def test_only_the_state_word_is_moved(self, sage):
+    def test_only_the_verdict_token_is_moved(self, sage):
         model, processor = sage
         inputs = batch(processor, answers=["anomalous. False.", "normal. True."])
         plain, moved = model(**inputs).logits, model(**inputs, evidence_log_odds=torch.tensor([3.0, 3.0])).logits
@@ -166,7 +166,7 @@ class TestEvidence:
         with pytest.raises(ValueError, match="answer_header"):
             model(**batch(processor, evidence=[1.0, 1.0]))
 
-    def test_an_answer_starts_with_a_state_word_even_against_its_logits(self):
+    def test_an_answer_starts_with_a_verdict_token_even_against_its_logits(self):
         model, processor = make()
         with torch.no_grad():
             model.base.lm_head.weight[model.state_ids[0]] = 0

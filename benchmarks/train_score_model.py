@@ -1,7 +1,7 @@
 """Fits `evaluation/judge/score_model.yaml`: what each feature weighs when an answer is compared with the gold answer.
 
-    python -m benchmarks.train_judge_weights --keep FOLDER --out evaluation/judge/score_model.yaml
-    python -m benchmarks.train_judge_weights --keep FOLDER --each     every pool judged by weights fitted without it
+    python -m benchmarks.train_score_model --keep FOLDER --out evaluation/judge/score_model.yaml
+    python -m benchmarks.train_score_model --keep FOLDER --each     every pool judged by weights fitted without it
 
 Three linear models by penalised maximum likelihood (logistic and softmax, L-BFGS): is the verdict right; and on defective
 and on normal parts, does an answer with the right verdict tell the gold answer's particulars, too few, or others? The rank in a
@@ -110,17 +110,17 @@ def answers(name: str) -> tuple[list[tuple[int, int, bool]], list[JudgeRequest]]
 def rows_of(wanted: Sequence[tuple[int, int, bool]], requests: Sequence[JudgeRequest]) -> list[Row]:
     """The features of answers; those that cannot be compared with a gold answer are left out."""
     from sage_ad.evaluation.judge.features import content_features, reference_of, verdict_features
-    from sage_ad.evaluation.judge.local import LocalJudge, find_faults, findings, score_of, with_other_state
+    from sage_ad.evaluation.judge.local import LocalJudge, answer_features, find_faults, score_of, with_other_state
 
-    cases, likeness, tokens = LocalJudge().prepare(requests)
+    cases, similarity, tokens = LocalJudge().prepare(requests)
     rows = []
     for (number, rank, last), one in zip(wanted, cases, strict=True):
-        if one.truth.state is None or reference_of(one.request, one.truth) is None:
+        if one.gold.state is None or reference_of(one.request, one.gold) is None:
             continue
-        case, found = findings(one, likeness)
+        case, found = answer_features(one, similarity)
         before, wrong = (
-            score_of(find_faults(case, fused, likeness), case.truth).mean or 0.0
-            for fused in (found.fused, with_other_state(found.fused, case.truth))
+            score_of(find_faults(case, fused, similarity), case.gold).mean or 0.0
+            for fused in (found.fused, with_other_state(found.fused, case.gold))
         )
         verdict, content = verdict_features(found, tokens), content_features(found, tokens)
         rows.append(Row(number, rank, last, found, verdict, content, before, wrong))
@@ -189,7 +189,7 @@ def fit(pools: Sequence[Pool]) -> dict[str, Any]:
     verdict = linear([row.verdict for row in unseen], [int(not row.last) for row in unseen], VERDICT_PENALTY, 2)
     content = {}
     for state in ("anomalous", "normal"):
-        rows = [row for pool in pools for row in pool.rows if row.found.truth.state == state and not row.last]
+        rows = [row for pool in pools for row in pool.rows if row.found.gold.state == state and not row.last]
         classes = [0 if row.rank == COPY else min(2, row.rank) for row in rows]
         content[state] = linear([row.content for row in rows], classes, CONTENT_PENALTY, 3)
     return {"verdict": verdict, "content": content}
@@ -198,20 +198,20 @@ def fit(pools: Sequence[Pool]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- measure
 
 
-def mean_of(row: Row, reader: ScoreModel) -> float:
+def mean_of(row: Row, model: ScoreModel) -> float:
     """Mean level of an answer, judged with a score model."""
     from sage_ad.evaluation.judge.local import score_of
     from sage_ad.evaluation.judge.score_model import Comparison, softmax
     from sage_ad.evaluation.judge.score_resolution import has_right_verdict, is_hard_to_make_out, resolve_faults
 
-    right = round(reader.verdict(row.verdict)[0], 2)
-    chances = softmax(reader.content[str(row.found.truth.state)](row.content))
+    right = round(model.verdict(row.verdict)[0], 2)
+    chances = softmax(model.content[str(row.found.gold.state)](row.content))
     comparison = Comparison(right, *(round(one, 2) for one in chances))
     if not has_right_verdict(row.found, comparison):
-        placed = row.found.truth.state == "normal" or bool(row.found.truth.cells)
+        placed = row.found.gold.state == "normal" or bool(row.found.gold.cells)
         # `wrong_verdict` takes the place one level up, which is a third of a level of the mean.
         return row.wrong + (1 / 3 if placed and is_hard_to_make_out(row.found, comparison) else 0.0)
-    mean = score_of(resolve_faults(row.found, comparison), row.found.truth).mean
+    mean = score_of(resolve_faults(row.found, comparison), row.found.gold).mean
     return mean if mean is not None else 0.0
 
 
@@ -232,11 +232,11 @@ def measure(pools: Sequence[Pool]) -> None:
 
     print("pool: before (all / adjacent) -> after; verdicts read rightly; turned copies that pass")
     for pool in pools:
-        reader = score_model_from(fit([other for other in pools if other is not pool]))
-        means = [mean_of(row, reader) for row in pool.rows]
+        model = score_model_from(fit([other for other in pools if other is not pool]))
+        means = [mean_of(row, model) for row in pool.rows]
         one, two = order(pool.rows, [row.before for row in pool.rows]), order(pool.rows, means)
         rows = [row for row in pool.rows if row.rank >= 0]
-        right = sum((reader.verdict(row.verdict)[0] > 0) != row.last for row in rows) / len(rows)
+        right = sum((model.verdict(row.verdict)[0] > 0) != row.last for row in rows) / len(rows)
         turned = [mean for row, mean in zip(pool.rows, means, strict=True) if row.rank == TURNED]
         passed = sum(mean > 2.5 for mean in turned)
         cells = [f"{entry[key]['value']:.3f}" for entry in (one, two) for key in ("pairwise_all", "pairwise_adjacent")]
@@ -260,7 +260,7 @@ def main() -> None:
     if wanted.each:
         measure(pools)
     if wanted.out:
-        head = "# Weights of the score model, by feature; written by benchmarks/train_judge_weights.py.\n"
+        head = "# Weights of the score model, by feature; written by benchmarks/train_score_model.py.\n"
         text = yaml.safe_dump(json.loads(json.dumps(fit(pools))), sort_keys=False, default_flow_style=None, width=120)
         wanted.out.write_text(head + text, encoding="utf-8")
         print(f"written: {wanted.out}")

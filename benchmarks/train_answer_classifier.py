@@ -1,7 +1,7 @@
 """Trains `evaluation/judge/answer_classifier.safetensors`: what an answer says, read together with its question.
 
-    python -m benchmarks.train_judge_reader --out evaluation/judge/answer_classifier.safetensors
-    python -m benchmarks.train_judge_reader --hold-out second      accuracy on a pool that it is not trained on
+    python -m benchmarks.train_answer_classifier --out evaluation/judge/answer_classifier.safetensors
+    python -m benchmarks.train_answer_classifier --hold-out second      accuracy on a pool that it is not trained on
 
 Three outputs are learned: the answer says yes to the question; it reports that something is wrong; it is vague. The texts:
 the ranked pools of tests/data (their rank says what an answer must mean), short replies with their questions
