@@ -1,0 +1,111 @@
+"""Refits how margins become probabilities in a shipped checkpoint, and shows on a set of its own how good they are.
+
+    .venv/bin/python benchmarks/calibration.py ../shared/data/train --check ../shared/data/dev
+    .venv/bin/python benchmarks/calibration.py ../shared/data/train --check ../shared/data/dev --write
+
+Needed whenever the evidence changes: its margins then mean something else, while the trained weights stay. The parts are
+those that `sage-train sft` looks at with the options of the model card. What is fitted ships, so the first set must be
+*train*. Up to 20 good and 20 defective test images of each headline category of the second set are looked at with one
+reference and with none; the figures are means over its categories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from detection import HEADLINE
+
+if TYPE_CHECKING:
+    from sage_ad.alignment.data.features import VisualInputCache
+
+SYNTHETIC, PASTED, LIMIT, SEED = 450, 60, 30, 1
+"""The options of the model card."""
+TESTS = 20
+Seen = dict[str, list[tuple[str, bool, float]]]
+"""Category, label and margin of parts, by how they were compared: "references" or "builtin"."""
+
+
+def fitted(data: Path, sights: VisualInputCache) -> dict[str, list[float]]:
+    """The calibration that stage 1 would write."""
+    from sage_ad.alignment.options import Stage1Run
+    from sage_ad.alignment.sft.calibration import calibrate
+    from sage_ad.alignment.sft.run import labelled_parts, look_at, tasks_of
+
+    run = Stage1Run(data=(data,), synthetic=SYNTHETIC, pasted=PASTED, limit=LIMIT, seed=SEED)
+    tasks = tasks_of(run, labelled_parts(run))
+    look_at(tasks, sights, lambda text: print(text, flush=True))
+    examples = [task.examples[0] for task in tasks if task.pictured]
+    return calibrate(
+        (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
+    )
+
+
+def looked_at(data: Path, sights: VisualInputCache) -> Seen:
+    """Margins of test images of the headline categories, with one reference and with none."""
+    from sage_ad.alignment.data.labelled import real_parts
+    from sage_ad.evaluation.datasets import open_dataset
+
+    found: Seen = {"references": [], "builtin": []}
+    for part in real_parts(open_dataset(data, categories=HEADLINE.get(data.name)), limit=TESTS):
+        for compared, reference in (("references", part.reference), ("builtin", None)):
+            margin = sights.sight(part.picture, reference).margin
+            found[compared].append((part.category, part.anomalous, margin))
+    return found
+
+
+def figures(rows: Sequence[tuple[str, bool, float]], factor: float) -> dict[str, float]:
+    """Means over categories; the calibration error is that of all parts together, as `sage-eval compare` has it."""
+    from sage_ad.evaluation.reports.metrics import expected_calibration_error, rank_auroc, reliability
+
+    by_category: dict[str, list[list[float]]] = {}
+    confidence, right = [], []
+    for category, anomalous, margin in rows:
+        chance = float(1 / (1 + np.exp(-factor * margin)))
+        confidence.append(max(chance, 1 - chance))
+        right.append((margin > 0) == anomalous)
+        loss = -float(np.log(max(chance if anomalous else 1 - chance, 1e-12)))
+        by_category.setdefault(category, []).append([anomalous, margin, (margin > 0) == anomalous, loss])
+    columns: dict[str, list[float]] = {"AUROC": [], "balanced accuracy": [], "log loss": []}
+    for own in map(np.array, by_category.values()):
+        state = own[:, 0] > 0
+        columns["AUROC"].append(rank_auroc(state, own[:, 1]) or float("nan"))
+        columns["balanced accuracy"].append((own[state, 2].mean() + own[~state, 2].mean()) / 2)
+        columns["log loss"].append((own[state, 3].mean() + own[~state, 3].mean()) / 2)
+    error = expected_calibration_error(reliability(confidence, right))
+    assert error is not None
+    return {name: float(np.mean(values)) for name, values in columns.items()} | {"calibration error": error}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", type=Path, help="what is fitted on, beside drawn and pasted parts")
+    parser.add_argument("--check", type=Path, help="set on which the probabilities are measured")
+    parser.add_argument("--write", action="store_true", help="write the fit into the shipped checkpoint")
+    args = parser.parse_args()
+    from sage_ad.alignment.data.features import VisualInputCache
+    from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS
+
+    sights, file = VisualInputCache(), FOLDER / BEST / SETTINGS
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    calibrations = {"as shipped": settings["config"]["calibration"], "refitted": fitted(args.train, sights)}
+    for name, calibration in calibrations.items():
+        print(f"{name}: {calibration}")
+    if args.check:
+        for compared, rows in looked_at(args.check, sights).items():
+            print(f"\n{compared}, {len(rows)} images of {args.check.name}")
+            for name, calibration in calibrations.items():
+                values = figures(rows, calibration[compared][0])
+                print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
+    if args.write:
+        settings["config"]["calibration"] = calibrations["refitted"]
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        print(f"\nWritten to {file}")
+
+
+if __name__ == "__main__":
+    main()
