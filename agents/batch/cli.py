@@ -13,6 +13,7 @@ import typer
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.tiles import TILE_HELP
 from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class BatchOptions:
     judge: str = option("local", help="Judge of the answers: local, or http://host:port/v1#model.")
     seed: int = option(0, help="Seed of everything random.")
     device: str = option("auto", help="auto, cpu or cuda.")
+    tile: str = option("auto", help=TILE_HELP)
 
     def __post_init__(self) -> None:
         check_options(self, BatchOptions)
@@ -73,7 +75,7 @@ def batch(options: BatchOptions, json: bool) -> None:
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
 
-    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device")}
+    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device", "tile")}
     settings = BatchSettings(
         make_settings(agent), language=not options.evidence_only, pictures=options.pictures, chunk=options.chunk
     )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Tile = int | str
 """Side of a tile in pixels, "auto" or "off"."""
 
+TILE_HELP = (
+    "Cut pictures into tiles: auto (much larger than the encoder sees, or narrow strips), off, or a side in pixels."
+)
+
 LARGE, NARROW = 4.0, 4.0
 """"auto" cuts pictures longer than so many sides of what the encoder sees, or than so many times their own width."""
 
