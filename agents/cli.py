@@ -10,6 +10,7 @@ import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
+from sage_ad.vlm.evidence.tiles import TILE_HELP
 
 if TYPE_CHECKING:
     from sage_ad.agents.inspector import SageInspector
@@ -56,6 +57,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="Folder for evidence.png and trace.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
 ) -> None:
     """Inspects a part against good ones and prints the verdict with its evidence, facts and trust."""
     import time
@@ -76,7 +78,14 @@ def inspect(
     import_heavy(language=bool(questions))
     imported = time.perf_counter()
     inspector = SageInspector(
-        model=model, facts=facts, learn=learn, judge=judge, seed=seed, device=device, mm_per_pixel=mm_per_pixel
+        model=model,
+        facts=facts,
+        learn=learn,
+        judge=judge,
+        seed=seed,
+        device=device,
+        tile=tile,
+        mm_per_pixel=mm_per_pixel,
     )
     request = InspectionRequest(
         image=image, references=reference or [], questions=questions, domain=domain, product=product

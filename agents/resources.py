@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 BANKS_KEPT = 8
 VIEWS_KEPT = 4
+PICTURES_KEPT = 16
+"""References whose pictures are kept to be shown and compared with; of more, the patches alone are."""
 
 
 @dataclass
@@ -98,7 +101,7 @@ class Resources:
         def make() -> EvidenceExtractor:
             from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-            extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device))
+            extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device, tile=self.settings.tile))
             _ = extractor.encoder  # loaded now: a first inspection should not pay for it
             return extractor
 
@@ -151,13 +154,13 @@ class Resources:
     def bank(
         self, references: Sequence[Path], brightness: Brightness | None = None
     ) -> tuple[list[Image.Image], MemoryBank | None]:
-        """Reference pictures and their encoded bank; encoded once for the same files, however many parts follow.
+        """Reference pictures (the first `PICTURES_KEPT`) and the encoded bank of all; encoded once for the same files.
 
         Args:
             references: addresses of the pictures.
             brightness: the range that they share with the part, for pictures of more than 8 bits.
         """
-        from sage_ad.vlm.images import file_of, load_image
+        from sage_ad.vlm.images import file_of, load_image, notes_of
 
         if not references:
             return [], None
@@ -167,8 +170,20 @@ class Resources:
             if len(key) == len(references) + 1 and key in self._banks:
                 self._banks.move_to_end(key)
                 return self._banks[key]
-        images = [load_image(path, brightness=brightness) for path in references]
-        bank = self.extractor.prepare(images)
+        images = [load_image(path, brightness=brightness) for path in references[:PICTURES_KEPT]]
+        rest: list[str] = []
+
+        def load(path: Path) -> Image.Image:
+            image = load_image(path, brightness=brightness)
+            rest.extend(notes_of(image))
+            return image
+
+        if len(references) <= PICTURES_KEPT:
+            bank = self.extractor.prepare(images)
+        else:
+            more = [partial(load, path) for path in references[PICTURES_KEPT:]]
+            bank = self.extractor.prepare([*images, *more], say=lambda line: print(f"  {line}", file=sys.stderr))
+            bank.warnings += dict.fromkeys(rest)
         with self._lock:
             self._banks[key] = images, bank
             while len(self._banks) > BANKS_KEPT:

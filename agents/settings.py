@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.tiles import parse_tile
 
 FactMode = Literal["auto", "hard", "soft", "none"]
 
@@ -40,6 +41,7 @@ class AgentSettings(BaseModel):
             one); below it the agent goes back to fact extraction.
         max_rounds: how often it may go back.
         max_new_tokens: length limit of one worded explanation.
+        tile: "auto", "off" or a side in pixels: how large pictures are cut (`sage_ad.vlm.evidence.tiles`).
         mm_per_pixel: scale of the pictures, for sizes in millimetres; None leaves them in pixels.
         seed: seed of everything random.
     """
@@ -59,6 +61,7 @@ class AgentSettings(BaseModel):
     pass_mean: float = Field(default=3.0, ge=1, le=5)
     max_rounds: int = Field(default=1, ge=0, le=5)
     max_new_tokens: int = Field(default=48, ge=8, le=1024)
+    tile: Annotated[int | str, AfterValidator(parse_tile)] = "auto"
     mm_per_pixel: float | None = Field(default=None, gt=0)
     seed: int = 0
 

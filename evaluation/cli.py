@@ -10,6 +10,7 @@ import typer
 from sage_ad.evaluation.reports.judge_run import judge_command
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.tiles import TILE_HELP, parse_tile
 
 if TYPE_CHECKING:
     from sage_ad.evaluation.datasets import InspectionDataset
@@ -75,6 +76,7 @@ def detect(
         float | None, typer.Option(help="Calibrate a threshold for this false-alarm rate on good training images.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Visual encoder by name.")] = None,
+    tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
     json: Json = False,
     out: Out = None,
     device: Device = "auto",
@@ -95,6 +97,7 @@ def detect(
         methods=("sage", "baseline") if method == "both" else ("sage",) if method == "sage" else ("baseline",),
         false_alarm=false_alarm,
         encoder=encoder,
+        tile=parse_tile(tile),
         device=device,
     )
     report = measure(dataset, settings, out=out, progress=Progress())

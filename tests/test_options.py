@@ -186,7 +186,7 @@ TRAINER = {
 AGENT = {
     "--model": "--model other", "--facts": "--facts hard", "--judge": "--judge http://x/v1#y", "--seed": "--seed 3",
     "--device": "--device cpu", "--domain": "--domain metal", "--product": "--product lid",
-    "--question": "--question Why?", "--reference": "--reference FILES/good.png",
+    "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
 }  # fmt: skip
 SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
@@ -252,6 +252,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         | {
             "--shots": "--shots 2", "--seed": "--seed 3", "--draws": "--draws 2", "--method": "--method sage",
             "--false-alarm": "--false-alarm 0.1", "--encoder": "--encoder other", "--device": "--device cpu",
+            "--tile": "--tile off",
         },
     ),
     "sage-eval answer": (

@@ -32,6 +32,7 @@ class DetectSettings:
         false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
         encoder: name of the visual encoder; None takes the default.
         device: "auto", "cpu" or "cuda".
+        tile: "auto", "off" or a side in pixels (`sage_ad.vlm.evidence.tiles`).
     """
 
     shots: int = 1
@@ -40,6 +41,7 @@ class DetectSettings:
     false_alarm: float | None = None
     encoder: str | None = None
     device: str = "auto"
+    tile: int | str = "auto"
 
     def __post_init__(self) -> None:
         if self.shots not in SHOTS:

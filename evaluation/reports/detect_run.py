@@ -285,7 +285,7 @@ def _extractor(method: Method, settings: DetectSettings, progress: Progress) -> 
 
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-    options: dict[str, Any] = {"method": EVIDENCE_METHOD[method], "device": settings.device}
+    options: dict[str, Any] = {"method": EVIDENCE_METHOD[method], "device": settings.device, "tile": settings.tile}
     if settings.encoder:
         options["encoder"] = settings.encoder
     progress.say(f"Loading the encoder for {method} ...")

@@ -60,7 +60,7 @@ def trace() -> InspectionTrace:
         "What to do: rework it.\nHow sure: 0.90.",
         candidates=[
             Candidate(name="scratch", probability=0.8, source="looks", reason="like 3 of your 3 examples"),
-            Candidate(name=HOSTILE, source="cards", reason="its look fits"),
+            Candidate(name=HOSTILE, source="looks", probability=0.4, reason="like 1 of your 3 examples"),
         ],
         answers=[answer, unscored],
         facts=[fact, other], warnings=[HOSTILE], model="sage-tiny", seconds=1.5,

@@ -7,17 +7,27 @@ Both mean the same for every picture: no map is stretched until something lights
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, PatchEncoder, load_encoder, one_thread, require_same_encoder
-from sage_ad.vlm.evidence.memory_bank import BankSettings, MemoryBank, build_bank, image_score
+from sage_ad.vlm.evidence.encoders import (
+    DEFAULT_ENCODER,
+    DEFAULT_SIZE,
+    PatchEncoder,
+    load_encoder,
+    one_thread,
+    require_same_encoder,
+    working_size,
+)
+from sage_ad.vlm.evidence.memory_bank import BankSettings, MemoryBank, build_bank
 from sage_ad.vlm.evidence.patch_matching import Matching, distinct_patches, top_mean, within_similarity
+from sage_ad.vlm.evidence.preparation import differences, measure
 from sage_ad.vlm.evidence.regions import EvidenceRegion, find_regions
+from sage_ad.vlm.evidence.tiles import Tile, encode, is_large, parse_tile, tile_side
 from sage_ad.vlm.evidence.zero_shot import WINDOW, evidence_without_reference
 from sage_ad.vlm.images import even_exposure
 
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from sage_ad.vlm.evidence.memory_bank import Reference
     from sage_ad.vlm.evidence.peers import PeerEvidence
 
 Method = Literal["sage", "nearest-neighbour"]
@@ -41,8 +52,12 @@ BUILTIN_REASON = "Built-in threshold, the same for every product, because there 
 RARITY_THRESHOLD, RARITY_SPREAD = 0.40, 0.05
 """Built-in threshold and spread of the plain baseline without a reference."""
 
-FOREIGN_DISTANCE = 0.25
-"""Cosine distance between mean patches beyond which a reference is taken for another product (docs/detection.md)."""
+FOREIGN = 0.35
+"""A reference is taken for another product from this product of two figures on: the cosine distance of the mean patches,
+and the median distance of the picture's patches in units of those within the reference (docs/detection.md)."""
+
+SEEN_FROM = 8
+"""Pixels at the encoder's scale from which a flaw is seen: one patch."""
 
 REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
@@ -71,6 +86,8 @@ class EvidenceSettings:
         distinct: K of Eq. 1, how many distinct patches are kept.
         top_share: share of the most distant patches whose mean is the image score; None takes the method's own.
         max_regions: how many regions at most.
+        tile: "auto" cuts pictures that are much larger than what the encoder sees, or very narrow, into overlapping tiles
+            if there are references; a number of pixels cuts every larger picture; "off" cuts none.
     """
 
     encoder: str = DEFAULT_ENCODER
@@ -81,8 +98,10 @@ class EvidenceSettings:
     distinct: int = 64
     top_share: float | None = None
     max_regions: int = 5
+    tile: Tile = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tile", parse_tile(self.tile))
         if self.method not in ("sage", "nearest-neighbour"):
             raise InputError(f"There is no evidence method {self.method!r}; use 'sage' or 'nearest-neighbour'.")
         if self.matching not in ("nearest", "paper"):
@@ -156,18 +175,21 @@ class EvidenceExtractor:
             self._encoder = load_encoder(self.settings.encoder, self.settings.device)
         return self._encoder
 
-    def prepare(self, references: Sequence[Image.Image]) -> MemoryBank:
+    def prepare(self, references: Sequence[Reference], say: Callable[[str], None] | None = None) -> MemoryBank:
         """Makes good pictures of a product ready for comparison.
+
+        Args:
+            references: pictures, or functions that load one each, so that only one is in memory at a time.
+            say: is given a line from time to time when there are many.
 
         Raises:
             InputError: there is no reference.
         """
-        settings = self.settings
-        share = settings.top_share or (PLAIN_SHARE if settings.method == "nearest-neighbour" else TOP_SHARE)
+        own = self.settings
+        share = own.top_share or (PLAIN_SHARE if own.method == "nearest-neighbour" else TOP_SHARE)
+        settings = BankSettings(own.method, own.matching, own.size, share, own.tile)
         with self._threads():
-            return build_bank(
-                self.encoder, references, BankSettings(settings.method, settings.matching, settings.size, share)
-            )
+            return build_bank(self.encoder, references, settings, say)
 
     def extract(self, image: Image.Image, bank: MemoryBank | None = None) -> Evidence:
         """Measures one picture, against references if a bank is given, else against itself.
@@ -204,10 +226,10 @@ class EvidenceExtractor:
 
     def _with_references(self, image: Image.Image, bank: MemoryBank) -> Evidence:
         require_same_encoder(bank.encoder, self.encoder.name)
-        features = self.encoder.encode([bank.settings.seen(image)], self.settings.size)[0]
-        if same := bank.same_picture(image, features):
+        if (same := bank.copy_of(image)) is not None:
             return self._without_itself(image, bank, same)
-        score, distances = image_score(features, bank.patches, bank.settings)
+        seen = bank.encode(self.encoder, image)
+        score, distances = bank.score(seen)
         spread = max(bank.spread, 1e-6)
         standard = _Standard(
             bank.threshold,
@@ -217,20 +239,35 @@ class EvidenceExtractor:
             bank.threshold_reason,
             bank.threshold - bank.spread,
         )
-        return self._report(
-            image, features, distances, score, standard, bank, [*bank.warnings, *_doubts(features, bank)]
-        )
+        whole = bank.side(image) is None
+        warnings = [
+            *bank.warnings,
+            *_doubts(seen.features, distances, bank),
+            *differences(measure(image), bank.preparations),
+            *(self._reduced(image) if whole else ()),
+        ]
+        return self._report(image, seen.features, distances, score, standard, bank, warnings)
 
-    def _without_itself(self, image: Image.Image, bank: MemoryBank, same: Sequence[int]) -> Evidence:
+    def _without_itself(self, image: Image.Image, bank: MemoryBank, same: int) -> Evidence:
         """A part that is among its own references would explain itself: it is compared with the others alone."""
-        others = [known for index, known in enumerate(bank.images) if index not in same]
-        if others:
-            evidence = self._with_references(image, build_bank(self.encoder, others, bank.settings))
-        else:
-            evidence = self._without_reference(image)
-        which = f"Reference {same[0] + 1} of {bank.count}" if bank.count > 1 else "The reference"
+        others = bank.without(self.encoder, same)
+        evidence = self._without_reference(image) if others is None else self._with_references(image, others)
+        which = f"Reference {bank.given[same] + 1}" if bank.count > 1 else "The reference"
         evidence.warnings.insert(0, f"{which} is the inspected picture itself; it was left out of the comparison.")
         return evidence
+
+    def _reduced(self, image: Image.Image) -> list[str]:
+        """A sentence about a picture that is large or narrow and was not cut into tiles."""
+        size = self.settings.size or DEFAULT_SIZE
+        if not is_large(image.width, image.height, size):
+            return []
+        width, height = working_size(image.width, image.height, size, 1)
+        times = max(image.width / width, image.height / height)
+        return [
+            f"The picture of {image.width} x {image.height} pixels was reduced {times:.0f} times, so that flaws smaller than "
+            f"about {SEEN_FROM * times:.0f} pixels may be lost; give references and --tile auto, or --tile with a number of "
+            "pixels."
+        ]
 
     def _without_reference(self, image: Image.Image) -> Evidence:
         """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
@@ -238,15 +275,19 @@ class EvidenceExtractor:
 
         plain = self.settings.method == "nearest-neighbour"
         seen = image if plain else even_exposure(image)
-        encoded = self.encoder.encode([seen], self.settings.size, context=not plain)
-        features, share = encoded[0], self.settings.top_share or PLAIN_SHARE
+        # "auto" leaves the picture whole: the built-in threshold is known for whole pictures only.
+        tile, size = self.settings.tile, self.settings.size or DEFAULT_SIZE
+        side = tile_side(tile, image.width, image.height, size) if isinstance(tile, int) else None
+        encoded = encode(self.encoder, seen, self.settings.size, side, context=not plain)
+        features, share = encoded.features, self.settings.top_share or PLAIN_SHARE
+        share *= encoded.window / encoded.patches
         if plain:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin, margins = (score - threshold) / spread, (distances - threshold) / spread
         else:
             tokens = features if self.encoder.emphasis is None else features * self.encoder.emphasis
-            log_odds, grid = evidence_without_reference(tokens, encoded.context[0] if encoded.context else None, share)
+            log_odds, grid = evidence_without_reference(tokens, encoded.context, share)
             distances = torch.sigmoid(grid - BUILTIN_LOG_ODDS)
             score, threshold = float(1 / (1 + np.exp(BUILTIN_LOG_ODDS - log_odds))), 0.5
             margin, margins = (
@@ -254,7 +295,9 @@ class EvidenceExtractor:
                 (grid - BUILTIN_LOG_ODDS) / BUILTIN_SPREAD,
             )
         standard = _Standard(threshold, margin, margins, "builtin", BUILTIN_REASON, REGION_EDGE * threshold)
-        return self._report(image, features, distances, score, standard)
+        return self._report(
+            image, features, distances, score, standard, warnings=self._reduced(image) if side is None else ()
+        )
 
     def _report(
         self,
@@ -287,7 +330,7 @@ class EvidenceExtractor:
             features=features,
             distances=distances,
             margins=standard.margins,
-            reference_features=bank.features[0] if bank else None,
+            reference_features=bank.first if bank else None,
             warnings=list(warnings),
             margin=standard.margin,
         )
@@ -305,24 +348,25 @@ class _Standard:
     region_edge: float
 
 
-def _doubts(features: torch.Tensor, bank: MemoryBank) -> list[str]:
-    """A sentence about references whose mean patch is far from the picture's: they are probably of another product.
+def _doubts(features: torch.Tensor, distances: torch.Tensor, bank: MemoryBank) -> list[str]:
+    """A sentence about references that are probably of another product.
 
-    The mean patch tells what a picture is made of; a defect hardly moves it. The limit is known for the embedded encoder
-    only, so that others give no warning.
+    The mean patch tells what a picture is made of, and the median distance whether most of it is explained; a defect hardly
+    moves either. The limit is known for the embedded encoder only, so that others give no warning.
     """
     import torch.nn.functional as F
 
     if bank.encoder != DEFAULT_ENCODER:
         return []
     own = F.normalize(features.mean(dim=(0, 1)), dim=0)
-    distance = min(float(1 - own @ F.normalize(known.mean(dim=(0, 1)), dim=0)) for known in bank.features)
-    if distance <= FOREIGN_DISTANCE:
+    distance, typical = float((1 - bank.means @ own).min()), float(distances.median())
+    if distance * typical <= FOREIGN * bank.rarity:
         return []
     which = "The reference seems" if bank.count == 1 else f"All {bank.count} references seem"
     return [
-        f"{which} to be of another product (mean patches differ by {distance:.2f}, where up to {FOREIGN_DISTANCE} is "
-        "usual); check it, or inspect without a reference."
+        f"{which} to be of another product (mean patches differ by {distance:.2f}, and half of the patches by more than "
+        f"{typical:.2f}, where those of the reference differ by {bank.rarity:.2f} from each other); check it, or inspect "
+        "without a reference."
     ]
 
 

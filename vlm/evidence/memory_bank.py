@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.copies import is_copy, thumbnail
+from sage_ad.vlm.evidence.encoders import DEFAULT_SIZE
 from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean, within_similarity
+from sage_ad.vlm.evidence.preparation import Preparation, measure
 from sage_ad.vlm.evidence.thresholds import disturbed_copies, odd_ones, threshold_from_one, threshold_from_several
+from sage_ad.vlm.evidence.tiles import Encoded, Tile, encode, tile_side
 from sage_ad.vlm.images import even_exposure
 
 if TYPE_CHECKING:
@@ -19,17 +24,25 @@ if TYPE_CHECKING:
 
     from sage_ad.vlm.evidence.encoders import PatchEncoder
 
+    Reference = Image.Image | Callable[[], Image.Image]
+
 MAX_PATCHES = 40_000
 """Reference patches kept at most: more would cost seconds an image and hardly explain anything new."""
 
-SAME_PICTURE = 0.04
-"""Mean cosine distance, place by place, up to which two pictures may be one, perhaps lightly compressed again."""
+MAX_ENCODED = 400_000
+"""Patches held at most while references are made ready (270 MB): 250 whole pictures, or 8 of 12 megapixels in tiles."""
 
-SAME_LEVEL, BLOCKS = 2.0, 32
-"""Grey levels (of 255) by which no block of 32 x 32 may then differ: a small flaw in a flat drawing moves few features."""
+LEAST_REFERENCES = 4
+"""So many references are used however large they are."""
+
+SAY_EVERY = 25
+"""Progress is said each time so many references were read."""
 
 NEIGHBOURS = 2
 """Patches up to so many rows and columns away overlap a patch: they say nothing of how rare it is."""
+
+CHUNK = 1024
+"""Patches of a reference compared at a time: 1,024 x 40,000 others take 160 MB."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +53,34 @@ class BankSettings:
     matching: Matching
     size: int | None
     top_share: float
+    tile: Tile = "auto"
 
     def seen(self, image: Image.Image) -> Image.Image:
         """The picture as it is compared: as photographed by the plain baseline, else brought to one exposure."""
         return image if self.method == "nearest-neighbour" else even_exposure(image)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """How the other references explain the patches of one.
+
+    Attributes:
+        best: (h, w) similarity of each patch to its match among the others.
+        owner: (h, w) int64, the reference that the match is from.
+        second: (h, w) similarity to the match if that reference were missing; -inf where there is no other.
+        window: patches that the encoder sees at a time.
+    """
+
+    best: torch.Tensor
+    owner: torch.Tensor
+    second: torch.Tensor
+    window: int
+
+    def without(self, index: int) -> Matches:
+        """The same if a reference were missing. It can be taken away once: what comes after `second` is not known."""
+        import torch
+
+        return replace(self, best=torch.where(self.owner == index, self.second, self.best))
 
 
 @dataclass
@@ -53,9 +90,17 @@ class MemoryBank:
     Attributes:
         encoder: name of the encoder that made the features.
         settings: what the bank was made with.
-        images: the references as given.
-        features: (h, w, C) unit-length vectors of each.
+        tile: side of the tiles in units of a picture's shorter side; None where pictures are compared as a whole.
+        given: places in the list that was given of the references that are used.
+        thumbnails: (128, 128) grey levels of each, by which a copy is known.
+        preparations: how each was photographed and saved.
+        means: (n, C) mean patch of each.
+        first: (h, w, C) unit-length vectors of the first.
         patches: (m, C) unit-length vectors of all, thinned evenly where they would be too many.
+        owners: (m,) int64, the reference that each is from.
+        matches: how the others explain each; empty if there is one reference.
+        pictures: the references themselves if there are at most two.
+        rarity: median distance of the first's patches to the rest of it; of every few of them if it is in tiles.
         threshold: image score above which a picture is anomalous.
         spread: how far scores of good pictures scatter, in the units of the score.
         threshold_reason: one sentence that says how the threshold was found.
@@ -64,9 +109,17 @@ class MemoryBank:
 
     encoder: str
     settings: BankSettings
-    images: list[Image.Image]
-    features: list[torch.Tensor]
+    tile: float | None
+    given: list[int]
+    thumbnails: list[np.ndarray]
+    preparations: list[Preparation]
+    means: torch.Tensor
+    first: torch.Tensor
     patches: torch.Tensor
+    owners: torch.Tensor
+    matches: list[Matches] = field(default_factory=list)
+    pictures: list[Image.Image] = field(default_factory=list)
+    rarity: float = 0.0
     threshold: float = 0.0
     spread: float = 0.0
     threshold_reason: str = ""
@@ -75,45 +128,127 @@ class MemoryBank:
     @property
     def count(self) -> int:
         """Number of references."""
-        return len(self.features)
+        return len(self.given)
 
-    def same_picture(self, image: Image.Image, features: torch.Tensor) -> list[int]:
-        """Indices of the references that are this very picture, which has these (h, w, C) features."""
-        return [i for i, known in enumerate(self.features) if _is_same(image, features, self.images[i], known)]
+    def encode(self, encoder: PatchEncoder, image: Image.Image) -> Encoded:
+        """Patches of a picture at the scale of the references."""
+        return encode(encoder, self.settings.seen(image), self.settings.size, self.side(image))
+
+    def side(self, image: Image.Image) -> int | None:
+        """Side in pixels of the tiles in which a picture is compared; None where it is as a whole."""
+        return _side(self.settings, self.tile, image)
+
+    def copy_of(self, image: Image.Image) -> int | None:
+        """Index of the reference that is this very picture, perhaps saved again; None if there is none."""
+        own = thumbnail(image)
+        return next((index for index, known in enumerate(self.thumbnails) if is_copy(own, known)), None)
+
+    def score(self, seen: Encoded) -> tuple[float, torch.Tensor]:
+        """Score of a picture and its (h, w) distances."""
+        return image_score(seen.features, self.patches, self.settings, seen.window)
+
+    def without(self, encoder: PatchEncoder, index: int) -> MemoryBank | None:
+        """The bank of the other references; None if there is none. Nothing but a last reference is encoded again."""
+        if self.count == 1:
+            return None
+        if self.count == 2:
+            return build_bank(encoder, [self.pictures[1 - index]], self.settings)
+        others = [i for i in range(self.count) if i != index]
+        stay = self.owners != index
+        bank = replace(
+            self,
+            given=[self.given[i] for i in others],
+            thumbnails=[self.thumbnails[i] for i in others],
+            preparations=[self.preparations[i] for i in others],
+            means=self.means[others],
+            patches=self.patches[stay],
+            owners=self.owners[stay],
+            matches=[self.matches[i].without(index) for i in others],
+            warnings=list(self.warnings),
+        )
+        bank.threshold, bank.spread, bank.threshold_reason = threshold_from_several(_own_scores(bank))
+        return bank
 
 
-def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], settings: BankSettings) -> MemoryBank:
+def build_bank(
+    encoder: PatchEncoder,
+    references: Sequence[Reference],
+    settings: BankSettings,
+    say: Callable[[str], None] | None = None,
+) -> MemoryBank:
     """Encodes references and finds the threshold that they suggest.
 
     Args:
         encoder: the encoder, which must also read the pictures that are compared later.
-        references: pictures of good parts of one product, at least one. A picture given twice counts once.
-        settings: method, matching, size and pooling.
+        references: pictures of good parts of one product, at least one, or functions that load one, so that only one
+            is in memory at a time. A picture given twice counts once. Of too many (`MAX_ENCODED`), a part is used.
+        settings: method, matching, size, pooling and tiles.
+        say: is given a line from time to time when there are many.
 
     Raises:
         InputError: there is no reference.
     """
+    import torch
+    import torch.nn.functional as F
+
     if not references:
         raise InputError("No reference was given; give a picture of a good part, or inspect without one.")
-    features = encoder.encode([settings.seen(image) for image in references], settings.size).maps
-    kept, warnings = _distinct(references, features)
+    warnings: list[str] = []
+    given, thumbnails, seen = list[int](), list[np.ndarray](), list[Encoded]()
+    preparations: list[Preparation] = []
+    pictures: list[Image.Image] = []
+    tile: float | None = None
+    waiting = list(range(len(references)))
+    while waiting:
+        index = waiting.pop(0)
+        reference = references[index]
+        image = reference() if callable(reference) else reference
+        own = thumbnail(image)
+        twin = next((i for i, known in zip(given, thumbnails, strict=True) if is_copy(own, known)), None)
+        if twin is not None:
+            warnings.append(f"Reference {index + 1} is the same picture as reference {twin + 1}; it counts once.")
+            continue
+        if not seen and (side := tile_side(settings.tile, *image.size, settings.size or DEFAULT_SIZE)):
+            tile = side / min(image.size)
+        seen.append(encode(encoder, settings.seen(image), settings.size, _side(settings, tile, image)))
+        given.append(index)
+        thumbnails.append(own)
+        preparations.append(measure(image))
+        pictures = [*pictures, image] if len(given) <= 2 else []
+        if len(seen) == 1 and len(waiting) >= (most := _most(seen[0])):
+            warnings.append(
+                f"Of {len(references)} references {most}, spread evenly, are used; more take too much memory."
+            )
+            waiting = [waiting[i] for i in np.linspace(0, len(waiting) - 1, most - 1).astype(int)]
+        if say and len(seen) % SAY_EVERY == 0:
+            say(f"{len(seen)} of {len(seen) + len(waiting)} references read")
+    patches = torch.cat([one.features.flatten(0, 1) for one in seen])
+    owners = torch.arange(len(seen), device=patches.device)
+    owners = owners.repeat_interleave(torch.tensor([one.patches for one in seen], device=patches.device))
+    if len(patches) > MAX_PATCHES:
+        kept = torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()
+        patches, owners = patches[kept], owners[kept]
+    means = torch.stack([F.normalize(one.features.mean(dim=(0, 1)), dim=0) for one in seen])
+    first = seen[0].features
     bank = MemoryBank(
-        encoder.name,
-        settings,
-        [references[index] for index in kept],
-        [features[index] for index in kept],
-        _patches([features[index] for index in kept]),
-        warnings=warnings,
+        encoder.name, settings, tile, given, thumbnails, preparations, means, first, patches, owners, warnings=warnings
     )
+    bank.pictures = pictures
+    every = math.ceil((seen[0].patches / seen[0].window) ** 0.5)
+    bank.rarity = float((1 - within_similarity(first[::every, ::every], NEIGHBOURS)).median())
     if bank.count == 1:
-        copies = encoder.encode([settings.seen(copy) for copy in disturbed_copies(bank.images[0])], settings.size)
-        scores = [image_score(copy, bank.patches, settings)[0] for copy in copies.maps]
-        elsewhere = 1 - within_similarity(bank.features[0], NEIGHBOURS)
-        found = threshold_from_one(scores, float(top_mean(elsewhere, settings.top_share)))
+        elsewhere = 1 - within_similarity(first, NEIGHBOURS, most=MAX_PATCHES)
+        copies = [bank.encode(encoder, copy) for copy in disturbed_copies(pictures[0])]
+        scores = [image_score(copy.features, patches, settings, copy.window)[0] for copy in copies]
+        found = threshold_from_one(scores, float(_pooled(elsewhere, settings, seen[0].window)))
     else:
-        scores = _leave_one_out(bank)
+        for number, one in enumerate(seen):
+            bank.matches.append(_matches(one, number, patches, owners, settings))
+            if say and (number + 1) % SAY_EVERY == 0:
+                say(f"{number + 1} of {len(seen)} references compared with the others")
+        scores = _own_scores(bank)
         bank.warnings += [
-            f"Reference {kept[index] + 1} of {len(references)} is unlike the others: it scores {scores[index]:.3f} against "
+            f"Reference {given[index] + 1} of {len(references)} is unlike the others: it scores {scores[index]:.3f} against "
             f"them, where they score {usual:.3f}; it may be defective or of another product."
             for index, usual in odd_ones(scores)
         ]
@@ -122,52 +257,53 @@ def build_bank(encoder: PatchEncoder, references: Sequence[Image.Image], setting
     return bank
 
 
-def image_score(features: torch.Tensor, patches: torch.Tensor, settings: BankSettings) -> tuple[float, torch.Tensor]:
-    """Score of a picture against reference patches, and its (h, w) distances: the mean of the highest share of them."""
+def image_score(
+    features: torch.Tensor, patches: torch.Tensor, settings: BankSettings, window: int | None = None
+) -> tuple[float, torch.Tensor]:
+    """Score of a picture against reference patches, and its (h, w) distances: the mean of the most distant of them.
+
+    How many is a share of `window`, the patches that the encoder sees at a time (all of them where it is None), so that a
+    flaw counts as much on a large picture as it would on the tile that holds it.
+    """
     similarity = patch_similarity(features.flatten(0, 1), patches, matching=settings.matching)
     distances = (1 - similarity).reshape(features.shape[:2])
-    return float(top_mean(distances, settings.top_share)), distances
+    return float(_pooled(distances, settings, window or distances.numel())), distances
 
 
-def _is_same(one: Image.Image, features: torch.Tensor, other: Image.Image, known: torch.Tensor) -> bool:
-    """Whether two pictures with these (h, w, C) features are one."""
-    if features.shape != known.shape or float(1 - (features * known).sum(-1).mean()) > SAME_PICTURE:
-        return False
-    from PIL.Image import Resampling
-
-    # BOX averages each block; whole grey levels are fine enough here.
-    levels = [
-        np.asarray(image.convert("L").resize((BLOCKS, BLOCKS), Resampling.BOX), np.float32) for image in (one, other)
-    ]
-    return bool(np.abs(levels[0] - levels[1]).max() <= SAME_LEVEL)
+def _pooled(distances: torch.Tensor, settings: BankSettings, window: int) -> torch.Tensor:
+    return top_mean(distances, settings.top_share * window / distances.numel())
 
 
-def _distinct(images: Sequence[Image.Image], features: Sequence[torch.Tensor]) -> tuple[list[int], list[str]]:
-    """Indices of the references without those that repeat an earlier one, and a sentence about each of these."""
-    kept: list[int] = []
-    warnings = []
-    for index, own in enumerate(features):
-        twin = next((e for e in kept if _is_same(images[index], own, images[e], features[e])), None)
-        if twin is None:
-            kept.append(index)
-        else:
-            warnings.append(f"Reference {index + 1} is the same picture as reference {twin + 1}; it counts once.")
-    return kept, warnings
+def _side(settings: BankSettings, tile: float | None, image: Image.Image) -> int | None:
+    """Side of tiles: as given in pixels, or in proportion to the references, whose scale a part must be compared at."""
+    if isinstance(settings.tile, int):
+        return tile_side(settings.tile, *image.size, settings.size or DEFAULT_SIZE)
+    return None if tile is None else round(tile * min(image.size))
 
 
-def _patches(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Patches of several references, thinned evenly where they would be too many."""
+def _most(one: Encoded) -> int:
+    """How many references as large as this one are used at most."""
+    return max(LEAST_REFERENCES, MAX_ENCODED // one.patches)
+
+
+def _matches(one: Encoded, index: int, patches: torch.Tensor, owners: torch.Tensor, settings: BankSettings) -> Matches:
+    """How the other references explain one: its patches against those of each other reference."""
     import torch
 
-    patches = torch.cat([grid.flatten(0, 1) for grid in features])
-    if len(patches) <= MAX_PATCHES:
-        return patches
-    return patches[torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()]
+    counts = owners.bincount(minlength=int(owners[-1]) + 1).tolist()
+    sign = 1 if settings.matching == "nearest" else -1
+    found = []
+    for part in one.features.flatten(0, 1).split(CHUNK):
+        similarity = sign * (part @ patches.T)
+        by_owner = torch.stack([own.amax(dim=1) for own in similarity.split(counts, dim=1)], dim=1)
+        by_owner[:, index] = -torch.inf
+        found.append(by_owner.topk(2, dim=1))
+    values = sign * torch.cat([top.values for top in found])
+    owner = torch.cat([top.indices[:, 0] for top in found])
+    shape = one.features.shape[:2]
+    return Matches(values[:, 0].reshape(shape), owner.reshape(shape), values[:, 1].reshape(shape), one.window)
 
 
-def _leave_one_out(bank: MemoryBank) -> list[float]:
+def _own_scores(bank: MemoryBank) -> list[float]:
     """Score of each reference against the others."""
-    return [
-        image_score(own, _patches([*bank.features[:index], *bank.features[index + 1 :]]), bank.settings)[0]
-        for index, own in enumerate(bank.features)
-    ]
+    return [float(_pooled(1 - one.best, bank.settings, one.window)) for one in bank.matches]

@@ -110,13 +110,14 @@ def mirror_similarity(features: torch.Tensor, radius: int) -> torch.Tensor:
     return torch.stack(flips).amax(dim=0)
 
 
-def within_similarity(features: torch.Tensor, radius: int, chunk: int = 512) -> torch.Tensor:
+def within_similarity(features: torch.Tensor, radius: int, chunk: int = 512, most: int | None = None) -> torch.Tensor:
     """Best match of every patch anywhere else in the same picture: low where a patch is rare.
 
     Args:
         features: (h, w, C) unit-length vectors.
         radius: patches at most this many rows and columns away overlap the patch and do not count.
         chunk: patches at a time, which bounds the memory.
+        most: compare with so many patches at most, spread evenly, which bounds the time; None takes all.
 
     Returns:
         (h, w) cosine similarities; -1 where the picture is too small to hold another patch.
@@ -127,11 +128,15 @@ def within_similarity(features: torch.Tensor, radius: int, chunk: int = 512) -> 
     tokens = features.flatten(0, 1)
     index = torch.arange(height * width, device=features.device)
     rows, columns = index // width, index % width
+    others = index
+    if most is not None and most < len(index):
+        others = torch.linspace(0, len(index) - 1, most, device=index.device).long()
+    known = tokens[others].T
     found = []
     for part in index.split(chunk):
-        near = (rows[part, None] - rows).abs() <= radius
-        near &= (columns[part, None] - columns).abs() <= radius
-        found.append((tokens[part] @ tokens.T).masked_fill_(near, -1.0).amax(dim=1))
+        near = (rows[part, None] - rows[others]).abs() <= radius
+        near &= (columns[part, None] - columns[others]).abs() <= radius
+        found.append((tokens[part] @ known).masked_fill_(near, -1.0).amax(dim=1))
     return torch.cat(found).reshape(height, width)
 
 

@@ -147,7 +147,7 @@ class TestReferencesAreChecked:
         evidence = extractor.extract(drilled, extractor.prepare([drilled, *others]))
         assert evidence.verdict == "anomalous"
         assert evidence.score == extractor.extract(drilled, extractor.prepare(others)).score
-        assert evidence.warnings[0].startswith("Reference 1 of 3 is the inspected picture itself")
+        assert evidence.warnings[0].startswith("Reference 1 is the inspected picture itself")
 
     def test_a_flaw_in_a_copy_of_the_reference_is_no_copy(self, extractor: EvidenceExtractor) -> None:
         """Templates of drawn parts differ from the inspected picture by nothing but the flaw."""
