@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/batch_peers.py ../shared/data --out runs/batch-peers [--categories bottle,screw]
 
 Batches of 20 and 60 parts, 10 and 30 % of them defective, are drawn from the categories of *dev* and *test* that have
-enough images (up to 54 good ones of both splits, up to 18 defective ones), and judged as `sage-batch` judges them. Distances
+enough images (up to 60 good ones of both splits, up to 24 defective ones), and judged as `sage-batch` judges them. Distances
 between pictures are measured once and kept in --out. `--references` measures one to eight references, alone and together
 with the batch, in batches of 20.
 """
@@ -23,7 +23,7 @@ CATEGORIES = {
     "dev": "solar_cell_mono solar_cell_poly screw pump_impeller fabric_02 fabric_03 xray_wheel_casting ac_piston pill_xray",
     "test": "magnetic_tile bottle pavement powerline_insulator",
 }
-GOOD, DEFECTIVE = 54, 18
+GOOD, DEFECTIVE = 60, 24
 BATCHES = ((20, 0.1), (20, 0.3), (60, 0.1), (60, 0.3))
 DRAWS = {20: 5, 60: 3}
 SHOTS = (1, 4, 8)
@@ -53,15 +53,17 @@ def _measure(folder: Path) -> dict[str, Any]:
     good = kinds.pop("good") + scan_folder(folder / "train" / "good").pictures
     defective = [path for pictures in kinds.values() for path in pictures]
     draw = random.Random(0)
-    chosen = draw.sample(good, min(GOOD, len(good))) + draw.sample(defective, min(DEFECTIVE, len(defective)))
+    draw.shuffle(good)
+    draw.shuffle(defective)
+    chosen = good[:GOOD] + defective[:DEFECTIVE]
     extractor = EvidenceExtractor()
     features = [extractor.features_of(load_image(path)).flatten(0, 1).half().float() for path in chosen]
     distances = np.full((len(chosen), len(chosen), max(map(len, features))), np.nan, np.float16)
     with torch.inference_mode(), one_thread():
         for i, own in enumerate(features):
             for j, other in enumerate(features[:i]):
-                # One product serves both ways; it is what `patch_similarity` takes the best matches of.
-                similarity = own @ other.T
+                # One product serves both ways; bfloat16 takes half the time, and there are 3,486 pairs a category.
+                similarity = (own.bfloat16() @ other.bfloat16().T).float()
                 distances[i, j, : len(own)] = (1 - similarity.amax(dim=1)).numpy()
                 distances[j, i, : len(other)] = (1 - similarity.amax(dim=0)).numpy()
     return {
@@ -165,7 +167,7 @@ def main() -> None:
 
 
 def _cell(values: np.ndarray | None) -> str:
-    return "-" if values is None else ", ".join(f"{value:.3f}"[1 if value < 1 else 0 :] for value in values)
+    return "-" if values is None else ", ".join(f"{value:.3f}".removeprefix("0") for value in values)
 
 
 if __name__ == "__main__":

@@ -161,34 +161,57 @@ def _encode(
 
 def judged(files: Sequence[Path]) -> list[PeerEvidence | None]:
     """What tells each part from the others, from the files of their features; None for all if they are too few."""
-    import torch
-
-    from sage_ad.vlm.evidence.encoders import one_thread
     from sage_ad.vlm.evidence.extractor import TOP_SHARE
-    from sage_ad.vlm.evidence.patch_matching import patch_similarity, top_mean
-    from sage_ad.vlm.evidence.peers import FEWEST, PeerEvidence, batch_threshold, draw_peers, nearest_mean
+    from sage_ad.vlm.evidence.patch_matching import top_mean
+    from sage_ad.vlm.evidence.peers import FEWEST, PeerEvidence, batch_threshold
 
-    drawn = draw_peers([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
-    if len(files) < FEWEST or not all(drawn):
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    if len(set(contents)) < FEWEST:
         return [None] * len(files)
-
-    def compare(index: int) -> torch.Tensor:
-        own = _read(files[index])
-        maps = [1 - patch_similarity(own.flatten(0, 1), _read(files[other]).flatten(0, 1)) for other in drawn[index]]
-        return nearest_mean(torch.stack(maps)).reshape(own.shape[:2])
-
-    with one_thread(), ThreadPoolExecutor(cores()) as pool:
-        try:
-            maps = list(pool.map(compare, range(len(files))))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    known = _peer_maps(files, contents)
+    maps = [known[content] for content in contents]
     scores = [float(top_mean(distances, TOP_SHARE)) for distances in maps]
     batch = batch_threshold(scores)
     return [
         PeerEvidence(distances.half().numpy(), score, batch.threshold, batch.spread, batch.reason, batch.warnings)
         for distances, score in zip(maps, scores, strict=True)
     ]
+
+
+def _peer_maps(files: Sequence[Path], contents: Sequence[str]) -> dict[str, torch.Tensor]:
+    """(h, w) distances of each content to its peers; holds the maps of the few parts whose peers are not all seen yet."""
+    import torch
+
+    from sage_ad.vlm.evidence.encoders import one_thread
+    from sage_ad.vlm.evidence.peers import draw_peers, nearest_mean
+
+    drawn = draw_peers(contents)
+    first = {content: index for index, content in reversed(list(enumerate(contents)))}
+    order = [first[content] for content in sorted(first)]
+
+    def compare(index: int) -> tuple[tuple[int, int], list[torch.Tensor], dict[int, torch.Tensor]]:
+        """Both ways, with those that come later in the order: the earlier ones have done it."""
+        own, there, back = _read(files[index]), [], {}
+        for other in drawn[index]:
+            if contents[other] > contents[index]:
+                similarity = own.flatten(0, 1) @ _read(files[other]).flatten(0, 1).T
+                there.append((1 - similarity.amax(dim=1)).half())
+                back[other] = (1 - similarity.amax(dim=0)).half()
+        return (own.shape[0], own.shape[1]), there, back
+
+    waiting: dict[int, list[torch.Tensor]] = {index: [] for index in order}
+    found = {}
+    with one_thread(), ThreadPoolExecutor(cores()) as pool:
+        try:
+            for index, (shape, there, back) in zip(order, pool.map(compare, order), strict=True):
+                for other, distances in back.items():
+                    waiting[other].append(distances)
+                maps = torch.stack([*waiting.pop(index), *there]).float()
+                found[contents[index]] = nearest_mean(maps).reshape(shape)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
 
 
 def _read(file: Path) -> torch.Tensor:

@@ -6,7 +6,6 @@ patch counts by its distances to the parts that explain it best, and no part nee
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 PEERS = 32
 """Other parts that a part is compared with at most: the cost of a batch grows with its size, not with the square of it."""
 
-NEAREST_SHARE = 0.25
+NEAREST_SHARE = 0.2
 """Share of the compared parts, those that explain a patch best, over which its distance is averaged (docs/detection.md)."""
 
 FEWEST, ENOUGH = 4, 8
 """Parts below which nobody can say which is the odd one, and below which a warning is given."""
 
-USUAL_SCATTERS = 1.5
+USUAL_SCATTERS = 1.25
 """A part so many scatters above the middle of its batch is anomalous (docs/detection.md)."""
 
 CLEAR_SCATTERS, POSSIBLE_SCATTERS = 3.0, 0.5
@@ -77,21 +76,26 @@ class BatchThreshold:
 
 
 def draw_peers(contents: Sequence[str]) -> list[list[int]]:
-    """Up to `PEERS` others for each part, drawn with the content as the seed: order and names of files do not matter.
+    """Up to `PEERS` others for each part: its neighbours in a ring in the order of digests, which is a random one.
+
+    The draw depends on the content alone, not on names or their order, and who is a peer of whom is mutual, so that one
+    product of matrices serves both.
 
     Args:
-        contents: a digest of each part's content; parts of equal content would explain one another and are not compared.
+        contents: a digest of each part's content; parts of equal content would explain one another, and stand for one.
 
     Returns:
         For each part the indices of the parts that it is compared with.
     """
     first = {content: index for index, content in reversed(list(enumerate(contents)))}
-    known = sorted(first)
+    ring = sorted(first)
+    place = {content: at for at, content in enumerate(ring)}
+    reach = min(PEERS, len(ring)) // 2
+    steps = [step for step in range(-reach, reach + 1) if step]
     drawn = []
     for content in contents:
-        # One more than needed, since the part itself may be among them.
-        found = random.Random(content).sample(known, min(PEERS + 1, len(known)))
-        drawn.append([first[other] for other in found if other != content][:PEERS])
+        near = dict.fromkeys(ring[(place[content] + step) % len(ring)] for step in steps)
+        drawn.append([first[other] for other in near if other != content])
     return drawn
 
 
@@ -116,9 +120,15 @@ def batch_threshold(scores: Sequence[float]) -> BatchThreshold:
     """
     logs = np.log(np.maximum(np.asarray(scores, float), 1e-6))
     middle = float(np.median(logs))
-    scatter = float(np.hypot(np.sqrt(np.mean((logs[logs <= middle] - middle) ** 2)), LEAST_SCATTER))
-    threshold = float(np.exp(middle + USUAL_SCATTERS * scatter))
-    odd = [int((logs > middle + scatters * scatter).sum()) for scatters in (CLEAR_SCATTERS, POSSIBLE_SCATTERS)]
+    lower = logs[logs <= middle]
+    scatter = float(np.hypot(np.sqrt(np.mean((lower - middle) ** 2)), LEAST_SCATTER))
+
+    def level(scatters: float) -> float:
+        # Student's t to first order: the scatter of a few parts may be small by chance.
+        return middle + scatter * (scatters + (scatters**3 + scatters) / (4 * len(lower)))
+
+    threshold = float(np.exp(level(USUAL_SCATTERS)))
+    odd = [int((logs > level(scatters)).sum()) for scatters in (CLEAR_SCATTERS, POSSIBLE_SCATTERS)]
     reason = (
         f"{LABEL}: half of its {len(logs)} parts score at most {np.exp(middle):.3f}; a usual part may score up to "
         f"{threshold:.3f}, {USUAL_SCATTERS:g} scatters of the lower half more. This finds what differs from most parts: a fault "
