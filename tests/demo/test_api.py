@@ -57,7 +57,7 @@ def test_without_a_question_the_api_gives_the_explanation(client: Any) -> None:
     assert found["answers"] == []
     assert found["explanation"].startswith("The solar cell is anomalous")
     assert " mm)" in found["regions"][0]["description"]
-    assert {item["source"] for item in found["candidates"]} == {"cards"}
+    assert found["candidates"] == []  # nothing was taught of solar cells
 
 
 def test_a_run_is_listed_shown_exported_and_ranked_under_its_key_only(client: Any, trace: dict[str, Any]) -> None:
