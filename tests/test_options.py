@@ -27,6 +27,7 @@ from plates import gash, plate
 from sage_ad.agents.batch.cli import BatchOptions
 from sage_ad.agents.batch.run import BatchSummary
 from sage_ad.alignment.options import EDPORun, Stage1Run
+from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.options import option, options_command
@@ -121,11 +122,21 @@ TRAINED = {
     "seconds": 1.0,
     "last": {},
 }
+TRACE = InspectionTrace(
+    image="part.png",
+    anomaly_score=0.6,
+    threshold=0.5,
+    threshold_from="builtin",
+    verdict="anomalous",
+    model="m",
+    seconds=1,
+)
 WORK: dict[str, tuple[Callable[..., Any], Any]] = {
     "sage_ad.alignment.sft.run.train_stage1": (of_stage_1, TRAINED),
     "sage_ad.alignment.edpo.run.align": (of_edpo, TRAINED),
     "sage_ad.agents.batch.run.run_batch": (of_batch, BatchSummary(1, 1, 0, 0, 0, 1.0, 1.0, "local", 1, 0, "results")),
-    "sage_ad.agents.cli.watch": (of_inspection, None),
+    "sage_ad.agents.cli.watch": (of_inspection, TRACE),
+    "sage_ad.agents.cli.write": (lambda inspector, trace, out: {"out": out}, []),
     "sage_ad.evaluation.reports.detect_run.detect": (
         of_measure, types.SimpleNamespace(to_json=lambda: {"figure": 1}, to_markdown=lambda: "One figure"),
     ),
@@ -151,7 +162,7 @@ def observe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
     for name, (take, result) in WORK.items():
         monkeypatch.setattr(name, recorder(take, result))
-    monkeypatch.setattr("sage_ad.agents.inspector.SageInspector.load", lambda self: None)
+    monkeypatch.setattr("sage_ad.agents.inspector.SageInspector.load", lambda self, **_: None)
     # Gradio takes ten seconds to import, and nothing of the page is looked at here.
     app: Any = types.ModuleType("sage_ad.demo.app")
     app.launch_app = recorder(lambda settings: settings, None)
@@ -184,8 +195,8 @@ TRAINER = {
     "--config": "--config FILES/seed.yaml",
 }  # fmt: skip
 AGENT = {
-    "--model": "--model other", "--facts": "--facts hard", "--judge": "--judge http://x/v1#y", "--seed": "--seed 3",
-    "--device": "--device cpu", "--domain": "--domain metal", "--product": "--product lid",
+    "--model": "--model other | --question Why?", "--facts": "--facts hard | --question Why?",
+    "--judge": "--judge http://x/v1#y | --question Why?", "--seed": "--seed 3", "--device": "--device cpu", "--domain": "--domain machining", "--product": "--product lid",
     "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
 }  # fmt: skip
 SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
@@ -195,7 +206,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         TRAINER
         | {
             "--data": "--data FILES/set", "--synthetic": "--synthetic 3", "--pasted": "--pasted 2", "--limit": "--limit 1",
-            "--facts": "--facts hard", "--domain": "--domain metal", "--parts-per-batch": "--parts-per-batch 2",
+            "--facts": "--facts hard", "--domain": "--domain machining", "--parts-per-batch": "--parts-per-batch 2",
             "--fusion-learning-rate": "--fusion-learning-rate 0.01", "--train-evidence": "--train-evidence",
             "--num-train-epochs": "--num-train-epochs 2", "--max-steps": "--max-steps 3", "--bf16": "--bf16",
             "--warmup-steps": "--warmup-steps 2", "--weight-decay": "--weight-decay 0.2", "--json": "--json",
@@ -245,7 +256,14 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--address": "--address auto | --engine ray", "--config": "--config FILES/seed.yaml", "--json": "--json",
         },
     ),
-    "sage-inspect": ("FILES/good.png", AGENT | {"--learn": "--learn", "--json": "--json", "--out": "--out x"}),
+    "sage-inspect": (
+        "FILES/good.png",
+        AGENT
+        | {
+            "--learn": "--learn | --question Why?", "--json": "--json", "--out": "--out x", "--verbose": "--verbose",
+            "--standard-questions": "--standard-questions", "--mm-per-pixel": "--mm-per-pixel 0.1",
+        },
+    ),
     "sage-eval detect": (
         "FILES/set",
         SET
@@ -266,14 +284,14 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "sage-kb list": (
         "", {
-            "--domain": "--domain metal", "--kind": "--kind cause", "--status": "--status proposed",
+            "--domain": "--domain machining", "--kind": "--kind cause", "--status": "--status proposed",
             "--source": "--source nowhere.pdf", "--json": "--json",
         },
     ),
     "sage-kb search": (
         "crack --mode lexical",
         {
-            "--domain": "--domain metal", "--kind": "--kind cause", "--status": "--status rejected", "-k": "-k 2",
+            "--domain": "--domain machining", "--kind": "--kind cause", "--status": "--status rejected", "-k": "-k 2",
             "--mode": "! --mode abacus", "--product": "--product casting", "--place": "--place edge",
             "--defect": "--defect pore", "--json": "--json",
         },
