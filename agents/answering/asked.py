@@ -45,7 +45,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"|\bwhat is (?:it|this|wrong|that|the (?:defect|fault|flaw))\b",
     ),
     (
-        "look",
+        "appearance",
         r"\bwhat does (?:it|the (?:defect|fault|flaw|area)) look like\b|\bwhat (?:colour|color|shape)\b|\bdescribe\b",
     ),
 )
@@ -96,12 +96,12 @@ def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | Non
         holds = same(defect)
         return holds, f"{'Yes' if holds else 'No'}. {_name(state, cards)}"
     fitting = [item["name"] for item in state["candidates"] if same(item["name"])]
-    looks = (
-        f"Its look would fit {or_list(fitting[:2])}."
+    fit = (
+        f"Its appearance would fit {or_list(fitting[:2])}."
         if fitting
-        else f"Its look does not suggest {with_article(named)}."
+        else f"Its appearance does not suggest {with_article(named)}."
     )
-    return None, f"That is not known. {looks} {_look(state, cards)}"
+    return None, f"That is not known. {fit} {_appearance(state, cards)}"
 
 
 def _name(state: InspectionState, cards: Cards) -> str:
@@ -138,7 +138,7 @@ def _place(state: InspectionState, cards: Cards) -> str:
     return _regions(state, lambda region: "box {} to {}, {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3))))
 
 
-def _look(state: InspectionState, cards: Cards) -> str:
+def _appearance(state: InspectionState, cards: Cards) -> str:
     del cards
     return _regions(state, lambda region: region["description"])
 
@@ -173,5 +173,5 @@ _ANSWERS: dict[str, Callable[[InspectionState, Cards], str]] = {
     "cause": _cause,
     "trust": _trust,
     "name": _name,
-    "look": _look,
+    "appearance": _appearance,
 }

@@ -1,4 +1,4 @@
-"""Names that a defect may bear: those that the pack was taught by showing, then the cards whose look fits."""
+"""Names that a defect may bear: those that the pack was taught by showing, then the cards whose appearance fits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def candidates(
     own = [card for card in cards if not card.products or any(known.casefold() in name for known in card.products)]
     fitting = ranked_cards(own or cards, Description.from_dict(regions[0]["measured"]), len(regions))
     return [
-        Candidate(name=card.name, source="cards", reason=f"its look fits what was measured ({fit:.2f})").model_dump()
+        Candidate(
+            name=card.name, source="cards", reason=f"its appearance fits what was measured ({fit:.2f})"
+        ).model_dump()
         for card, fit in fitting[:LISTED]
     ]
 

@@ -1,8 +1,8 @@
 """The explanation of an inspection: what, where, how large, what it may be, what follows, how sure. Each word has a source.
 
 A sentence states what was measured (`sage_ad.vlm.evidence.description`), what was taught by showing (the pack's looks), or
-what the pack says, which it cites. Nothing is asserted of a defect that was not taught; the pack's defects whose look fits
-are told apart, each with its own consequence.
+what the pack says, which it cites. Nothing is asserted of a defect that was not taught; the pack's defects whose appearance fits
+are kept apart, each with its own consequence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
 
 FITTING = 3
-"""So many of the pack's defects whose look fits are named."""
+"""So many of the pack's defects whose appearance fits are named."""
 UNSURE = 0.6
 """Confidence below which a verdict is called borderline."""
 
@@ -102,7 +102,7 @@ def name_line(
     thing = product or "this product"
     if fitting:
         return (
-            f"Which defect it is was not taught for {thing}. By its look it may be {or_list(fitting)} (pack {domain}); "
+            f"Which defect it is was not taught for {thing}. By its appearance it may be {or_list(fitting)} (pack {domain}); "
             "sage-kb add-looks teaches a name with three pictures."
         )
     if not known:
@@ -123,7 +123,7 @@ def consequence_lines(
     facts: Sequence[dict[str, Any]],
     cited: list[str],
 ) -> list[str]:
-    """What follows: of the asserted defect by a fact or its card; else of each defect that fits, told apart."""
+    """What follows: of the asserted defect by a fact or its card; else of each defect that fits, separately."""
     if defect is not None:
         about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
         if about:
