@@ -123,7 +123,7 @@ def state_of(polarity: Polarity, answer: bool) -> Verdict:
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """One list of the section `parsed` as a pattern of whole words, the longest wording first."""
+    """One list of the section `reading` as a pattern of whole words, the longest wording first."""
     parts = sorted(wordings()["reading"][name], key=len, reverse=True)
     return re.compile(rf"(?<![\w'-])(?:{'|'.join(parts)})(?![\w'])")
 

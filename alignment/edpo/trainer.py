@@ -297,7 +297,7 @@ class EDPOTrainer(DPOTrainer):
             right = (chosen > rejected).float()
             by_distance = {}
             if not model.training:
-                # Every pair is measured, so fine and clear distinctions (Eq. 5) can be distinguished.
+                # Every pair is measured, so that fine and clear distinctions (Eq. 5) can be compared.
                 ends = (winners == 0) & (losers == owners.amax(dim=1)[rows])
                 by_distance = {NEIGHBOURS: right[losers == winners + 1].mean(), ENDS: right[ends].mean()}
             self._record(

@@ -82,7 +82,7 @@ class LLMJudge:
 
     Args:
         url: "http://host:port/v1#model" of an OpenAI-compatible server; the key comes from the environment.
-        look: send the test image along where the request names its file (the model must read images).
+        with_image: send the test image along where the request names its file (the model must read images).
         cache: file of the replies kept; None takes `data_home()/judge/replies.sqlite3` (replies are paid for), False keeps none.
         prices: price of a million prompt tokens and of a million completion tokens, for `usage.cost`.
         attempts: how often an unreadable reply is asked for anew (with another seed) before the answer is unscored.
@@ -97,7 +97,7 @@ class LLMJudge:
         self,
         url: str,
         *,
-        look: bool = False,
+        with_image: bool = False,
         cache: Path | str | bool | None = None,
         prices: tuple[float, float] | None = None,
         attempts: int = 2,
@@ -108,7 +108,7 @@ class LLMJudge:
         self.backend: ServedBackend = ServedBackend.from_url(url, **settings)
         self.address = self.backend.url
         self.name = f"llm:{self.backend.name}"
-        self.look, self.prices, self.attempts = look, prices, attempts
+        self.with_image, self.prices, self.attempts = with_image, prices, attempts
         file = data_home() / "judge" / "replies.sqlite3" if cache is None or cache is True else cache
         self.cache = None if file is False else ReplyCache(Path(file))
         self._cached = self._unscored = 0
@@ -125,7 +125,7 @@ class LLMJudge:
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[MLEScore]:
         """Scores answers, in order; equal requests are asked once, and replies are on disk as soon as they come."""
-        cases = [JudgeCase.of(request, look=self.look) for request in requests]
+        cases = [JudgeCase.of(request, with_image=self.with_image) for request in requests]
         keys = [case.key(self.backend.model, self.address) for case in cases]
         scores: dict[str, MLEScore] = {}
         todo: dict[str, JudgeCase] = {}
@@ -220,7 +220,7 @@ class JudgeCase:
     refused: str | None = None
 
     @classmethod
-    def of(cls, request: JudgeRequest, *, look: bool = False) -> JudgeCase:
+    def of(cls, request: JudgeRequest, *, with_image: bool = False) -> JudgeCase:
         """Makes the case of a request: gold and places in words, numbers and masks left out."""
         gold = resolve_gold(request)
         reference = request.gold.reference_answer if request.gold else None
@@ -244,7 +244,7 @@ class JudgeCase:
         }
         shown = {key: value for key, value in shown.items() if value or key == "answer"}
         user = json.dumps(shown, ensure_ascii=False, indent=1)
-        return cls(system, user, place, request.image if look else None, refused)
+        return cls(system, user, place, request.image if with_image else None, refused)
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages to send; the image, if any, goes before the text."""

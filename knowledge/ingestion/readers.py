@@ -1,4 +1,4 @@
-"""Llama-index readers for the files that experts have, and a node parser that cuts them into sentences.
+"""The llama-index readers for the files that experts have, and a node parser that cuts them into sentences.
 
 A reader turns one file into llama-index documents (a PDF page, a table row, a whole Markdown file ...). Each document
 carries in its metadata what a citation needs: `file`, `sha256`, `page`, `entry`, and what the layout already tells:

@@ -96,7 +96,7 @@ def test_a_review_without_a_checkpointer_is_refused(inspector: SageInspector, cr
 
 
 class HarshJudge:
-    """Fails every answer of the first round, and cannot judge at all on request."""
+    """Fails every answer of the first round, and cannot judge at all if asked to fail."""
 
     name = "harsh"
 

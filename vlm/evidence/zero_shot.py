@@ -36,9 +36,9 @@ def evidence_without_reference(
     """
     asymmetry = MIRROR_WEIGHT * (1 - mirror_similarity(tokens, WINDOW))
     if context is None:
-        looks = RARITY_OFFSET + MIRROR_WEIGHT * (1 - within_similarity(tokens, WINDOW))
+        cue = RARITY_OFFSET + MIRROR_WEIGHT * (1 - within_similarity(tokens, WINDOW))
     else:
-        looks = defect_logits(context)
-    score = float(top_mean(looks, top_share) + top_mean(asymmetry, top_share))
-    blend = looks + asymmetry
+        cue = defect_logits(context)
+    score = float(top_mean(cue, top_share) + top_mean(asymmetry, top_share))
+    blend = cue + asymmetry
     return score, blend + (score - top_mean(blend, top_share))

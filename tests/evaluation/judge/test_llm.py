@@ -127,7 +127,7 @@ class TestScores:
     def test_the_picture_goes_along_when_asked(self, server: ServerProcess, tmp_path: Path) -> None:
         Image.new("RGB", (64, 64), "grey").save(tmp_path / "cell.png")
         picture = str(tmp_path / "cell.png")
-        connect(server, look=True).judge([request(image=picture)])
+        connect(server, with_image=True).judge([request(image=picture)])
         connect(server).judge([request("another", image=picture)])
         kinds = [
             [part["type"] for part in content] if isinstance(content, list) else "text"
@@ -136,7 +136,7 @@ class TestScores:
         assert kinds == [["image_url", "text"], "text"]
 
     def test_a_missing_picture_leaves_that_answer_unscored(self, server: ServerProcess, tmp_path: Path) -> None:
-        judge = connect(server, look=True)
+        judge = connect(server, with_image=True)
         scores = judge.judge([request(image=str(tmp_path / "gone.png")), request()])
         assert "gone.png" in (scores[0].unscored or "")
         assert scores[1].mean == 4.0
