@@ -78,7 +78,8 @@ def test_the_odd_parts_are_found_and_shown_first(
     assert not (out / FEATURES).exists()
     (group,) = summary.judged_by_batch
     assert group.parts == 16
-    assert group.odd[0] <= 2 <= group.odd[1]
+    assert group.odd[0] <= 3  # the grain of one good plate stands out, too
+    assert 2 <= group.odd[1] < 10
     assert {Path(item["image"]).name for item in group.oddest[:2]} == GASHED
     assert summary.errors == 1
     show(summary)
