@@ -14,7 +14,7 @@ from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.fair_queue import Event
 from sage_ad.demo.services.models import different
 from sage_ad.demo.tabs.inspect import checked_request
-from sage_ad.demo.tabs.widgets import FAILED, Examples, domain_list, part_image, reference_gallery
+from sage_ad.demo.tabs.widgets import FAILED, Examples, domain_list, part_image, reference_gallery, stoppable
 from sage_ad.demo.view import render
 from sage_ad.demo.view.progress import Progress
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
@@ -156,8 +156,7 @@ class CompareTab:
         running = self.go.click(
             self.compare, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
-        running.failure(self.failed, None, outputs, api_visibility="private", show_progress="hidden")
-        self.stop.click(self.stopped, None, outputs, cancels=[running], api_visibility="private", queue=False)
+        stoppable(running, self.stop, self.stopped, self.failed, outputs)
 
     def compare(
         self, image: str | None, references: Any, product: str, domain: str, questions: str, way: str, first: str,

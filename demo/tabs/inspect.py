@@ -12,7 +12,15 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine, checked_settings
 from sage_ad.demo.tabs.false_alarms import FalseAlarmPanel
-from sage_ad.demo.tabs.widgets import FAILED, Examples, checked_picture, domain_list, part_image, reference_gallery
+from sage_ad.demo.tabs.widgets import (
+    FAILED,
+    Examples,
+    checked_picture,
+    domain_list,
+    part_image,
+    reference_gallery,
+    stoppable,
+)
 from sage_ad.demo.view import render
 from sage_ad.demo.view.progress import Progress
 from sage_ad.demo.view.report import write_report
@@ -102,11 +110,10 @@ class InspectTab:
                   self.model, self.scale, token]  # fmt: skip
         outputs = [self.message, self.status, self.verdict, self.evidence, self.opacity, self.answers, self.details,
                    self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
-        self.running = self.go.click(
+        running = self.go.click(
             self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
-        self.running.failure(self.failed, None, outputs, api_visibility="private", show_progress="hidden")
-        self.stop.click(self.stopped, None, outputs, cancels=[self.running], api_visibility="private", queue=False)
+        stoppable(running, self.stop, self.stopped, self.failed, outputs)
         self.opacity.input(
             None,
             self.opacity,

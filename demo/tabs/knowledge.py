@@ -12,7 +12,7 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.documents import DOCUMENT_ENDINGS, ingestion, keep_documents
 from sage_ad.demo.services.engine import Engine
-from sage_ad.demo.tabs.widgets import FAILED, domain_list
+from sage_ad.demo.tabs.widgets import FAILED, domain_list, stoppable
 from sage_ad.demo.view import render
 from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, check_domain_name
 from sage_ad.vlm.errors import InputError, SageError
@@ -180,8 +180,7 @@ class KnowledgeTab:
             self.take_in, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
             trigger_mode="once", api_visibility="private",
         )  # fmt: skip
-        adding.failure(self.failed, None, outputs, show_progress="hidden", api_visibility="private")
-        self.halt.click(self.halted, None, outputs, cancels=[adding], api_visibility="private", queue=False)
+        stoppable(adding, self.halt, self.halted, self.failed, outputs)
 
     def take_in(
         self, files: list[str] | None, domain: str, new_domain: str, token: Any, request: gr.Request

@@ -12,7 +12,7 @@ from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.ranking import RankingStore, candidate_answers, gold_of, rankable, ranked_line
 from sage_ad.demo.services.run_store import Run
-from sage_ad.demo.tabs.widgets import FAILED
+from sage_ad.demo.tabs.widgets import FAILED, stoppable
 from sage_ad.demo.view import render
 from sage_ad.demo.view.report import download_folder
 from sage_ad.evaluation.inspection import TraceAnswer
@@ -92,8 +92,7 @@ class RankTab:
         tab.select(self.bundle, token, self.download, **private)
         self.run.input(self.list_questions, [self.run, token], [self.question, self.picture], **private)
         making = self.make.click(self.answers, [self.run, self.question, token], sheet, trigger_mode="once", **private)
-        making.failure(self.failed, None, sheet, **private)
-        self.halt.click(self.stopped, None, sheet, cancels=[making], queue=False, **private)
+        stoppable(making, self.halt, self.stopped, self.failed, sheet)
         self.save.click(
             self.keep,
             [self.texts, self.order, self.better, self.state, self.defect, self.place, token],

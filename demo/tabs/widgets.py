@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from sage_ad.demo.services import safety
+from sage_ad.demo.services.pictures import fitted
+from sage_ad.demo.view.report import download_folder, upload_folder
 from sage_ad.vlm.errors import SageError
 from sage_ad.vlm.pictures.formats import ENDINGS
 
 if TYPE_CHECKING:
+    from gradio.events import Dependency
+
     from sage_ad.demo.services.engine import Engine
 
 EXAMPLES_FOLDER = Path(__file__).parents[1] / "examples"
@@ -22,11 +30,45 @@ EXAMPLES = (
     ("tile", "Tile", "ceramic tile", "ceramics"),
 )
 
+DISPLAYED = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".avif")
+"""Endings of pictures that browsers display."""
+
 FAILED = (
     "This failed for a reason that was not foreseen (the server's log has it). If the page was open for long, choose "
     " the pictures again, for uploads are deleted after a while; else please try again."
 )
 """What a tab says when its work ends in an error that is none of ours; `Dependency.failure` brings it."""
+
+
+STOP_SECONDS = 30
+"""A failure that is reported so soon after Stop is that of the cancelled work."""
+
+
+def stoppable(
+    running: Dependency, button: gr.Button, stopped: Callable[[], Any], failed: Callable[[], Any], outputs: list[Any]
+) -> None:
+    """Lets a button stop a work, and says so if the work fails by itself.
+
+    Gradio reports work that was cancelled as failed; such a report is passed over.
+
+    Args:
+        running: the event whose work it is.
+        button: stops it.
+        stopped, failed: what the page shows afterwards.
+        outputs: the components that these two change.
+    """
+    pressed: dict[str | None, float] = {}
+
+    def on_stop(request: gr.Request) -> Any:
+        pressed[request.session_hash] = time.monotonic()
+        return stopped()
+
+    def on_failure(request: gr.Request) -> Any:
+        by_button = time.monotonic() - pressed.pop(request.session_hash, -math.inf) < STOP_SECONDS
+        return gr.skip() if by_button else failed()
+
+    running.failure(on_failure, None, outputs, api_visibility="private", show_progress="hidden")
+    button.click(on_stop, None, outputs, cancels=[running], api_visibility="private", queue=False)
 
 
 def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> gr.Image:
@@ -47,15 +89,41 @@ def part_image(engine: Engine, label: str, elem_id: str, height: int = 250) -> g
     def as_uploaded(payload: Any) -> Any:
         """Path of the upload; Gradio would open it first and fail at formats that Pillow does not know."""
         is_file = payload is not None and payload.path and not (payload.url or "").startswith("data:")
-        return str(payload.path) if is_file else whole(payload)
+        return original_of(str(payload.path)) if is_file else whole(payload)
 
     field.preprocess = as_uploaded  # type: ignore[method-assign]  # a subclass would make Gradio write a stub beside this file
 
+    def shown(path: str) -> str | None:
+        """What the field shows of an upload: nothing, if it cannot be used."""
+        if not usable(engine, path):
+            return None
+        return path if Path(path).suffix.lower() in DISPLAYED else preview_of(path)
+
     def check(payload: dict[str, Any] | None) -> Any:
-        return gr.skip() if payload is None or usable(engine, payload["path"]) else None
+        path = payload and shown(payload["path"])
+        return gr.skip() if payload is None or path == payload["path"] else path
 
     field.upload(check, field, field, preprocess=False, show_progress="hidden", api_visibility="private")
+    # Browsers let only what they call an image into the field above; DICOM, for one, is not.
+    other = gr.UploadButton("DICOM or another format", file_types=[*ENDINGS], size="sm", elem_id=f"{elem_id}-other")
+    other.upload(shown, other, field, show_progress="hidden", api_visibility="private")
     return field
+
+
+def preview_of(path: str) -> str:
+    """A PNG of an upload that browsers cannot display; its name says which upload it shows (see `original_of`)."""
+    from sage_ad.vlm.images import load_image
+
+    original = Path(path)
+    preview = download_folder() / f"{original.name}.{original.parent.name}.preview.png"
+    fitted(load_image(original)).save(preview)
+    return str(preview)
+
+
+def original_of(path: str) -> str:
+    """The upload that a file of `preview_of` shows; any other path as it is."""
+    found = re.fullmatch(r"(.+)\.([0-9a-f]{64})\.preview\.png", Path(path).name)
+    return path if found is None else str(upload_folder() / found[2] / found[1])
 
 
 def usable(engine: Engine, path: str) -> bool:
