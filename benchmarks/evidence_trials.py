@@ -1,6 +1,7 @@
 """Which mechanisms beat the plain match, and on which products do they lose? Image AUROC beside it (docs/detection.md).
 
     .venv/bin/python benchmarks/evidence_trials.py ../shared/data --out runs/evidence-trials
+    .venv/bin/python benchmarks/evidence_trials.py ../shared/data --groups test,train        # half of the time
 
 Every category of *train*, *dev* and *test* that has good and defective test images (never *fresh*: it is there to
 report). At most 20 good and 20 defective test images and 12 references a category, five draws of 1, 4 and 8 of these.
@@ -36,7 +37,7 @@ references' half-shrunk patch covariance; stride 8 weighed 3 : 1; to turned copi
 Data = dict[str, Any]
 
 
-def measured(root: Path, out: Path) -> Iterator[tuple[str, Data]]:
+def measured(root: Path, out: Path, groups: Sequence[str] = GROUPS) -> Iterator[tuple[str, Data]]:
     """Distances of each category, from disk or measured now.
 
     Keys: `anomalous`; `own` (each test image has a reference of its own); for image i (the tests, then the references)
@@ -46,7 +47,7 @@ def measured(root: Path, out: Path) -> Iterator[tuple[str, Data]]:
     from sage_ad.evaluation.datasets import open_dataset
 
     out.mkdir(parents=True, exist_ok=True)
-    for group in GROUPS:
+    for group in groups:
         for category in open_dataset(root / group).categories:
             file = out / f"{category}.npz"
             if not file.exists():
@@ -326,10 +327,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds the groups")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-trials"))
+    parser.add_argument("--groups", default=",".join(GROUPS), help="groups of categories, with commas between them")
     args = parser.parse_args()
+    groups = args.groups.split(",")
+    if unknown := [group for group in groups if group not in GROUPS]:
+        parser.error(f"no group {unknown[0]!r}; choose among {', '.join(GROUPS)}")
     table: dict[str, dict[str, list[float]]] = {name: {} for name in TRIALS}
     at_threshold: dict[int, list[tuple[float, float]]] = {shots: [] for shots in SHOTS}
-    for category, data in measured(args.data, args.out):
+    for category, data in measured(args.data, args.out, groups):
         for name, score in TRIALS.items():
             table[name][category] = [auroc(data, shots, score) for shots in SHOTS]
         for shots in SHOTS:
