@@ -18,7 +18,7 @@ DETAIL = 0.85
 LEVEL = 3.0
 """Grey levels (of 255) by which no block of a copy differs: a small flaw in a drawing changes no more than a block."""
 
-FLAT = 0.5
+FLAT = 1.0
 """Standard deviation in grey levels below which a block has no detail to compare."""
 
 
