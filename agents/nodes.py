@@ -351,7 +351,7 @@ def _in_order(
     answers = [known.get(question.text) or next(rest) for question in asked]
     for item in answers:
         runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
-    update = {"answers": answers, "warnings": finished.warnings, "round": state.get("round", 0) + 1}
+    update = {"answers": answers, "measured": list(known), "warnings": finished.warnings, "round": state.get("round", 0) + 1}
     return update, f"{len(answers)} answers; {finished.note}"
 
 
@@ -399,6 +399,10 @@ def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     from sage_ad.evaluation.inspection import JudgeRequest
 
     evidence, settings = state["evidence"], state["settings"]
+    # An answer read off the measurement has nothing to be checked against but itself.
+    written = [item for item in state["answers"] if item["question"] not in state["measured"]]
+    if not written:
+        return {"retry_reason": None}, "every answer is measured or quoted"
     texts = [fact["text"] for fact in state["facts"]]
     regions = [TraceRegion.model_validate(region) for region in evidence["regions"]]
     requests = [
@@ -412,12 +416,11 @@ def evaluate(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
             evidence_verdict=evidence["verdict"],
             image_size=(evidence["size"][0], evidence["size"][1]),
         )
-        for item in state["answers"]
+        for item in written
     ]
     scores = runtime.context.resources.judge.judge(requests)
-    answers = [
-        {**item, "mle": score.model_dump(mode="json")} for item, score in zip(state["answers"], scores, strict=True)
-    ]
+    judged = {item["question"]: score.model_dump(mode="json") for item, score in zip(written, scores, strict=True)}
+    answers = [{**item, "mle": judged.get(item["question"])} for item in state["answers"]]
     failed = [s for s in scores if s.decisive is not None and s.decisive < settings["pass_mean"]]
     reason = None
     if failed:

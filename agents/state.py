@@ -37,7 +37,7 @@ class InspectionState(TypedDict, total=False):
         prompt_facts: ids of the facts that reach the answer.
         defect: name of the defect that is asserted, or None; `candidates`: `Candidate` dumps, the likeliest first.
         explanation: the report, a sentence or two a line.
-        answers: `TraceAnswer` dumps.
+        answers: `TraceAnswer` dumps; `measured`: the questions among them that no model answered.
         round: how often the agent has answered; `retry_reason`: why the last round failed, None when it passed.
         steps, warnings: appended to by each node.
     """
@@ -56,6 +56,7 @@ class InspectionState(TypedDict, total=False):
     candidates: list[dict[str, Any]]
     explanation: str
     answers: list[dict[str, Any]]
+    measured: list[str]
     round: int
     retry_reason: str | None
     steps: Annotated[list[dict[str, Any]], operator.add]
