@@ -63,11 +63,15 @@ def test_csv_fields_hold_several_between_bars(plates: Path) -> None:
 
 
 def test_keys_tell_pieces_of_work_apart(plates: Path) -> None:
-    lines = manifest(plates / "parts.jsonl", *[{"image": name} for name in ("a.PNG", "b.png", "a.PNG")])
+    lines = manifest(
+        plates / "parts.jsonl", *[{"image": name, "reference": "below/c.png"} for name in ("a.PNG", "b.png", "a.PNG")]
+    )
     before = read_parts(lines)
     assert len({part.key for part in before}) == 3
     # Other lines in between change no key, so that a manifest may grow.
-    manifest(lines, *[{"image": name} for name in ("below/c.png", "a.PNG", "b.png", "a.PNG")])
+    manifest(
+        lines, *[{"image": name, "reference": "below/c.png"} for name in ("below/c.png", "a.PNG", "b.png", "a.PNG")]
+    )
     assert {part.key for part in before} < {part.key for part in read_parts(lines)}
     # A picture that was replaced is new work.
     os.utime(plates / "b.png", ns=(1, 1))
