@@ -351,7 +351,12 @@ def _in_order(
     answers = [known.get(question.text) or next(rest) for question in asked]
     for item in answers:
         runtime.stream_writer({"event": "answer", "question": item["question"], "text": item["text"]})
-    update = {"answers": answers, "measured": list(known), "warnings": finished.warnings, "round": state.get("round", 0) + 1}
+    update = {
+        "answers": answers,
+        "measured": list(known),
+        "warnings": finished.warnings,
+        "round": state.get("round", 0) + 1,
+    }
     return update, f"{len(answers)} answers; {finished.note}"
 
 

@@ -1,7 +1,7 @@
 """Which mechanisms beat the plain match, and on which products do they lose? Image AUROC beside it (docs/detection.md).
 
     .venv/bin/python benchmarks/evidence_trials.py ../shared/data --out runs/evidence-trials
-    .venv/bin/python benchmarks/evidence_trials.py ../shared/data --groups test,train        # half of the time
+    .venv/bin/python benchmarks/evidence_trials.py ../shared/data --groups test,train        # nine of the eighteen
 
 Every category of *train*, *dev* and *test* that has good and defective test images (never *fresh*: it is there to
 report). At most 20 good and 20 defective test images and 12 references a category, five draws of 1, 4 and 8 of these.

@@ -196,7 +196,8 @@ TRAINER = {
 }  # fmt: skip
 AGENT = {
     "--model": "--model other | --question Why?", "--facts": "--facts hard | --question Why?",
-    "--judge": "--judge http://x/v1#y | --question Why?", "--seed": "--seed 3", "--device": "--device cpu", "--domain": "--domain machining", "--product": "--product lid",
+    "--judge": "--judge http://x/v1#y | --question Why?", "--seed": "--seed 3", "--device": "--device cpu",
+    "--domain": "--domain machining", "--product": "--product lid",
     "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
 }  # fmt: skip
 SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
