@@ -50,7 +50,7 @@ def test_a_person_reads_one_explanation_in_25_lines(run, cracked: Path, good: Pa
     for said in (
         "ANOMALOUS",
         "good parts reach up to",
-        "Lower right: ",
+        "Centre: ",
         " px",
         "was not taught",
         "What to do",
