@@ -136,7 +136,7 @@ class RayEngine:
         make: makes what inspects parts in an actor: a `PartWorker`, or something with its methods.
 
     Raises:
-        InputError: the package ray is not installed.
+        InputError: the package ray is not installed, or no cluster answers at the address.
     """
 
     name = "ray"
@@ -156,6 +156,10 @@ class RayEngine:
             raise InputError("The engine ray needs the package ray; install it with pip install 'ray[data]'.")
         self.settings, self.workers, self.chunk = settings, workers, chunk
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            _check_address(self.address)
+        except OSError as error:
+            raise _no_cluster(self.address, error) from error
         self._make = make
         self.restarts = 0
 
@@ -232,23 +236,26 @@ def ray_running(address: str, workers: int) -> Iterator[Any]:
     terminated = signal.getsignal(signal.SIGTERM)
     try:
         try:
-            _check_address(address)
             ray.init(address=address, **settings)
         except Exception as error:  # Ray raises the bare class for a node that does not come up
-            why = one_line(error, 120)
             if address == "local":
                 raise BackendError(
-                    f"Ray does not start here ({why}); start it yourself with ray start --head and add --address auto, "
+                    f"Ray does not start here ({one_line(error, 120)}); start it yourself with ray start --head and add --address auto, "
                     "or use --engine local."
                 ) from error
-            raise InputError(
-                f"There is no Ray cluster at {address!r} ({why}); start one with ray start --head, or leave --address out."
-            ) from error
+            raise _no_cluster(address, error) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminated)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    why = one_line(error, 120)
+    return InputError(
+        f"There is no Ray cluster at {address!r} ({why}); start one with ray start --head, or leave --address out."
+    )
 
 
 def _check_address(address: str) -> None:

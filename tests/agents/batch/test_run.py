@@ -145,7 +145,10 @@ def test_evidence_only_is_the_evidence_of_a_whole_inspection(
 def test_a_server_that_vanishes_leaves_what_is_finished(
     inspector: SageInspector, elpv: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    parts = [Part(n, f"k{n}", str(cell), product="solar cell") for n, cell in enumerate(elpv["mono good"][:4])]
+    parts = [
+        Part(n, f"k{n}", str(cell), product="solar cell", questions=("Is it good?",))
+        for n, cell in enumerate(elpv["mono good"][:4])
+    ]
     shared = {name: part for name, part in parts_of(inspector).items() if name != "backend"}
     settings = BatchSettings(AgentSettings(model="http://127.0.0.1:9/v1#scripted-model"))
     with ServerProcess() as server:
