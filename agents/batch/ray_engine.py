@@ -240,8 +240,8 @@ def ray_running(address: str, workers: int) -> Iterator[Any]:
         except Exception as error:  # Ray raises the bare class for a node that does not come up
             if address == "local":
                 raise BackendError(
-                    f"Ray does not start here ({one_line(error, 120)}); start it yourself with ray start --head and add --address auto, "
-                    "or use --engine local."
+                    f"Ray does not start here ({one_line(error, 120)}); start it yourself with ray start --head and add "
+                    "--address auto, or use --engine local."
                 ) from error
             raise _no_cluster(address, error) from error
         if threading.current_thread() is threading.main_thread():
