@@ -143,5 +143,5 @@ def test_soft_facts_reach_the_wrapped_model(
     )
     request = requests[1].model_copy(update={"settings": {"facts": "soft", "max_new_tokens": 12, "max_rounds": 0}})
     trace = SageInspector(resources=bench).inspect(request)
-    assert any("as soft facts" in step.summary for step in trace.steps)
+    assert any("(soft)" in step.summary for step in trace.steps)
     assert any("from its verdict token" in step.summary for step in trace.steps)

@@ -117,7 +117,7 @@ def test_a_run_on_a_checkpoint_goes_on_where_it_was_killed(run, tmp_path):
 class VisualInputDouble:
     """What a frozen encoder saw, without one."""
 
-    def visual(self, picture, reference):
+    def get(self, picture, reference):
         seed = int(picture.path)
         return VisualInputs(
             features=features(seed)[0].half(),
