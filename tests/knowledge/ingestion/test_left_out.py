@@ -24,7 +24,7 @@ def add(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
 
     def run(*arguments: object) -> tuple[int, str]:
         argv = sys.argv
-        sys.argv = ["sage-kb", "add", "metal", *map(str, arguments)]
+        sys.argv = ["sage-kb", "add", "machining", *map(str, arguments)]
         try:
             with pytest.raises(SystemExit) as ended:
                 run_app(app)
