@@ -217,7 +217,9 @@ def renamed(words: str, defect: str) -> str:
     found = defect_named(words)
     if found is None or found == defect:
         return words
-    return re.sub(rf"\b(?:an? )?{re.escape(found)}\b", with_article(defect), words, flags=re.IGNORECASE)
+    said = re.sub(rf"\b(?:an? )?{re.escape(found)}\b", with_article(defect), words, flags=re.IGNORECASE)
+    # Without a name "the defect is a defect" is left of a sentence that gave one.
+    return re.sub(rf"\bThe {UNNAMED} is {with_article(UNNAMED)}\b", f"There is {with_article(UNNAMED)}", said)
 
 
 def words_fault(
