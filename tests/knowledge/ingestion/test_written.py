@@ -39,7 +39,7 @@ def test_no_shipped_fact_is_refused():
         for fact in yaml.safe_load(path.read_text(encoding="utf-8"))
     ]
     refused = [text for text in texts if written_reason(text)]
-    assert len(refused) <= 0.005 * len(texts), refused
+    assert len(refused) <= 0.01 * len(texts), refused
 
 
 def outcomes(store: FactStore, sentences: list[dict[str, Any]], model: str | None) -> list[str]:
