@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-RANKS = Path(__file__).with_name("reference_ranks.py")
+RANKS = Path(__file__).parents[2] / "helpers" / "reference_ranks.py"
 
 
 def test_a_process_whose_cache_differs_follows_the_first(repository: Path, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_process_whose_cache_differs_follows_the_first(repository: Path, tmp_p
         port = free.getsockname()[1]
     environment = {
         **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join([str(repository), str(repository / "tests")]),
+        "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join([str(repository), str(repository / "tests" / "helpers")]),
     }  # fmt: skip
     processes = [
         subprocess.Popen(
