@@ -52,14 +52,6 @@ def _fit(name: str, kinds: Mapping[str, float]) -> float:
     return max(fits, default=0.0)
 
 
-def is_known(name: str, known: Mapping[str, int]) -> bool:
-    """Whether a pack tells of a defect of this kind, by whatever name."""
-    from sage_ad.evaluation.judge.defect_match import concepts_of
-
-    own = concepts_of(name)
-    return any(own & concepts_of(other) for other in known)
-
-
 @cache
 def _appearances() -> dict[str, dict[str, float]]:
     import yaml
