@@ -164,7 +164,7 @@ class SageInspector:
 
         Yields:
             {"event": "started", "step"}, {"event": "step", "step": TraceStep values}, {"event": "token", "text"},
-            {"event": "answer", "question", "text"}, then either {"event": "trace", "trace"} or, when an expert is
+            {"event": "answer", "question", "text"}, {"event": "explanation", "text"}, then either {"event": "trace", "trace"} or, when an expert is
             waited for, {"event": "review", "thread", "facts"}.
         """
         settings = self._settings_of(request)
