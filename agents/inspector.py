@@ -164,8 +164,8 @@ class SageInspector:
 
         Yields:
             {"event": "started", "step"}, {"event": "step", "step": TraceStep values}, {"event": "token", "text"},
-            {"event": "answer", "question", "text"}, {"event": "explanation", "text"}, then either {"event": "trace", "trace"} or, when an expert is
-            waited for, {"event": "review", "thread", "facts"}.
+            {"event": "answer", "question", "text"}, {"event": "explanation", "text"}, then either
+            {"event": "trace", "trace"} or, when an expert is waited for, {"event": "review", "thread", "facts"}.
         """
         settings = self._settings_of(request)
         if settings.review and (self._checkpointer is None or thread is None):
