@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -33,6 +32,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from cells import cell_folder
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.run import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
@@ -55,10 +56,7 @@ class Timing:
 
 def cells(count: int, references: int) -> list[Part]:
     """Solar cells, good and cracked ones in turn, with the same good ones as references."""
-    spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("The package elpv-dataset is not installed; run make setup.")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    folder = cell_folder()
     rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines()]
     good = [str(folder / path) for path, share, kind in rows if kind == "mono" and float(share) == 0]
     bad = [str(folder / path) for path, share, kind in rows if kind == "mono" and float(share) == 1]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,59 +25,57 @@ if TYPE_CHECKING:
 SYNTHETIC, PASTED, LIMIT, SEED = 450, 60, 30, 1
 """The options of the model card."""
 TESTS = 20
-Seen = dict[str, list[tuple[str, bool, float]]]
-"""Category, label and margin of parts, by how they were compared: "references" or "builtin"."""
+Rows = list[tuple[str, bool, float]]
+"""Category, label and margin of parts."""
 
 
-def fitted(data: Path, sights: VisualInputCache) -> dict[str, list[float]]:
+def fitted(data: Path, cache: VisualInputCache) -> dict[str, list[float]]:
     """The calibration that stage 1 would write."""
     from sage_ad.alignment.options import Stage1Run
     from sage_ad.alignment.sft.calibration import calibrate
-    from sage_ad.alignment.sft.run import labelled_parts, look_at, tasks_of
+    from sage_ad.alignment.sft.run import labelled_parts, measure_parts, tasks_of
 
     run = Stage1Run(data=(data,), synthetic=SYNTHETIC, pasted=PASTED, limit=LIMIT, seed=SEED)
     tasks = tasks_of(run, labelled_parts(run))
-    look_at(tasks, sights, lambda text: print(text, flush=True))
+    measure_parts(tasks, cache, lambda text: print(text, flush=True))
     examples = [task.examples[0] for task in tasks if task.pictured]
     return calibrate(
-        (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
+        (cache.get(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
     )
 
 
-def looked_at(data: Path, sights: VisualInputCache) -> Seen:
+def margins(data: Path, cache: VisualInputCache) -> dict[str, Rows]:
     """Margins of test images of the headline categories, with one reference and with none."""
     from sage_ad.alignment.data.labelled import real_parts
     from sage_ad.evaluation.datasets import open_dataset
 
-    found: Seen = {"references": [], "builtin": []}
-    for part in real_parts(open_dataset(data, categories=HEADLINE.get(data.name)), limit=TESTS):
-        for compared, reference in (("references", part.reference), ("builtin", None)):
-            margin = sights.sight(part.picture, reference).margin
-            found[compared].append((part.category, part.anomalous, margin))
-    return found
+    parts = list(real_parts(open_dataset(data, categories=HEADLINE.get(data.name)), limit=TESTS))
+    return {
+        compared: [
+            (p.category, p.anomalous, cache.get(p.picture, p.reference if given else None).margin) for p in parts
+        ]
+        for compared, given in (("references", True), ("builtin", False))
+    }
 
 
-def figures(rows: Sequence[tuple[str, bool, float]], factor: float) -> dict[str, float]:
+def figures(rows: Rows, factor: float) -> dict[str, float]:
     """Means over categories; the calibration error is that of all parts together, as `sage-eval compare` has it."""
-    from sage_ad.evaluation.reports.metrics import expected_calibration_error, rank_auroc, reliability
+    from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+    from sklearn.utils.class_weight import compute_sample_weight
 
-    by_category: dict[str, list[list[float]]] = {}
-    confidence, right = [], []
-    for category, anomalous, margin in rows:
-        chance = float(1 / (1 + np.exp(-factor * margin)))
-        confidence.append(max(chance, 1 - chance))
-        right.append((margin > 0) == anomalous)
-        loss = -float(np.log(max(chance if anomalous else 1 - chance, 1e-12)))
-        by_category.setdefault(category, []).append([anomalous, margin, (margin > 0) == anomalous, loss])
+    from sage_ad.evaluation.reports.metrics import expected_calibration_error, reliability
+
+    names, states, values = (np.array(column) for column in zip(*rows, strict=True))
+    chances = 1 / (1 + np.exp(-factor * values))
     columns: dict[str, list[float]] = {"AUROC": [], "balanced accuracy": [], "log loss": []}
-    for own in map(np.array, by_category.values()):
-        state = own[:, 0] > 0
-        columns["AUROC"].append(rank_auroc(state, own[:, 1]) or float("nan"))
-        columns["balanced accuracy"].append((own[state, 2].mean() + own[~state, 2].mean()) / 2)
-        columns["log loss"].append((own[state, 3].mean() + own[~state, 3].mean()) / 2)
-    error = expected_calibration_error(reliability(confidence, right))
+    for own in (names == name for name in np.unique(names)):
+        state, even = states[own], compute_sample_weight("balanced", states[own])
+        columns["AUROC"].append(roc_auc_score(state, values[own]))
+        columns["balanced accuracy"].append(balanced_accuracy_score(state, values[own] > 0))
+        columns["log loss"].append(log_loss(state, chances[own], sample_weight=even))
+    error = expected_calibration_error(reliability(np.maximum(chances, 1 - chances), (values > 0) == states))
     assert error is not None
-    return {name: float(np.mean(values)) for name, values in columns.items()} | {"calibration error": error}
+    return {name: float(np.mean(column)) for name, column in columns.items()} | {"calibration error": error}
 
 
 def main() -> None:
@@ -90,13 +87,13 @@ def main() -> None:
     from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS
 
-    sights, file = VisualInputCache(), FOLDER / BEST / SETTINGS
+    cache, file = VisualInputCache(), FOLDER / BEST / SETTINGS
     settings = json.loads(file.read_text(encoding="utf-8"))
-    calibrations = {"as shipped": settings["config"]["calibration"], "refitted": fitted(args.train, sights)}
+    calibrations = {"as shipped": settings["config"]["calibration"], "refitted": fitted(args.train, cache)}
     for name, calibration in calibrations.items():
         print(f"{name}: {calibration}")
     if args.check:
-        for compared, rows in looked_at(args.check, sights).items():
+        for compared, rows in margins(args.check, cache).items():
             print(f"\n{compared}, {len(rows)} images of {args.check.name}")
             for name, calibration in calibrations.items():
                 values = figures(rows, calibration[compared][0])

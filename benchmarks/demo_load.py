@@ -5,9 +5,7 @@
 Starts `sage-demo` in a process of its own. First each visitor's part is inspected alone, twice round (this warms the
 server up); then all visitors inspect theirs at the same time, and every trace must be that of its own part. Memory is the
 server's resident set: before the load, at its highest, and after it (the lowest of half a minute). It is "back" if it
-ends no more than `--leak` megabytes above where it was. Every finished inspection is noted in progress.jsonl; called
-again with the same --out, only the missing ones are made (memory is then that of the last call). The exit status is 1
-unless everything held.
+ends no more than `--leak` megabytes above where it was. The exit status is 1 unless everything held.
 """
 
 from __future__ import annotations
@@ -83,38 +81,6 @@ class Watch:
         self._thread.join()
 
 
-class Progress:
-    """Finished inspections, one JSON line each, and a line on standard error now and then.
-
-    Args:
-        path: the file; what it holds already counts as done. None keeps nothing.
-        total: how many inspections there will be.
-    """
-
-    def __init__(self, path: Path | None, total: int) -> None:
-        self.path, self.total, self.start = path, total, time.perf_counter()
-        self._lock = threading.Lock()
-        self.done: list[dict[str, Any]] = []
-        if path is not None and path.is_file():
-            self.done = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        self.made_before = len(self.done)
-
-    def of(self, user: int) -> int:
-        """How many inspections of this visitor are done."""
-        return sum(entry["user"] == user for entry in self.done)
-
-    def note(self, entry: dict[str, Any]) -> None:
-        """Keeps one finished inspection."""
-        with self._lock:
-            self.done.append(entry)
-            if self.path is not None:
-                with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(entry) + "\n")
-            if len(self.done) % max(1, self.total // 20) == 0 or len(self.done) == self.total:
-                passed = time.perf_counter() - self.start
-                print(f"{len(self.done)} of {self.total} inspections, {passed:.0f} s", file=sys.stderr, flush=True)
-
-
 def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
     """A synthetic part and its good piece for every visitor, each of another design; the same ones every time."""
     from sage_ad.alignment.synthetic.generate import PRODUCTS, generate
@@ -163,23 +129,25 @@ def alone(url: str, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
 
 
 def visit(
-    url: str, user: int, part: tuple[Path, Path], expected: dict[str, Any], times: int, gate: threading.Barrier,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """One visitor's missing inspections: how long each took, what failed, what was not theirs."""
+    url: str, part: tuple[Path, Path], expected: dict[str, Any], times: int, gate: threading.Barrier
+) -> list[dict[str, Any]]:
+    """One visitor's inspections: how long each took, what failed, what was not theirs."""
     from gradio_client import Client
 
     client = Client(url, verbose=False, httpx_kwargs={"timeout": 1800})
     gate.wait()
-    for _ in range(times - progress.of(user)):
+    entries = []
+    for _ in range(times):
         start = time.perf_counter()
-        entry: dict[str, Any] = {"user": user, "failed": None, "mixed": []}
+        entry: dict[str, Any] = {"failed": None, "mixed": []}
         try:
             found = inspect(client, part)
             entry["mixed"] = [f"{part[0].name}: {name}" for name in COMPARED if found[name] != expected[name]]
         except Exception as error:  # whatever fails is what this benchmark counts
             entry["failed"] = f"{type(error).__name__}: {error}"[:300]
-        progress.note({**entry, "seconds": round(time.perf_counter() - start, 3)})
+        entries.append({**entry, "seconds": round(time.perf_counter() - start, 3)})
+    print(f"{part[0].stem} done", file=sys.stderr, flush=True)
+    return entries
 
 
 def rested(process: int) -> float:
@@ -191,35 +159,34 @@ def rested(process: int) -> float:
     return lowest
 
 
-def under_load(users: int, inspections: int, progress: Progress) -> dict[str, Any]:
-    """Makes what is missing and returns seconds and memory of this call."""
+def under_load(users: int, inspections: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All inspections at once: what became of each, and seconds and memory of the whole."""
     with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "home") as (url, process):
         parts = draw_parts(Path(folder), users)
         expectations = alone(url, parts)
         before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
         with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
             jobs = [
-                pool.submit(visit, url, user, part, expected, inspections, gate, progress)
-                for user, (part, expected) in enumerate(zip(parts, expectations, strict=True))
+                pool.submit(visit, url, part, expected, inspections, gate)
+                for part, expected in zip(parts, expectations, strict=True)
             ]
-            for job in jobs:
-                job.result()
+            done = [entry for job in jobs for entry in job.result()]
         seconds = time.perf_counter() - start
         after = rested(process)
-    return {
+    return done, {
         "seconds": round(seconds, 1),
         "memory_mb": {"before": round(before), "highest": round(watch.highest), "after": round(after)},
     }
 
 
-def summary(users: int, inspections: int, leak: float, progress: Progress, measured: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    users: int, inspections: int, leak: float, done: list[dict[str, Any]], measured: dict[str, Any]
+) -> dict[str, Any]:
     """All figures, and whether everything held."""
-    done = progress.done
     failed = [entry["failed"] for entry in done if entry["failed"]]
     mixed = [line for entry in done for line in entry["mixed"]]
     used = measured["memory_mb"]
     checks = {
-        "all done": len(done) == users * inspections,
         "no failure": not failed,
         "no mixed-up result": not mixed,
         "memory back": used["after"] <= used["before"] + leak,
@@ -227,7 +194,6 @@ def summary(users: int, inspections: int, leak: float, progress: Progress, measu
     return {
         "users": users,
         "inspections": len(done),
-        "of_them_in_this_call": len(done) - progress.made_before,
         **measured,
         "seconds_each": round(statistics.median(entry["seconds"] for entry in done), 2),
         "seconds_each_longest": max(entry["seconds"] for entry in done),
@@ -244,17 +210,13 @@ def load(
     inspections: Annotated[int, typer.Option(help="Inspections of each visitor.")] = 5,
     leak: Annotated[float, typer.Option(help="Megabytes that the server may keep above what it had before.")] = 60.0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for progress.jsonl and results.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json.")] = None,
 ) -> None:
     """Puts the demo under load and reports failures, mixed-up results, waiting and memory."""
+    done, measured = under_load(users, inspections)
+    report = summary(users, inspections, leak, done, measured)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    progress = Progress(out / "progress.jsonl" if out else None, users * inspections)
-    if any(progress.of(user) > inspections for user in range(users)) or progress.made_before > users * inspections:
-        raise InputError(f"{out} holds a run of other numbers; name another folder, or the same numbers.")
-    measured = under_load(users, inspections, progress)
-    report = summary(users, inspections, leak, progress, measured)
-    if out:
         (out / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if json_:
         print_json(report)

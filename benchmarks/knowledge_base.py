@@ -1,11 +1,11 @@
-"""Scale and speed of the knowledge base: beside raw FAISS, beside llama-index's default store, in one run.
+"""Scale and speed of the knowledge base's index beside raw FAISS, in one run.
 
-    python benchmarks/knowledge_base.py                    everything, with 1,000,000 synthetic vectors (3 GB of disk)
+    python benchmarks/knowledge_base.py                    1,000,000 synthetic vectors (3 GB of disk)
     python benchmarks/knowledge_base.py --vectors 100000   a smaller index
-    python benchmarks/knowledge_base.py --only embedding   embedding alone; also: scale, retrieval
 
-The vectors of the scale part are synthetic (a mixture of 2,000 Gaussian clusters, unit length): a million sentences
-would take more than an hour to embed here. Memory is measured in processes of their own, one for each contender.
+The vectors are synthetic (a mixture of 2,000 Gaussian clusters, unit length): a million sentences would take more than an
+hour to embed here. Memory is measured in processes of their own, one for each contender. How well the search finds what
+people want is measured by `benchmarks/pack_retrieval.py`.
 """
 
 from __future__ import annotations
@@ -28,38 +28,34 @@ DIMENSIONS = 384
 BLOCK = 50_000
 QUERIES = 60
 K = 10
-SIMPLE = 5_000
-"""Vectors for llama-index's default store: it holds Python lists, and a million of them do not fit into memory."""
-
 RAW = "raw.faiss"
 
 DOMAINS = [f"domain{number}" for number in range(10)]
 KINDS = ["appearance", "cause", "consequence", "normal-variation", "inspection"]
 
 
-def synthetic(total: int, seed: int = 0) -> Iterator[Any]:
-    """Blocks of unit vectors around 2,000 centres, the same for every contender."""
+def clusters(rng: Any, size: int, seed: int = 0) -> Any:
+    """Unit vectors around the 2,000 centres of a seed, the same for every contender."""
     import numpy as np
 
     centres = np.random.default_rng(seed).standard_normal((2000, DIMENSIONS), dtype=np.float32)
+    vectors = centres[rng.integers(len(centres), size=size)] + rng.standard_normal((size, DIMENSIONS), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def synthetic(total: int, seed: int = 0) -> Iterator[Any]:
+    """What is indexed, in blocks."""
+    import numpy as np
+
     for number, start in enumerate(range(0, total, BLOCK)):
-        rng = np.random.default_rng([seed, number])
-        size = min(BLOCK, total - start)
-        block = centres[rng.integers(len(centres), size=size)]
-        block += rng.standard_normal((size, DIMENSIONS), dtype=np.float32)
-        yield block / np.linalg.norm(block, axis=1, keepdims=True)
+        yield clusters(np.random.default_rng([seed, number]), min(BLOCK, total - start), seed)
 
 
-def queries(seed: int = 0) -> Any:
+def queries() -> Any:
     """Queries from the same mixture that are not in the index."""
     import numpy as np
 
-    centres = np.random.default_rng(seed).standard_normal((2000, DIMENSIONS), dtype=np.float32)
-    rng = np.random.default_rng([seed, 10**9])
-    found = centres[rng.integers(len(centres), size=QUERIES)] + rng.standard_normal(
-        (QUERIES, DIMENSIONS), dtype=np.float32
-    )
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return clusters(np.random.default_rng([0, 10**9]), QUERIES)
 
 
 def label(number: int) -> dict[str, str]:
@@ -82,9 +78,6 @@ def milliseconds(task: Callable[[Any], Any], items: Any) -> dict[str, float]:
         times.append(1000 * (time.perf_counter() - start))
     times.sort()
     return {"p50": statistics.median(times), "p95": times[int(0.95 * len(times))]}
-
-
-# -- the contenders, each in a process of its own -----------------------------------------------------------------
 
 
 def build(folder: Path, total: int) -> dict[str, Any]:
@@ -197,50 +190,7 @@ def raw(folder: Path, total: int) -> dict[str, Any]:
     return result
 
 
-def simple(folder: Path, total: int) -> dict[str, Any]:
-    """llama-index's default store, on fewer vectors."""
-    from llama_index.core.schema import TextNode
-    from llama_index.core.vector_stores import SimpleVectorStore
-    from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
-
-    count = min(SIMPLE, total)
-    before = memory()
-    start = time.perf_counter()
-    store = SimpleVectorStore()
-    number = 0
-    for block in synthetic(count):
-        nodes = []
-        for vector in block.tolist():
-            nodes.append(TextNode(id_=str(number), text="", embedding=vector, metadata=label(number)))
-            number += 1
-        store.add(nodes)
-    added = time.perf_counter() - start
-    path = folder / "simple.json"
-    store.persist(str(path))
-    after = memory()
-    asked = [query.tolist() for query in queries()[:10]]
-    plain = milliseconds(lambda q: store.query(VectorStoreQuery(query_embedding=q, similarity_top_k=K)), asked)
-    chosen = MetadataFilters(filters=[MetadataFilter(key="domain", value="domain3")])
-    one = milliseconds(
-        lambda q: store.query(VectorStoreQuery(query_embedding=q, similarity_top_k=K, filters=chosen)), asked
-    )
-    start = time.perf_counter()
-    SimpleVectorStore.from_persist_path(str(path))
-    opened = time.perf_counter() - start
-    size = path.stat().st_size / 1e6
-    path.unlink()
-    return {
-        "vectors": count,
-        "seconds_adding": added,
-        "open_seconds": opened,
-        "search_ms": plain,
-        "search_one_domain_ms": one,
-        "memory_mb": after - before,
-        "index_file_mb": size,
-    }
-
-
-CONTENDERS = {"build": build, "ours": ours, "raw": raw, "simple": simple}
+CONTENDERS = {"build": build, "ours": ours, "raw": raw}
 
 
 def apart(name: str, folder: Path, total: int) -> dict[str, Any]:
@@ -250,101 +200,19 @@ def apart(name: str, folder: Path, total: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# -- embedding and retrieval ---------------------------------------------------------------------------------------
-
-
-def embedding(rounds: int = 5) -> dict[str, Any]:
-    """Sentences a second of our embedder beside the bare encoder (tokeniser and forward, padded batches of 32)."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    from sage_ad.knowledge.store.fact_store import FactStore
-    from sage_ad.knowledge.vectors.embedding import default_embedder
-    from sage_ad.vlm.weights.embedded import minilm_folder
-
-    with FactStore.open() as store:
-        texts = [fact.text for fact in store.facts()][:320]
-    folder = minilm_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
-    embedder = default_embedder()
-
-    def bare() -> None:
-        with torch.inference_mode():
-            for start in range(0, len(texts), 32):
-                batch = tokenizer(texts[start : start + 32], padding=True, truncation=True, return_tensors="pt")
-                model(**batch)
-
-    def measure(task: Callable[[], Any]) -> float:
-        start = time.perf_counter()
-        task()
-        return len(texts) / (time.perf_counter() - start)
-
-    pairs = [(measure(lambda: embedder.encode(texts)), measure(bare)) for _ in range(rounds)]
-    return {
-        "sentences": len(texts),
-        "ours_per_second": statistics.median(pair[0] for pair in pairs),
-        "bare_per_second": statistics.median(pair[1] for pair in pairs),
-        "share": statistics.median(pair[0] / pair[1] for pair in pairs),
-    }
-
-
-def retrieval() -> dict[str, Any]:
-    """recall@5 and nDCG@10 on the labelled queries, and how long opening and one search of the shipped packs take."""
-    from sage_ad.knowledge.store.fact_store import FactStore
-    from sage_ad.knowledge.store.retrieval_eval import measure, read_queries
-
-    path = Path(__file__).parents[1] / "tests" / "data" / "pack_retrieval_queries.yaml"
-    wanted = read_queries(path)
-    with FactStore.open() as store:
-        store.search("warm up")
-        result: dict[str, Any] = {mode: measure(store, wanted, mode) for mode in ("dense", "lexical", "fused")}
-    start = time.perf_counter()
-    with FactStore.open() as store:
-        store.prepare()
-        result["open_seconds"] = time.perf_counter() - start
-        result["search_ms"] = milliseconds(lambda query: store.search(query.text, domain=query.domain), wanted)
-        result["facts"] = sum(sum(info.counts.values()) for info in store.domains())
-    return result
-
-
-# -- printing ------------------------------------------------------------------------------------------------------
-
-
-def show_scale(total: int, result: dict[str, Any]) -> None:
+def show(total: int, result: dict[str, Any]) -> None:
     """One table of the contenders, and the promises beside what was measured."""
-    mine, mapped, loaded, default = (
-        result["ours"],
-        result["raw"]["mapped"],
-        result["raw"]["in memory"],
-        result["simple"],
-    )
+    from sage_ad.evaluation.reports.tables import markdown_table
+
+    mine, mapped, loaded = result["ours"], result["raw"]["mapped"], result["raw"]["in memory"]
     threads = os.environ.get("OMP_NUM_THREADS", f"{os.cpu_count()} (all)")
-    print(
-        f"\n{total:,} synthetic vectors of {DIMENSIONS} numbers (16-bit, exhaustive search), k = {K}, threads {threads}"
-    )
-    print(f"{'':<44}{'SAGE':>10}{'FAISS':>12}{'FAISS':>12}{'llama-index':>13}")
-    print(f"{'':<44}{'':>10}{'mapped':>12}{'in memory':>12}{default['vectors']:>13,}")
-    rows = [
-        ("open, s", "open_seconds", "{:.3f}", None),
-        ("search p50, ms", "search_ms", "{:.1f}", "p50"),
-        ("search p95, ms", "search_ms", "{:.1f}", "p95"),
-        ("search one domain of ten p50, ms", "search_one_domain_ms", "{:.1f}", "p50"),
-        ("search one domain and kind p50, ms", "search_domain_and_kind_ms", "{:.1f}", "p50"),
-        ("search after adds and deletions p50, ms", "search_after_adds_and_deletions_ms", "{:.1f}", "p50"),
-        ("resident memory, MB", "memory_mb", "{:.0f}", None),
-        ("index file, MB", "index_file_mb", "{:.0f}", None),
-        ("add 1,000, s", "add_1000_seconds", "{:.2f}", None),
-        ("delete 1,500, s", "delete_1500_seconds", "{:.2f}", None),
-        ("compact, s", "compact_seconds", "{:.2f}", None),
-    ]
-    for title, key, form, part in rows:
-        cells = []
-        for column in (mine, mapped, loaded, default):
-            value = column.get(key)
-            value = value[part] if value is not None and part else value
-            cells.append("-" if value is None else form.format(value))
-        print(f"{title:<44}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}{cells[3]:>13}")
+    print(f"{total:,} vectors of {DIMENSIONS} numbers (16-bit, exhaustive search), k = {K}, threads {threads}\n")
+
+    def cell(value: Any) -> Any:
+        return f"{value['p50']:.1f} / {value['p95']:.1f}" if isinstance(value, dict) else value
+
+    rows = [[key.replace("_", " "), *(cell(column.get(key)) for column in (mine, mapped, loaded))] for key in mine]
+    print(markdown_table(["times p50 / p95", "SAGE", "FAISS mapped", "FAISS in memory"], rows))
     print(f"built in {result['build']['seconds_adding']:.0f} s")
     fastest = min(mapped["search_ms"]["p50"], loaded["search_ms"]["p50"])
     ratio = mine["search_ms"]["p50"] / fastest
@@ -368,43 +236,23 @@ def show_scale(total: int, result: dict[str, Any]) -> None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vectors", type=int, default=1_000_000, help="synthetic vectors of the scale part")
-    parser.add_argument("--only", choices=("scale", "embedding", "retrieval"), help="one part alone")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="synthetic vectors")
     parser.add_argument("--folder", type=Path, help="where the index is built (default: a temporary folder)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--contender", choices=tuple(CONTENDERS), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contender:
         print(json.dumps(CONTENDERS[given.contender](given.folder, given.vectors)))
         return
-    result: dict[str, Any] = {}
-    if given.only in (None, "embedding"):
-        result["embedding"] = embedding()
-    if given.only in (None, "retrieval"):
-        result["retrieval"] = retrieval()
-    if given.only in (None, "scale"):
-        folder = Path(tempfile.mkdtemp(prefix="sage-index-", dir=given.folder))
-        try:
-            result["scale"] = {name: apart(name, folder, given.vectors) for name in CONTENDERS}
-        finally:
-            shutil.rmtree(folder)
+    folder = Path(tempfile.mkdtemp(prefix="sage-index-", dir=given.folder))
+    try:
+        result = {name: apart(name, folder, given.vectors) for name in CONTENDERS}
+    finally:
+        shutil.rmtree(folder)
     if given.json:
-        print(json.dumps({"vectors": given.vectors, **result}, indent=2))
+        print(json.dumps({"vectors": given.vectors, "scale": result}, indent=2))
         return
-    if "embedding" in result:
-        e = result["embedding"]
-        print(
-            f"embedding {e['sentences']} facts: {e['ours_per_second']:.0f} sentences/s, bare encoder "
-            f"{e['bare_per_second']:.0f}/s: {100 * e['share']:.0f} % ({'kept' if e['share'] >= 0.9 else 'MISSED'}: 90)"
-        )
-    if "retrieval" in result:
-        r = result["retrieval"]
-        print(f"\n{'retrieval':<12}{'recall@5':>10}{'nDCG@10':>10}   ({r['dense']['queries']} labelled queries)")
-        for mode in ("dense", "lexical", "fused"):
-            print(f"{mode:<12}{r[mode]['recall@5']:>10.3f}{r[mode]['ndcg@10']:>10.3f}")
-        print(f"open {r['facts']} facts: {r['open_seconds']:.3f} s; search p50 {r['search_ms']['p50']:.1f} ms")
-    if "scale" in result:
-        show_scale(given.vectors, result["scale"])
+    show(given.vectors, result)
 
 
 if __name__ == "__main__":

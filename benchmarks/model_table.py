@@ -16,10 +16,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-HEADLINE = {
-    "dev": ("solar_cell_mono", "solar_cell_poly", "screw", "pump_impeller", "fabric_02", "fabric_03"),
-    "test": ("magnetic_tile", "bottle", "pavement", "powerline_insulator"),
-}
+from detection import HEADLINE
+
 FIGURES = (
     ("balanced accuracy", "accuracy"), ("Acc-G", "acc_g"), ("SBERT", "sbert"), ("verdict AUROC", "verdict_auroc"),
     ("evidence AUROC", "evidence_auroc"), ("defect named", "naming"), ("place", "place"),
@@ -87,7 +85,7 @@ def main() -> None:
     from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
     from sage_ad.evaluation.runs import Progress
 
-    categories = None if args.all else list(HEADLINE.get(args.data.resolve().name, ())) or None
+    categories = None if args.all else HEADLINE.get(args.data.resolve().name)
     print("| row | shots | " + " | ".join(name for name, _ in FIGURES) + " | MLE | overkill | miss | named on normal |")
     print("|---" * (len(FIGURES) + 6) + "|", flush=True)
     for shots in map(int, args.shots.split(",")):

@@ -2,11 +2,12 @@
 
     python -m benchmarks.train_defect_head ../shared/data --out vlm/evidence/defect_head.safetensors
 
-Three quarters of the pictures are synthetic, one quarter are crops of good pictures of the *train* group (its licences
-allow it); each gets one drawn defect. No picture of the groups *dev* and *test* is read.
+Three quarters of the pictures are drawn parts (`alignment/synthetic`, in grey), one quarter are crops of good pictures of
+the *train* group (its licences allow it); each is read as it is and with one drawn defect. No picture of the groups *dev*
+and *test* is read.
 
-The shipped weights came from 800 pictures and one net, before this script was tidied; another run gives other weights,
-and runs scatter (docs/detection.md), so compare on *dev* before you replace them.
+The shipped weights came from 800 pictures and one net, with another drawing of parts and defects (in the history up to
+51a46cd); another run gives other weights, and runs scatter (docs/detection.md), so compare on *dev* before you replace them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmarks.synthetic_defects import defective_picture
-from benchmarks.synthetic_parts import SIDE, Grid, Rng, good_picture
+from sage_ad.alignment.synthetic.generate import generate, paste_defect
 
 if TYPE_CHECKING:
     import torch
 
+SIDE = 320
 POSITIVE, NEGATIVE = 80, 200
 """Patches taken of each picture, with and without a defect."""
 
@@ -38,8 +39,8 @@ def train_group(data: Path) -> list[Path]:
     return [data / row["path"] for row in rows if row["group"] == "train" and row["defect"] == "good"]
 
 
-def real_crop(rng: Rng, paths: list[Path]) -> tuple[Grid, Grid]:
-    """A turned crop of a good picture under another light; all of it counts as the part."""
+def real_crop(rng: np.random.Generator, paths: list[Path]) -> Image.Image:
+    """A turned crop of a good picture under another light."""
     image = Image.open(paths[rng.integers(len(paths))]).convert("L")
     share = rng.uniform(0.35, 1)
     width, height = int(image.width * share), int(image.height * share)
@@ -48,25 +49,29 @@ def real_crop(rng: Rng, paths: list[Path]) -> tuple[Grid, Grid]:
     values = np.rot90(np.asarray(crop, float), int(rng.integers(4))).copy()
     if rng.random() < 0.5:
         values = np.clip((values - values.mean()) * rng.uniform(0.4, 1.2) + rng.uniform(80, 180), 0, 255)
-    return values, np.ones((SIDE, SIDE))
+    return Image.fromarray(values.astype(np.uint8))
 
 
-def pictures(data: Path, count: int, seed: int) -> Iterator[tuple[Image.Image, Grid]]:
+def pictures(data: Path, count: int, seed: int) -> Iterator[tuple[Image.Image, np.ndarray]]:
     """`count` good pictures and their defective twins, with where the defect is on the 40 x 40 grid (bool)."""
     paths = train_group(data)
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        good, covered = real_crop(rng, paths) if index % 4 == 0 else good_picture(rng)
-        yield Image.fromarray(good.astype(np.uint8)), np.zeros((40, 40), bool)
-        drawn = defective_picture(rng, good, covered)
-        if drawn is not None:
-            bad, where = drawn
-            yield Image.fromarray(bad.astype(np.uint8)), where.reshape(40, 8, 40, 8).any(axis=(1, 3))
+        if index % 4 == 0:
+            good = real_crop(rng, paths)
+            bad = paste_defect(good, seed + index)
+        else:
+            bad = generate(seed + index, size=SIDE)
+            assert bad.reference is not None
+            good = bad.reference
+        yield good.convert("L"), np.zeros((40, 40), bool)
+        if bad.mask.any():
+            yield bad.image.convert("L"), bad.mask.reshape(40, 8, 40, 8).any(axis=(1, 3))
         if index % 50 == 0:
             print(f"{index} of {count} pictures read", file=sys.stderr)
 
 
-def sample(where: Grid, rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(where: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of some patches with a defect and some well away from one, and their labels."""
     import torch
     from scipy import ndimage

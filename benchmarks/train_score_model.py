@@ -3,7 +3,7 @@
     python -m benchmarks.train_score_model --keep FOLDER --out evaluation/judge/score_model.yaml
     python -m benchmarks.train_score_model --keep FOLDER --each     every pool judged by weights fitted without it
 
-Three linear models by penalised maximum likelihood (logistic and softmax, L-BFGS): is the verdict right; and on defective
+Three linear models by penalised maximum likelihood (scikit-learn, logistic and softmax): is the verdict right; and on defective
 and on normal parts, does an answer with the right verdict tell the gold answer's particulars, too few, or others? The rank in a
 pool says it: best to worst they are the full answer, the vague one, the right verdict with wrong particulars, the wrong
 verdict. To the pools come two made answers a line: the gold answer copied, and copied with its yes or no turned round.
@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sage_ad.evaluation.inspection import JudgeRequest
     from sage_ad.evaluation.judge.features import Features
     from sage_ad.evaluation.judge.score_model import ScoreModel
@@ -143,40 +141,20 @@ def kept(name: str, folder: Path | None) -> Pool:
 # ------------------------------------------------------------------------------------------------------------------ fit
 
 
-def softmax_fit(rows: np.ndarray, classes: np.ndarray, penalty: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (features, count) and biases (count) of a softmax model with a squared penalty on the weights."""
-    import numpy as np
-    from scipy.optimize import minimize
-
-    wanted = np.eye(count)[classes]
-    width = rows.shape[1]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = flat[: width * count].reshape(width, count), flat[width * count :]
-        odds = rows @ weights + bias
-        odds -= odds.max(axis=1, keepdims=True)
-        logs = odds - np.log(np.exp(odds).sum(axis=1, keepdims=True))
-        off = np.exp(logs) - wanted
-        value = -(wanted * logs).sum() + 0.5 * penalty * (weights**2).sum()
-        return float(value), np.concatenate([(rows.T @ off + penalty * weights).ravel(), off.sum(axis=0)])
-
-    found = minimize(loss, np.zeros(count * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
-    return found[: width * count].reshape(width, count), found[width * count :]
-
-
-def linear(features: Sequence[dict[str, float]], classes: Sequence[int], penalty: float, count: int) -> dict[str, Any]:
+def linear(features: Sequence[dict[str, float]], classes: Sequence[int], penalty: float) -> dict[str, Any]:
     """A fitted model as it is shipped: bias and weights by name, for features as they come (not standardised)."""
     import numpy as np
+    from sklearn.linear_model import LogisticRegression
 
     names = list(features[0])
     rows = np.array([[one[name] for name in names] for one in features], dtype=float)
     middle, spread = rows.mean(axis=0), rows.std(axis=0)
     spread[spread < 1e-6] = 1e6  # a feature that never differs says nothing
-    weights, bias = softmax_fit((rows - middle) / spread, np.asarray(classes), penalty, count)
-    weights = weights / spread[:, None]
-    bias = bias - middle @ weights
-    if count == 2:
-        weights, bias = weights[:, 1:] - weights[:, :1], bias[1:] - bias[:1]
+    # Two classes are fitted by one vector, whose square is half of what both of them would pay.
+    strength = (2 if len(set(classes)) == 2 else 1) / penalty
+    model = LogisticRegression(C=strength, max_iter=500, tol=1e-8).fit((rows - middle) / spread, classes)
+    weights = (model.coef_ / spread).T
+    bias = model.intercept_ - middle @ weights
     return {
         "bias": [round(float(one), 4) for one in bias],
         "weights": {name: [round(float(one), 4) for one in row] for name, row in zip(names, weights, strict=True)},
@@ -186,12 +164,12 @@ def linear(features: Sequence[dict[str, float]], classes: Sequence[int], penalty
 def fit(pools: Sequence[Pool]) -> dict[str, Any]:
     """All weights, as `score_model.yaml` holds them."""
     unseen = [row for pool in pools if pool.name in UNSEEN for row in pool.rows]
-    verdict = linear([row.verdict for row in unseen], [int(not row.last) for row in unseen], VERDICT_PENALTY, 2)
+    verdict = linear([row.verdict for row in unseen], [int(not row.last) for row in unseen], VERDICT_PENALTY)
     content = {}
     for state in ("anomalous", "normal"):
         rows = [row for pool in pools for row in pool.rows if row.found.gold.state == state and not row.last]
         classes = [0 if row.rank == COPY else min(2, row.rank) for row in rows]
-        content[state] = linear([row.content for row in rows], classes, CONTENT_PENALTY, 3)
+        content[state] = linear([row.content for row in rows], classes, CONTENT_PENALTY)
     return {"verdict": verdict, "content": content}
 
 
