@@ -88,7 +88,7 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
     lines = [
         line
         for line in trace.explanation.splitlines()
-        if line not in regions and not (regions and re.match(r"\d+ smaller regions? stands? out besides", line))
+        if line not in regions and not (regions and re.match(r"\d+ more areas? stands? out", line))
     ]
     # The scale ends where the marks of score and threshold both have room.
     end = max(trace.anomaly_score, trace.threshold, 1e-9) * 1.25
