@@ -10,6 +10,7 @@ import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="Folder for evidence.png and trace.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = DEFAULT_ENCODER,
     tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
 ) -> None:
     """Inspects a part against good ones and prints the verdict with its evidence, facts and trust."""
@@ -84,6 +86,7 @@ def inspect(
         judge=judge,
         seed=seed,
         device=device,
+        encoder=encoder,
         tile=tile,
         mm_per_pixel=mm_per_pixel,
     )

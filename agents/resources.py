@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.settings import AgentSettings
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,7 +103,8 @@ class Resources:
         def make() -> EvidenceExtractor:
             from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-            extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device, tile=self.settings.tile))
+            own = self.settings
+            extractor = EvidenceExtractor(EvidenceSettings(encoder=own.encoder, device=own.device, tile=own.tile))
             _ = extractor.encoder  # loaded now: a first inspection should not pay for it
             return extractor
 
@@ -127,9 +130,14 @@ class Resources:
         def make() -> LanguageBackend:
             from sage_ad.vlm.backends.registry import load_backend
 
-            return load_backend(
-                self.settings.model, device=self.settings.device, progress=lambda line: print(line, file=sys.stderr)
-            )
+            own = self.settings
+            backend = load_backend(own.model, device=own.device, progress=lambda line: print(line, file=sys.stderr))
+            if hasattr(backend, "answer_parts") and own.encoder != DEFAULT_ENCODER:
+                raise InputError(
+                    f"The model {backend.name} was trained on patches of {DEFAULT_ENCODER} and cannot read those of "
+                    f"{own.encoder}; name another model for questions, or leave out the encoder."
+                )
+            return backend
 
         part: LanguageBackend = self._part("backend", make)
         return part

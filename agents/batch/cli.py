@@ -13,6 +13,7 @@ import typer
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 from sage_ad.vlm.options import check_options, option, options_command
 
@@ -59,6 +60,7 @@ class BatchOptions:
     judge: str = option("local", help="Judge of the answers: local, or http://host:port/v1#model.")
     seed: int = option(0, help="Seed of everything random.")
     device: str = option("auto", help="auto, cpu or cuda.")
+    encoder: str = option(DEFAULT_ENCODER, help=ENCODER_HELP)
     tile: str = option("auto", help=TILE_HELP)
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ def batch(options: BatchOptions, json: bool) -> None:
     asks = any(part.questions for part in parts)
     if not asks and (options.model != DEFAULT_BACKEND or options.judge != "local"):
         raise InputError("--model and --judge are about answers to questions, and no part brings one; add --question.")
-    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device", "tile")}
+    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device", "encoder", "tile")}
     settings = BatchSettings(
         make_settings(agent),
         language=not options.evidence_only,

@@ -82,6 +82,7 @@ class Engine:
             chosen: dict[str, Any] = {
                 "model": name,
                 "device": self.settings.device,
+                "encoder": self.settings.encoder,
                 "judge": self.settings.judge,
                 "seed": self.settings.seed,
             }

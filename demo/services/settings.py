@@ -9,6 +9,7 @@ from pathlib import Path
 from sage_ad.demo.services.models import shipped_models, two_stages
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 from sage_ad.vlm.paths import data_home
 
 PASSWORD_VARIABLE = "SAGE_DEMO_PASSWORD"
@@ -22,7 +23,7 @@ class DemoSettings:
     Attributes:
         host, port: where it listens; port 0 takes a free one.
         model: the model that answers; `also`: further ones that visitors may choose to compare.
-        device, judge, seed: as for `sage-inspect`.
+        device, encoder, judge, seed: as for `sage-inspect`.
         share: whether Gradio's tunnel gives it a public address.
         mcp: whether its functions are MCP tools too.
         user, password: who may log in; None lets everybody in who reaches the address.
@@ -38,6 +39,7 @@ class DemoSettings:
     model: str = DEFAULT_BACKEND
     also: tuple[str, ...] = ()
     device: str = "auto"
+    encoder: str = DEFAULT_ENCODER
     judge: str = "local"
     seed: int = 0
     share: bool = False
