@@ -4,7 +4,8 @@
 .venv/bin/python tools/demo_examples.py agents/example leather
 
 All are synthetic parts of `alignment.synthetic.parts`, drawn for this project (Apache-2.0). Neither may import
-`alignment`, so the pictures are shipped. Each set is one design: good pieces differ in grain, light and position, as real ones do.
+`alignment`, so the pictures are shipped.
+Each set is one design: good pieces differ in grain, light and position, as real ones do.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ EXIT_OK = 0
 EXIT_LISTED_FAILURES = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-VERSION = "Show the version and exit."
 
 
 def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left half-written.") -> None:
@@ -73,7 +72,8 @@ def _with_version(app: typer.Typer) -> Any:
 
     show.__annotations__["context"] = typer.Context  # imported here, where Typer does not look for it
     carrier = typer.Typer(add_completion=False)
-    carrier.command()(lambda version=typer.Option(False, "--version", callback=show, is_eager=True, help=VERSION): None)
+    asked_for = typer.Option(False, "--version", callback=show, is_eager=True, help="Show the version and exit.")
+    carrier.command()(lambda version=asked_for: None)
     command, (option,) = get_command(app), get_command(carrier).params
     option.expose_value = False
     command.params.append(option)
