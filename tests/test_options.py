@@ -264,6 +264,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         | {
             "--learn": "--learn | --question Why?", "--json": "--json", "--out": "--out x", "--verbose": "--verbose",
             "--standard-questions": "--standard-questions", "--mm-per-pixel": "--mm-per-pixel 0.1",
+            "--example": "! --example",
         },
     ),
     "sage-eval detect": (

@@ -71,6 +71,17 @@ def test_verbose_tells_boxes_candidates_facts_self_checks_and_times(run, cracked
         assert said in out, said
 
 
+def test_the_example_needs_no_file(run) -> None:
+    status, out, err = run("--example")
+    assert status == 0, err
+    assert "ANOMALOUS  leather" in out
+    assert "dark brown round spot" in out
+    assert "Now one of yours" in out
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert "--example" in err
+
+
 def test_sizes_in_millimetres_need_the_scale(run, cracked: Path, good: Path) -> None:
     status, out, err = run(
         *(cracked, "--reference", good, "--question", "How large is it?", "--mm-per-pixel", "0.52", "--json")
