@@ -134,7 +134,9 @@ def add(
 ) -> None:
     """Adds the facts of documents; a changed document updates its own facts only."""
     if model is None and device != "auto":
-        raise InputError(f"--device {device} is the model's, and no model reads these documents; add --model, or leave it out.")
+        raise InputError(
+            f"--device {device} is the model's, and no model reads these documents; add --model, or leave it out."
+        )
     with _store() as store:
         if domain not in store.packs():
             raise InputError(
