@@ -49,9 +49,9 @@ Rows = list[tuple[str, RegionFeatures]]
 
 @dataclass
 class Case:
-    """One region named: likeness to each name, place of the right one (None: it was not taught), and the reliability."""
+    """One region named: similarity to each name, place of the right one (None: it was not taught), and the reliability."""
 
-    likeness: np.ndarray
+    similarity: np.ndarray
     right: int | None
     reliability: float | None
 
@@ -111,7 +111,7 @@ def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden:
         result.append(
             [
                 Case(
-                    index.likeness(rows[i][1])[0],
+                    index.similarity(rows[i][1])[0],
                     None if hidden else index.names.index(rows[i][0]),
                     index.reliability,
                 )
@@ -124,14 +124,14 @@ def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden:
 def recall(drawn: Sequence[Case]) -> float:
     """Share named rightly, mean over the types."""
     right = np.array([case.right for case in drawn])
-    hit = np.array([int(case.likeness.argmax()) == case.right for case in drawn])
+    hit = np.array([int(case.similarity.argmax()) == case.right for case in drawn])
     return float(np.mean([hit[right == kind].mean() for kind in np.unique(right)]))
 
 
 def auroc(known: Sequence[Case], unknown: Sequence[Case]) -> float:
     from sklearn.metrics import roc_auc_score
 
-    scores = [case.likeness.max() for case in (*known, *unknown)]
+    scores = [case.similarity.max() for case in (*known, *unknown)]
     return float(roc_auc_score([1] * len(known) + [0] * len(unknown), scores))
 
 
@@ -149,11 +149,11 @@ def fitted(known: dict[tuple[str, int], list[Case]], unknown: dict[tuple[str, in
     for cells, share in ((known, 1 - UNKNOWN_SHARE), (unknown, UNKNOWN_SHARE)):
         for cell in cells.values():
             for case in cell:
-                hit, weight = int(case.likeness.argmax()) == case.right, share / len(cell)
-                columns, _ = looks_index.terms(case.likeness, case.reliability)
+                hit, weight = int(case.similarity.argmax()) == case.right, share / len(cell)
+                columns, _ = looks_index.terms(case.similarity, case.reliability)
                 (one if case.reliability is None else more).append((columns, hit, weight))
                 if not hit:
-                    none.append((np.array([1.0, case.likeness.max()]), case.right is None, weight))
+                    none.append((np.array([1.0, case.similarity.max()]), case.right is None, weight))
     return regression(one), regression(more), regression(none)
 
 
@@ -166,11 +166,11 @@ def outcomes(cell: Sequence[Case]) -> list[tuple[float, bool, float, bool]]:
     """Probability of the first name, whether it is right, probability of "none of them", whether that is right."""
     rows = []
     for case in cell:
-        shares, unknown = looks_index.probabilities(case.likeness, case.reliability)
+        shares, unknown = looks_index.probabilities(case.similarity, case.reliability)
         rows.append(
             (
-                float(shares[int(case.likeness.argmax())]),
-                int(case.likeness.argmax()) == case.right,
+                float(shares[int(case.similarity.argmax())]),
+                int(case.similarity.argmax()) == case.right,
                 unknown,
                 case.right is None,
             )

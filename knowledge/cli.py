@@ -126,13 +126,17 @@ def add(
     approve: Annotated[
         bool, typer.Option("--approve", help="Store sentences taken word for word as approved, not as proposed.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda (for --model).")] = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Status 1 also for notes (pictures, ratings, repeated cells ...).")
     ] = False,
     json: Json = False,
 ) -> None:
     """Adds the facts of documents; a changed document updates its own facts only."""
+    if model is None and device != "auto":
+        raise InputError(
+            f"--device {device} is the model's, and no model reads these documents; add --model, or leave it out."
+        )
     with _store() as store:
         if domain not in store.packs():
             raise InputError(

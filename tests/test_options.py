@@ -6,9 +6,12 @@ which is recorded in place of being done; what costs little is done for real.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import importlib
 import json
+import re
 import signal
 import sys
 import types
@@ -29,6 +32,8 @@ from sage_ad.agents.batch.run import BatchSummary
 from sage_ad.alignment.options import EDPORun, Stage1Run
 from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked
+from sage_ad.knowledge.store.fact_store import FactStore
+from sage_ad.knowledge.store.portable import export_pack
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.options import option, options_command
 
@@ -60,6 +65,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores = [AnswerScore(mean=mean) for mean in (best, 4.0, 2.0, 1.0)]
         line = RankedAnswers(id=name, question="Is there a scratch?", answers=answers, scores=scores, facts=["a hole"])
         write_ranked(root / f"{name}.jsonl", [line])
+    (root / "run").mkdir()
+    (root / "run" / "results.json").write_text('{"pairwise_all": null}', encoding="utf-8")
+    record = {"defect": "crack", "text": "A crack weakens the part under load.", "more": {"not": "read"}}
+    (root / "crack.json").write_text(json.dumps([record]), encoding="utf-8")
+    with FactStore.open(root / "packs") as store:
+        export_pack(store, "general", root / "general.sagepack")
+        (root / "fact").write_text(next(iter(store.facts())).id, encoding="utf-8")
     return root
 
 
@@ -108,6 +120,10 @@ def of_inspection(inspector: Any, request: Any, quiet: bool) -> Any:
     return {"settings": inspector.settings, "request": request, "quiet": quiet}
 
 
+def of_judge(lines: Any, judge: Any, *, seed: int) -> Any:
+    return {"lines": lines, "judge": judge.name, "seed": seed}
+
+
 def of_measure(dataset: Any, settings: Any, *, out: Path | None, progress: Any) -> Any:
     return {"categories": dataset.categories, "settings": settings, "out": out}
 
@@ -142,6 +158,8 @@ WORK: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
     "sage_ad.evaluation.reports.answer_run.measure": (of_measure, {"figure": 1}),
     "sage_ad.evaluation.reports.answer_figures.report_markdown": (lambda result: result, "One figure"),
+    "sage_ad.evaluation.reports.judge_run.measure_judge": (of_judge, {"scored": [], "problems": []}),
+    "sage_ad.evaluation.reports.judge_run.report_markdown": (lambda result: result, "One figure"),
 }  # fmt: skip
 """Where the work of a command starts: what is recorded of its arguments, and what is given back (None ends the command)."""
 
@@ -156,7 +174,7 @@ def observe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
             reached.append(plain(take(*arguments, **named)))
             if result is None:
                 raise typer.Exit(0)
-            return result
+            return copy.deepcopy(result)
 
         return record
 
@@ -168,20 +186,24 @@ def observe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     app.launch_app = recorder(lambda settings: settings, None)
     monkeypatch.setitem(sys.modules, "sage_ad.demo.app", app)
     monkeypatch.setenv("SAGE_DEMO_PASSWORD", "secret")
+    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.delenv("VISUAL", raising=False)
     before, count = signal.getsignal(signal.SIGTERM), iter(range(100))
 
     def run(command: str, *arguments: str) -> Observed:
         reached.clear()
         folder = tmp_path / str(next(count))
         folder.mkdir()
+        home = tmp_path / f"home-{folder.name}"
+        monkeypatch.setenv("SAGE_HOME", str(home))
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", [*command.split(), *arguments])
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(DOORS[command.split()[0]]).main()
         written = tuple((str(p), p.read_bytes() if p.is_file() else b"") for p in sorted(Path().rglob("*")))
-        return Observed(
-            int(ended.value.code or 0), tuple(capsys.readouterr()), json.dumps(reached, sort_keys=True), written
-        )
+        said = (re.sub(r"\d+\.\d+ s|\"seconds\": [\d.]+", "", text) for text in capsys.readouterr())
+        out, error = (text.replace(str(home), "HOME") for text in said)
+        return Observed(int(ended.value.code or 0), (out, error), json.dumps(reached, sort_keys=True), written)
 
     yield run
     signal.signal(signal.SIGTERM, before)
@@ -201,6 +223,7 @@ AGENT = {
     "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
     "--encoder": "--encoder other",
 }  # fmt: skip
+SOURCE = "knowledge/domains/machining/facts/cause.yaml"
 SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "sage-train sft": (
@@ -285,6 +308,48 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--seed": "--seed 3", "--device": "--device cpu",
         },
     ),
+    "sage-eval judge": (
+        "FILES/scored.jsonl",
+        {"--judge": "! --judge guess", "--seed": "--seed 3", "--json": "--json", "--out": "--out x"},
+    ),
+    "sage-eval compare": ("FILES/run", {"--out": "--out y"}),
+    "sage-kb add": (
+        "general FILES/crack.json",
+        {
+            "--model": "! --model abacus", "--device": "! --device cpu", "--approve": "--approve",
+            "--strict": "--strict", "--json": "--json",
+        },
+    ),
+    "sage-kb add-looks": (
+        "general FILES/good.png",
+        {
+            "--product": "--product lid --good", "--defect": "--defect gash | --product lid",
+            "--good": "--good | --product lid", "--source": "--source line | --product lid --good --json",
+            "--json": "--json | --product lid --good",
+        },
+    ),
+    "sage-kb edit": (
+        "FACT",
+        {
+            "--text": "--text Rust_shows.", "--kind": "--kind cause", "--product": "--product lid",
+            "--defect": "--defect rust", "--json": "--json | --kind cause",
+        },
+    ),
+    "sage-kb remove": (
+        "",
+        {
+            "--source": "--source SOURCE", "--domain": "! --domain abacus | --source SOURCE",
+            "--json": "--json | --source SOURCE",
+        },
+    ),
+    "sage-kb new-domain": ("baskets", {"--json": "--json"}),
+    "sage-kb show": ("FACT", {"--json": "--json"}),
+    "sage-kb approve": ("FACT", {"--json": "--json"}),
+    "sage-kb reject": ("FACT", {"--json": "--json"}),
+    "sage-kb stats": ("", {"--json": "--json"}),
+    "sage-kb check": ("", {"--json": "--json"}),
+    "sage-kb export": ("general x.sagepack", {"--json": "--json"}),
+    "sage-kb import": ("FILES/general.sagepack", {"--json": "--json"}),
     "sage-kb list": (
         "", {
             "--domain": "--domain machining", "--kind": "--kind cause", "--status": "--status proposed",
@@ -327,12 +392,17 @@ def test_every_option_is_walked(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_does_something(command: str, observe: Any, files: Path) -> None:
+    named = {"FILES": str(files), "FACT": (files / "fact").read_text(), "SOURCE": SOURCE}
+
+    def filled(text: str) -> str:
+        return functools.reduce(lambda done, name: done.replace(name, named[name]), named, text)
+
     base, changes = COMMANDS[command]
     (files / "seed.yaml").write_text("seed: 5\n", encoding="utf-8")
-    given = base.replace("FILES", str(files)).split()
+    given = filled(base).split()
     without: dict[str, Observed] = {}
     for name, change in changes.items():
-        options, _, common = change.replace("FILES", str(files)).partition("|")
+        options, _, common = filled(change).partition("|")
         ran = observe(command, *given, *common.split(), *options.removeprefix("!").split())
         if change.startswith("!"):
             assert ran.status == 2, name

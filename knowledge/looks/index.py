@@ -27,13 +27,13 @@ TRUST = 12.0
 """Log of how much more a vector counts that tells all examples apart than one that tells none."""
 
 FIRST_OF_ONE = (-1.45, 0.98, 1.85)
-"""Log-odds that the first name is right where no name has a second example: intercept, likeness, lead over the second."""
+"""Log-odds that the first name is right where no name has a second example: intercept, similarity, lead over the second."""
 
 FIRST = (-1.18, 0.03, 5.19, 2.94)
-"""The same elsewhere: intercept, reliability, and likeness and lead, each times the reliability."""
+"""The same elsewhere: intercept, reliability, and similarity and lead, each times the reliability."""
 
 NONE = (-0.11, -1.79)
-"""Log-odds that a region whose first name is wrong shows none of the taught kinds: intercept, likeness."""
+"""Log-odds that a region whose first name is wrong shows none of the taught kinds: intercept, similarity."""
 
 SHARPNESS = 4.0
 """Of the softmax that shares what is left among the other names."""
@@ -138,7 +138,7 @@ class LooksIndex:
         index.add(self._vectors)
         return index
 
-    def likeness(self, features: RegionFeatures) -> tuple[np.ndarray, np.ndarray]:
+    def similarity(self, features: RegionFeatures) -> tuple[np.ndarray, np.ndarray]:
         """How much a region is like what was taught.
 
         Returns:
@@ -155,8 +155,8 @@ class LooksIndex:
 
     def name(self, features: RegionFeatures) -> Naming:
         """Names for a region, each with its probability."""
-        likeness, nearest = self.likeness(features)
-        shares, unknown = probabilities(likeness, self.reliability)
+        similarity, nearest = self.similarity(features)
+        shares, unknown = probabilities(similarity, self.reliability)
         candidates = [
             Candidate(
                 name,
@@ -170,36 +170,36 @@ class LooksIndex:
         return Naming(sorted(candidates, key=lambda candidate: -candidate.probability), round(unknown, 4))
 
 
-def probabilities(likeness: np.ndarray, reliability: float | None) -> tuple[np.ndarray, float]:
+def probabilities(similarity: np.ndarray, reliability: float | None) -> tuple[np.ndarray, float]:
     """Likeness to probability.
 
     Args:
-        likeness: (k,) likeness to each name.
+        similarity: (k,) similarity to each name.
         reliability: share of the examples that the others name rightly, or None.
 
     Returns:
         Probability of each name, (k,), and the probability that it is none of them; they sum to 1.
     """
-    if len(likeness) == 1:
+    if len(similarity) == 1:
         # With one name taught there is nothing to tell it from.
         return np.array([0.5]), 0.5
-    first = int(likeness.argmax())
-    others = np.delete(likeness, first)
-    p = _share(float(np.dot(*terms(likeness, reliability))))
-    unknown = (1 - p) * _share(NONE[0] + NONE[1] * float(likeness[first]))
+    first = int(similarity.argmax())
+    others = np.delete(similarity, first)
+    p = _share(float(np.dot(*terms(similarity, reliability))))
+    unknown = (1 - p) * _share(NONE[0] + NONE[1] * float(similarity[first]))
     shares = np.exp(SHARPNESS * (others - others.max()))
     return np.insert((1 - p - unknown) * shares / shares.sum(), first, p), unknown
 
 
-def terms(likeness: np.ndarray, reliability: float | None) -> tuple[np.ndarray, np.ndarray]:
+def terms(similarity: np.ndarray, reliability: float | None) -> tuple[np.ndarray, np.ndarray]:
     """What the probability of the first name follows from, and the constants that weigh it.
 
     Reliability is counted from what guessing would give.
     """
-    second, best = np.sort(likeness)[-2:]
+    second, best = np.sort(similarity)[-2:]
     if reliability is None:
         return np.array([1.0, best, best - second]), np.array(FIRST_OF_ONE)
-    above = reliability - 1 / len(likeness)
+    above = reliability - 1 / len(similarity)
     return np.array([1.0, above, best * above, (best - second) * above]), np.array(FIRST)
 
 
@@ -213,11 +213,11 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _left_out(gram: np.ndarray, labels: np.ndarray, members: np.ndarray) -> float | None:
-    """Share of the examples that the mean likeness to the others names rightly; None where no name has two examples."""
+    """Share of the examples that the mean similarity to the others names rightly; None where no name has two examples."""
     others = members.sum(axis=0) - members
     sums = gram @ members - np.diag(gram)[:, None] * members
-    likeness = np.where(others > 0, sums / np.maximum(others, 1), -np.inf)
+    similarity = np.where(others > 0, sums / np.maximum(others, 1), -np.inf)
     again = members.sum(axis=0)[labels] > 1
     if not again.any() or members.shape[1] < 2:
         return None
-    return float((likeness.argmax(axis=1) == labels)[again].mean())
+    return float((similarity.argmax(axis=1) == labels)[again].mean())

@@ -114,7 +114,7 @@ def test_typed_names_find_their_pack(store: FactStore) -> None:
     assert counts["wrong"] <= 0.03 * len(entries), counts
 
 
-def test_a_match_by_likeness_says_what_it_is_like_and_names_the_runner_up(store: FactStore) -> None:
+def test_a_match_by_similarity_says_what_it_is_like_and_names_the_runner_up(store: FactStore) -> None:
     match = store.match_product("hydraulic cylinder piston rod seal set")
     assert match.how == "similar"
     assert match.similarity is not None
