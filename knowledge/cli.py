@@ -413,7 +413,9 @@ def _plain(fact: Fact) -> dict[str, Any]:
 
 def _line(fact: Fact, score: str = "") -> None:
     mark = "" if fact.status == "approved" else f" [{fact.status}]"
-    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}")
+    about = "; ".join(", ".join(names) for names in (fact.defects, fact.products) if names)
+    tags = f"  ({about})" if about else ""
+    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}{tags}")
 
 
 def _show(fact: Fact) -> None:

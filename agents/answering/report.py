@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.agents.answering.wording import NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
+from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
@@ -82,7 +83,8 @@ def _places(evidence: EvidenceSummary) -> list[str]:
         boxes = [other["measured"]["box"] for other in shown]
         if len(shown) < NAMED_REGIONS and not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
             shown.append(region)
-    lines = [f"{region['place'].capitalize()}: {region['description']}." for region in shown]
+    places = [place_of_box(region["measured"]["box"], *evidence["size"]) for region in shown]
+    lines = [f"{place.capitalize()}: {own['description']}." for place, own in zip(places, shown, strict=True)]
     more = len(evidence["regions"]) - len(shown)
     return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more else lines
 

@@ -394,6 +394,8 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
     length, width = _extents(piece)
     if 1 - area / piece.image_filled.sum() >= HOLE:
         return "ring", None, length, width
+    if area / (picture[0] * picture[1]) >= AREA:
+        return "area", None, length, width
     # regionprops counts from the vertical axis, counter-clockwise.
     angle = float(round(math.degrees(piece.orientation) + 90) % 180)
     from scipy import ndimage
@@ -408,8 +410,6 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
         along = (half + math.sqrt(max(0.0, half * half - 4 * area))) / 2
         if along * along / area >= LINE and thick <= STRIP * area / along:
             return "line", None, along, area / along
-    if area / (picture[0] * picture[1]) >= AREA:
-        return "area", None, length, width
     compact = length / width <= ROUND and piece.solidity >= SOLID
     # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be distinguished.
     if compact and (piece.extent <= 0.9 or area < 30):

@@ -72,6 +72,14 @@ def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:
     ]
 
 
+def test_no_area_is_described_twice() -> None:
+    own = state()
+    own["evidence"]["regions"] *= 2
+    said = lines(own)
+    assert sum("grey round spot" in line for line in said) == 1
+    assert said[2] == "1 more area stands out."
+
+
 def test_a_close_verdict_is_called_narrow() -> None:
     own = state()
     own["evidence"]["confidence"] = 0.55
