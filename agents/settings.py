@@ -44,6 +44,7 @@ class AgentSettings(BaseModel):
         max_rounds: how often it may go back.
         max_new_tokens: length limit of one worded explanation.
         tile: "auto", "off" or a side in pixels: how large pictures are cut (`sage_ad.vlm.evidence.tiles`).
+        keep_references: keep references made ready under `$SAGE_HOME`, by their content, for later processes.
         mm_per_pixel: scale of the pictures, for sizes in millimetres; None leaves them in pixels.
         seed: seed of everything random.
     """
@@ -65,6 +66,7 @@ class AgentSettings(BaseModel):
     max_rounds: int = Field(default=1, ge=0, le=5)
     max_new_tokens: int = Field(default=48, ge=8, le=1024)
     tile: Annotated[int | str, AfterValidator(parse_tile)] = "auto"
+    keep_references: bool = True
     mm_per_pixel: float | None = Field(default=None, gt=0)
     seed: int = 0
 

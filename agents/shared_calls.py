@@ -286,8 +286,8 @@ class BatchResources(Resources):
         peers: by picture, what tells parts without references from the other parts of their batch.
     """
 
-    def __init__(self, settings: AgentSettings, **parts: Any) -> None:
-        super().__init__(settings, **parts)
+    def __init__(self, settings: AgentSettings, *, same_as: Resources | None = None, **parts: Any) -> None:
+        super().__init__(settings, same_as=same_as, **parts)
         self.decoder = Decoder()
         self.peers: Mapping[str, PeerEvidence] = {}
         self._shared: SharedBackend | None = None
@@ -299,6 +299,18 @@ class BatchResources(Resources):
         if self._shared is None:
             self._shared = SharedBackend(super().backend)
         return self._shared
+
+    def run(self, jobs: Sequence[Callable[[], T]], *, model: bool) -> list[T | Exception]:
+        """What each function gave, or the exception that it ended with; with `model`, they ask the language model together."""
+        if model:
+            return self.backend.run(jobs)
+        outcomes: list[T | Exception] = []
+        for job in jobs:
+            try:
+                outcomes.append(job())
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
         """Measures a part; the views of parts that are still being answered are kept while there is room."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker, row_of
+from sage_ad.vlm.devices import cores
 from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 
 LIVES = 2
@@ -179,11 +180,6 @@ def _make_sure_of_end(worker: _Worker) -> None:
     if worker.process.is_alive():
         worker.process.kill()
     worker.pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _how_it_ended(code: int | None) -> str:

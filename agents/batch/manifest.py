@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_ad.agents.peers import peer_groups
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,27 +120,6 @@ def in_working_order(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         first.setdefault(part.references, len(first))
     return sorted(parts, key=lambda part: first[part.references])
-
-
-def peer_groups(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts without references that judge one another: those of one product, if there are enough of them.
-
-    Raises:
-        InputError: one picture is listed under two products.
-    """
-    from sage_ad.vlm.evidence.peers import FEWEST
-
-    groups: dict[str | None, list[Part]] = {}
-    product: dict[str, str | None] = {}
-    for part in parts:
-        if not part.references:
-            if product.setdefault(part.image, part.product) != part.product:
-                raise InputError(
-                    f"{part.image} is listed as {product[part.image]!r} and as {part.product!r}; without references it can "
-                    "only be compared with the parts of one product."
-                )
-            groups.setdefault(part.product, []).append(part)
-    return [group for group in groups.values() if len(group) >= FEWEST]
 
 
 def _keyed_by_batch(parts: Sequence[Part]) -> list[Part]:

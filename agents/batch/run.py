@@ -271,7 +271,7 @@ def _usual_workers(settings: BatchSettings) -> int:
     )
     if on_gpu:
         return 1
-    from sage_ad.agents.batch.local_engine import cores
+    from sage_ad.vlm.devices import cores
 
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:

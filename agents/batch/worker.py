@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.store import Row
-from sage_ad.agents.resources import AgentContext
 from sage_ad.agents.settings import AgentSettings
 from sage_ad.agents.shared_calls import BatchResources
-from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace, about
+from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace, TraceStep, about
 from sage_ad.vlm.errors import SageError
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class BatchSettings:
 
     def of_rows(self) -> dict[str, Any]:
         """What the rows depend on; device and chunk may change when a batch continues."""
-        agent = self.agent.model_dump(mode="json", exclude={"device", "review"})
+        agent = self.agent.model_dump(mode="json", exclude={"device", "review", "keep_references"})
         return {**agent, "language": self.language, "pictures": self.pictures}
 
 
@@ -114,10 +113,7 @@ class PartWorker:
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
         model = self.settings.language and self.settings.asks
-        if model:
-            outcomes = self.resources.backend.run(jobs)
-        else:
-            outcomes = [_outcome(job) for job in jobs]
+        outcomes = self.resources.run(jobs, model=model)
         self.resources.forget_views()
         self.resources.decoder.forget(part.image for part in parts)
         down = self.resources.backend.down if model else None
@@ -152,25 +148,22 @@ class PartWorker:
 
     def _evidence(self, request: InspectionRequest) -> InspectionTrace:
         """The trace of a part that is only measured: what the agent's first step finds."""
-        from langgraph.runtime import Runtime
-
-        from sage_ad.agents import nodes
+        from sage_ad.agents.perception import measure_part
         from sage_ad.vlm.images import expand_references
 
         start = time.perf_counter()
         request = request.model_copy(update={"references": expand_references(request.references)})
-        state: Any = {"request": request.model_dump(mode="json"), "settings": self.settings.agent.model_dump()}
-        found = nodes.perceive(state, Runtime(context=AgentContext(self.resources)))
-        seen = dict(found["evidence"])
+        found, summary = measure_part(request, self.settings.agent.model_dump(), self.resources)
+        seen, seconds = found["evidence"], round(time.perf_counter() - start, 4)
         return InspectionTrace(
             **about(request),
             anomaly_score=seen["score"],
             regions=seen["regions"],
             **{name: seen[name] for name in MEASURED},
-            steps=found["steps"],
+            steps=[TraceStep(name="perceive", seconds=seconds, summary=summary)],
             warnings=found["warnings"],
             model=EVIDENCE_ONLY,
-            seconds=round(time.perf_counter() - start, 4),
+            seconds=seconds,
         )
 
     def _picture(self, request: InspectionRequest) -> bytes:
@@ -222,13 +215,6 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         **{name: values[name] for name in (*same, "regions", "answers", "warnings", "model")},
         "trace": trace.to_json(indent=None),
     }
-
-
-def _outcome(job: Callable[[], InspectionTrace]) -> InspectionTrace | Exception:
-    try:
-        return job()
-    except Exception as error:
-        return error
 
 
 def _sentence(part: Part, error: Exception) -> str:

@@ -83,6 +83,8 @@ class Engine:
                 "model": name,
                 "device": self.settings.device,
                 "encoder": self.settings.encoder,
+                # What is made of visitors' pictures goes with them.
+                "keep_references": False,
                 "judge": self.settings.judge,
                 "seed": self.settings.seed,
             }

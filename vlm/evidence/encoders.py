@@ -71,6 +71,7 @@ class PatchEncoder(Protocol):
 
     Attributes:
         name: name that `load_encoder` knows it by.
+        version: tells models of one name apart.
         device: where it runs.
         size: side in pixels at which it sees a square picture unless another is asked for.
         emphasis: (C,) weights of the channels under which unit-length vectors keep their length, finer scales first;
@@ -78,6 +79,7 @@ class PatchEncoder(Protocol):
     """
 
     name: str
+    version: str
     device: str
     size: int
     emphasis: torch.Tensor | None
@@ -136,7 +138,7 @@ def to_tensor(
     from PIL import Image
 
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    values = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    values: np.ndarray = np.asarray(resized, dtype=np.float32) / np.float32(255)
     values = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
@@ -150,6 +152,7 @@ class EfficientNetLite2:
     """
 
     name = DEFAULT_ENCODER
+    version = DEFAULT_ENCODER
     size = DEFAULT_SIZE
 
     def __init__(self, device: str = "cpu") -> None:
@@ -268,6 +271,8 @@ class HuggingFaceEncoder:
         if "pixel_values" not in self._inputs:
             raise InputError(f"The model {name!r} reads no pictures; give a vision model such as DINOv2 or SigLIP 2.")
         config = self._model.config
+        stamps = sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in Path(name).glob("*.*"))
+        self.version = f"{name} {getattr(model.config, '_commit_hash', None)} {stamps}"
         kind = str(config.model_type)
         self._dino, self._staged = kind.startswith("dino"), hasattr(config, "depths")
         self._multiple = COARSEST_STRIDE if self._staged else _side(getattr(config, "patch_size", None))

@@ -290,7 +290,7 @@ class EvidenceExtractor:
         encoded = encode(self.encoder, seen, self.settings.size, side, context=not plain)
         features, share = encoded.features, self.settings.top_share or PLAIN_SHARE
         share *= encoded.window / encoded.patches
-        if plain:
+        if encoded.context is None:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin, margins = (score - threshold) / spread, (distances - threshold) / spread
