@@ -74,6 +74,7 @@ class Arrivals:
         self._first_seen: dict[str, float] = {}
         self._again: list[Part] = []
         self._looked = -LOOK_SECONDS
+        self._away = False
 
     def look(self) -> list[Part]:
         """Parts that have come to rest since the last look; looks once in `LOOK_SECONDS`."""
@@ -81,7 +82,12 @@ class Arrivals:
         if now - self._looked < LOOK_SECONDS:
             return []
         self._looked = now
-        before, self._stamps = self._stamps, dict(self._files())
+        try:
+            before, self._stamps = self._stamps, dict(self._files())
+        except OSError as error:  # a network drive that is away comes back
+            self._complain(error)
+            return []
+        self._away = False
         # A file that has changed since comes as another part.
         found = [part for part in self._again if self._unchanged(file_of(part.image))]
         self._again = []
@@ -99,6 +105,15 @@ class Arrivals:
             return False
         self._again.append(part)
         return True
+
+    def _complain(self, error: OSError) -> None:
+        if not self._away:
+            self._away = True
+            print(
+                f"{self._folder} cannot be read ({error.strerror or error}); it is tried again until it can.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _unchanged(self, path: Path) -> bool:
         return path in self._taken and self._stamps.get(path) == self._taken[path]
