@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -319,7 +320,9 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
         questions: Questions = [], mm_per_pixel: Scale = None,  # noqa: B006
         facts: Annotated[bool, Form(description="Whether facts of the knowledge base are used.")] = True,
     ) -> Any:  # fmt: skip
-        """Inspects a part: verdict, score against threshold, regions with their measured look, names that fit, explanation."""
+        """Inspects a part. Of the trace a line needs `verdict` ("normal" or "anomalous"), `anomaly_score` with its `threshold`,
+        `confidence` (0.5 is a coin), `defect` (null where no name is sure), `regions` (`box` is x0, y0, x1, y1 in pixels),
+        `explanation` for people, and `warnings` about pictures that do not fit."""
         asked = await service.request(image, references, product, domain, questions, mm_per_pixel, facts)
         job = service.submit(request, asked)
         accept = request.headers.get("accept", "")
@@ -451,6 +454,7 @@ def known_products(engine: Engine) -> Products:
 def help_page(schema: dict[str, Any], settings: ServerSettings) -> str:
     """The OpenAPI document as a page that needs neither script nor network."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup, escape
 
     def fields(operation: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
         content = operation.get("requestBody", {}).get("content", {})
@@ -464,4 +468,5 @@ def help_page(schema: dict[str, Any], settings: ServerSettings) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["marked"] = lambda text: Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(text))))
     return environment.get_template("help.html.j2").render(schema=schema, fields=fields, settings=settings)
