@@ -80,7 +80,7 @@ def share_heaps() -> None:
     """Lets all threads share two heaps where the C library is glibc, which gives each thread one of its own.
 
     Visitors are served by many threads in turn, and each heap keeps what its thread has freed: without this the server is
-    a hundred megabytes larger after a rush than before (`benchmarks/demo_load.py`).
+    a hundred megabytes larger after a rush than before (`benchmarks/server_load.py`).
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)

@@ -90,25 +90,12 @@ def read_parts(
     Raises:
         InputError: no such source, a reference given here cannot be found, or a manifest line cannot be understood.
     """
-    from sage_ad.vlm.images import expand_references
-
-    given = tuple(os.path.abspath(path) for path in expand_references(references))
+    make = PartMaker(references, product, domain, questions)
     if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
         entries = _manifest(source)
     else:
         entries = ({"image": str(path)} for path in _pictures(source, recursive, say))
-    keys = _Keys()
-    parts = []
-    for number, entry in enumerate(entries, start=1):
-        own = entry.get("references")
-        fields: dict[str, Any] = {
-            "image": os.path.abspath(entry["image"]),
-            "references": given if own is None else keys.expanded(tuple(own)),
-            "product": entry.get("product") or product,
-            "domain": entry.get("domain") or domain,
-            "questions": tuple(entry.get("questions") or questions),
-        }
-        parts.append(Part(number=number, key=keys.key(fields), id=entry.get("id"), **fields))
+    parts = [make.part(number, entry) for number, entry in enumerate(entries, start=1)]
     if not parts:
         raise InputError(f"The manifest {source} names no part; give it a line for each picture.")
     return _keyed_by_batch(parts)
@@ -129,6 +116,48 @@ def _keyed_by_batch(parts: Sequence[Part]) -> list[Part]:
         together = "".join(sorted(part.key for part in group))
         batch |= {part.key: hashlib.sha256((part.key + together).encode()).hexdigest()[:20] for part in group}
     return [replace(part, key=batch.get(part.key, part.key)) for part in parts]
+
+
+class PartMaker:
+    """Makes parts of manifest entries and of files.
+
+    Args:
+        references, product, domain, questions: for parts whose entry does not name its own.
+
+    Raises:
+        InputError: a reference cannot be found.
+    """
+
+    def __init__(
+        self,
+        references: Iterable[Path] = (),
+        product: str | None = None,
+        domain: str | None = None,
+        questions: Sequence[str] = (),
+    ) -> None:
+        from sage_ad.vlm.images import expand_references
+
+        self.references = tuple(os.path.abspath(path) for path in expand_references(references))
+        self.product, self.domain, self.questions = product, domain, tuple(questions)
+        self._keys = _Keys()
+
+    def part(self, number: int, entry: Mapping[str, Any]) -> Part:
+        """The part of an entry."""
+        own = entry.get("references")
+        fields: dict[str, Any] = {
+            "image": os.path.abspath(entry["image"]),
+            "references": self.references if own is None else self._keys.expanded(tuple(own)),
+            "product": entry.get("product") or self.product,
+            "domain": entry.get("domain") or self.domain,
+            "questions": tuple(entry.get("questions") or self.questions),
+        }
+        return Part(number=number, key=self._keys.key(fields), id=entry.get("id"), **fields)
+
+    def of_file(self, path: Path, number: int) -> list[Part]:
+        """The parts of a file, several where it holds several pictures."""
+        from sage_ad.vlm.images import pages_of
+
+        return [self.part(number + at, {"image": str(page)}) for at, page in enumerate(pages_of(path))]
 
 
 class _Keys:

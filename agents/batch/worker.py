@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.batch.manifest import Part
@@ -110,6 +111,7 @@ class PartWorker:
         start = time.perf_counter()
         self.look_ahead(parts)
         self.resources.peers = {part.image: part.peers for part in parts if part.peers is not None}
+        self.resources.sizes = {}
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
         model = self.settings.language and self.settings.asks
@@ -141,7 +143,7 @@ class PartWorker:
             request = part.request()
             trace = self.inspector.inspect(request) if self.settings.language else self._evidence(request)
             if self.settings.pictures:
-                pictures[part.key] = self._picture(request)
+                pictures[part.key] = self._picture(trace)
             return trace
 
         return inspect_one
@@ -166,17 +168,17 @@ class PartWorker:
             seconds=seconds,
         )
 
-    def _picture(self, request: InspectionRequest) -> bytes:
+    def _picture(self, trace: InspectionTrace) -> bytes:
         from sage_ad.vlm.evidence.visualize import evidence_picture
-        from sage_ad.vlm.images import expand_references
 
-        view = self.resources.view(request.image, expand_references(request.references))
+        view = self.resources.view(Path(trace.image), [Path(path) for path in trace.references])
         stream = io.BytesIO()
         evidence_picture(view.image, view.references, view.evidence).save(stream, format="PNG")
         return stream.getvalue()
 
     def _row(self, part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
-        return {**row_of(part, trace, error), "worker": self.name}
+        width, height = self.resources.sizes.get(part.image, (None, None))
+        return {**row_of(part, trace, error), "width": width, "height": height, "worker": self.name}
 
 
 def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
@@ -186,6 +188,8 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         "key": part.key,
         "id": part.id,
         "image": part.image,
+        "width": None,
+        "height": None,
         "references": list(part.references),
         "product": part.product,
         "domain": part.domain,

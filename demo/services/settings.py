@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sage_ad.demo.services.fair_queue import MAX_WAITING, MAX_WAITING_EACH
 from sage_ad.demo.services.models import shipped_models, two_stages
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
@@ -28,6 +29,7 @@ class DemoSettings:
         mcp: whether its functions are MCP tools too.
         user, password: who may log in; None lets everybody in who reaches the address.
         parallel: inspections at the same time; the others wait, and each visitor gets a turn.
+        waiting: requests that may wait; `waiting_each`: of one visitor.
         keep_minutes: uploads are deleted when they are older than this.
         max_megabytes: largest file that may be uploaded; `max_pixels`: largest picture.
         max_references: most good parts for one inspection.
@@ -47,6 +49,8 @@ class DemoSettings:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     parallel: int = 1
+    waiting: int = MAX_WAITING
+    waiting_each: int = MAX_WAITING_EACH
     keep_minutes: int = 60
     max_megabytes: int = 25
     max_pixels: int = 40_000_000
@@ -56,7 +60,16 @@ class DemoSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"The port {self.port} does not exist; give --port a number from 0 to 65535.")
-        for name in ("parallel", "keep_minutes", "max_megabytes", "max_pixels", "max_references"):
+        numbers = (
+            "parallel",
+            "waiting",
+            "waiting_each",
+            "keep_minutes",
+            "max_megabytes",
+            "max_pixels",
+            "max_references",
+        )
+        for name in numbers:
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
         if bool(self.user) != bool(self.password):
