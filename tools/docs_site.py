@@ -69,11 +69,8 @@ def options(command: Any) -> list[str]:
 
 def option_name(one: Any) -> str:
     """`--name` with its short form; an argument in capitals."""
-    return (
-        ", ".join(f"`{name}`" for name in one.opts)
-        if one.opts[0].startswith("-")
-        else f"`{(one.metavar or one.name).upper()}`"
-    )
+    names = one.opts if one.opts[0].startswith("-") else [(one.metavar or one.name).upper()]
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def default(one: Any) -> str:
