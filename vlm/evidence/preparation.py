@@ -1,4 +1,4 @@
-"""How a picture was prepared, measured on its pixels: over-exposed, compressed, turned with empty corners.
+"""How a picture was prepared, measured on its pixels: light, over-exposure, compression, empty corners of a turn.
 
 A part that was photographed or saved in another way than its references differs everywhere, and no defect is needed for
 that. What is measured here is compared with the same of the references.
@@ -21,6 +21,9 @@ LONGEST = 1024
 CLIPPED, BLOCKS, EMPTY = 0.05, 0.15, 0.02
 """By how much a part must exceed its references: share of pixels, relative step at blocks, share of pixels."""
 
+LIGHT = 1.4
+"""So many times brighter or darker than all references (docs/detection.md)."""
+
 JPEG = 8
 """Side in pixels of the blocks of JPEG."""
 
@@ -30,11 +33,13 @@ class Preparation:
     """What tells how a picture was made.
 
     Attributes:
+        light: root of the mean square of the grey values, which a dark ground hardly moves.
         clipped: share of pixels that are white in every channel (254 of 255 or more).
         blocks: step between neighbouring pixels across the borders of 8 x 8 blocks, relative to elsewhere, less 1.
         empty: share of pixels that continue a corner in exactly its colour.
     """
 
+    light: float
     clipped: float
     blocks: float
     empty: float
@@ -46,6 +51,7 @@ def measure(image: Image.Image) -> Preparation:
     part = image.crop((left, top, min(image.width, left + LONGEST), min(image.height, top + LONGEST)))
     grey = np.asarray(part.convert("L"), np.float32)
     return Preparation(
+        light=float(np.sqrt(np.square(grey).mean())),
         clipped=float((np.asarray(part.convert("RGB")).min(axis=2) >= 254).mean()),
         blocks=float(np.mean([_step(grey), _step(grey.T)])),
         empty=_empty_corners(image),
@@ -60,6 +66,12 @@ def differences(part: Preparation, references: Sequence[Preparation]) -> list[st
         found.append(
             f"{100 * part.clipped:.0f} % of the picture is over-exposed (white), where the references have at most "
             f"{100 * most['clipped']:.0f} %; what differs may be the light and no defect."
+        )
+    ratio = part.light / max(min((one.light for one in references), key=lambda light: abs(light - part.light)), 1.0)
+    if not 1 / LIGHT <= ratio <= LIGHT and not found:
+        found.append(
+            f"The picture is {ratio:.2f} times as bright as the reference nearest to it in light; what differs may be the "
+            "light and no defect."
         )
     if part.blocks > most["blocks"] + BLOCKS:
         found.append(
