@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/calibration.py ../shared/data/train --check ../shared/data/dev --write
 
 Needed whenever the evidence changes: its margins then mean something else, while the trained weights stay. The parts are
-those that `sage-train sft` looks at with the options of the model card. What is fitted ships, so the first set must be
-*train*. Up to 20 good and 20 defective test images of each headline category of the second set are looked at with one
+those that `sage-train sft` measures with the options of the model card. What is fitted ships, so the first set must be
+*train*. Up to 20 good and 20 defective test images of each headline category of the second set are measured with one
 reference and with none; the figures are means over its categories.
 """
 
@@ -30,22 +30,22 @@ Seen = dict[str, list[tuple[str, bool, float]]]
 """Category, label and margin of parts, by how they were compared: "references" or "builtin"."""
 
 
-def fitted(data: Path, sights: VisualInputCache) -> dict[str, list[float]]:
+def fitted(data: Path, cache: VisualInputCache) -> dict[str, list[float]]:
     """The calibration that stage 1 would write."""
     from sage_ad.alignment.options import Stage1Run
     from sage_ad.alignment.sft.calibration import calibrate
-    from sage_ad.alignment.sft.run import labelled_parts, look_at, tasks_of
+    from sage_ad.alignment.sft.run import labelled_parts, measure_parts, tasks_of
 
     run = Stage1Run(data=(data,), synthetic=SYNTHETIC, pasted=PASTED, limit=LIMIT, seed=SEED)
     tasks = tasks_of(run, labelled_parts(run))
-    look_at(tasks, sights, lambda text: print(text, flush=True))
+    measure_parts(tasks, cache, lambda text: print(text, flush=True))
     examples = [task.examples[0] for task in tasks if task.pictured]
     return calibrate(
-        (sights.sight(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
+        (cache.get(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
     )
 
 
-def looked_at(data: Path, sights: VisualInputCache) -> Seen:
+def margins_of(data: Path, cache: VisualInputCache) -> Seen:
     """Margins of test images of the headline categories, with one reference and with none."""
     from sage_ad.alignment.data.labelled import real_parts
     from sage_ad.evaluation.datasets import open_dataset
@@ -53,7 +53,7 @@ def looked_at(data: Path, sights: VisualInputCache) -> Seen:
     found: Seen = {"references": [], "builtin": []}
     for part in real_parts(open_dataset(data, categories=HEADLINE.get(data.name)), limit=TESTS):
         for compared, reference in (("references", part.reference), ("builtin", None)):
-            margin = sights.sight(part.picture, reference).margin
+            margin = cache.get(part.picture, reference).margin
             found[compared].append((part.category, part.anomalous, margin))
     return found
 
@@ -90,13 +90,13 @@ def main() -> None:
     from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS
 
-    sights, file = VisualInputCache(), FOLDER / BEST / SETTINGS
+    cache, file = VisualInputCache(), FOLDER / BEST / SETTINGS
     settings = json.loads(file.read_text(encoding="utf-8"))
-    calibrations = {"as shipped": settings["config"]["calibration"], "refitted": fitted(args.train, sights)}
+    calibrations = {"as shipped": settings["config"]["calibration"], "refitted": fitted(args.train, cache)}
     for name, calibration in calibrations.items():
         print(f"{name}: {calibration}")
     if args.check:
-        for compared, rows in looked_at(args.check, sights).items():
+        for compared, rows in margins_of(args.check, cache).items():
             print(f"\n{compared}, {len(rows)} images of {args.check.name}")
             for name, calibration in calibrations.items():
                 values = figures(rows, calibration[compared][0])
