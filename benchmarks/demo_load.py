@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from resident import ResidentPeak, resident
 
 from sage_ad.vlm.commandline import print_json, run_app
 from sage_ad.vlm.errors import InputError
@@ -52,33 +53,6 @@ def served(home: Path) -> Iterator[tuple[str, int]]:
             yield found.group(0), process.pid
         finally:
             process.terminate()
-
-
-def memory(process: int) -> float:
-    """Resident set in megabytes."""
-    import psutil
-
-    return float(psutil.Process(process).memory_info().rss / 2**20)
-
-
-class Watch:
-    """The highest memory of a process while the block runs."""
-
-    def __init__(self, process: int) -> None:
-        self.process, self.highest, self._end = process, 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._sample_memory, daemon=True)
-
-    def _sample_memory(self) -> None:
-        while not self._end.wait(0.5):
-            self.highest = max(self.highest, memory(self.process))
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
 
 
 def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
@@ -152,10 +126,10 @@ def visit(
 
 def rested(process: int) -> float:
     """The lowest memory while the server rests."""
-    lowest = memory(process)
+    lowest = resident(process)
     for _ in range(REST_SECONDS):
         time.sleep(1)
-        lowest = min(lowest, memory(process))
+        lowest = min(lowest, resident(process))
     return lowest
 
 
@@ -165,7 +139,7 @@ def under_load(users: int, inspections: int) -> tuple[list[dict[str, Any]], dict
         parts = draw_parts(Path(folder), users)
         expectations = alone(url, parts)
         before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
-        with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
+        with ResidentPeak(process, 0.5) as watch, ThreadPoolExecutor(users) as pool:
             jobs = [
                 pool.submit(visit, url, part, expected, inspections, gate)
                 for part, expected in zip(parts, expectations, strict=True)
