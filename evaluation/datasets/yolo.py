@@ -102,7 +102,7 @@ class YOLO(DetectionDataset):
                         self.report(image, "its boxes could not all be read, so its label is unknown; it is left out")
                         continue
                     found = boxes
-                yield self._boxed(image, category, uses[name], f"{name}/{key}".lstrip("/"), found, {})
+                yield self._boxed(image, category, uses[name], f"{name}/{key}".lstrip("/"), found)
             for path in notes.values():
                 if path.name != "classes.txt":
                     self.report(path, "these boxes belong to no image")
