@@ -10,6 +10,7 @@ import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from sage_ad.evaluation.inspection import InspectionTrace
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+EXAMPLE = Path(__file__).parent / "example"
+"""Pictures of `--example`, drawn by tools/demo_examples.py."""
 
 
 @app.command()
 def inspect(
-    image: Annotated[Path, typer.Argument(help="Picture of the part to inspect.", show_default=False)],
+    image: Annotated[Path | None, typer.Argument(help="Picture of the part to inspect.", show_default=False)] = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="Picture of a good part, or a folder of them; may be repeated.")
     ] = None,
@@ -30,6 +33,9 @@ def inspect(
     ] = None,
     standard_questions: Annotated[
         bool, typer.Option("--standard-questions", help="Ask the five questions that evaluations ask, too.")
+    ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Inspect a drawn piece of leather that comes with SAGE.")
     ] = False,
     mm_per_pixel: Annotated[
         float | None, typer.Option(help="Scale of the picture: sizes are then in millimetres too.")
@@ -57,6 +63,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="Folder for evidence.png and trace.json.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = DEFAULT_ENCODER,
     tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
 ) -> None:
     """Inspects a part against good ones and prints the verdict with its evidence, facts and trust."""
@@ -66,6 +73,7 @@ def inspect(
     start = time.perf_counter()
     from sage_ad.agents.inspector import SageInspector
     from sage_ad.evaluation.inspection import InspectionRequest
+    from sage_ad.vlm.errors import InputError
 
     questions = list(question or [])
     if standard_questions:
@@ -74,6 +82,11 @@ def inspect(
         questions += [own.text for own in known.standard_questions()]
     if not questions:
         refuse_idle_options(model, facts, learn, judge)
+    if example:
+        refuse_own_part(image, reference, product)
+        image, reference, product = EXAMPLE / "leather-test.jpg", [EXAMPLE / "leather-good-1.jpg"], "leather"
+    elif image is None:
+        raise InputError("Give a picture of the part (sage-inspect part.png --reference good.png), or --example.")
     check_files(image, reference or [], out)
     import_heavy(language=bool(questions))
     imported = time.perf_counter()
@@ -84,6 +97,7 @@ def inspect(
         judge=judge,
         seed=seed,
         device=device,
+        encoder=encoder,
         tile=tile,
         mm_per_pixel=mm_per_pixel,
     )
@@ -100,6 +114,8 @@ def inspect(
         print_json(trace.model_dump(mode="json"))
     else:
         show(trace, written, timing, verbose)
+        if example:
+            print("The part was drawn. Now one of yours: sage-inspect part.png --reference good.png --product NAME")
 
 
 def refuse_idle_options(model: str, facts: str, learn: bool, judge: str) -> None:
@@ -120,6 +136,15 @@ def refuse_idle_options(model: str, facts: str, learn: bool, judge: str) -> None
         raise InputError(
             f"{given[0]} is about answers to questions, and none was asked; add --question TEXT or --standard-questions."
         )
+
+
+def refuse_own_part(image: Path | None, reference: list[Path] | None, product: str | None) -> None:
+    """Refuses a part of the user's own beside --example."""
+    from sage_ad.vlm.errors import InputError
+
+    for given, name in ((image, str(image)), (reference, "--reference"), (product, "--product")):
+        if given:
+            raise InputError(f"--example brings its own part, reference and product; leave out {name} or --example.")
 
 
 def check_files(image: Path, references: list[Path], out: Path | None) -> None:

@@ -17,6 +17,7 @@ from sage_ad.vlm.images import expand_references
 
 if TYPE_CHECKING:
     from sage_ad.agents.shared_calls import BatchResources
+    from sage_ad.vlm.evidence.peers import PeerEvidence
 
 # Settings of a single request; the others decide what is loaded and belong to the inspector.
 PER_REQUEST = (
@@ -106,54 +107,77 @@ class SageInspector:
                 return trace
         raise InputError(f"The inspection of {request.image} ended without a trace.")
 
-    def inspect_many(self, requests: Iterable[InspectionRequest]) -> Iterator[InspectionTrace]:
+    def inspect_many(
+        self, requests: Iterable[InspectionRequest], *, compare: bool = False
+    ) -> Iterator[InspectionTrace]:
         """Inspects parts in order, several at a time: their words are written together, which is several times faster.
 
         The seconds of a trace are its share of the time that the parts written together took.
 
+        Args:
+            requests: the parts; without `compare` they may come one by one.
+            compare: parts without references are compared with the others of the same product, as `sage-batch` does it: what
+                most of them share is taken for normal (`threshold_from` is "batch"). It takes four of a product; under
+                eight, each trace has a warning.
+
+        Example:
+            >>> parts = [InspectionRequest(image=path) for path in Path("parts").glob("*.png")]  # doctest: +SKIP
+            >>> traces = inspector.inspect_many(parts, compare=True)  # doctest: +SKIP
+            >>> sorted(traces, key=lambda trace: -trace.anomaly_score)[0].image  # the oddest  # doctest: +SKIP
+            'parts/17.png'
+
         Raises:
             InputError, BackendError: a part cannot be inspected; the traces of those before it were given.
         """
+        peers: dict[str, PeerEvidence] = {}
+        if compare:
+            from sage_ad.agents.peers import compared
+
+            requests = list(requests)
+            peers = compared(requests, cast("BatchResources", self._together().resources))
         waiting = iter(requests)
         while together := list(itertools.islice(waiting, TOGETHER)):
-            if len(together) == 1:
+            if len(together) == 1 and not compare:
                 yield self.inspect(together[0])
                 continue
             start = time.perf_counter()
-            outcomes = self._inspect_together(together)
+            outcomes = self._inspect_together(together, peers)
             share = round((time.perf_counter() - start) / len(together), 4)
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome
                 yield outcome.model_copy(update={"seconds": share})
 
-    def _inspect_together(self, requests: Sequence[InspectionRequest]) -> list[InspectionTrace | Exception]:
+    def _inspect_together(
+        self, requests: Sequence[InspectionRequest], peers: dict[str, PeerEvidence]
+    ) -> list[InspectionTrace | Exception]:
         """Traces, or what each inspection failed with, in order."""
 
         def job(request: InspectionRequest) -> Callable[[], InspectionTrace]:
             return lambda: inspector.inspect(request)
 
+        inspector = self._together()
+        bench, images = cast("BatchResources", inspector.resources), [str(request.image) for request in requests]
         # One group at a time: the groups of two callers would wait for each other's questions.
         with self._one_group:
-            if self._group is None:
-                self._group = SageInspector(resources=self._group_resources(), **self.settings.model_dump())
-            inspector, bench = self._group, cast("BatchResources", self._group.resources)
-            images = [str(request.image) for request in requests]
+            bench.peers = peers
             bench.decoder.will_need(images)
             try:
-                return bench.backend.run([job(request) for request in requests])
+                return bench.run([job(request) for request in requests], model=any(r.questions for r in requests))
             finally:
+                bench.peers = {}
                 bench.forget_views()
                 bench.decoder.forget(images)
 
-    def _group_resources(self) -> BatchResources:
+    def _together(self) -> SageInspector:
         """The same models and knowledge, asked for several parts together."""
         from sage_ad.agents.shared_calls import BatchResources
 
-        own = self.resources
-        return BatchResources(
-            self.settings, extractor=own.extractor, store=own.store, backend=own.backend, judge=own.judge
-        )
+        with self._one_group:
+            if self._group is None:
+                bench = BatchResources(self.settings, same_as=self.resources)
+                self._group = SageInspector(resources=bench, **self.settings.model_dump())
+            return self._group
 
     def stream(self, request: InspectionRequest, thread: str | None = None) -> Iterator[dict[str, Any]]:
         """Inspects one part and tells what happens as it happens.

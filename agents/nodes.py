@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
@@ -18,15 +18,15 @@ from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.candidates import taught_names
 from sage_ad.agents.answering.soft_facts import answer_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
+from sage_ad.agents.perception import measure_part
 from sage_ad.agents.resources import AgentContext, Resources
 from sage_ad.agents.settings import mode_of_facts
-from sage_ad.agents.state import EvidenceSummary, InspectionState
-from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion, measured
+from sage_ad.agents.state import InspectionState
+from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence.description import describe
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
@@ -57,23 +57,7 @@ def request_of(state: InspectionState) -> InspectionRequest:
 @step
 def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
     """Patch features, comparison with the reference, evidence map, regions."""
-    request, settings = request_of(state), state["settings"]
-    view = runtime.context.resources.view(request.image, request.references)
-    seen = view.evidence
-    found = measured(seen)
-    regions = [region.model_dump(mode="json") for region in found.pop("regions")]
-    given = {"score": found.pop("anomaly_score"), **found, "regions": regions, "size": list(view.image.size)}
-    evidence = cast("EvidenceSummary", given)
-    described = [describe(view.image, seen.map, region, view.references) for region in seen.regions]
-    for region, own in zip(regions, described, strict=True):
-        region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": own.to_dict()}
-    appearances = [own.in_brief() for own in described]
-    where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
-    scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
-    summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"
-    if view.brightness is not None:
-        summary += f". {view.brightness.sentence}"
-    return {"evidence": evidence, "appearances": appearances, "warnings": [*view.notes, *seen.warnings]}, summary
+    return measure_part(request_of(state), state["settings"], runtime.context.resources)
 
 
 def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:

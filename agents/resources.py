@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.settings import AgentSettings
+from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,6 +65,7 @@ class Resources:
 
     Args:
         settings: which model, device and judge to load.
+        same_as: other resources, whose parts these share, those that are made later too.
         extractor, store, backend, judge: ready parts, used in place of those that the settings name.
     """
 
@@ -70,6 +73,7 @@ class Resources:
         self,
         settings: AgentSettings,
         *,
+        same_as: Resources | None = None,
         extractor: EvidenceExtractor | None = None,
         store: FactStore | None = None,
         backend: LanguageBackend | None = None,
@@ -82,6 +86,8 @@ class Resources:
             if part is not None
         }
         self._lock = threading.RLock()
+        if same_as is not None:
+            self._parts, self._lock = same_as._parts, same_as._lock
         self._banks: OrderedDict[tuple[Any, ...], tuple[list[Image.Image], MemoryBank]] = OrderedDict()
         self._views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
         self.load_seconds: dict[str, float] = {}
@@ -101,7 +107,8 @@ class Resources:
         def make() -> EvidenceExtractor:
             from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-            extractor = EvidenceExtractor(EvidenceSettings(device=self.settings.device, tile=self.settings.tile))
+            own = self.settings
+            extractor = EvidenceExtractor(EvidenceSettings(encoder=own.encoder, device=own.device, tile=own.tile))
             _ = extractor.encoder  # loaded now: a first inspection should not pay for it
             return extractor
 
@@ -127,9 +134,14 @@ class Resources:
         def make() -> LanguageBackend:
             from sage_ad.vlm.backends.registry import load_backend
 
-            return load_backend(
-                self.settings.model, device=self.settings.device, progress=lambda line: print(line, file=sys.stderr)
-            )
+            own = self.settings
+            backend = load_backend(own.model, device=own.device, progress=lambda line: print(line, file=sys.stderr))
+            if hasattr(backend, "answer_parts") and own.encoder != DEFAULT_ENCODER:
+                raise InputError(
+                    f"The model {backend.name} was trained on patches of {DEFAULT_ENCODER} and cannot read those of "
+                    f"{own.encoder}; name another model for questions, or leave out the encoder."
+                )
+            return backend
 
         part: LanguageBackend = self._part("backend", make)
         return part
@@ -160,7 +172,7 @@ class Resources:
             references: addresses of the pictures.
             brightness: the range that they share with the part, for pictures of more than 8 bits.
         """
-        from sage_ad.vlm.images import file_of, load_image, notes_of
+        from sage_ad.vlm.images import file_of, load_image
 
         if not references:
             return [], None
@@ -171,6 +183,42 @@ class Resources:
                 self._banks.move_to_end(key)
                 return self._banks[key]
         images = [load_image(path, brightness=brightness) for path in references[:PICTURES_KEPT]]
+        bank = self._kept_bank(references, brightness, images)
+        with self._lock:
+            self._banks[key] = images, bank
+            while len(self._banks) > BANKS_KEPT:
+                self._banks.popitem(last=False)
+        return images, bank
+
+    def _kept_bank(
+        self, references: Sequence[Path], brightness: Brightness | None, images: list[Image.Image]
+    ) -> MemoryBank:
+        """The bank that an earlier process made of the same pictures, or a new one, which is kept for later ones."""
+        if not self.settings.keep_references:
+            return self._new_bank(references, brightness, images)
+        from sage_ad.vlm.evidence.kept_banks import bank_file, keep_bank, read_bank
+
+        file = bank_file(self.extractor, references, brightness)
+        bank = read_bank(file, self.extractor.encoder.device)
+        if bank is None:
+            bank = self._new_bank(references, brightness, images)
+            try:
+                keep_bank(file, bank)
+            except OSError as error:
+                print(
+                    f"  The references made ready cannot be kept in {file.parent} ({error.strerror}).", file=sys.stderr
+                )
+        elif bank.count <= 2:
+            bank.pictures = [images[place] for place in bank.given]
+        return bank
+
+    def _new_bank(
+        self, references: Sequence[Path], brightness: Brightness | None, images: list[Image.Image]
+    ) -> MemoryBank:
+        from sage_ad.vlm.images import load_image, notes_of
+
+        if len(references) <= PICTURES_KEPT:
+            return self.extractor.prepare(images)
         rest: list[str] = []
 
         def load(path: Path) -> Image.Image:
@@ -178,17 +226,10 @@ class Resources:
             rest.extend(notes_of(image))
             return image
 
-        if len(references) <= PICTURES_KEPT:
-            bank = self.extractor.prepare(images)
-        else:
-            more = [partial(load, path) for path in references[PICTURES_KEPT:]]
-            bank = self.extractor.prepare([*images, *more], say=lambda line: print(f"  {line}", file=sys.stderr))
-            bank.warnings += dict.fromkeys(rest)
-        with self._lock:
-            self._banks[key] = images, bank
-            while len(self._banks) > BANKS_KEPT:
-                self._banks.popitem(last=False)
-        return images, bank
+        more = [partial(load, path) for path in references[PICTURES_KEPT:]]
+        bank = self.extractor.prepare([*images, *more], say=lambda line: print(f"  {line}", file=sys.stderr))
+        bank.warnings += dict.fromkeys(rest)
+        return bank
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
         """Measures a part (or remembers the result for these very files).

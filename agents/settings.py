@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 from sage_ad.vlm.evidence.tiles import parse_tile
 
 FactMode = Literal["auto", "hard", "soft", "none"]
@@ -28,6 +29,7 @@ class AgentSettings(BaseModel):
     Attributes:
         model: language model that words the answers (see `sage_ad.vlm.backends.registry.load_backend`).
         device: "auto", "cpu" or "cuda".
+        encoder: visual encoder (see `sage_ad.vlm.evidence.encoders.load_encoder`).
         facts: "auto" as the model was trained (soft for SAGE models, hard for others), "hard" puts fact sentences into
             the prompt, "soft" their embeddings through fusion attention (SAGE models only), "none" leaves them out.
         fact_count: facts recalled at most.
@@ -42,6 +44,7 @@ class AgentSettings(BaseModel):
         max_rounds: how often it may go back.
         max_new_tokens: length limit of one worded explanation.
         tile: "auto", "off" or a side in pixels: how large pictures are cut (`sage_ad.vlm.evidence.tiles`).
+        keep_references: keep references made ready under `$SAGE_HOME`, by their content, for later processes.
         mm_per_pixel: scale of the pictures, for sizes in millimetres; None leaves them in pixels.
         seed: seed of everything random.
     """
@@ -50,6 +53,7 @@ class AgentSettings(BaseModel):
 
     model: str = DEFAULT_BACKEND
     device: str = "auto"
+    encoder: str = DEFAULT_ENCODER
     facts: FactMode = "auto"
     fact_count: int = Field(default=6, ge=0, le=64)
     fact_tokens: int = Field(default=220, ge=0)
@@ -62,6 +66,7 @@ class AgentSettings(BaseModel):
     max_rounds: int = Field(default=1, ge=0, le=5)
     max_new_tokens: int = Field(default=48, ge=8, le=1024)
     tile: Annotated[int | str, AfterValidator(parse_tile)] = "auto"
+    keep_references: bool = True
     mm_per_pixel: float | None = Field(default=None, gt=0)
     seed: int = 0
 

@@ -284,12 +284,14 @@ class BatchResources(Resources):
 
     Attributes:
         peers: by picture, what tells parts without references from the other parts of their batch.
+        sizes: width and height of the pictures that were looked at.
     """
 
-    def __init__(self, settings: AgentSettings, **parts: Any) -> None:
-        super().__init__(settings, **parts)
+    def __init__(self, settings: AgentSettings, *, same_as: Resources | None = None, **parts: Any) -> None:
+        super().__init__(settings, same_as=same_as, **parts)
         self.decoder = Decoder()
         self.peers: Mapping[str, PeerEvidence] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
         self._shared: SharedBackend | None = None
         self._kept: OrderedDict[tuple[Any, ...], View] = OrderedDict()
 
@@ -299,6 +301,18 @@ class BatchResources(Resources):
         if self._shared is None:
             self._shared = SharedBackend(super().backend)
         return self._shared
+
+    def run(self, jobs: Sequence[Callable[[], T]], *, model: bool) -> list[T | Exception]:
+        """What each function gave, or the exception that it ended with; with `model`, they ask the language model together."""
+        if model:
+            return self.backend.run(jobs)
+        outcomes: list[T | Exception] = []
+        for job in jobs:
+            try:
+                outcomes.append(job())
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
 
     def view(self, image: Path, references: Sequence[Path]) -> View:
         """Measures a part; the views of parts that are still being answered are kept while there is room."""
@@ -310,6 +324,7 @@ class BatchResources(Resources):
         picture = self.decoder.take(image)
         brightness = shared_brightness([image, *references])
         picture = in_range(picture, image, brightness)
+        self.sizes[str(image)] = picture.size
         pictures, bank = self.bank(references, brightness)
         peers = None if references else self.peers.get(str(image))
         self._kept[key] = self._extract(picture, pictures, bank, brightness, peers)

@@ -135,7 +135,7 @@ def _one_reference(encoder: Any, picture: Any) -> float:
     """The product's threshold from this reference alone."""
     from sage_ad.vlm.evidence.memory_bank import BankSettings, build_bank
 
-    return build_bank(encoder, [picture], BankSettings("sage", "nearest", None, SHARE)).threshold
+    return build_bank(encoder, [picture], BankSettings("sage", "nearest", encoder.size, SHARE)).threshold
 
 
 def _nearest(test: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

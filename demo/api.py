@@ -109,7 +109,7 @@ class Endpoints:
                 progress.feed(event)
             if progress.trace is None or not progress.done:
                 raise InputError("The inspection ended without a result; try it again.")
-            found = plain_trace(progress.trace)
+            found = safety.plain_trace(progress.trace)
             if key or getattr(request, "username", None):
                 found["run"] = keep_run(self.engine, owner, progress, asked, model or None).id
             return found
@@ -145,7 +145,7 @@ class Endpoints:
                 if event["event"] == "trace":
                     traces.append(event["trace"])
             return {
-                side.name: {"figures": figures_of(trace), "trace": plain_trace(trace)}
+                side.name: {"figures": figures_of(trace), "trace": safety.plain_trace(trace)}
                 for side, trace in zip(sides, traces, strict=True)
             }
 
@@ -255,7 +255,7 @@ class Endpoints:
             run: its id.
             key: the key that it was kept under (empty with a login).
         """
-        return answered(lambda: plain_trace(self.engine.runs.get(self._owner(key, request), run).trace))
+        return answered(lambda: safety.plain_trace(self.engine.runs.get(self._owner(key, request), run).trace))
 
     def export_run(self, run: str, key: str, request: gr.Request) -> str:
         """Returns the report of a kept inspection as one self-contained HTML text.
@@ -289,16 +289,6 @@ class Endpoints:
             return line.model_dump(mode="json")
 
         return answered(work)
-
-
-def plain_trace(trace: InspectionTrace) -> dict[str, Any]:
-    """The trace as JSON values, with file names in place of the server's paths."""
-    values = trace.model_dump(mode="json")
-    values["image"] = Path(trace.image).name
-    values["references"] = [Path(path).name for path in trace.references]
-    for fact in values["facts"]:
-        fact["source"] = safety.short_source(fact["source"])
-    return values
 
 
 def plain_fact(fact: Any) -> dict[str, Any]:

@@ -192,6 +192,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
         raise InputError("The demo needs Gradio, which is not installed; run: pip install 'sage-ad[demo]'.") from None
 
     from sage_ad.demo.services.engine import Engine
+    from sage_ad.demo.tabs.widgets import examples
     from sage_ad.demo.view.render import page_style
 
     print("Loading the models ...", file=sys.stderr, flush=True)
@@ -216,7 +217,7 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
                 enable_monitoring=False,
                 max_threads=80,
                 max_file_size=settings.max_megabytes * 2**20,
-                allowed_paths=[str(FOLDER / "examples")],
+                allowed_paths=sorted({str(example.part.parent) for example in examples()}),
                 blocked_paths=[str(settings.home.parent)],
                 footer_links=["api"],
                 theme=theme(),

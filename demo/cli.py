@@ -11,6 +11,7 @@ import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,6 +40,7 @@ def demo(
     max_megabytes: Annotated[int, typer.Option(help="Largest file that may be uploaded.")] = 25,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = DEFAULT_ENCODER,
 ) -> None:
     """Serves the demo: inspect parts, compare settings, teach facts, rank answers, keep reports."""
     quiet_libraries()
@@ -50,6 +52,7 @@ def demo(
         model=model,
         also=tuple(also or ()),
         device=device,
+        encoder=encoder,
         judge=judge,
         seed=seed,
         share=share,
@@ -77,7 +80,7 @@ def share_heaps() -> None:
     """Lets all threads share two heaps where the C library is glibc, which gives each thread one of its own.
 
     Visitors are served by many threads in turn, and each heap keeps what its thread has freed: without this the server is
-    a hundred megabytes larger after a rush than before (`benchmarks/demo_load.py`).
+    a hundred megabytes larger after a rush than before (`benchmarks/server_load.py`).
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)

@@ -10,6 +10,7 @@ import typer
 from sage_ad.evaluation.reports.judge_run import judge_command
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP, parse_tile
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def detect(
     false_alarm: Annotated[
         float | None, typer.Option(help="Calibrate a threshold for this false-alarm rate on good training images.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Visual encoder by name.")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help=f"{ENCODER_HELP} May be repeated: they are measured side by side.")
+    ] = None,
     tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
     json: Json = False,
     out: Out = None,
@@ -96,7 +99,7 @@ def detect(
         seeds=tuple(range(seed, seed + draws)),
         methods=("sage", "baseline") if method == "both" else ("sage",) if method == "sage" else ("baseline",),
         false_alarm=false_alarm,
-        encoder=encoder,
+        encoders=tuple(dict.fromkeys(encoder or [DEFAULT_ENCODER])),
         tile=parse_tile(tile),
         device=device,
     )

@@ -71,20 +71,42 @@ def new_domain(
 @app.command("add-looks")
 def add_looks_command(
     domain: Annotated[str, typer.Argument(help="Domain of the product.", show_default=False)],
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pictures, or folders of them; or labels: a COCO or Label Studio file.", show_default=False
+        ),
+    ],
     product: Annotated[str, typer.Option(help="Name of the product.", show_default=False)],
     defect: Annotated[str | None, typer.Option(help="Name of the defect that every picture shows.")] = None,
     good: Annotated[bool, typer.Option("--good", help="The pictures show good parts.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures of a labels file, where it does not say itself.")
+    ] = None,
     source: Annotated[str, typer.Option(help="Where the pictures come from.")] = "",
     json: Json = False,
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
-    if good == (defect is not None):
-        raise InputError("Say what the pictures show: --defect NAME, or --good.")
+    from sage_ad.knowledge.looks.labels import add_labelled
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
     from sage_ad.vlm.images import expand_references
 
-    added = add_looks(domain, product, expand_references(paths), defect=defect, source=source)
+    notes: list[str] = []
+    if paths[0].suffix.lower() == ".json":
+        if len(paths) > 1 or good or defect is not None:
+            raise InputError(
+                "A file of labels says itself what its pictures show; give it alone, without --defect and --good."
+            )
+        found = add_labelled(domain, product, paths[0], pictures=pictures, source=source)
+        added, notes = found.added, found.notes
+    elif good == (defect is not None):
+        raise InputError("Say what the pictures show: --defect NAME, or --good.")
+    elif pictures is not None:
+        raise InputError("--pictures goes with a file of labels; name the pictures themselves.")
+    else:
+        added = add_looks(domain, product, expand_references(paths), defect=defect, source=source)
+    for note in notes:
+        print(note, file=sys.stderr)
     folder = looks_folder(domain)
     looks = [look for look in read_looks(folder) if look.product.casefold() == product.casefold()]
     counts: dict[str, int] = {}
@@ -413,7 +435,9 @@ def _plain(fact: Fact) -> dict[str, Any]:
 
 def _line(fact: Fact, score: str = "") -> None:
     mark = "" if fact.status == "approved" else f" [{fact.status}]"
-    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}")
+    about = "; ".join(", ".join(names) for names in (fact.defects, fact.products) if names)
+    tags = f"  ({about})" if about else ""
+    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}{tags}")
 
 
 def _show(fact: Fact) -> None:

@@ -83,6 +83,14 @@ def test_help_loads_nothing_heavy(repository: Path) -> None:
         assert ran.stdout.strip().endswith("HEAVY []"), f"{command}: {ran.stdout.strip().splitlines()[-1]}"
 
 
+def test_every_command_says_its_version(repository: Path) -> None:
+    for command, module in front_doors(repository).items():
+        script = f"import sys; sys.argv = [{command!r}, '--version']\nfrom {module} import main\nmain()"
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout == f"{command} {importlib.metadata.version('sage-ad')}\n"
+
+
 def test_front_doors_refuse_bad_options_in_one_line(repository: Path) -> None:
     """A misspelt option is one line on standard error and status 2, like every other bad input."""
     for command, module in front_doors(repository).items():
@@ -125,7 +133,7 @@ def test_declared_dependencies_are_pinned(repository: Path) -> None:
     from packaging.utils import canonicalize_name
 
     pins = {}
-    for name in ("requirements.txt", "requirements-cpu.txt"):
+    for name in ("requirements.txt", "requirements-cpu.txt", "requirements-weights.txt"):
         for line in (repository / name).read_text(encoding="utf-8").splitlines():
             if line and not line.startswith("#"):
                 package, version = line.split("==")

@@ -221,6 +221,7 @@ AGENT = {
     "--judge": "--judge http://x/v1#y | --question Why?", "--seed": "--seed 3", "--device": "--device cpu",
     "--domain": "--domain machining", "--product": "--product lid",
     "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
+    "--encoder": "--encoder other",
 }  # fmt: skip
 SOURCE = "knowledge/domains/machining/facts/cause.yaml"
 SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
@@ -286,6 +287,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         | {
             "--learn": "--learn | --question Why?", "--json": "--json", "--out": "--out x", "--verbose": "--verbose",
             "--standard-questions": "--standard-questions", "--mm-per-pixel": "--mm-per-pixel 0.1",
+            "--example": "! --example",
         },
     ),
     "sage-eval detect": (
@@ -368,7 +370,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--host": "--host 0.0.0.0", "--port": "--port 0", "--model": "--model other", "--also": "--also other",
             "--share": "--share", "--mcp": "--mcp", "--user": "--user me", "--judge": "--judge other",
             "--parallel": "--parallel 2", "--keep-minutes": "--keep-minutes 5", "--max-megabytes": "--max-megabytes 5",
-            "--seed": "--seed 3", "--device": "--device cpu",
+            "--seed": "--seed 3", "--device": "--device cpu", "--encoder": "--encoder other",
         },
     ),
 }  # fmt: skip

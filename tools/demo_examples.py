@@ -1,7 +1,11 @@
-"""Draws the demo's example pictures: `.venv/bin/python tools/demo_examples.py demo/examples` (run once; kept in git).
+"""Draws the example pictures of the demo and of `sage-inspect --example` (run once; kept in git).
 
-All are synthetic parts of `alignment.synthetic.parts`, drawn for this project (Apache-2.0). The demo may not import `alignment`,
-so the pictures are shipped. Each set is one design: good pieces differ in grain, light and position, as real ones do.
+.venv/bin/python tools/demo_examples.py demo/examples cell capsule tile
+.venv/bin/python tools/demo_examples.py agents/example leather
+
+All are synthetic parts of `alignment.synthetic.parts`, drawn for this project (Apache-2.0). Neither may import
+`alignment`, so the pictures are shipped.
+Each set is one design: good pieces differ in grain, light and position, as real ones do.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ SETS: dict[str, tuple[str, int, int, str | int | None]] = {
     "cell": ("solar cell", 4, 1, "crack"),
     "capsule": ("capsule", 4, 1, "stain"),
     "tile": ("ceramic tile", 8, 8, None),
+    "leather": ("leather", 3, 1, "stain"),
 }
 
 
@@ -50,10 +55,10 @@ def draw_set(name: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Draws all sets into the folder named on the command line."""
+    """Draws sets into a folder, both named on the command line."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SETS:
+    for name in sys.argv[2:]:
         draw_set(name, folder)
 
 

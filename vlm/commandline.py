@@ -10,9 +10,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sage_ad.vlm.errors import SageError
+
+if TYPE_CHECKING:
+    import typer
 
 EXIT_OK = 0
 EXIT_LISTED_FAILURES = 1
@@ -36,7 +40,7 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
     usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
     try:
-        status = app(standalone_mode=False) if isinstance(app, typer.Typer) else app()
+        status = _with_version(app)(standalone_mode=False) if isinstance(app, typer.Typer) else app()
     except SageError as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -54,6 +58,26 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         # Typer turns Ctrl-C inside a command into this status, without a word.
         print(f"Interrupted. {on_interrupt}", file=sys.stderr)
     raise SystemExit(status if isinstance(status, int) else EXIT_OK)
+
+
+def _with_version(app: typer.Typer) -> Any:
+    """The command of a Typer app, with `--version` among its options."""
+    import typer
+    from typer.main import get_command
+
+    def show(context: typer.Context, asked: bool) -> None:
+        if asked:
+            print(f"{context.find_root().info_name} {version('sage-ad')}")
+            raise typer.Exit
+
+    show.__annotations__["context"] = typer.Context  # imported here, where Typer does not look for it
+    carrier = typer.Typer(add_completion=False)
+    asked_for = typer.Option(False, "--version", callback=show, is_eager=True, help="Show the version and exit.")
+    carrier.command()(lambda version=asked_for: None)
+    command, (option,) = get_command(app), get_command(carrier).params
+    option.expose_value = False
+    command.params.append(option)
+    return command
 
 
 def fail(message: str) -> None:

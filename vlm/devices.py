@@ -1,6 +1,8 @@
-"""Which device a model runs on."""
+"""Which device a model runs on, and how many cores there are."""
 
 from __future__ import annotations
+
+import os
 
 from sage_ad.vlm.errors import InputError
 
@@ -19,3 +21,8 @@ def pick_device(device: str) -> str:
             f"The device {device!r} was asked for but torch sees {torch.cuda.device_count()} GPUs; use cpu or auto."
         )
     return device
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

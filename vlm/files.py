@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +22,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         OSError: when the disk is full or refuses; the old content is then there still, and nothing else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with draft.open("wb") as stream:
             yield stream
@@ -46,3 +48,9 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def safe_name(name: str, fallback: str = "file") -> str:
+    """A file name of letters, digits and -_. only, never hidden, at most 80 characters."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(name).name, flags=re.UNICODE).strip(".-") or fallback
+    return stem[-80:]

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.wording import AGAINST, NAMED_REGIONS, join
+from sage_ad.agents.answering.wording import NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
+from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
@@ -55,9 +56,6 @@ def explanation(
         lines += consequence_lines(defect, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
-        lines.append(
-            f"Nothing stands out against {AGAINST.get(evidence['threshold_from'], 'the rest of the picture')}."
-        )
         lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
@@ -65,24 +63,37 @@ def explanation(
 
 def _verdict(evidence: EvidenceSummary, product: str | None) -> str:
     thing = f"The {product}" if product else "The part"
-    score, threshold = evidence["score"], evidence["threshold"]
+    score, threshold = (f"{evidence[name]:.2f}" for name in ("score", "threshold"))
+    if score == threshold:
+        score, threshold = (f"{evidence[name]:.4f}" for name in ("score", "threshold"))
     if evidence["threshold_from"] == "references":
-        against = f"good parts reach up to {threshold:.2f}"
+        against = f"the limit from the good parts is {threshold}"
     elif evidence["threshold_from"] == "batch":
-        against = f"the usual parts of its batch reach up to {threshold:.2f}"
+        against = f"the limit from its batch is {threshold}"
     else:
-        against = f"the built-in threshold is {threshold:.2f}, because there was no good part to compare with"
+        against = f"the built-in limit is {threshold}, because there was no good part to compare with"
     close = evidence["confidence"] is not None and evidence["confidence"] < UNSURE
-    return f"{thing} is {evidence['verdict']}{', narrowly' if close else ''}: its score is {score:.2f}, {against}."
+    return f"{thing} is {evidence['verdict']}{', narrowly' if close else ''}: its score is {score}, {against}."
 
 
 def _places(evidence: EvidenceSummary) -> list[str]:
-    shown = evidence["regions"][:NAMED_REGIONS]
-    lines = [f"{region['place'].capitalize()}: {region['description']}." for region in shown if region["description"]]
+    """A line for each of the first regions, but not for one of which the same pixels were described."""
+    shown: list[dict[str, Any]] = []
+    for region in evidence["regions"]:
+        boxes = [other["measured"]["box"] for other in shown]
+        if len(shown) < NAMED_REGIONS and not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
+            shown.append(region)
+    places = [place_of_box(region["measured"]["box"], *evidence["size"]) for region in shown]
+    lines = [f"{place.capitalize()}: {own['description']}." for place, own in zip(places, shown, strict=True)]
     more = len(evidence["regions"]) - len(shown)
-    if more:
-        lines.append(f"{more} smaller region{'s' * (more != 1)} stand{'s' * (more == 1)} out besides.")
-    return lines
+    return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more else lines
+
+
+def _mostly_shared(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether two boxes share half of the smaller one."""
+    sides = [min(first[i + 2], second[i + 2]) - max(first[i], second[i]) for i in (0, 1)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return max(0, sides[0]) * max(0, sides[1]) >= 0.5 * min(areas)
 
 
 def name_line(
@@ -151,4 +162,4 @@ def trust_line(evidence: EvidenceSummary) -> str:
     trust = evidence["confidence"]
     if trust is None:
         return f"How sure: not known. {evidence['confidence_reason']}"
-    return f"How sure: {trust:.2f}. {evidence['confidence_reason']}"
+    return f"How sure: {'over 0.99' if trust > 0.99 else f'{trust:.2f}'}. {evidence['confidence_reason']}"

@@ -1,4 +1,4 @@
-"""`sage-batch`: inspects a folder or manifest of parts, one row each; can be stopped at any time and continues with --resume."""
+"""`sage-batch`: inspects a folder or manifest of parts, or what arrives in a folder; one row each, and never one twice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import typer
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
-    from sage_ad.agents.batch.manifest import Part
     from sage_ad.agents.batch.run import BatchSettings, BatchSummary, JudgedByBatch
 
 ODDEST_PRINTED = 10
@@ -44,6 +44,8 @@ class BatchOptions:
     pictures: bool = option(False, help="Write an evidence picture of every part.")
     resume: bool = option(False, help="Go on with the batch in --out.")
     retry_errors: bool = option(False, help="With --resume: inspect parts that ended in an error once more.")
+    watch: bool = option(False, help="Go on for ever and inspect what arrives in FOLDER; SIGTERM or Ctrl-C ends it.")
+    webhook: str | None = option(None, help="With --watch: address to which each row is posted as JSON.")
     engine: Literal["local", "ray"] = option("local", help="local (processes on this machine) or ray (a Ray cluster).")
     workers: int = option(0, help="Number of workers; 0: one a core, with a GPU one.")
     chunk: int = option(0, help="Parts a worker takes at a time, whose words are written together; 0: 16 (8 without).")
@@ -59,12 +61,17 @@ class BatchOptions:
     judge: str = option("local", help="Judge of the answers: local, or http://host:port/v1#model.")
     seed: int = option(0, help="Seed of everything random.")
     device: str = option("auto", help="auto, cpu or cuda.")
+    encoder: str = option(DEFAULT_ENCODER, help=ENCODER_HELP)
     tile: str = option("auto", help=TILE_HELP)
 
     def __post_init__(self) -> None:
         check_options(self, BatchOptions)
-        if self.retry_errors and not self.resume:
+        if self.retry_errors and not (self.resume or self.watch):
             raise InputError("--retry-errors continues a batch; add --resume.")
+        if self.webhook is not None and not self.watch:
+            raise InputError("--webhook calls an address for parts as they arrive; add --watch.")
+        if self.watch and self.engine != "local":
+            raise InputError("--watch works with the workers of this machine; leave out --engine.")
         if self.address is not None and self.engine != "ray":
             raise InputError("--address names a Ray cluster; add --engine ray.")
 
@@ -73,23 +80,25 @@ def batch(options: BatchOptions, json: bool) -> None:
     """Inspects many parts and keeps one row for each in OUT/results.parquet."""
     quiet_libraries()
     stop_on_terminate()
-    from sage_ad.agents.batch.manifest import read_parts
+    from sage_ad.agents.batch.manifest import PartMaker, read_parts
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
 
-    parts = read_parts(
-        options.parts,
-        references=options.reference,
-        product=options.product,
-        domain=options.domain,
-        questions=options.question,
-        recursive=options.recursive,
-        say=lambda note: print(note, file=sys.stderr),
-    )
-    asks = any(part.questions for part in parts)
+    given = {"product": options.product, "domain": options.domain, "questions": options.question}
+    if options.watch:
+        make, parts = PartMaker(options.reference, **given), []
+    else:
+        parts = read_parts(
+            options.parts,
+            references=options.reference,
+            **given,
+            recursive=options.recursive,
+            say=lambda note: print(note, file=sys.stderr),
+        )
+    asks = bool(options.question) or any(part.questions for part in parts)
     if not asks and (options.model != DEFAULT_BACKEND or options.judge != "local"):
         raise InputError("--model and --judge are about answers to questions, and no part brings one; add --question.")
-    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device", "tile")}
+    agent = {name: getattr(options, name) for name in ("model", "facts", "judge", "seed", "device", "encoder", "tile")}
     settings = BatchSettings(
         make_settings(agent),
         language=not options.evidence_only,
@@ -97,7 +106,25 @@ def batch(options: BatchOptions, json: bool) -> None:
         pictures=options.pictures,
         chunk=options.chunk,
     )
-    check(parts, settings, options.reference, options.domain)
+    check(settings, options.reference, options.domain)
+    say = None if json else say_on_terminal
+    if options.watch:
+        from sage_ad.agents.batch.watch import stop_politely, watch_folder
+
+        summary = watch_folder(
+            options.parts,
+            options.out,
+            settings,
+            make,
+            stopped=stop_politely(),
+            recursive=options.recursive,
+            workers=options.workers,
+            webhook=options.webhook,
+            retry_errors=options.retry_errors,
+            say=say,
+        )
+        print_summary(summary, json)
+        return  # with status 0, as a service that was told to stop
     more = {"address": options.address} if options.address is not None else {}
     summary = run_batch(
         parts,
@@ -106,20 +133,25 @@ def batch(options: BatchOptions, json: bool) -> None:
         engine=make_engine(options.engine, settings, options.workers, len(parts), **more),
         resume=options.resume,
         retry_errors=options.retry_errors,
-        say=None if json else say_on_terminal,
+        say=say,
     )
+    print_summary(summary, json)
+    if summary.errors:
+        raise typer.Exit(EXIT_LISTED_FAILURES)
+
+
+def print_summary(summary: BatchSummary, json: bool) -> None:
+    """Prints the summary as one JSON object or for a person."""
     if json:
         print_json(summary.to_dict())
     else:
         show(summary)
-    if summary.errors:
-        raise typer.Exit(EXIT_LISTED_FAILURES)
 
 
 app.command()(options_command(BatchOptions, batch))
 
 
-def check(parts: list[Part], settings: BatchSettings, references: Sequence[Path], domain: str | None) -> None:
+def check(settings: BatchSettings, references: Sequence[Path], domain: str | None) -> None:
     """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
     from sage_ad.vlm.images import expand_references, load_image
 
@@ -150,7 +182,9 @@ def show(summary: BatchSummary) -> None:
         print(f"Part {item['part']}: {item['error']}", file=sys.stderr)
     if summary.errors > len(summary.errors_shown):
         print(f"... and {summary.errors - len(summary.errors_shown)} more; column `error` has them.", file=sys.stderr)
-    print(f"Wrote {summary.results}")
+    for sentence in summary.warnings:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    print(f"Wrote {summary.report}, and results.csv, .xlsx and .parquet beside it")
 
 
 def show_batch(group: JudgedByBatch) -> None:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,6 +24,7 @@ from typing import Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.worker import BatchSettings, Finished, PartWorker, row_of
+from sage_ad.vlm.devices import cores
 from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 
 LIVES = 2
@@ -30,6 +32,9 @@ LIVES = 2
 
 LOADS = 2
 """How often in a row a worker may die while it loads its models before the batch is given up."""
+
+ASK_SECONDS = 0.5
+"""How often arriving parts are asked for."""
 
 Chunk = tuple[Part, ...]
 
@@ -74,31 +79,57 @@ class LocalEngine:
         self.restarts = 0
         self._alive: list[_Worker] = []
         self._todo: deque[Chunk] = deque()
+        self._arriving: Callable[[], Sequence[Part] | None] | None = None
         self._deaths: Counter[str] = Counter()
         self._failed_loads = 0
 
-    def run(self, parts: Sequence[Part]) -> Generator[Finished, None, None]:
+    def run(
+        self, parts: Sequence[Part], arriving: Callable[[], Sequence[Part] | None] | None = None
+    ) -> Generator[Finished, None, None]:
         """Inspects the parts; what is done comes as it is done, in any order. Closing the iterator ends the workers.
+
+        Args:
+            parts: what is there.
+            arriving: is asked now and then for parts that came since; None says that no more will be begun.
 
         Raises:
             InputError, BackendError: a model cannot be loaded, or workers die as soon as they start.
         """
-        self._todo = deque(tuple(parts[at : at + self.chunk]) for at in range(0, len(parts), self.chunk))
+        self._todo = deque(self._chunks(parts))
+        self._arriving = arriving
         try:
-            for _ in range(min(self.workers, len(self._todo))):
+            for _ in range(self.workers if arriving else min(self.workers, len(self._todo))):
                 self._start()
             while self._left():
+                self._ask()
                 for worker in self._alive:
                     if worker.doing is None:
                         self._hand_out(worker)
-                done, _ = wait([w.doing for w in self._alive if w.doing], return_when=FIRST_COMPLETED)
+                busy = [worker.doing for worker in self._alive if worker.doing]
+                if self._arriving and not busy:
+                    time.sleep(ASK_SECONDS)
+                done, _ = wait(busy, ASK_SECONDS if self._arriving else None, return_when=FIRST_COMPLETED)
                 for worker in [worker for worker in self._alive if worker.doing in done]:
                     yield from self._finish(worker)
         finally:
             self._end()
 
+    def _chunks(self, parts: Sequence[Part]) -> Iterator[Chunk]:
+        return (tuple(parts[at : at + self.chunk]) for at in range(0, len(parts), self.chunk))
+
+    def _ask(self) -> None:
+        if self._arriving is None:
+            return
+        more = self._arriving()
+        if more is None:
+            self._arriving = None
+            self._todo.clear()
+        else:
+            self._todo.extend(self._chunks(more))
+
     def _left(self) -> bool:
-        return bool(self._todo) or any(worker.chunk or worker.ahead for worker in self._alive)
+        under_way = any(worker.chunk or worker.ahead for worker in self._alive)
+        return bool(self._todo) or under_way or self._arriving is not None
 
     def _start(self) -> None:
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
@@ -126,7 +157,7 @@ class LocalEngine:
         assert worker.doing is not None
         try:
             done = worker.doing.result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, SystemExit):
             yield from self._replace(worker)
             return
         worker.doing, worker.ready, self._failed_loads = None, True, 0
@@ -175,15 +206,11 @@ class LocalEngine:
 
 
 def _make_sure_of_end(worker: _Worker) -> None:
+    worker.pool.shutdown(wait=False, cancel_futures=True)
     worker.process.join(5)
     if worker.process.is_alive():
         worker.process.kill()
-    worker.pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    worker.pool.shutdown()
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -225,6 +252,8 @@ def _load(make: Callable[[BatchSettings], Any], settings: BatchSettings) -> None
     """Loads the models of this process."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ended by an exception, a process gives back its semaphores; ended by the signal, it leaks them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # standard output is the first process's: it may be printing JSON
     sys.stdout = sys.stderr

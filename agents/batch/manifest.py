@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_ad.agents.peers import peer_groups
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,25 +90,12 @@ def read_parts(
     Raises:
         InputError: no such source, a reference given here cannot be found, or a manifest line cannot be understood.
     """
-    from sage_ad.vlm.images import expand_references
-
-    given = tuple(os.path.abspath(path) for path in expand_references(references))
+    make = PartMaker(references, product, domain, questions)
     if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
         entries = _manifest(source)
     else:
         entries = ({"image": str(path)} for path in _pictures(source, recursive, say))
-    keys = _Keys()
-    parts = []
-    for number, entry in enumerate(entries, start=1):
-        own = entry.get("references")
-        fields: dict[str, Any] = {
-            "image": os.path.abspath(entry["image"]),
-            "references": given if own is None else keys.expanded(tuple(own)),
-            "product": entry.get("product") or product,
-            "domain": entry.get("domain") or domain,
-            "questions": tuple(entry.get("questions") or questions),
-        }
-        parts.append(Part(number=number, key=keys.key(fields), id=entry.get("id"), **fields))
+    parts = [make.part(number, entry) for number, entry in enumerate(entries, start=1)]
     if not parts:
         raise InputError(f"The manifest {source} names no part; give it a line for each picture.")
     return _keyed_by_batch(parts)
@@ -121,27 +109,6 @@ def in_working_order(parts: Sequence[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: first[part.references])
 
 
-def peer_groups(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts without references that judge one another: those of one product, if there are enough of them.
-
-    Raises:
-        InputError: one picture is listed under two products.
-    """
-    from sage_ad.vlm.evidence.peers import FEWEST
-
-    groups: dict[str | None, list[Part]] = {}
-    product: dict[str, str | None] = {}
-    for part in parts:
-        if not part.references:
-            if product.setdefault(part.image, part.product) != part.product:
-                raise InputError(
-                    f"{part.image} is listed as {product[part.image]!r} and as {part.product!r}; without references it can "
-                    "only be compared with the parts of one product."
-                )
-            groups.setdefault(part.product, []).append(part)
-    return [group for group in groups.values() if len(group) >= FEWEST]
-
-
 def _keyed_by_batch(parts: Sequence[Part]) -> list[Part]:
     """The parts; where the other parts of the batch judge one, another batch is another piece of work."""
     batch: dict[str, str] = {}
@@ -149,6 +116,48 @@ def _keyed_by_batch(parts: Sequence[Part]) -> list[Part]:
         together = "".join(sorted(part.key for part in group))
         batch |= {part.key: hashlib.sha256((part.key + together).encode()).hexdigest()[:20] for part in group}
     return [replace(part, key=batch.get(part.key, part.key)) for part in parts]
+
+
+class PartMaker:
+    """Makes parts of manifest entries and of files.
+
+    Args:
+        references, product, domain, questions: for parts whose entry does not name its own.
+
+    Raises:
+        InputError: a reference cannot be found.
+    """
+
+    def __init__(
+        self,
+        references: Iterable[Path] = (),
+        product: str | None = None,
+        domain: str | None = None,
+        questions: Sequence[str] = (),
+    ) -> None:
+        from sage_ad.vlm.images import expand_references
+
+        self.references = tuple(os.path.abspath(path) for path in expand_references(references))
+        self.product, self.domain, self.questions = product, domain, tuple(questions)
+        self._keys = _Keys()
+
+    def part(self, number: int, entry: Mapping[str, Any]) -> Part:
+        """The part of an entry."""
+        own = entry.get("references")
+        fields: dict[str, Any] = {
+            "image": os.path.abspath(entry["image"]),
+            "references": self.references if own is None else self._keys.expanded(tuple(own)),
+            "product": entry.get("product") or self.product,
+            "domain": entry.get("domain") or self.domain,
+            "questions": tuple(entry.get("questions") or self.questions),
+        }
+        return Part(number=number, key=self._keys.key(fields), id=entry.get("id"), **fields)
+
+    def of_file(self, path: Path, number: int) -> list[Part]:
+        """The parts of a file, several where it holds several pictures."""
+        from sage_ad.vlm.images import pages_of
+
+        return [self.part(number + at, {"image": str(page)}) for at, page in enumerate(pages_of(path))]
 
 
 class _Keys:

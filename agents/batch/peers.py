@@ -7,30 +7,23 @@ stopped goes on and memory does not grow with it; comparing them is matrix produ
 from __future__ import annotations
 
 import functools
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sage_ad.agents.batch.local_engine import LocalEngine, cores
-from sage_ad.agents.batch.manifest import Part, peer_groups
+from sage_ad.agents.batch.local_engine import LocalEngine
+from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.progress import Progress
 from sage_ad.agents.batch.store import Row
 from sage_ad.agents.batch.worker import BatchSettings, Finished
-from sage_ad.agents.shared_calls import Decoder
+from sage_ad.agents.peers import judged, peer_groups, write_features
+from sage_ad.agents.shared_calls import BatchResources
 from sage_ad.vlm.errors import BackendError
-from sage_ad.vlm.files import whole_file
 
 if TYPE_CHECKING:
-    import torch
-
-    from sage_ad.vlm.evidence.extractor import EvidenceExtractor
     from sage_ad.vlm.evidence.peers import PeerEvidence
 
 FEATURES = "features"
@@ -44,47 +37,33 @@ class FeatureWorker:
     """Writes the features of parts into a folder; a picture that cannot be read gets none, and its row says why."""
 
     def __init__(self, settings: BatchSettings, folder: Path) -> None:
-        self._settings, self._folder = settings, folder
-        self._decoder = Decoder()
-        self._extractor: EvidenceExtractor | None = None
+        self._resources, self._folder = BatchResources(settings.agent), folder
 
     def load(self) -> None:
         """Loads the encoder."""
-        from sage_ad.agents.resources import Resources
-
-        self._extractor = Resources(self._settings.agent).extractor
+        _ = self._resources.extractor
 
     def look_ahead(self, parts: Sequence[Part]) -> None:
         """Starts to decode the pictures of parts that come next."""
-        self._decoder.will_need(part.image for part in parts)
+        self._resources.decoder.will_need(part.image for part in parts)
 
     def inspect(self, parts: Sequence[Part]) -> Finished:
         """Writes the features of these parts."""
         rows: list[Row] = []
         for part in parts:
             try:
-                features = self._features(Path(part.image))
+                write_features(_file(self._folder, part), Path(part.image), self._resources)
+            except OSError as error:
+                why = f"Features cannot be written to {self._folder} ({error.strerror or error}); free space and add --resume."
+                return Finished(rows, stopped=why)
             except Exception as error:
                 if "CUDA error" in str(error):
                     raise
                 rows.append({"key": part.key, "error": str(error)})
-                continue
-            try:
-                with whole_file(_file(self._folder, part)) as stream:
-                    np.save(stream, features)
-            except OSError as error:
-                why = f"Features cannot be written to {self._folder} ({error.strerror or error}); free space and add --resume."
-                return Finished(rows, stopped=why)
-            rows.append({"key": part.key, "error": None})
-        self._decoder.forget(part.image for part in parts)
+            else:
+                rows.append({"key": part.key, "error": None})
+        self._resources.decoder.forget(part.image for part in parts)
         return Finished(rows)
-
-    def _features(self, path: Path) -> np.ndarray:
-        from sage_ad.vlm.images import in_range, shared_brightness
-
-        assert self._extractor is not None
-        picture = in_range(self._decoder.take(path), path, shared_brightness([path]))
-        return self._extractor.features_of(picture).half().cpu().numpy()
 
 
 def _file(folder: Path, part: Part) -> Path:
@@ -157,64 +136,3 @@ def _encode(
             progress.add(done.rows)
             if done.stopped:
                 raise BackendError(done.stopped)
-
-
-def judged(files: Sequence[Path]) -> list[PeerEvidence | None]:
-    """What tells each part from the others, from the files of their features; None for all if they are too few."""
-    from sage_ad.vlm.evidence.extractor import TOP_SHARE
-    from sage_ad.vlm.evidence.patch_matching import top_mean
-    from sage_ad.vlm.evidence.peers import FEWEST, PeerEvidence, batch_threshold
-
-    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    if len(set(contents)) < FEWEST:
-        return [None] * len(files)
-    known = _peer_maps(files, contents)
-    maps = [known[content] for content in contents]
-    scores = [float(top_mean(distances, TOP_SHARE)) for distances in maps]
-    batch = batch_threshold(scores)
-    return [
-        PeerEvidence(distances.half().numpy(), score, batch.threshold, batch.spread, batch.reason, batch.warnings)
-        for distances, score in zip(maps, scores, strict=True)
-    ]
-
-
-def _peer_maps(files: Sequence[Path], contents: Sequence[str]) -> dict[str, torch.Tensor]:
-    """(h, w) distances of each content to its peers; holds the maps of the few parts whose peers are not all seen yet."""
-    import torch
-
-    from sage_ad.vlm.evidence.encoders import one_thread
-    from sage_ad.vlm.evidence.peers import draw_peers, nearest_mean
-
-    drawn = draw_peers(contents)
-    first = {content: index for index, content in reversed(list(enumerate(contents)))}
-    order = [first[content] for content in sorted(first)]
-
-    def compare(index: int) -> tuple[tuple[int, int], list[torch.Tensor], dict[int, torch.Tensor]]:
-        """Both ways, with those that come later in the order: the earlier ones have done it."""
-        own, there, back = _read(files[index]), [], {}
-        for other in drawn[index]:
-            if contents[other] > contents[index]:
-                similarity = own.flatten(0, 1) @ _read(files[other]).flatten(0, 1).T
-                there.append((1 - similarity.amax(dim=1)).half())
-                back[other] = (1 - similarity.amax(dim=0)).half()
-        return (own.shape[0], own.shape[1]), there, back
-
-    waiting: dict[int, list[torch.Tensor]] = {index: [] for index in order}
-    found = {}
-    with one_thread(), ThreadPoolExecutor(cores()) as pool:
-        try:
-            for index, (shape, there, back) in zip(order, pool.map(compare, order), strict=True):
-                for other, distances in back.items():
-                    waiting[other].append(distances)
-                maps = torch.stack([*waiting.pop(index), *there]).float()
-                found[contents[index]] = nearest_mean(maps).reshape(shape)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return found
-
-
-def _read(file: Path) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.load(file)).float()

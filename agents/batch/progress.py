@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from sage_ad.agents.batch.store import Row
 
 
 class Progress:
-    """Counts what is done; says the rate of the last minute and the time that is left.
+    """Counts what is done; says the rate and the time that is left.
 
     Args:
         total: parts to do in this run.
@@ -18,12 +17,10 @@ class Progress:
         every: seconds between lines.
     """
 
-    WINDOW = 60.0
-
     def __init__(self, total: int, say: Callable[[str], None] | None, every: float = 10.0) -> None:
         self.total, self.done, self.errors = total, 0, 0
         self._say, self._every = say, every
-        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._first: tuple[float, int] | None = None
         self._last = time.monotonic()
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -31,22 +28,30 @@ class Progress:
         now = time.monotonic()
         self.done += len(rows)
         self.errors += sum(row["error"] is not None for row in rows)
-        self._times.append((now, self.done))
-        while len(self._times) > 2 and now - self._times[0][0] > self.WINDOW:
-            self._times.popleft()
+        self._first = self._first or (now, self.done)
         if self._say and (now - self._last >= self._every or self.done == self.total):
             self._last = now
             self._say(self.line())
 
     def line(self) -> str:
-        """'128 of 2000 parts, 7.9 parts/s, 3 min 57 s left, 1 error'."""
-        (then, before), (now, done) = self._times[0], self._times[-1]
-        rate = (done - before) / (now - then) if now > then and done > before else 0.0
+        """'128 of 2000 parts, 7.9 parts/s, about 4 min left, 1 error'.
+
+        The rate is the mean since the first parts were done: these hold the loading of the models, and parts come in
+        chunks, so that a shorter look would jump.
+        """
         text = f"{self.done} of {self.total} parts"
-        if rate:
-            left = round((self.total - self.done) / rate)
-            minutes, seconds = divmod(left, 60)
-            hours, minutes = divmod(minutes, 60)
-            clock = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-            text += f", {rate:.1f} parts/s, {clock} left"
+        then, before = self._first or (0.0, 0)
+        if self.done > before and (now := time.monotonic()) > then:
+            rate = (self.done - before) / (now - then)
+            text += f", {rate:.1f} parts/s"
+            if left := self.total - self.done:
+                text += f", about {_clock(left / rate)} left"
         return text + (f", {self.errors} error{'s' * (self.errors != 1)}" if self.errors else "")
+
+
+def _clock(seconds: float) -> str:
+    """A time no finer than it is known: '40 s', '12 min', '3 h 20 min'."""
+    if seconds < 55:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -17,7 +17,6 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -27,7 +26,8 @@ from typing import Any, Literal, Protocol
 from sage_ad.agents.batch.manifest import Part, in_working_order
 from sage_ad.agents.batch.peers import compared_with_peers, forget_features
 from sage_ad.agents.batch.progress import Progress
-from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row
+from sage_ad.agents.batch.report import REPORT, doubts, write_reports
+from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row, read_table
 from sage_ad.agents.batch.worker import BatchSettings, Finished
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -82,7 +82,8 @@ class BatchSummary:
             probably odd, what is doubtful about it, and the oddest, first the one that differs most.
         seconds, parts_a_second: of this run, from the first part handed out, loading of models included.
         restarts: workers that died and were replaced.
-        results: path of the table.
+        results: path of the table; `report`: path of the page for people, beside CSV, Excel and label files.
+        warnings: what makes the batch doubtful as a whole, in sentences.
     """
 
     parts: int
@@ -96,6 +97,8 @@ class BatchSummary:
     workers: int
     restarts: int
     results: str
+    report: str
+    warnings: list[str]
     errors_shown: list[dict[str, Any]] = field(default_factory=list)
     judged_by_batch: list[JudgedByBatch] = field(default_factory=list)
 
@@ -142,15 +145,21 @@ def run_batch(
             say(f"{resumed} of {len(parts)} parts are finished already")
         made = make_engine(engine, settings, workers, len(todo)) if isinstance(engine, str) else engine
         start = time.perf_counter()
-        todo = compared_with_peers(parts, todo, out, settings, workers or _usual_workers(settings), say)
+        todo = compared_with_peers(parts, todo, out, settings, workers or usual_workers(settings), say)
         progress = Progress(len(todo), say)
         try:
             with closing(made.run(todo) if todo else nothing()) as work:
                 for done in work:
-                    _keep(store, done, progress, on_rows)
+                    new = keep(store, done)
+                    progress.add(new)
+                    if on_rows and new:
+                        on_rows(new)
+                    if done.stopped:
+                        raise BackendError(done.stopped)
             seconds = time.perf_counter() - start
             store.complete(parts)
             forget_features(out)
+            write_reports(out, read_table(store.results))
         except BackendError as error:
             # On the way, not before anything was done: say what is safe.
             if not progress.done:
@@ -159,7 +168,7 @@ def run_batch(
         except OSError as error:
             reason = f"The results cannot be written to {out} ({error.strerror or error})."
             raise BatchStopped(_stopped(store, parts, reason)) from error
-        return _summary(parts, store, made, resumed, seconds)
+        return summary_of(store, made, resumed, seconds)
 
 
 def nothing() -> Generator[Finished, None, None]:
@@ -167,17 +176,12 @@ def nothing() -> Generator[Finished, None, None]:
     yield from ()
 
 
-def _keep(store: BatchStore, done: Finished, progress: Progress, on_rows: Callable[[list[Row]], None] | None) -> None:
-    """Pictures first, then their rows: a row that stands in the journal has its picture."""
+def keep(store: BatchStore, done: Finished) -> list[Row]:
+    """Pictures first, then their rows: a row that stands in the journal has its picture. Returns the rows that are new."""
     for row in done.rows:
         if row["key"] in done.pictures and not store.finished(row["key"]):
-            row["picture"] = store.keep_picture(f"{row['key']}.png", done.pictures[row["key"]])
-    new = store.append(done.rows)
-    progress.add(new)
-    if on_rows and new:
-        on_rows(new)
-    if done.stopped:
-        raise BackendError(done.stopped)
+            row["picture"] = store.keep_picture(row, done.pictures[row["key"]])
+    return store.append(done.rows)
 
 
 def _stopped(store: BatchStore, parts: Sequence[Part], reason: str) -> str:
@@ -188,27 +192,32 @@ def _stopped(store: BatchStore, parts: Sequence[Part], reason: str) -> str:
     )
 
 
-def _summary(parts: Sequence[Part], store: BatchStore, engine: Engine, resumed: int, seconds: float) -> BatchSummary:
+def summary_of(store: BatchStore, engine: Engine, resumed: int, seconds: float) -> BatchSummary:
+    """The summary of a batch whose table is written."""
     import pyarrow.parquet as pq
 
-    columns = ["part", "image", "product", "verdict", "anomaly_score", "threshold_from"]
+    columns = ["part", "image", "product", "verdict", "anomaly_score", "threshold_from", "error"]
     rows = pq.read_table(store.results, columns=columns).to_pylist()
-    verdicts = Counter(row["verdict"] for row in rows)
-    shown = [part for part in parts if part.key in store.errors][:ERRORS_SHOWN]
+    failed = [row for row in rows if row["error"]]
+    anomalous = sum(row["verdict"] == "anomalous" for row in rows)
+    judged = len(rows) - len(failed)
     return BatchSummary(
-        parts=len(parts),
-        normal=verdicts["normal"],
-        anomalous=verdicts["anomalous"],
-        errors=verdicts[None],
+        parts=len(rows),
+        normal=judged - anomalous,
+        anomalous=anomalous,
+        errors=len(failed),
         resumed=resumed,
         seconds=round(seconds, 3),
-        parts_a_second=round((len(parts) - resumed) / seconds, 3) if len(parts) > resumed else None,
+        parts_a_second=round((len(rows) - resumed) / seconds, 3) if len(rows) > resumed else None,
         engine=engine.name,
         workers=engine.workers,
         restarts=engine.restarts,
         results=str(store.results),
+        report=str(store.folder / REPORT),
+        warnings=doubts(anomalous, judged),
         errors_shown=[
-            {"part": part.number, "image": plain(part.image), "error": plain(store.errors[part.key])} for part in shown
+            {"part": row["part"], "image": plain(row["image"]), "error": plain(row["error"])}
+            for row in failed[:ERRORS_SHOWN]
         ],
         judged_by_batch=_judged_by_batch([row for row in rows if row["threshold_from"] == "batch"]),
     )
@@ -250,7 +259,7 @@ def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: 
     """
     if workers < 0 or settings.chunk < 0:
         raise InputError("The numbers of workers and of parts in a chunk cannot be negative.")
-    likely = workers or _usual_workers(settings)
+    likely = workers or usual_workers(settings)
     usual = CHUNK_WITH_LANGUAGE if settings.language and settings.asks else CHUNK_EVIDENCE_ONLY
     chunk = settings.chunk or max(1, min(usual, -(-parts // likely)))
     if name == "local":
@@ -264,14 +273,14 @@ def make_engine(name: EngineName, settings: BatchSettings, workers: int, parts: 
     raise InputError(f"There is no engine {name!r}; use one of: {', '.join(ENGINES)}.")
 
 
-def _usual_workers(settings: BatchSettings) -> int:
+def usual_workers(settings: BatchSettings) -> int:
     """One worker a core on a CPU, as far as memory goes; with a GPU one, since workers would share it."""
     on_gpu = settings.agent.device.startswith("cuda") or (
         settings.agent.device == "auto" and shutil.which("nvidia-smi") is not None
     )
     if on_gpu:
         return 1
-    from sage_ad.agents.batch.local_engine import cores
+    from sage_ad.vlm.devices import cores
 
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:

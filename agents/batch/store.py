@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.vlm.errors import InputError, SageError
-from sage_ad.vlm.files import sync, whole_file, write_whole
+from sage_ad.vlm.files import safe_name, sync, whole_file, write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -106,28 +106,35 @@ class BatchStore:
         self.errors |= {row["key"]: row["error"] for row in new if row["error"]}
         return new
 
-    def keep_picture(self, name: str, png: bytes) -> str:
-        """Writes an evidence picture; returns its path inside the folder."""
+    def keep_picture(self, row: Row, png: bytes) -> str:
+        """Writes the evidence picture of a part, named by the part; returns its path inside the folder."""
         folder = self.folder / PICTURES
         folder.mkdir(exist_ok=True)
-        (folder / name).write_bytes(png)
+        # Parts of one name, in several folders or photographed again, differ in their keys.
+        part = safe_name(row["id"] or Path(row["image"]).stem, "part")
+        name = f"{part}-{row['key'][:8]}{row['key'][20:]}.png"
+        write_whole(folder / name, png)
         return f"{PICTURES}/{name}"
 
-    def rows(self, parts: Sequence[Part]) -> Iterator[Row]:
-        """Rows of the parts that have one, in the order of `parts`, with their present numbers and ids."""
+    def rows(self, parts: Sequence[Part] | None = None) -> Iterator[Row]:
+        """Rows of the parts that have one, in the order of `parts`, with their present numbers and ids; without `parts` all
+        rows, in the order in which they were done."""
+        wanted = [(part.key, {"part": part.number, "id": part.id}) for part in parts or ()]
+        if parts is None:
+            wanted = [(key, {"part": number}) for number, key in enumerate(self.offsets, start=1)]
         with (self.folder / JOURNAL).open("rb") as journal:
-            for part in parts:
-                if part.key in self.offsets:
-                    journal.seek(self.offsets[part.key])
-                    yield {**json.loads(journal.readline()), "part": part.number, "id": part.id}
+            for key, now in wanted:
+                if key in self.offsets:
+                    journal.seek(self.offsets[key])
+                    yield {**json.loads(journal.readline()), **now}
 
-    def complete(self, parts: Sequence[Part]) -> Path:
-        """Turns the journal into the table and removes it; every part must have its row.
+    def complete(self, parts: Sequence[Part] | None = None) -> Path:
+        """Turns the journal into the table of `rows(parts)` and removes it; every part must have its row.
 
         Raises:
             OSError: the table could not be written; the journal is then kept.
         """
-        if missing := sum(part.key not in self.offsets for part in parts):
+        if missing := sum(part.key not in self.offsets for part in parts or ()):
             raise ValueError(f"{missing} parts have no row yet")
         with whole_file(self.results) as stream:
             write_table(stream, self.rows(parts))
@@ -251,6 +258,7 @@ def table_schema() -> pyarrow.Schema:
     return pa.schema(
         [
             ("part", pa.int64()), ("key", text), ("id", text), ("image", text), ("references", pa.list_(text)),
+            ("width", pa.int32()), ("height", pa.int32()),
             ("product", text), ("domain", text), ("error", text), ("verdict", text), ("anomaly_score", number),
             ("threshold", number), ("threshold_from", text), ("confidence", number), ("defect", text), ("explanation", text),
             ("regions", pa.list_(region)), ("answers", pa.list_(answer)), ("warnings", pa.list_(text)),

@@ -9,14 +9,14 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.store import Row
-from sage_ad.agents.resources import AgentContext
 from sage_ad.agents.settings import AgentSettings
 from sage_ad.agents.shared_calls import BatchResources
-from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace, about
+from sage_ad.evaluation.inspection import MEASURED, InspectionRequest, InspectionTrace, TraceStep, about
 from sage_ad.vlm.errors import SageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BatchSettings:
 
     def of_rows(self) -> dict[str, Any]:
         """What the rows depend on; device and chunk may change when a batch continues."""
-        agent = self.agent.model_dump(mode="json", exclude={"device", "review"})
+        agent = self.agent.model_dump(mode="json", exclude={"device", "review", "keep_references"})
         return {**agent, "language": self.language, "pictures": self.pictures}
 
 
@@ -111,13 +111,11 @@ class PartWorker:
         start = time.perf_counter()
         self.look_ahead(parts)
         self.resources.peers = {part.image: part.peers for part in parts if part.peers is not None}
+        self.resources.sizes = {}
         pictures: dict[str, bytes] = {}
         jobs = [self._job(part, pictures) for part in parts]
         model = self.settings.language and self.settings.asks
-        if model:
-            outcomes = self.resources.backend.run(jobs)
-        else:
-            outcomes = [_outcome(job) for job in jobs]
+        outcomes = self.resources.run(jobs, model=model)
         self.resources.forget_views()
         self.resources.decoder.forget(part.image for part in parts)
         down = self.resources.backend.down if model else None
@@ -145,45 +143,42 @@ class PartWorker:
             request = part.request()
             trace = self.inspector.inspect(request) if self.settings.language else self._evidence(request)
             if self.settings.pictures:
-                pictures[part.key] = self._picture(request)
+                pictures[part.key] = self._picture(trace)
             return trace
 
         return inspect_one
 
     def _evidence(self, request: InspectionRequest) -> InspectionTrace:
         """The trace of a part that is only measured: what the agent's first step finds."""
-        from langgraph.runtime import Runtime
-
-        from sage_ad.agents import nodes
+        from sage_ad.agents.perception import measure_part
         from sage_ad.vlm.images import expand_references
 
         start = time.perf_counter()
         request = request.model_copy(update={"references": expand_references(request.references)})
-        state: Any = {"request": request.model_dump(mode="json"), "settings": self.settings.agent.model_dump()}
-        found = nodes.perceive(state, Runtime(context=AgentContext(self.resources)))
-        seen = dict(found["evidence"])
+        found, summary = measure_part(request, self.settings.agent.model_dump(), self.resources)
+        seen, seconds = found["evidence"], round(time.perf_counter() - start, 4)
         return InspectionTrace(
             **about(request),
             anomaly_score=seen["score"],
             regions=seen["regions"],
             **{name: seen[name] for name in MEASURED},
-            steps=found["steps"],
+            steps=[TraceStep(name="perceive", seconds=seconds, summary=summary)],
             warnings=found["warnings"],
             model=EVIDENCE_ONLY,
-            seconds=round(time.perf_counter() - start, 4),
+            seconds=seconds,
         )
 
-    def _picture(self, request: InspectionRequest) -> bytes:
+    def _picture(self, trace: InspectionTrace) -> bytes:
         from sage_ad.vlm.evidence.visualize import evidence_picture
-        from sage_ad.vlm.images import expand_references
 
-        view = self.resources.view(request.image, expand_references(request.references))
+        view = self.resources.view(Path(trace.image), [Path(path) for path in trace.references])
         stream = io.BytesIO()
         evidence_picture(view.image, view.references, view.evidence).save(stream, format="PNG")
         return stream.getvalue()
 
     def _row(self, part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
-        return {**row_of(part, trace, error), "worker": self.name}
+        width, height = self.resources.sizes.get(part.image, (None, None))
+        return {**row_of(part, trace, error), "width": width, "height": height, "worker": self.name}
 
 
 def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None = None) -> Row:
@@ -193,6 +188,8 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         "key": part.key,
         "id": part.id,
         "image": part.image,
+        "width": None,
+        "height": None,
         "references": list(part.references),
         "product": part.product,
         "domain": part.domain,
@@ -222,13 +219,6 @@ def row_of(part: Part, trace: InspectionTrace | None = None, error: str | None =
         **{name: values[name] for name in (*same, "regions", "answers", "warnings", "model")},
         "trace": trace.to_json(indent=None),
     }
-
-
-def _outcome(job: Callable[[], InspectionTrace]) -> InspectionTrace | Exception:
-    try:
-        return job()
-    except Exception as error:
-        return error
 
 
 def _sentence(part: Part, error: Exception) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.demo.services.fair_queue import Event
-from sage_ad.demo.services.safety import safe_name
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import safe_name
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.fact_store import FactStore

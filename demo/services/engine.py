@@ -35,7 +35,9 @@ class Engine:
 
     def __init__(self, settings: DemoSettings, inspector: SageInspector | None = None) -> None:
         self.settings = settings
-        self.queue = FairQueue(settings.parallel, complain=report_failure)
+        self.queue = FairQueue(
+            settings.parallel, report_failure, waiting=settings.waiting, waiting_each=settings.waiting_each
+        )
         self.runs = RunStore(settings.home / "runs")
         self._lock = threading.RLock()
         self._inspectors: OrderedDict[str, SageInspector] = OrderedDict()
@@ -82,6 +84,9 @@ class Engine:
             chosen: dict[str, Any] = {
                 "model": name,
                 "device": self.settings.device,
+                "encoder": self.settings.encoder,
+                # What is made of visitors' pictures goes with them.
+                "keep_references": False,
                 "judge": self.settings.judge,
                 "seed": self.settings.seed,
             }
@@ -99,10 +104,13 @@ class Engine:
                 release_models()  # those that the other inspectors hold stay theirs
             return made
 
-    def inspection(self, request: InspectionRequest, model: str | None = None) -> Iterator[Event]:
+    def inspection(
+        self, request: InspectionRequest, model: str | None = None, *, pictures: bool = True
+    ) -> Iterator[Event]:
         """What `SageInspector.stream` tells, and {"event": "seen", "pictures": Shown, "trace"} once the part was compared.
 
-        That trace holds what was measured; facts, names, explanation and answers come with the last one.
+        That trace holds what was measured; facts, names, explanation and answers come with the last one. `pictures` False
+        leaves them out.
 
         Raises:
             SageError: the request cannot be served.
@@ -124,7 +132,7 @@ class Engine:
                     view = inspector.resources.view(Path(request.image), [Path(path) for path in request.references])
                     fields = {**about(request), **measured(view.evidence), "warnings": view.evidence.warnings}
                     early = InspectionTrace(**fields, model="", seconds=0.0)
-                    yield {"event": "seen", "pictures": shown(view), "trace": early}
+                    yield {"event": "seen", "pictures": shown(view) if pictures else None, "trace": early}
         finally:
             close = getattr(events, "close", None)
             if close is not None:
@@ -132,9 +140,9 @@ class Engine:
             # Pictures of one visitor have no business in memory once they were answered.
             inspector.resources.forget_views()
 
-    def submit(self, who: str, request: InspectionRequest, model: str | None = None) -> Job:
+    def submit(self, who: str, request: InspectionRequest, model: str | None = None, *, pictures: bool = True) -> Job:
         """Puts an inspection into the queue."""
-        return self.queue.submit(who, lambda: self.inspection(request, model))
+        return self.queue.submit(who, lambda: self.inspection(request, model, pictures=pictures))
 
     def domain_choices(self) -> list[tuple[str, str]]:
         """Title and name of every pack, for a list to choose from."""

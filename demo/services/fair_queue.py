@@ -22,6 +22,14 @@ MAX_WAITING_EACH = 8
 _END = object()
 
 
+class QueueFull(InputError):
+    """Work that is not taken because too much waits; `own` says whether it is the visitor's own."""
+
+    def __init__(self, message: str, own: bool) -> None:
+        super().__init__(message)
+        self.own = own
+
+
 class Job:
     """Work that was handed in; iterate over it to get its events as they happen, close the iterator to stop it."""
 
@@ -36,6 +44,7 @@ class Job:
         """Stops the work at its next event, or takes it out of the row if it has not begun."""
         self._stopped.set()
         self._queue.withdraw(self)
+        self._events.put(_END)  # for a thread that waits for the next event
 
     def __iter__(self) -> Iterator[Event]:
         """Yields {"event": "waiting", "ahead"} while others are served, then what the work yields.
@@ -86,11 +95,19 @@ class FairQueue:
 
     Args:
         places: how many jobs run at the same time.
+        waiting: how many may wait; `waiting_each`: how many of one visitor.
         complain: called with an error that is no fault of a visitor's.
     """
 
-    def __init__(self, places: int = 1, complain: Callable[[BaseException], None] | None = None) -> None:
-        self.places = places
+    def __init__(
+        self,
+        places: int = 1,
+        complain: Callable[[BaseException], None] | None = None,
+        *,
+        waiting: int = MAX_WAITING,
+        waiting_each: int = MAX_WAITING_EACH,
+    ) -> None:
+        self.places, self._most, self._most_each = places, waiting, waiting_each
         self.complain = complain or (lambda error: None)
         self._ready = threading.Condition()
         self._waiting: list[Job] = []
@@ -104,19 +121,30 @@ class FairQueue:
         """Hands in work of a visitor.
 
         Raises:
-            InputError: this visitor, or all together, have too much waiting already.
+            QueueFull: this visitor, or all together, have too much waiting already.
         """
         with self._ready:
             mine = sum(job.who == who for job in self._waiting)
-            if mine >= MAX_WAITING_EACH or len(self._waiting) >= MAX_WAITING:
-                raise InputError(
-                    f"{mine} of your requests and {len(self._waiting)} in all are waiting; try again when some are done."
+            if mine >= self._most_each or len(self._waiting) >= self._most:
+                raise QueueFull(
+                    f"{mine} of your requests and {len(self._waiting)} in all are waiting; try again when some are done.",
+                    mine >= self._most_each,
                 )
             self._count += 1
             job = Job(self, who, work, self._count)
             self._waiting.append(job)
             self._ready.notify()
         return job
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are under way."""
+        return self._running.total()
 
     def ahead_of(self, job: Job) -> int:
         """How many jobs are served before this one, as things stand."""

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sage_ad.demo.services.pictures import Shown
-from sage_ad.demo.services.safety import safe_name
 from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.files import write_whole
+from sage_ad.vlm.files import safe_name, write_whole
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _OWNER = re.compile(r"[0-9a-f]{24}")

@@ -7,10 +7,13 @@ import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.formats import ENDINGS
+
+if TYPE_CHECKING:
+    from sage_ad.evaluation.inspection import InspectionTrace
 
 MAX_TEXT = 2000
 """Longest text of one field in characters."""
@@ -71,6 +74,16 @@ def _last(part: str) -> str:
     return re.split(r"[/\\]", name)[-1] + comma + rest
 
 
+def plain_trace(trace: InspectionTrace) -> dict[str, Any]:
+    """The trace as JSON values, with file names in place of the server's paths."""
+    values = trace.model_dump(mode="json")
+    values["image"] = Path(trace.image).name
+    values["references"] = [Path(path).name for path in trace.references]
+    for fact in values["facts"]:
+        fact["source"] = short_source(fact["source"])
+    return values
+
+
 def check_text(text: str | None, what: str, limit: int = MAX_TEXT) -> str:
     """The text without surrounding space; refuses overlong ones with one sentence."""
     text = (text or "").strip()
@@ -106,12 +119,6 @@ def owner_of(token: Any, request: Any) -> str:
 def is_token(token: Any) -> bool:
     """Whether this is a browser's secret as `owner_of` takes it."""
     return isinstance(token, str) and bool(_TOKEN.fullmatch(token))
-
-
-def safe_name(name: str, fallback: str = "file") -> str:
-    """A file name of letters, digits and -_. only, never hidden, at most 80 characters."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(name).name, flags=re.UNICODE).strip(".-") or fallback
-    return stem[-80:]
 
 
 def escaped(text: str) -> str:

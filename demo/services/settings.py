@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sage_ad.demo.services.fair_queue import MAX_WAITING, MAX_WAITING_EACH
 from sage_ad.demo.services.models import shipped_models, two_stages
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 from sage_ad.vlm.paths import data_home
 
 PASSWORD_VARIABLE = "SAGE_DEMO_PASSWORD"
@@ -22,11 +24,12 @@ class DemoSettings:
     Attributes:
         host, port: where it listens; port 0 takes a free one.
         model: the model that answers; `also`: further ones that visitors may choose to compare.
-        device, judge, seed: as for `sage-inspect`.
+        device, encoder, judge, seed: as for `sage-inspect`.
         share: whether Gradio's tunnel gives it a public address.
         mcp: whether its functions are MCP tools too.
         user, password: who may log in; None lets everybody in who reaches the address.
         parallel: inspections at the same time; the others wait, and each visitor gets a turn.
+        waiting: requests that may wait; `waiting_each`: of one visitor.
         keep_minutes: uploads are deleted when they are older than this.
         max_megabytes: largest file that may be uploaded; `max_pixels`: largest picture.
         max_references: most good parts for one inspection.
@@ -38,6 +41,7 @@ class DemoSettings:
     model: str = DEFAULT_BACKEND
     also: tuple[str, ...] = ()
     device: str = "auto"
+    encoder: str = DEFAULT_ENCODER
     judge: str = "local"
     seed: int = 0
     share: bool = False
@@ -45,6 +49,8 @@ class DemoSettings:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     parallel: int = 1
+    waiting: int = MAX_WAITING
+    waiting_each: int = MAX_WAITING_EACH
     keep_minutes: int = 60
     max_megabytes: int = 25
     max_pixels: int = 40_000_000
@@ -54,7 +60,16 @@ class DemoSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"The port {self.port} does not exist; give --port a number from 0 to 65535.")
-        for name in ("parallel", "keep_minutes", "max_megabytes", "max_pixels", "max_references"):
+        numbers = (
+            "parallel",
+            "waiting",
+            "waiting_each",
+            "keep_minutes",
+            "max_megabytes",
+            "max_pixels",
+            "max_references",
+        )
+        for name in numbers:
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
         if bool(self.user) != bool(self.password):

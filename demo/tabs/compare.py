@@ -49,13 +49,13 @@ def two_sides(
         chosen: the two models to compare, where models are compared.
         stages: a model of stage 1 and one of stage 2, if there are any.
 
-    Both are asked the five standard questions where none is given, for answers are what is compared.
+    Models differ in their answers alone: where two are compared and no question is given, both get the five standard ones.
 
     Raises:
         InputError: there is nothing to compare (no good part to leave out, twice the same model, no E-DPO checkpoint).
     """
-    questions = request.questions or [question.text for question in standard_questions()]
-    request = request.model_copy(update={"questions": questions})
+    if way in ("stages", "models") and not request.questions:
+        request = request.model_copy(update={"questions": [question.text for question in standard_questions()]})
     if way == "reference":
         if not request.references:
             raise InputError("There is no good part to leave out; give one, or compare something else.")
@@ -122,7 +122,7 @@ class CompareTab:
                     self.first = gr.Dropdown(models, value=models[0], label="One model", min_width=120)
                     self.second = gr.Dropdown(models, value=models[-1], label="Other model", min_width=120)
                 self.questions = gr.Textbox(
-                    label="Questions", lines=2, placeholder="Empty: the five standard ones. One a line.",
+                    label="Questions", lines=2, placeholder="Optional; one a line. Two models get the five standard ones.",
                     max_length=safety.MAX_TEXT,
                 )  # fmt: skip
                 with gr.Row():

@@ -68,9 +68,11 @@ class KnowledgeTab:
                     render.notice_html("Choose a fact to see where it came from, and to judge it.", "plain"),
                     elem_id="kb-fact",
                 )
-                with gr.Row(visible=False) as self.verbs:
-                    self.approve = gr.Button("Approve", variant="primary", elem_id="kb-approve", min_width=90)
-                    self.reject = gr.Button("Reject", variant="stop", elem_id="kb-reject", min_width=90)
+                with gr.Row():
+                    self.approve = gr.Button(
+                        "Approve", variant="primary", elem_id="kb-approve", min_width=90, visible=False
+                    )
+                    self.reject = gr.Button("Reject", variant="stop", elem_id="kb-reject", min_width=90, visible=False)
                 with gr.Accordion("Change it", open=False, visible=False, elem_id="kb-edit") as self.editor:
                     self.text = gr.Textbox(label="Sentence", lines=3, elem_id="kb-text", max_length=2000)
                     self.new_kind = gr.Dropdown(list(KINDS), label="Kind")
@@ -78,7 +80,7 @@ class KnowledgeTab:
                     self.save = gr.Button("Save the change", elem_id="kb-save")
         asked = [self.words, self.domain, self.kind, self.status]
         listed = [self.found, self.note]
-        shown = [self.fact, self.verbs, self.editor, self.text, self.new_kind, self.products]
+        shown = [self.fact, self.approve, self.reject, self.editor, self.text, self.new_kind, self.products]
         for trigger in (self.find.click, self.words.submit, self.status.input, self.kind.input, self.domain.input):
             trigger(self.search, asked, listed, api_visibility="private", show_progress="minimal")
         self.found.input(self.show, self.found, shown, api_visibility="private", show_progress="hidden")
@@ -116,13 +118,14 @@ class KnowledgeTab:
         """One fact with its sources, and the means to judge it."""
         hidden = gr.update(visible=False)
         if not identity:
-            return "", hidden, hidden, "", None, ""
+            return "", hidden, hidden, hidden, "", None, ""
         try:
             fact = self.engine.store.get(identity)
         except SageError as error:
-            return render.notice_html(str(error)), hidden, hidden, "", None, ""
+            return render.notice_html(str(error)), hidden, hidden, hidden, "", None, ""
         seen = gr.update(visible=True)
-        return render.fact_html(fact), seen, seen, fact.text, fact.kind, ", ".join(fact.products)
+        verbs = gr.Button(visible=fact.status != "approved"), gr.Button(visible=fact.status != "rejected")
+        return render.fact_html(fact), *verbs, seen, fact.text, fact.kind, ", ".join(fact.products)
 
     def _judge(self, status: str) -> Any:
         def judge(identity: str | None, *asked: str) -> tuple[Any, ...]:
@@ -147,7 +150,7 @@ class KnowledgeTab:
             fact = change(identity)
         except SageError as error:
             problem = render.notice_html(str(error))
-            return (*self.show(identity)[:3], gr.skip(), gr.skip(), gr.skip(), gr.skip(), problem)
+            return (*self.show(identity)[:4], gr.skip(), gr.skip(), gr.skip(), gr.skip(), problem)
         facts = self._search(*asked)
         if fact.id not in {one.id for one in facts}:
             facts = [fact, *facts]

@@ -51,8 +51,9 @@ class RankTab:
                 self.picture = gr.HTML(elem_id="rank-picture")
                 with gr.Row():
                     self.make = gr.Button(
-                        "Get four answers", variant="primary", elem_id="rank-make", scale=3, min_width=120
-                    )
+                        "Get four answers", variant="primary", elem_id="rank-make", scale=3, min_width=120,
+                        interactive=False,
+                    )  # fmt: skip
                     self.halt = gr.Button(
                         "Stop", variant="stop", elem_id="rank-stop", scale=1, min_width=80, interactive=False
                     )
@@ -88,7 +89,8 @@ class RankTab:
     def _wire(self, token: gr.BrowserState, tab: gr.Tab, current: gr.State) -> None:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         sheet = [self.note, self.sheet, self.order, self.texts, self.better, self.saved, self.make, self.halt]
-        tab.select(self.list_runs, [token, current, self.run], [self.run, self.question, self.picture], **private)
+        chosen = [self.run, self.question, self.picture, self.make]
+        tab.select(self.list_runs, [token, current, self.run], chosen, **private)
         tab.select(self.bundle, token, self.download, **private)
         self.run.input(self.list_questions, [self.run, token], [self.question, self.picture], **private)
         making = self.make.click(self.answers, [self.run, self.question, token], sheet, trigger_mode="once", **private)
@@ -102,7 +104,7 @@ class RankTab:
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
-    def list_runs(self, token: Any, current: str, chosen: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+    def list_runs(self, token: Any, current: str, chosen: str | None, request: gr.Request) -> tuple[Any, ...]:
         """This visitor's runs; the one on the Inspect tab is chosen, unless another one was."""
         runs = self.engine.runs.find(safety.owner_of(token, request))
         ids = [run.id for run in runs]
@@ -110,8 +112,8 @@ class RankTab:
         field = gr.Dropdown(choices=[(run.label(), run.id) for run in runs], value=wanted)
         if not wanted:
             empty = render.notice_html("No inspection is kept yet; inspect a part first.", "plain")
-            return field, gr.Dropdown(choices=[], value=None), empty
-        return field, *self.list_questions(wanted, token, request)
+            return field, gr.Dropdown(choices=[], value=None), empty, gr.Button(interactive=False)
+        return field, *self.list_questions(wanted, token, request), gr.Button(interactive=True)
 
     def list_questions(self, run: str | None, token: Any, request: gr.Request) -> tuple[Any, str]:
         """The questions of a run, and its pictures."""

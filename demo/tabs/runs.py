@@ -39,7 +39,12 @@ class RunsTab:
             with gr.Column(scale=8, min_width=300):
                 with gr.Row(visible=False) as self.verbs:
                     self.report = gr.DownloadButton("Save report (HTML)", elem_id="runs-report", min_width=160)
-                    self.delete = gr.Button("Delete this run", variant="stop", elem_id="runs-delete", min_width=120)
+                    self.delete = gr.Button("Delete this run …", elem_id="runs-delete", min_width=120)
+                with gr.Row(visible=False) as self.sure:
+                    self.really = gr.Button(
+                        "Delete it with its pictures", variant="stop", elem_id="runs-really", min_width=120
+                    )
+                    self.keep = gr.Button("Keep it", elem_id="runs-keep", min_width=120)
                 self.shown = gr.HTML(render.notice_html("Choose a run to see it again.", "plain"), elem_id="runs-shown")
         asked = [self.words, self.verdict, token]
         for trigger in (tab.select, self.words.change, self.verdict.input):
@@ -50,12 +55,17 @@ class RunsTab:
         self.found.input(
             self.show,
             [self.found, token],
-            [self.shown, self.verbs, self.report],
+            [self.shown, self.verbs, self.report, self.sure],
             api_visibility="private",
             show_progress="hidden",
         )
-        self.delete.click(
-            self.remove, [self.found, *asked], [self.shown, self.verbs, self.found, self.note],
+        for button, asks in ((self.delete, True), (self.keep, False)):
+            button.click(
+                lambda asks=asks: (gr.update(visible=not asks), gr.update(visible=asks)), None, [self.verbs, self.sure],
+                api_visibility="private", show_progress="hidden",
+            )  # fmt: skip
+        self.really.click(
+            self.remove, [self.found, *asked], [self.shown, self.verbs, self.sure, self.found, self.note],
             api_visibility="private", show_progress="hidden",
         )  # fmt: skip
 
@@ -76,9 +86,10 @@ class RunsTab:
         try:
             kept = self.engine.runs.get(safety.owner_of(token, request), run or "")
         except SageError as error:
-            return render.notice_html(str(error)), gr.update(visible=False), gr.skip()
+            return render.notice_html(str(error)), gr.update(visible=False), gr.skip(), gr.update(visible=False)
         report = str(write_report(kept, self.engine.store))
-        return run_html(self.engine, kept), gr.update(visible=True), gr.DownloadButton(value=report)
+        seen = gr.update(visible=True), gr.DownloadButton(value=report), gr.update(visible=False)
+        return run_html(self.engine, kept), *seen
 
     def remove(self, run: str | None, words: str, verdict: str, token: Any, request: gr.Request) -> tuple[Any, ...]:
         """Deletes the chosen run with its pictures."""
@@ -86,9 +97,9 @@ class RunsTab:
         try:
             self.engine.runs.delete(owner, run or "")
         except SageError as error:
-            return render.notice_html(str(error)), gr.skip(), gr.skip(), gr.skip()
+            return render.notice_html(str(error)), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         done = render.notice_html("The run and its pictures are deleted.", "done")
-        return done, gr.update(visible=False), *self.search(words, verdict, token, request)
+        return done, gr.update(visible=False), gr.update(visible=False), *self.search(words, verdict, token, request)
 
 
 def run_html(engine: Engine, run: Run) -> str:

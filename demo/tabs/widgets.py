@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
@@ -23,12 +24,45 @@ if TYPE_CHECKING:
     from sage_ad.demo.services.engine import Engine
 
 EXAMPLES_FOLDER = Path(__file__).parents[1] / "examples"
-# name of the files, caption, product, domain; all are synthetic parts drawn for this project (tools/demo_examples.py)
-EXAMPLES = (
-    ("cell", "Cell", "solar cell", "photovoltaics"),
-    ("capsule", "Capsule", "capsule", "pharmaceuticals"),
-    ("tile", "Tile", "ceramic tile", "ceramics"),
-)
+
+
+class Example(NamedTuple):
+    """A part to try, with good parts beside it."""
+
+    caption: str
+    product: str
+    domain: str
+    part: Path
+    goods: list[Path]
+
+
+def examples() -> list[Example]:
+    """A real cell if the package elpv-dataset is there, and parts drawn for this project (tools/demo_examples.py)."""
+    drawn = (
+        ("cell", "Drawn cell", "solar cell", "photovoltaics"),
+        ("capsule", "Drawn capsule", "capsule", "pharmaceuticals"),
+        ("tile", "Drawn tile", "ceramic tile", "ceramics"),
+    )
+    found = [
+        Example(caption, product, domain, EXAMPLES_FOLDER / f"{name}-test.jpg",
+                sorted(EXAMPLES_FOLDER.glob(f"{name}-good-*.jpg")))
+        for name, caption, product, domain in drawn
+    ]  # fmt: skip
+    if (cells := real_cells()) is not None:
+        goods = [cells / "cell0532.png"]
+        found.insert(0, Example("Real cell", "solar cell", "photovoltaics", cells / "cell0404.png", goods))
+    return found
+
+
+def real_cells() -> Path | None:
+    """Folder of the cells of the package elpv-dataset (electroluminescence, CC BY-NC-SA 4.0), if it is installed."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    return (
+        Path(next(iter(spec.submodule_search_locations))) / "data/images"
+        if spec and spec.submodule_search_locations
+        else None
+    )
+
 
 DISPLAYED = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".avif")
 """Endings of pictures that browsers display."""
@@ -192,13 +226,13 @@ class Examples:
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
         elem_id: str, button: str,
     ) -> None:  # fmt: skip
-        gr.HTML("<p class='sg-label'>Try one of these synthetic parts</p>")
+        gr.HTML("<p class='sg-label'>Try one of these (real cell: elpv-dataset, CC BY-NC-SA 4.0)</p>")
         self.gallery = gr.Gallery(
-            value=[(str(EXAMPLES_FOLDER / f"{name}-test.jpg"), caption) for name, caption, _, _ in EXAMPLES],
-            label="Examples: synthetic parts",
+            value=[(str(example.part), example.caption) for example in examples()],
+            label="Examples",
             show_label=False,
             elem_id=elem_id,
-            columns=len(EXAMPLES),
+            columns=len(examples()),
             object_fit="cover",
             allow_preview=False,
             interactive=False,
@@ -211,6 +245,5 @@ class Examples:
     @staticmethod
     def fill(chosen: gr.SelectData) -> tuple[str, list[str], str, str]:
         """Pictures and names of the chosen example."""
-        name, _, product, domain = EXAMPLES[int(chosen.index)]
-        goods = sorted(EXAMPLES_FOLDER.glob(f"{name}-good-*.jpg"))
-        return str(EXAMPLES_FOLDER / f"{name}-test.jpg"), [str(path) for path in goods], product, domain
+        _, product, domain, part, goods = examples()[int(chosen.index)]
+        return str(part), [str(path) for path in goods], product, domain

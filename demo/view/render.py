@@ -83,12 +83,12 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         uid: prefix of the anchors.
     """
     unsure = trace.confidence is not None and trace.confidence < UNSURE
-    regions = {f"{region.place.capitalize()}: {region.description}." for region in trace.regions if region.description}
+    regions = {f"{region.description}." for region in trace.regions if region.description}
     # The numbered list takes the place of the sentences on places, of which the text holds the first ones only.
     lines = [
         line
         for line in trace.explanation.splitlines()
-        if line not in regions and not (regions and re.match(r"\d+ smaller regions? stands? out besides", line))
+        if line.partition(": ")[2] not in regions and not (regions and re.match(r"\d+ more areas? stands? out", line))
     ]
     # The scale ends where the marks of score and threshold both have room.
     end = max(trace.anomaly_score, trace.threshold, 1e-9) * 1.25

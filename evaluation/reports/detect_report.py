@@ -12,6 +12,7 @@ from sage_ad.evaluation.reports.calibration import FalseAlarm, calibrate, check_
 from sage_ad.evaluation.reports.metrics import average_precision, bootstrap_mean, decisions, image_auroc, macro
 from sage_ad.evaluation.reports.tables import bullet_list, markdown_table
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 
 Method = Literal["sage", "baseline"]
 
@@ -30,7 +31,7 @@ class DetectSettings:
         seeds: one draw of references each.
         methods: the first gives the report's figures, the others stand beside it.
         false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
-        encoder: name of the visual encoder; None takes the default.
+        encoders: names of visual encoders; each is measured with every method, the first gives the report's figures.
         device: "auto", "cpu" or "cuda".
         tile: "auto", "off" or a side in pixels (`sage_ad.vlm.evidence.tiles`).
     """
@@ -39,19 +40,28 @@ class DetectSettings:
     seeds: tuple[int, ...] = tuple(range(DRAWS))
     methods: tuple[Method, ...] = ("sage", "baseline")
     false_alarm: float | None = None
-    encoder: str | None = None
+    encoders: tuple[str, ...] = (DEFAULT_ENCODER,)
     device: str = "auto"
     tile: int | str = "auto"
 
     def __post_init__(self) -> None:
         if self.shots not in SHOTS:
             raise InputError(f"The number of references is one of {', '.join(map(str, SHOTS))}, not {self.shots}.")
-        if not self.seeds or not self.methods:
-            raise InputError("At least one seed and one method are needed.")
+        if not self.seeds or not self.methods or not self.encoders:
+            raise InputError("At least one seed, one method and one encoder are needed.")
         if unknown := [name for name in self.methods if name not in EVIDENCE_METHOD]:
             raise InputError(f"There is no detection method {unknown[0]!r}; use sage or baseline.")
         if self.false_alarm is not None:
             check_rate(self.false_alarm)
+
+    @property
+    def columns(self) -> dict[str, tuple[Method, str]]:
+        """What is measured side by side, method and encoder by name; the name is the method's where there is one encoder."""
+        pairs = [(method, encoder) for encoder in self.encoders for method in self.methods]
+        return {
+            method if len(self.encoders) == 1 else f"{method}, {encoder}": (method, encoder)
+            for method, encoder in pairs
+        }
 
 
 @dataclass
@@ -59,6 +69,7 @@ class Cell:
     """One category under one draw and one method.
 
     Attributes:
+        method: its name in `DetectSettings.columns`.
         images: per test image {"id", "image", "references", "defect", "anomalous", "score", "threshold", "verdict",
             "confidence"}.
         normals: scores of good images for calibration.
@@ -72,7 +83,7 @@ class Cell:
 
     category: str
     seed: int
-    method: Method
+    method: str
     images: list[dict[str, Any]] = field(default_factory=list)
     normals: list[float] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
@@ -104,6 +115,7 @@ class Cell:
         }
 
 
+HEAD = ("AUROC", "+-", "AP", "F1", "overkill", "miss", "pixel AUROC", "AUPRO", "good", "bad", "s")
 FIGURES = ("image_auroc", "image_ap", "f1", "overkill", "miss", "pixel_auroc", "aupro")
 
 
@@ -118,15 +130,15 @@ class DetectReport:
     notes: list[str]
     problems: list[str]
 
-    def of(self, method: Method, category: str) -> list[Cell]:
+    def of(self, method: str, category: str) -> list[Cell]:
         """The cells of a category, one a draw."""
         return [cell for cell in self.cells if (cell.method, cell.category) == (method, category)]
 
-    def figures(self, method: Method) -> dict[str, dict[str, Any]]:
+    def figures(self, method: str) -> dict[str, dict[str, Any]]:
         """Per category, the mean over draws of each figure."""
         return {name: _over_draws(self.of(method, name), np.mean) for name in self.categories}
 
-    def spread(self, method: Method) -> dict[str, dict[str, Any]]:
+    def spread(self, method: str) -> dict[str, dict[str, Any]]:
         """Per category, the standard deviation over draws of each figure."""
         keys = (*FIGURES, "seconds_per_image")
         return {
@@ -134,7 +146,7 @@ class DetectReport:
             for name in self.categories
         }
 
-    def false_alarm(self, method: Method) -> dict[str, Any]:
+    def false_alarm(self, method: str) -> dict[str, Any]:
         """Per category, the calibrated threshold and what it does on held-out images; empty if none was asked for."""
         rate = self.settings.false_alarm
         if rate is None:
@@ -143,7 +155,7 @@ class DetectReport:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints: the first method's figures, the others under "methods"."""
-        first, *others = self.settings.methods
+        first, *others = self.settings.columns
         result = {
             "dataset": self.dataset,
             "shots": self.settings.shots,
@@ -156,7 +168,7 @@ class DetectReport:
         }
         return result
 
-    def _block(self, method: Method) -> dict[str, Any]:
+    def _block(self, method: str) -> dict[str, Any]:
         figures = self.figures(method)
         block: dict[str, Any] = {
             "categories": {name: _rounded(values) for name, values in figures.items()},
@@ -172,24 +184,26 @@ class DetectReport:
         draws = len(self.settings.seeds)
         shots = {0: "no reference", 1: "1 reference"}.get(self.settings.shots, f"{self.settings.shots} references")
         text = f"# Detection on {self.dataset}, {shots}, mean of {draws} {'draw' if draws == 1 else 'draws'}\n"
-        for method in self.settings.methods:
+        if len(self.settings.encoders) > 1:
+            rows = [_line(name, _mean(self.figures(name)), None) for name in self.settings.columns]
+            text += f"\n## Side by side, mean over categories\n\n{markdown_table(['method, encoder', *HEAD], rows)}\n"
+        for method in self.settings.columns:
             text += f"\n## {method}\n\n{self._table(method)}\n"
-        if len(self.settings.methods) == 2:
+        if len(self.settings.columns) == 2:
             text += f"\n{self._difference()}\n"
         if self.settings.false_alarm is not None:
             text += self._alarm_table()
         return text + bullet_list("Notes", self.notes) + bullet_list("Problems", self.problems)
 
-    def _table(self, method: Method) -> str:
+    def _table(self, method: str) -> str:
         figures, spread = self.figures(method), self.spread(method)
-        head = ["category", "AUROC", "+-", "AP", "F1", "overkill", "miss", "pixel AUROC", "AUPRO", "good", "bad", "s"]
         rows = [_line(name, values, spread[name]["image_auroc"]) for name, values in figures.items()]
         rows.append(_line("mean", _mean(figures), None))
-        return markdown_table(head, rows)
+        return markdown_table(["category", *HEAD], rows)
 
     def _difference(self) -> str:
-        first, second = (_mean(self.figures(name)) for name in self.settings.methods)
-        names = self.settings.methods
+        names = list(self.settings.columns)
+        first, second = (_mean(self.figures(name)) for name in names)
         if None in (first["image_auroc"], second["image_auroc"], second["seconds_per_image"]):
             return f"{names[0]} against {names[1]}: no category has good and defective images."
         points = 100 * (first["image_auroc"] - second["image_auroc"])
@@ -200,7 +214,7 @@ class DetectReport:
         )
 
     def _alarm_table(self) -> str:
-        method = self.settings.methods[0]
+        method = next(iter(self.settings.columns))
         alarms = self.false_alarm(method)
         rows = [
             [name, entry["normals"], entry["threshold"], entry["measured"], entry["miss"]]

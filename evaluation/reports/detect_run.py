@@ -111,7 +111,7 @@ def measure_cell(
     dataset: InspectionDataset,
     category: str,
     seed: int,
-    method: Method,
+    method: str,
     settings: DetectSettings,
     extractor: EvidenceExtractor,
     progress: Progress,
@@ -237,29 +237,30 @@ def detect(
     """
     progress = progress or Progress(quiet=True)
     cache = CellCache(out)
-    extractors: dict[Method, EvidenceExtractor] = {}
+    extractors: dict[str, EvidenceExtractor] = {}
     cells: list[Cell] = []
     for category in dataset.categories:
         digest = dataset.data_hash(category)
         for seed in _seeds(dataset, category, settings):
-            for method in settings.methods:
+            for name, (method, encoder) in settings.columns.items():
                 key = cell_key(
                     kind="detect",
                     category=category,
                     seed=seed,
                     method=method,
+                    encoder=encoder,
                     data=digest,
                     code=code_hash("vlm"),
-                    **{k: v for k, v in asdict(settings).items() if k not in ("seeds", "methods")},
+                    **{k: v for k, v in asdict(settings).items() if k not in ("seeds", "methods", "encoders")},
                 )
                 kept = cache.get(key)
                 if kept is None:
-                    if method not in extractors:
-                        extractors[method] = _extractor(method, settings, progress)
-                    cell = measure_cell(dataset, category, seed, method, settings, extractors[method], progress)
+                    if name not in extractors:
+                        extractors[name] = _extractor(method, encoder, settings, progress)
+                    cell = measure_cell(dataset, category, seed, name, settings, extractors[name], progress)
                     cache.put(key, asdict(cell))
                 else:
-                    cell = Cell(**kept)
+                    cell = Cell(**{**kept, "method": name})
                     for path, reason in cell.problems:
                         dataset.report(path, reason)
                 cells.append(cell)
@@ -280,18 +281,16 @@ def _seeds(dataset: InspectionDataset, category: str, settings: DetectSettings) 
     return settings.seeds
 
 
-def _extractor(method: Method, settings: DetectSettings, progress: Progress) -> EvidenceExtractor:
+def _extractor(method: Method, encoder: str, settings: DetectSettings, progress: Progress) -> EvidenceExtractor:
     from PIL import Image
 
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-    options: dict[str, Any] = {"method": EVIDENCE_METHOD[method], "device": settings.device, "tile": settings.tile}
-    if settings.encoder:
-        options["encoder"] = settings.encoder
-    progress.say(f"Loading the encoder for {method} ...")
-    extractor = EvidenceExtractor(EvidenceSettings(**options))
+    progress.say(f"Loading the encoder {encoder} for {method} ...")
+    own: Any = EVIDENCE_METHOD[method]
+    extractor = EvidenceExtractor(EvidenceSettings(encoder, settings.device, own, tile=settings.tile))
     # Loading and the first, slower pass are no part of the seconds an image.
-    extractor.extract(Image.new("RGB", (64, 64), (128, 128, 128)))
+    extractor.encoder.encode([Image.new("RGB", (64, 64), (128, 128, 128))])
     return extractor
 
 

@@ -234,7 +234,8 @@ class DomainChecker:
             return [reason.format(value) if value < UNRELATED_TO_ALL else None for value in overall]
         names = [name for name in affinities if name != "general"]
         others = np.stack([affinities[name] for name in names]) if names else np.zeros((1, len(facts)))
-        at_home = _at_home(facts, own - others.max(axis=0))
+        products = {term.name for term in self.store.packs()[self.domain].products}
+        at_home = _at_home(facts, own - others.max(axis=0), products)
         floors = _floors(facts, own)
         reasons: list[str | None] = []
         for row, value in enumerate(own):
@@ -308,6 +309,9 @@ def near_duplicate(first: str, second: str, similarity: float) -> bool:
         second: another one.
         similarity: cosine of their embeddings.
     """
+    shorter, longer = sorted((first, second), key=len)
+    if longer.startswith(f"{shorter} "):  # a sentence that leans on the one before it stands behind that one
+        return False
     left, right = profile(first), profile(second)
     if not all(any(a.same_as(b) for b in right.quantities) for a in left.quantities):
         return False
@@ -335,15 +339,18 @@ def _different_states(first: Fact, second: Fact, why: str) -> bool:
     )
 
 
-def _at_home(facts: Sequence[Fact], margins: np.ndarray) -> list[bool]:
-    """Whether the file of each candidate as a whole belongs to the domain: then single sentences may stray."""
+def _at_home(facts: Sequence[Fact], margins: np.ndarray, products: set[str]) -> list[bool]:
+    """Whether the file of each candidate as a whole belongs to the domain: then single sentences may stray.
+
+    It does where it speaks of one of the pack's products, or reads like the pack.
+    """
     import numpy as np
 
     groups: dict[str, list[int]] = {}
     for row, fact in enumerate(facts):
         groups.setdefault(_group(fact), []).append(row)
     home = {name for name, rows in groups.items() if len(rows) >= 3 and float(np.median(margins[rows])) >= 0.0}
-    return [_group(fact) in home for fact in facts]
+    return [bool(products.intersection(fact.products)) or _group(fact) in home for fact in facts]
 
 
 def _floors(facts: Sequence[Fact], own: np.ndarray) -> list[float]:

@@ -15,7 +15,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -31,6 +31,7 @@ from sage_ad.knowledge.ingestion.extraction import (
     extract_offline,
     extract_with_model,
 )
+from sage_ad.knowledge.ingestion.tags import canonical, tagger
 from sage_ad.knowledge.store.sources import IngestedFile, drop_sources, note, taken_in
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -269,6 +270,8 @@ class Ingestion:
         self.approve = approve
         self.extractor = OFFLINE_EXTRACTOR if backend is None else f"model {backend.name}"
         self._tools: tuple[StoreEmbedder, FactClassifier] | None = None
+        self._pack = store.packs()[domain]
+        self._tags = tagger(self._pack)
 
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The compiled graph: the seven steps in order, and back to "load" while files are left."""
@@ -416,7 +419,13 @@ class Ingestion:
     def _fact(self, candidate: Candidate) -> Fact:
         worded_by_model = candidate.source.model is not None
         status: Status = "approved" if self.approve and not worded_by_model else "proposed"
-        return candidate.fact(self.domain, status)
+        # What a column or an entry names is the author's word; the sentence and its headings tell the rest.
+        pack, (products, defects) = self._pack, self._tags(candidate.text, candidate.headings)
+        named = {
+            "products": canonical(candidate.products, pack.products) or products,
+            "defects": canonical(candidate.defects, pack.defects) or defects,
+        }
+        return replace(candidate, **named).fact(self.domain, status)
 
     def _set_aside(self, nodes: Sequence[BaseNode], date: str) -> tuple[list[BaseNode], list[CheckedFact]]:
         """Parts the sentences into those to read on and those that give orders to a model.

@@ -268,9 +268,10 @@ class _Rows:
         for column in sorted(columns.unread):
             if cells[column]:
                 self.left_out[columns.headings[column]] = 1
-        if not columns.usable and not columns.defects:
+        decided = any(_name(heading) in resource("columns.yaml")["disposition"] for heading in columns.headings)
+        if not columns.usable and (decided or not columns.defects):
             if text := self._whole_row(cells):
-                yield Statement(text, None, products, defects, "", row, plain=False)
+                yield Statement(text, "consequence" if decided else None, products, defects, "", row, plain=decided)
             return
         others = [(column, heading, text) for column, heading in self._others() if (text := _said(cells[column]))]
         subject = ", ".join((*products[:1], *defects[:1]))

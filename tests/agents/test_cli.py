@@ -49,7 +49,7 @@ def test_a_person_reads_one_explanation_in_25_lines(run, cracked: Path, good: Pa
     assert len(out.splitlines()) <= 25
     for said in (
         "ANOMALOUS",
-        "good parts reach up to",
+        "the limit from the good parts",
         "Centre: ",
         " px",
         "was not taught",
@@ -69,6 +69,17 @@ def test_verbose_tells_boxes_candidates_facts_self_checks_and_times(run, cracked
     assert status == 0, err
     for said in ("Region", "Self-check", "Facts", "[1]", "sage-tiny", "imports"):
         assert said in out, said
+
+
+def test_the_example_needs_no_file(run) -> None:
+    status, out, err = run("--example")
+    assert status == 0, err
+    assert "ANOMALOUS  leather" in out
+    assert "dark brown round spot" in out
+    assert "Now one of yours" in out
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert "--example" in err
 
 
 def test_sizes_in_millimetres_need_the_scale(run, cracked: Path, good: Path) -> None:

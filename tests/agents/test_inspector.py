@@ -194,6 +194,12 @@ def test_soft_facts_need_a_sage_model(inspector: SageInspector, cracked: Path, g
         SageInspector(resources=plain).inspect(request)
 
 
+def test_a_sage_model_reads_patches_of_its_own_encoder_only(inspector: SageInspector) -> None:
+    other = Resources(make_settings({"encoder": "facebook/dinov2-small"}), extractor=inspector.resources.extractor)
+    with pytest.raises(InputError, match=r"cannot read those of facebook/dinov2-small; name another model"):
+        _ = other.backend
+
+
 def test_an_empty_reference_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no picture"):
         expand_references([tmp_path])

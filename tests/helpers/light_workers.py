@@ -57,3 +57,25 @@ def dies_loading(settings: BatchSettings) -> LightWorker:
     """A worker that runs out of memory while it loads."""
     os.kill(os.getpid(), 9)
     raise AssertionError("killed")
+
+
+class PickyWorker(LightWorker):
+    """A `LightWorker` that reads its pictures: one that cannot be read is a row with an error."""
+
+    def inspect(self, parts: Sequence[Part]) -> Finished:
+        """A row for each part."""
+        from sage_ad.vlm.images import load_image
+
+        rows = []
+        for part in parts:
+            try:
+                load_image(part.image)
+                rows += super().inspect([part]).rows
+            except InputError as error:
+                rows.append(row_of(part, error=str(error)))
+        return Finished(rows)
+
+
+def picky_worker(settings: BatchSettings) -> PickyWorker:
+    """Makes a `PickyWorker` in a process."""
+    return PickyWorker()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class PlainExtractor:
 
     def __init__(self) -> None:
         self.banks: list[int] = []
+        self.encoder = SimpleNamespace(encode=list)
 
     def prepare(self, references: Sequence[Image.Image]) -> np.ndarray:
         self.banks.append(len(references))

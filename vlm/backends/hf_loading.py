@@ -6,16 +6,14 @@ It knows files, libraries and devices; it does not know messages or texts (`sage
 from __future__ import annotations
 
 import importlib.util
-import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 
 from sage_ad.vlm.backends.base import known_backends
 from sage_ad.vlm.errors import InputError, one_line
+from sage_ad.vlm.weights.hub import hub_answers
 
 QUANTISED = ("8bit", "4bit")
 
@@ -38,7 +36,7 @@ def find_config(source: str) -> tuple[Any, bool]:
         raise InputError(f"There is no model {source!r}: no such folder; give {known_backends()}.")
     reason = "the Hugging Face hub cannot be reached"
     for local in (True, False):
-        if not local and not _hub_answers():
+        if not local and not hub_answers():
             break  # the library itself would try for half a minute
         try:
             return AutoConfig.from_pretrained(source, local_files_only=local), local
@@ -48,22 +46,6 @@ def find_config(source: str) -> tuple[Any, bool]:
         f"There is no model {source!r}: it is no folder, it is not in the local Hugging Face cache, and it could not "
         f"be fetched ({reason}); give {known_backends()}."
     )
-
-
-def _hub_answers() -> bool:
-    """Whether a connection to the hub can be opened; behind a proxy that is for the proxy to say."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if getproxies():
-        return True
-    hub = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), 5).close()
-    except OSError:
-        return False
-    return True
 
 
 def load_processor_of(source: str, config: Any, *, vision: bool, local: bool) -> Any:

@@ -29,7 +29,7 @@ def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progres
         progress: is given a line of text while the weights are unpacked for the first time.
 
     Raises:
-        InputError: the weight package is not installed, or there is no such device.
+        InputError: the weights are neither installed nor can they be fetched, or there is no such device.
         BackendError: the weights cannot be unpacked.
     """
     # Most of the checksum's half second needs no interpreter lock: it runs while torch is being imported. A missing

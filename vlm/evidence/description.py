@@ -39,12 +39,22 @@ ROUND = 1.5
 """Ratio of the axes up to which a compact region is round."""
 SOLID = 0.85
 """Share of its convex hull that a compact region fills."""
+STRIP = 2.0
+"""Widest place of a line in units of its mean width."""
 BENT = 0.6
 """Share of its convex hull below which a region may be a bent line."""
 HOLE = 0.2
 """Share of its filled area that is hole, from which a region is a ring."""
 AREA = 0.05
 """Share of the picture from which a region is an area."""
+APART = 1.5
+"""Difference of the pixels that are meant, in units of the difference that 95 % of the other pixels around stay below."""
+WITHIN = 0.6
+"""Share of them that must lie in the region's box, widened by a quarter."""
+MAIN = 0.3
+"""Share of them that the largest piece must hold."""
+MEASURABLE = 8
+"""Width in pixels from which the sharpness of an edge can be told."""
 
 Shape = Literal["line", "ring", "round spot", "spot", "area"]
 Background = Literal["reference", "surroundings"]
@@ -57,14 +67,16 @@ class Description:
     Attributes:
         box: x0, y0, x1, y1 of the pixels that differ, in pixels of the picture, x1 and y1 exclusive.
         background: what it was compared with.
-        tone: change of the mean grey value as a share of the background's (-0.18: 18 % darker).
+        tone: change of the mean grey value as a share of the background's (-0.18: 18 % darker); None where no pixels stand
+            out from what the picture shows around them anyway (the part's own structure). Nothing but box and size is
+            known of such a region, and all that follows up to `angle` is None too but for the shape, which is "area".
         colour: change of a* and b* (CIELAB).
         colour_change: the same in a word ("redder", "paler"), or None below `COLOUR`.
         colour_name: name of the region's own colour ("dark brown").
         texture: fine contrast in units of the background's; None where too few pixels tell.
         edge: share of the step to the background that is passed within two pixels.
         shape: one of `Shape`.
-        angle: direction of a line in degrees from horizontal, 0 to 180, counter-clockwise; None for other shapes.
+        angle: direction of a straight line in degrees from horizontal, 0 to 180, counter-clockwise; else None.
         length, width: in pixels; of a line along and across it, else of the axes.
         area: pixels that differ; share: the same as a share of the picture.
         count: how many separate pieces the pixels form.
@@ -72,12 +84,12 @@ class Description:
 
     box: tuple[int, int, int, int]
     background: Background
-    tone: float
-    colour: tuple[float, float]
+    tone: float | None
+    colour: tuple[float, float] | None
     colour_change: str | None
-    colour_name: str
+    colour_name: str | None
     texture: float | None
-    edge: float
+    edge: float | None
     shape: Shape
     angle: float | None
     length: float
@@ -88,16 +100,16 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; `Description.from_dict` gives an equal description back."""
-        return {**asdict(self), "box": list(self.box), "colour": list(self.colour)}
+        return {**asdict(self), "box": list(self.box), "colour": self.colour and list(self.colour)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Description:
         """The inverse of `to_dict`."""
-        return cls(**{**values, "box": tuple(values["box"]), "colour": tuple(values["colour"])})
+        return cls(**{**values, "box": tuple(values["box"]), "colour": values["colour"] and tuple(values["colour"])})
 
     def in_brief(self) -> str:
         """Tone and shape alone ("dark line"), for a search in facts."""
-        tone = "" if abs(self.tone) < TONE else "dark " if self.tone < 0 else "bright "
+        tone = "" if self.tone is None or abs(self.tone) < TONE else "dark " if self.tone < 0 else "bright "
         return tone + self.shape
 
     def in_words(self, mm_per_pixel: float | None = None) -> str:
@@ -106,13 +118,19 @@ class Description:
         Args:
             mm_per_pixel: scale of the picture; sizes are then in millimetres too.
         """
-        what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
-        pieces = f" in {self.count} pieces" if self.count > 1 else ""
         size = f"{self.length:.0f} x {self.width:.0f} px"
         if mm_per_pixel is not None:
             size += f" ({self.length * mm_per_pixel:.2g} x {self.width * mm_per_pixel:.2g} mm)"
         if self.share >= 0.001:
             size += f", {100 * self.share:.1f} % of the picture"
+        against = "the reference there" if self.background == "reference" else "its surroundings"
+        if self.tone is None:
+            unlike = "the good parts" if self.background == "reference" else "its surroundings"
+            return f"area, {size}, unlike {unlike} in structure"
+        what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
+        if self.shape == "line" and self.angle is None:
+            what = "bent line"
+        pieces = f" in {self.count} pieces, the largest" if self.count > 1 else ","
         changes = []
         if abs(self.tone) >= TONE:
             # Against a dark ground a share says little ("400 % lighter"): "much" is what can be said.
@@ -122,10 +140,11 @@ class Description:
             changes.append(self.colour_change)
         if self.texture is not None and not 1 / TEXTURE < self.texture < TEXTURE:
             changes.append("rougher" if self.texture > 1 else "smoother")
-        against = "the reference there" if self.background == "reference" else "its surroundings"
-        change = f"{' and '.join(changes)} than {against}" if changes else f"about as bright as {against}"
-        line = f"{self.colour_name} {what}{pieces}, {size}, {change}"
-        if self.shape == "line" or SOFT < self.edge < SHARP:
+        if not changes:
+            return f"{self.colour_name} {what}{pieces} {size}, about as bright as {against}"
+        change = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
+        line = f"{self.colour_name} {what}{pieces} {size}, {change} than {against}"
+        if self.edge is None or self.shape == "line" or SOFT < self.edge < SHARP:
             return line
         return line + (", sharp edge" if self.edge >= SHARP else ", no clear edge")
 
@@ -161,7 +180,49 @@ def describe(
     background, source = _background(here, around, window, image.size, references)
     difference = np.linalg.norm(ndimage.gaussian_filter(here - background, (1, 1, 0)), axis=2)
     mask = _differing(difference, hot, warm, around)
+    if mask is None or not _stands_apart(difference, mask, region.box, window, (height, width)):
+        return _structure(region.box, "reference" if references else "surroundings", (height, width))
     return _describe(here, background, source, mask, window, (height, width))
+
+
+def _stands_apart(
+    difference: np.ndarray,
+    mask: np.ndarray,
+    box: tuple[int, int, int, int],
+    window: tuple[slice, slice],
+    picture: tuple[int, int],
+) -> bool:
+    """Whether the pixels are a thing of their own and not the part's structure: strong, within the region, whole."""
+    from scipy import ndimage
+
+    others = ~ndimage.binary_dilation(mask, iterations=3)
+    if others.any() and difference[mask].mean() < APART * np.quantile(difference[others], 0.95):
+        return False
+    x0, y0, x1, y1 = box
+    right, down = max(4, (x1 - x0) // 4), max(4, (y1 - y0) // 4)
+    inside = np.zeros(picture, bool)
+    inside[max(0, y0 - down) : y1 + down, max(0, x0 - right) : x1 + right] = True
+    if inside[window][mask].mean() < WITHIN:
+        return False
+    labels, _ = ndimage.label(mask, np.ones((3, 3), int))
+    if np.bincount(labels[mask]).max() < MAIN * mask.sum():
+        return False
+    # What runs on beyond the window and is larger than the region is the part's own outline.
+    (rows, columns), (height, width) = window, picture
+    ends = ((rows.start > 0, mask[0]), (rows.stop < height, mask[-1]), (columns.start > 0, mask[:, 0]),
+            (columns.stop < width, mask[:, -1]))  # fmt: skip
+    return mask.sum() <= (x1 - x0) * (y1 - y0) or not any(inner and side.any() for inner, side in ends)
+
+
+def _structure(box: tuple[int, int, int, int], source: Background, picture: tuple[int, int]) -> Description:
+    """A region of which only place and size are known."""
+    sides = (box[2] - box[0], box[3] - box[1])
+    area = sides[0] * sides[1]
+    return Description(
+        box=box, background=source, tone=None, colour=None, colour_change=None, colour_name=None, texture=None, edge=None,
+        shape="area", angle=None, length=float(max(sides)), width=float(min(sides)), area=area,
+        share=round(area / (picture[0] * picture[1]), 5), count=1,
+    )  # fmt: skip
 
 
 def _window(box: tuple[int, int, int, int], width: int, height: int) -> tuple[slice, slice]:
@@ -210,8 +271,8 @@ def _background(
     return best, source
 
 
-def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Pixels that differ from the background, connected to the hottest; the hottest themselves if none stands out."""
+def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around: np.ndarray) -> np.ndarray | None:
+    """Pixels that differ from the background, connected to the hottest; None if none does."""
     from scipy import ndimage
 
     usual = difference[around]
@@ -220,14 +281,14 @@ def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around
     level = max(SEEN, middle + NOISE * scatter)
     peak = float(np.quantile(difference[warm], 0.98)) if warm.any() else float(difference.max())
     if peak < level:
-        return hot
+        return None
     # Half-way between the usual and the peak is where a blurred edge stands.
     labels, _ = ndimage.label(difference >= max(level, middle + 0.5 * (peak - middle)), np.ones((3, 3), int))
     # On a textured ground much differs a little: what touches the hottest pixels is meant, what else is warm only if
     # nothing does.
     touched = set(np.unique(labels[hot])) - {0} or set(np.unique(labels[warm])) - {0}
     if not touched:
-        return hot
+        return None
     mask = np.isin(labels, list(touched))
     sizes = ndimage.sum(mask, labels, range(1, labels.max() + 1))
     small = {index for index, count in enumerate(sizes, start=1) if count < 0.05 * sizes.max()}
@@ -269,7 +330,7 @@ def _describe(
         colour_change=colour_change(colour, (float(behind[1]), float(behind[2]))),
         colour_name=colour_name(*(float(value) for value in inside)),
         texture=_texture(here, background, source, mask),
-        edge=_edge(here, background, mask),
+        edge=_edge(here, background, mask) if width >= MEASURABLE else None,
         shape=shape,
         angle=angle,
         length=round(length, 1),
@@ -333,18 +394,22 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
     length, width = _extents(piece)
     if 1 - area / piece.image_filled.sum() >= HOLE:
         return "ring", None, length, width
+    if area / (picture[0] * picture[1]) >= AREA:
+        return "area", None, length, width
     # regionprops counts from the vertical axis, counter-clockwise.
     angle = float(round(math.degrees(piece.orientation) + 90) % 180)
-    if length * length / area >= LINE:
-        return "line", angle, length, area / length
+    from scipy import ndimage
+
+    thick = 2 * float(ndimage.distance_transform_edt(np.pad(piece.image, 1)).max())
+    if length * length / area >= LINE and thick <= STRIP * area / length:
+        straight = width <= 3 * area / length
+        return "line", angle if straight else None, length, area / length
     if piece.solidity < BENT:
         # A bent strip of length L and width w has the area L w and the perimeter 2 (L + w).
         half = piece.perimeter / 2
         along = (half + math.sqrt(max(0.0, half * half - 4 * area))) / 2
-        if along * along / area >= LINE:
-            return "line", angle, along, area / along
-    if area / (picture[0] * picture[1]) >= AREA:
-        return "area", None, length, width
+        if along * along / area >= LINE and thick <= STRIP * area / along:
+            return "line", None, along, area / along
     compact = length / width <= ROUND and piece.solidity >= SOLID
     # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be distinguished.
     if compact and (piece.extent <= 0.9 or area < 30):
@@ -393,10 +458,10 @@ def colour_name(lightness: float, a: float, b: float) -> str:
 
 
 def orientation_word(angle: float) -> str:
-    """A line's direction in a word: within 22.5 degrees of horizontal or vertical, else diagonal."""
-    if angle <= 22.5 or angle >= 157.5:
+    """A line's direction in a word: within 15 degrees of horizontal or vertical, else diagonal."""
+    if angle <= 15 or angle >= 165:
         return "horizontal"
-    return "vertical" if 67.5 <= angle <= 112.5 else "diagonal"
+    return "vertical" if 75 <= angle <= 105 else "diagonal"
 
 
 def colour_change(colour: tuple[float, float], behind: tuple[float, float]) -> str | None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from sage_ad.vlm.devices import pick_device
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError, one_line
+from sage_ad.vlm.weights.hub import hub_answers
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "efficientnet-lite2"
 DEFAULT_SIZE = 320
+DINO_PATCHES = 32
+"""Patches along a side that DINO is given: 448 pixels for DINOv2, as published one-shot results take it, 512 for DINOv3."""
+
+COARSEST_STRIDE = 32
+"""Sides that networks in stages are given are multiples of it."""
+
+ENCODER_HELP = (
+    "Visual encoder: efficientnet-lite2 (embedded), or the name or folder of a Hugging Face vision model (DINOv2, DINOv3, "
+    "SigLIP 2, ConvNeXt, ...), which needs references."
+)
 _MAX_ASPECT = 4.0
 
 
@@ -45,15 +56,6 @@ class PatchFeatures:
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.maps[index]
 
-    @property
-    def channels(self) -> int:
-        """Length C of a patch's vector."""
-        return int(self.maps[0].shape[-1])
-
-    def tokens(self, index: int = 0) -> torch.Tensor:
-        """Patches of one picture row by row, (h * w, C)."""
-        return self.maps[index].flatten(0, 1)
-
     def resampled(self, side: int) -> torch.Tensor:
         """All pictures on one square grid, (n, side, side, C), unit length, for models that want a fixed number."""
         import torch
@@ -69,13 +71,17 @@ class PatchEncoder(Protocol):
 
     Attributes:
         name: name that `load_encoder` knows it by.
+        version: tells models of one name apart.
         device: where it runs.
+        size: side in pixels at which it sees a square picture unless another is asked for.
         emphasis: (C,) weights of the channels under which unit-length vectors keep their length, finer scales first;
             None to take all scales alike.
     """
 
     name: str
+    version: str
     device: str
+    size: int
     emphasis: torch.Tensor | None
 
     def encode(
@@ -127,6 +133,7 @@ def to_tensor(
     image: Image.Image, width: int, height: int, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3
 ) -> torch.Tensor:
     """A picture as float32 tensor (1, 3, height, width), resized (bicubic, antialiased) and normalised by channel."""
+    import numpy as np
     import torch
     from PIL import Image
 
@@ -145,6 +152,8 @@ class EfficientNetLite2:
     """
 
     name = DEFAULT_ENCODER
+    version = DEFAULT_ENCODER
+    size = DEFAULT_SIZE
 
     def __init__(self, device: str = "cpu") -> None:
         import torch
@@ -242,29 +251,41 @@ def _last_blocks(model: Any, wanted: Sequence[int]) -> dict[int, str]:
 
 
 class HuggingFaceEncoder:
-    """A Hugging Face vision model (DINOv2, SigLIP, CLIP, ViT, ConvNeXt, ...) as encoder: its last hidden state."""
+    """A Hugging Face vision model as encoder: DINOv2, DINOv3, SigLIP, SigLIP 2, CLIP, ViT, ConvNeXt, Swin, ResNet, ...
+
+    Which layers it is read at follows its family: networks in stages (ConvNeXt) at strides 8 and 16, as the embedded one;
+    DINO at its last layer, whose patches are trained to be compared; other transformers at half and three quarters of
+    their depth, since their last layer serves one answer for the whole picture. Class and register tokens are left out.
+
+    Raises:
+        InputError: it cannot be found, or is no vision model.
+    """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        from transformers import AutoModel
-
-        self.name = name
-        self.device = device
+        model, self._mean, self._std = _load_vision_model(name)
+        self.name, self.device = name, device
         self.emphasis: torch.Tensor | None = None
-        try:
-            model = AutoModel.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            first = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"The encoder {name!r} cannot be loaded ({first}); give {DEFAULT_ENCODER!r}, or the name or folder "
-                "of a Hugging Face vision model."
-            ) from None
-        # Image-text models keep their eyes in `vision_model`.
+        # Image-text models keep their vision part in `vision_model`.
         self._model = getattr(model, "vision_model", model).to(device).eval().requires_grad_(False)
-        self._parameters = inspect.signature(self._model.forward).parameters
-        if "pixel_values" not in self._parameters:
-            raise InputError(f"The model {name!r} reads no pictures; give a vision model such as DINOv2 or SigLIP.")
-        self._patch, self._image_size = _patch_and_size(self._model.config)
-        self._mean, self._std = _normalisation(name)
+        self._inputs = inspect.signature(self._model.forward).parameters
+        if "pixel_values" not in self._inputs:
+            raise InputError(f"The model {name!r} reads no pictures; give a vision model such as DINOv2 or SigLIP 2.")
+        config = self._model.config
+        stamps = sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in Path(name).glob("*.*"))
+        self.version = f"{name} {getattr(model.config, '_commit_hash', None)} {stamps}"
+        kind = str(config.model_type)
+        self._dino, self._staged = kind.startswith("dino"), hasattr(config, "depths")
+        self._multiple = COARSEST_STRIDE if self._staged else _side(getattr(config, "patch_size", None))
+        if not self._multiple:
+            raise InputError(
+                f"The model {name!r} ({kind}) has neither patches nor stages; give one such as DINOv2 or ConvNeXt."
+            )
+        trained_at = _side(getattr(config, "image_size", None)) or self._multiple * math.isqrt(
+            getattr(config, "num_patches", None) or DINO_PATCHES**2
+        )
+        free = self._staged or self._dino or {"interpolate_pos_encoding", "spatial_shapes"} & self._inputs.keys()
+        self._fixed = None if free else trained_at
+        self.size = DEFAULT_SIZE if self._staged else DINO_PATCHES * self._multiple if self._dino else trained_at
 
     def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
         """Patch features, one grid of (h, w, C) for each picture; models with fixed positions ignore `size`.
@@ -272,50 +293,83 @@ class HuggingFaceEncoder:
         `context` is accepted and not served: the defect head knows the embedded encoder only.
         """
         import torch
-        import torch.nn.functional as F
 
         maps = []
         for image in images:
-            width, height, extra = self._input_shape(image, size or DEFAULT_SIZE)
+            width = height = self._fixed or 0
+            if not self._fixed:
+                width, height = working_size(*image.size, size or self.size, self._multiple)
             pixels = to_tensor(image, width, height, self._mean, self._std).to(self.device)
             with torch.inference_mode():
-                state = self._model(pixel_values=pixels, **extra).last_hidden_state
-            if state.ndim == 4:
-                grid = state[0].permute(1, 2, 0)
-            else:
-                rows, columns = height // self._patch, width // self._patch
-                # Class and register tokens come first in every model of this kind.
-                grid = state[0, state.shape[1] - rows * columns :].reshape(rows, columns, -1)
-            maps.append(F.normalize(grid.float(), dim=-1).contiguous())
+                maps.append(_joined(self._levels(pixels, height // self._multiple, width // self._multiple)).float())
         return PatchFeatures(maps)
 
-    def _input_shape(self, image: Image.Image, size: int) -> tuple[int, int, dict[str, bool]]:
-        if "interpolate_pos_encoding" in self._parameters:
-            return *working_size(*image.size, size, self._patch), {"interpolate_pos_encoding": True}
-        if self._image_size is None or str(getattr(self._model.config, "model_type", "")).startswith("dinov"):
-            return *working_size(*image.size, size, self._patch), {}
-        return self._image_size, self._image_size, {}
+    def _levels(self, pixels: torch.Tensor, rows: int, columns: int) -> list[torch.Tensor]:
+        """Features of the layers that are read, (1, C, h, w) each, the finest first."""
+        given: dict[str, Any] = {"pixel_values": pixels}
+        if "interpolate_pos_encoding" in self._inputs:
+            given["interpolate_pos_encoding"] = True
+        elif "spatial_shapes" in self._inputs:
+            given = _as_patches(pixels, rows, columns)
+        found = self._model(**given, output_hidden_states=True)
+        if self._staged:
+            maps = getattr(found, "reshaped_hidden_states", None) or found.hidden_states
+            strides = {pixels.shape[-1] // state.shape[-1]: state for state in maps}
+            return [strides[8], strides[16]]
+        depth = len(found.hidden_states) - 1
+        states = [found.hidden_states[math.ceil(depth * share)] for share in (0.5, 0.75)]
+        if self._dino:
+            states = [found.last_hidden_state]
+        # Class and register tokens come first in every model of this kind.
+        patches = [state[:, state.shape[1] - rows * columns :] for state in states]
+        return [state.transpose(1, 2).reshape(1, -1, rows, columns) for state in patches]
 
 
-def _patch_and_size(config: Any) -> tuple[int, int | None]:
-    """Patch side and fixed picture side of a model's configuration (no patches: a convolutional net of stride 32)."""
-    patch, side = getattr(config, "patch_size", None), getattr(config, "image_size", None)
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
-    side = side[0] if isinstance(side, list | tuple) else side
-    if str(getattr(config, "model_type", "")).startswith(("convnext", "resnet")):
-        return 32, None
-    return int(patch or 32), int(side) if side else None
+def _load_vision_model(name: str) -> tuple[Any, Sequence[float], Sequence[float]]:
+    """The model, and mean and spread by channel that it was trained with; half and half where it does not say."""
+    import torch
+    from transformers import AutoModel, BaseImageProcessor
+
+    reason = "the Hugging Face hub cannot be reached"
+    for local in (True, False):
+        if not local and (Path(name).exists() or not hub_answers()):
+            break  # the library itself would try for a minute
+        try:
+            model = AutoModel.from_pretrained(
+                name, dtype=torch.float32, trust_remote_code=False, local_files_only=local
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = one_line(error)[:160]
+            continue
+        # Read, not constructed: the processors of some models need torchvision.
+        try:
+            given, _ = BaseImageProcessor.get_image_processor_dict(name, local_files_only=local)
+        except OSError:
+            given = {}
+        return model, given.get("image_mean") or (0.5,) * 3, given.get("image_std") or (0.5,) * 3
+    raise InputError(
+        f"The encoder {name!r} cannot be loaded ({reason}); give {DEFAULT_ENCODER!r}, or the name or folder of a Hugging "
+        "Face vision model."
+    )
 
 
-def _normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and spread by channel that a model was trained with; half and half where it does not say."""
-    from transformers import AutoImageProcessor
+def _as_patches(pixels: torch.Tensor, rows: int, columns: int) -> dict[str, torch.Tensor]:
+    """(1, 3, H, W) as SigLIP 2 of any resolution takes it: a row for each patch."""
+    import torch
 
-    try:
-        processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
-    except (OSError, ValueError, ImportError):
-        return (0.5,) * 3, (0.5,) * 3
-    return getattr(processor, "image_mean", None) or (0.5,) * 3, getattr(processor, "image_std", None) or (0.5,) * 3
+    cut = pixels.reshape(3, rows, pixels.shape[2] // rows, columns, pixels.shape[3] // columns).permute(1, 3, 2, 4, 0)
+    ones = torch.ones((1, rows * columns), dtype=torch.long, device=pixels.device)
+    shape = torch.tensor([[rows, columns]], device=pixels.device)
+    return {
+        "pixel_values": cut.reshape(1, rows * columns, -1),
+        "pixel_attention_mask": ones,
+        "spatial_shapes": shape,
+    }
+
+
+def _side(given: Any) -> int:
+    """A side that a configuration gives as one number or as two; 0 where it gives none."""
+    return int((given[0] if isinstance(given, list | tuple) else given) or 0)
 
 
 def require_same_encoder(left: str, right: str) -> None:

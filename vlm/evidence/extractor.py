@@ -16,7 +16,6 @@ import numpy as np
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import (
     DEFAULT_ENCODER,
-    DEFAULT_SIZE,
     PatchEncoder,
     load_encoder,
     one_thread,
@@ -77,12 +76,13 @@ class EvidenceSettings:
     """How evidence is measured.
 
     Attributes:
-        encoder: name of the encoder (`sage_ad.vlm.evidence.encoders.load_encoder`).
+        encoder: name of the encoder (`sage_ad.vlm.evidence.encoders.load_encoder`); only the embedded one measures a picture
+            without a reference or a batch.
         device: "auto", "cpu" or "cuda".
         method: "sage", or "nearest-neighbour" for the plain baseline on the same features (rarity within the picture
             when there is no reference).
         matching: inner operator of Eq. 1: "nearest" (best match) or "paper" (worst match, as printed).
-        size: side in pixels at which a square picture is encoded; None takes the method's own.
+        size: side in pixels at which a square picture is encoded; None takes the encoder's own.
         distinct: K of Eq. 1, how many distinct patches are kept.
         top_share: share of the most distant patches whose mean is the image score; None takes the method's own.
         max_regions: how many regions at most.
@@ -175,6 +175,11 @@ class EvidenceExtractor:
             self._encoder = load_encoder(self.settings.encoder, self.settings.device)
         return self._encoder
 
+    @property
+    def size(self) -> int:
+        """Side in pixels at which a square picture is encoded."""
+        return self.settings.size or self.encoder.size
+
     def prepare(self, references: Sequence[Reference], say: Callable[[str], None] | None = None) -> MemoryBank:
         """Makes good pictures of a product ready for comparison.
 
@@ -187,7 +192,7 @@ class EvidenceExtractor:
         """
         own = self.settings
         share = own.top_share or (PLAIN_SHARE if own.method == "nearest-neighbour" else TOP_SHARE)
-        settings = BankSettings(own.method, own.matching, own.size, share, own.tile)
+        settings = BankSettings(own.method, own.matching, self.size, share, own.tile)
         with self._threads():
             return build_bank(self.encoder, references, settings, say)
 
@@ -258,10 +263,9 @@ class EvidenceExtractor:
 
     def _reduced(self, image: Image.Image) -> list[str]:
         """A sentence about a picture that is large or narrow and was not cut into tiles."""
-        size = self.settings.size or DEFAULT_SIZE
-        if not is_large(image.width, image.height, size):
+        if not is_large(image.width, image.height, self.size):
             return []
-        width, height = working_size(image.width, image.height, size, 1)
+        width, height = working_size(image.width, image.height, self.size, 1)
         times = max(image.width / width, image.height / height)
         return [
             f"The picture of {image.width} x {image.height} pixels was reduced {times:.0f} times, so that flaws smaller than "
@@ -273,15 +277,20 @@ class EvidenceExtractor:
         """Zero-shot evidence; log-odds around the threshold become a share between 0 and 1, an absolute scale."""
         import torch
 
+        if self.encoder.name != DEFAULT_ENCODER:
+            raise InputError(
+                f"The encoder {self.encoder.name!r} needs references or the other parts of a batch: what is known of good parts "
+                f"without any is known for {DEFAULT_ENCODER} only; give a good part to compare with, or leave out the encoder."
+            )
         plain = self.settings.method == "nearest-neighbour"
         seen = image if plain else even_exposure(image)
         # "auto" leaves the picture whole: the built-in threshold is known for whole pictures only.
-        tile, size = self.settings.tile, self.settings.size or DEFAULT_SIZE
-        side = tile_side(tile, image.width, image.height, size) if isinstance(tile, int) else None
+        tile = self.settings.tile
+        side = tile_side(tile, image.width, image.height, self.size) if isinstance(tile, int) else None
         encoded = encode(self.encoder, seen, self.settings.size, side, context=not plain)
         features, share = encoded.features, self.settings.top_share or PLAIN_SHARE
         share *= encoded.window / encoded.patches
-        if plain:
+        if encoded.context is None:
             distances = 1 - within_similarity(features, WINDOW)
             score, threshold, spread = float(top_mean(distances, share)), RARITY_THRESHOLD, RARITY_SPREAD
             margin, margins = (score - threshold) / spread, (distances - threshold) / spread

@@ -11,7 +11,6 @@ import numpy as np
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.copies import is_copy, thumbnail
-from sage_ad.vlm.evidence.encoders import DEFAULT_SIZE
 from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean, within_similarity
 from sage_ad.vlm.evidence.preparation import Preparation, measure
 from sage_ad.vlm.evidence.thresholds import disturbed_copies, odd_ones, threshold_from_one, threshold_from_several
@@ -51,7 +50,7 @@ class BankSettings:
 
     method: str
     matching: Matching
-    size: int | None
+    size: int
     top_share: float
     tile: Tile = "auto"
 
@@ -208,7 +207,7 @@ def build_bank(
         if twin is not None:
             warnings.append(f"Reference {index + 1} is the same picture as reference {twin + 1}; it counts once.")
             continue
-        if not seen and (side := tile_side(settings.tile, *image.size, settings.size or DEFAULT_SIZE)):
+        if not seen and (side := tile_side(settings.tile, *image.size, settings.size)):
             tile = side / min(image.size)
         seen.append(encode(encoder, settings.seen(image), settings.size, _side(settings, tile, image)))
         given.append(index)
@@ -277,7 +276,7 @@ def _pooled(distances: torch.Tensor, settings: BankSettings, window: int) -> tor
 def _side(settings: BankSettings, tile: float | None, image: Image.Image) -> int | None:
     """Side of tiles: as given in pixels, or in proportion to the references, whose scale a part must be compared at."""
     if isinstance(settings.tile, int):
-        return tile_side(settings.tile, *image.size, settings.size or DEFAULT_SIZE)
+        return tile_side(settings.tile, *image.size, settings.size)
     return None if tile is None else round(tile * min(image.size))
 
 

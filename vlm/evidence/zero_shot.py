@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sage_ad.vlm.evidence.defect_head import defect_logits
-from sage_ad.vlm.evidence.patch_matching import mirror_similarity, top_mean, within_similarity
+from sage_ad.vlm.evidence.patch_matching import mirror_similarity, top_mean
 
 if TYPE_CHECKING:
     import torch
@@ -16,18 +16,15 @@ WINDOW = 2
 MIRROR_WEIGHT = 10.0
 """Log-odds that a unit of asymmetry (cosine distance) counts."""
 
-RARITY_OFFSET = -3.0
-"""Log-odds of a patch that is not rare at all, for encoders that have no defect head."""
-
 
 def evidence_without_reference(
-    tokens: torch.Tensor, context: torch.Tensor | None, top_share: float
+    tokens: torch.Tensor, context: torch.Tensor, top_share: float
 ) -> tuple[float, torch.Tensor]:
     """Image score and map from one picture alone.
 
     Args:
         tokens: (h, w, C) unit-length vectors.
-        context: (h, w, D) raw features for the defect head; None (another encoder) takes rarity within the picture.
+        context: (h, w, D) raw features for the defect head.
         top_share: share of the highest patches whose mean is the image score.
 
     Returns:
@@ -35,10 +32,7 @@ def evidence_without_reference(
         map blends them and is shifted so that its own highest patches have the score as their mean.
     """
     asymmetry = MIRROR_WEIGHT * (1 - mirror_similarity(tokens, WINDOW))
-    if context is None:
-        cue = RARITY_OFFSET + MIRROR_WEIGHT * (1 - within_similarity(tokens, WINDOW))
-    else:
-        cue = defect_logits(context)
+    cue = defect_logits(context)
     score = float(top_mean(cue, top_share) + top_mean(asymmetry, top_share))
     blend = cue + asymmetry
     return score, blend + (score - top_mean(blend, top_share))

@@ -82,7 +82,7 @@ def embedded(**settings: Any) -> tuple[SageForConditionalGeneration, SageProcess
         The model with untrained SAGE parts, and its processor.
 
     Raises:
-        InputError: the weight packages are not installed.
+        InputError: the weights are neither installed nor can they be fetched.
     """
     from transformers import AutoTokenizer
 

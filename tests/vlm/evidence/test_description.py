@@ -151,3 +151,22 @@ def test_light_that_differs_between_photographs_is_no_finding() -> None:
     found = describe(picture_of(part), *coarse(mask.astype(float)), [picture_of(good - 30)])
     assert found.background == "reference"
     assert found.tone > 0.15
+
+
+def test_the_parts_own_outline_is_not_described_as_a_flaw() -> None:
+    """A dark bar that runs through and beyond the region is the part: only place and size of the region are told."""
+    values = np.full((SIDE, SIDE, 3), 190.0)
+    values[90:150] = 60.0
+    heat = np.exp(-(np.hypot(*(np.mgrid[:SIDE, :SIDE] - 120)) ** 2) / 200)
+    found = describe(picture_of(values), heat, SimpleNamespace(box=(108, 108, 132, 132), score=1.0))
+    assert found.tone is None
+    assert found.in_words() == "area, 24 x 24 px, 1.0 % of the picture, unlike its surroundings in structure"
+    assert Description.from_dict(found.to_dict()) == found
+
+
+def test_several_pieces_give_the_size_of_the_largest() -> None:
+    values, mask = np.full((SIDE, SIDE, 3), 190.0), np.zeros((SIDE, SIDE))
+    for left in (80, 125):
+        mask[110:120, left : left + 35] = 1
+    values[mask > 0] = 90
+    assert " in 2 pieces, the largest 35 x 10 px" in describe(picture_of(values), *coarse(mask)).in_words()

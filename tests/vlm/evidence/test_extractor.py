@@ -219,7 +219,7 @@ class TestSettings:
         with pytest.raises(BackendError, match="prepare them again"):
             extractor.extract(washer(1), replace(bank, encoder="some-other"))
 
-    def test_another_encoder_works_with_and_without_reference(self, tmp_path: Path) -> None:
+    def test_another_encoder_compares_with_references_and_among_parts(self, tmp_path: Path) -> None:
         import transformers
 
         torch.manual_seed(0)
@@ -227,7 +227,9 @@ class TestSettings:
         transformers.Dinov2Model(transformers.Dinov2Config(**small, patch_size=14)).save_pretrained(tmp_path)
         other = EvidenceExtractor(EvidenceSettings(encoder=str(tmp_path), size=140))
         assert other.extract(washer(1), other.prepare([washer(0)])).distances.shape == (10, 10)
-        assert other.extract(washer(1)).threshold_from == "builtin"
+        assert other.features_of(washer(1)).shape == (10, 10, 16)
+        with pytest.raises(InputError, match="needs references or the other parts of a batch"):
+            other.extract(washer(1))
 
 
 class TestRegions:

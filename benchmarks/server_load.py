@@ -1,19 +1,20 @@
-"""Load on the demo: many visitors at once, each with a part of their own; nothing may fail or be mixed up.
+"""Load on the service or the demo: many clients at once, each with a part of their own; nothing may fail or be mixed up.
 
-    .venv/bin/python benchmarks/demo_load.py --users 20 --inspections 5 --out runs/demo-load
+    .venv/bin/python benchmarks/server_load.py service --users 20 --inspections 5 --out runs/serve-load
+    .venv/bin/python benchmarks/server_load.py demo --users 20 --inspections 5 --out runs/demo-load
 
-Starts `sage-demo` in a process of its own. First each visitor's part is inspected alone, twice round (this warms the
-server up); then all visitors inspect theirs at the same time, and every trace must be that of its own part. Memory is the
-server's resident set: before the load, at its highest, and after it (the lowest of half a minute). It is "back" if it
-ends no more than `--leak` megabytes above where it was. The exit status is 1 unless everything held.
+Starts `sage-serve` or `sage-demo` in a process of its own. First each visitor's part is inspected alone, twice round
+(this warms the server up); then all visitors inspect theirs at the same time, and every trace must be that of its own
+part. Memory is the server's resident set: before the load, at its highest, and after it (the lowest of half a minute).
+It is "back" if it ends no more than `--leak` megabytes above where it was. The exit status is 1 unless everything held.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,22 +34,59 @@ from sage_ad.vlm.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 COMPARED = ("image", "references", "product", "verdict", "anomaly_score", "threshold", "regions", "answers")
-START = "from sage_ad.demo.cli import main; main()"
+START = {
+    "service": "from sage_ad.demo.server.cli import main; main()",
+    "demo": "from sage_ad.demo.cli import main; main()",
+}
 REST_SECONDS = 30
 """How long the server may rest before its memory counts as "after"."""
 
 
+class Client:
+    """One client of the server; its own connection."""
+
+    def __init__(self, server: str, url: str) -> None:
+        self.server, self.url = server, url
+        if server == "service":
+            import httpx
+
+            self.connection: Any = httpx.Client(base_url=url, timeout=1800)
+        else:
+            from gradio_client import Client as GradioClient
+
+            self.connection = GradioClient(url, verbose=False, httpx_kwargs={"timeout": 1800})
+
+    def inspect(self, part: tuple[Path, Path]) -> dict[str, Any]:
+        """One inspection; what of it must always be the same."""
+        if self.server == "service":
+            sent = {
+                name: (path.name, path.read_bytes()) for name, path in zip(("image", "references"), part, strict=True)
+            }
+            reply = self.connection.post("/inspect", files=sent)
+            reply.raise_for_status()
+            found: dict[str, Any] = reply.json()
+        else:
+            from gradio_client import handle_file
+
+            found = self.connection.predict(
+                image=handle_file(part[0]), references=[handle_file(part[1])], facts=True, api_name="/inspect"
+            )
+        kept = {name: found[name] for name in COMPARED}
+        kept["answers"] = [[answer["question"], answer["text"]] for answer in found["answers"]]
+        return kept
+
+
 @contextmanager
-def served(home: Path) -> Iterator[tuple[str, int]]:
-    """The demo on a free port with a user folder of its own; yields address and process id."""
+def served(server: str, home: Path) -> Iterator[tuple[str, int]]:
+    """The server on a free port with a user folder of its own; yields address and process id."""
     environment = {**os.environ, "SAGE_HOME": str(home)}
     with subprocess.Popen(
-        [sys.executable, "-c", START, "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", START[server], "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         found = re.search(r"http://\S+", process.stdout.readline())
         if found is None:
-            raise InputError("The demo did not start; run sage-demo by itself to see why.")
+            raise InputError(f"The {server} did not start; run it by itself to see why.")
         try:
             yield found.group(0), process.pid
         finally:
@@ -70,30 +108,15 @@ def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
     return parts
 
 
-def inspect(client: Any, part: tuple[Path, Path]) -> dict[str, Any]:
-    """One inspection through the API, with the five standard questions; what of it must always be the same."""
-    from gradio_client import handle_file
-
-    found: dict[str, Any] = client.predict(
-        image=handle_file(part[0]), references=[handle_file(part[1])], facts=True, api_name="/inspect"
-    )
-    kept = {name: found[name] for name in COMPARED}
-    kept["answers"] = [[answer["question"], answer["text"]] for answer in found["answers"]]
-    return kept
-
-
-def alone(url: str, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
+def alone(client: Client, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
     """What is found when each part is inspected with nobody else there.
 
     Raises:
         InputError: the same part was judged differently the second time.
     """
-    from gradio_client import Client
-
-    client = Client(url, verbose=False, httpx_kwargs={"timeout": 600})
     expectations: list[dict[str, Any]] = []
     for number, part in enumerate([*parts, *parts]):
-        found = inspect(client, part)
+        found = client.inspect(part)
         if number >= len(parts) and found != expectations[number - len(parts)]:
             raise InputError(f"{part[0].name} is judged differently when it comes again; nothing can be compared.")
         expectations.append(found)
@@ -103,19 +126,16 @@ def alone(url: str, parts: list[tuple[Path, Path]]) -> list[dict[str, Any]]:
 
 
 def visit(
-    url: str, part: tuple[Path, Path], expected: dict[str, Any], times: int, gate: threading.Barrier
+    client: Client, part: tuple[Path, Path], expected: dict[str, Any], times: int, gate: threading.Barrier
 ) -> list[dict[str, Any]]:
     """One visitor's inspections: how long each took, what failed, what was not theirs."""
-    from gradio_client import Client
-
-    client = Client(url, verbose=False, httpx_kwargs={"timeout": 1800})
     gate.wait()
     entries = []
     for _ in range(times):
         start = time.perf_counter()
         entry: dict[str, Any] = {"failed": None, "mixed": []}
         try:
-            found = inspect(client, part)
+            found = client.inspect(part)
             entry["mixed"] = [f"{part[0].name}: {name}" for name in COMPARED if found[name] != expected[name]]
         except Exception as error:  # whatever fails is what this benchmark counts
             entry["failed"] = f"{type(error).__name__}: {error}"[:300]
@@ -133,15 +153,15 @@ def rested(process: int) -> float:
     return lowest
 
 
-def under_load(users: int, inspections: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def under_load(server: str, users: int, inspections: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All inspections at once: what became of each, and seconds and memory of the whole."""
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "home") as (url, process):
+    with tempfile.TemporaryDirectory() as folder, served(server, Path(folder) / "home") as (url, process):
         parts = draw_parts(Path(folder), users)
-        expectations = alone(url, parts)
+        expectations = alone(Client(server, url), parts)
         before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
         with ResidentPeak(process, 0.5) as watch, ThreadPoolExecutor(users) as pool:
             jobs = [
-                pool.submit(visit, url, part, expected, inspections, gate)
+                pool.submit(visit, Client(server, url), part, expected, inspections, gate)
                 for part, expected in zip(parts, expectations, strict=True)
             ]
             done = [entry for job in jobs for entry in job.result()]
@@ -160,6 +180,11 @@ def summary(
     failed = [entry["failed"] for entry in done if entry["failed"]]
     mixed = [line for entry in done for line in entry["mixed"]]
     used = measured["memory_mb"]
+    lasted = sorted(entry["seconds"] for entry in done)
+
+    def at(share: float) -> float:
+        return float(lasted[math.ceil(share * len(lasted)) - 1])
+
     checks = {
         "no failure": not failed,
         "no mixed-up result": not mixed,
@@ -169,8 +194,7 @@ def summary(
         "users": users,
         "inspections": len(done),
         **measured,
-        "seconds_each": round(statistics.median(entry["seconds"] for entry in done), 2),
-        "seconds_each_longest": max(entry["seconds"] for entry in done),
+        "seconds_each": {"p50": at(0.5), "p95": at(0.95), "longest": at(1.0)},
         "failed": failed,
         "mixed_up": mixed,
         "checks": checks,
@@ -180,14 +204,17 @@ def summary(
 
 @app.command()
 def load(
+    server: Annotated[str, typer.Argument(help="service or demo.")],
     users: Annotated[int, typer.Option(help="Visitors at the same time.")] = 20,
     inspections: Annotated[int, typer.Option(help="Inspections of each visitor.")] = 5,
     leak: Annotated[float, typer.Option(help="Megabytes that the server may keep above what it had before.")] = 60.0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json.")] = None,
 ) -> None:
-    """Puts the demo under load and reports failures, mixed-up results, waiting and memory."""
-    done, measured = under_load(users, inspections)
+    """Puts a server under load and reports failures, mixed-up results, waiting and memory."""
+    if server not in START:
+        raise InputError(f"There is no server {server!r}; name service or demo.")
+    done, measured = under_load(server, users, inspections)
     report = summary(users, inspections, leak, done, measured)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The service for a line: the engine of the page behind plain HTTP (`sage-serve`)."""

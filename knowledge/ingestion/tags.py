@@ -1,0 +1,74 @@
+"""Which defects and products a sentence is about, in the names of its pack: by name or synonym, in the sentence or above it.
+
+An inspection cites the facts of the defect that it names and of the product before it, so a fact of a user's own manual
+is of use only with both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from sage_ad.knowledge.store.packs import Pack, Term
+from sage_ad.knowledge.text.stemming import stem
+
+Tags = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of products, and of defects."""
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_COMPARED = re.compile(
+    r"\b(?:unlike|rather than|instead of|(?:confused|mistaken|taken) (?:for|with)|no|not|without|free (?:of|from)|differs? from)"
+    r" (?:an? |the |any )?[\w-]+(?: (?:or|nor) [\w-]+)?",
+    re.I,
+)
+"""What a sentence names only to say that it is something else, or is absent."""
+_ORDERED = re.compile(
+    r"(?:^|[.;:] |\b(?:to|must|should|shall|can|please|and) )(?:check|stop|mark|cut|score|print)\b(?=\s)", re.I
+)
+"""What to do ("check the rim"), which is no defect of that name."""
+
+
+def tagger(pack: Pack) -> Callable[[str, Sequence[str]], Tags]:
+    """Makes the function that gives the tags of a sentence and the headings above it, the outermost first.
+
+    The nearest of sentence and headings that names a defect tells the defect; likewise for products. A longer name wins
+    over one within it ("oil stain" is no "stain" beside it). Of `pack`, `defects` must hold the names of its cards.
+    """
+    products, defects = _names(pack.products), _names(pack.defects)
+
+    def tags(text: str, headings: Sequence[str]) -> Tags:
+        texts = [_ORDERED.sub(" ", _COMPARED.sub(" ", text)), text, *reversed(headings)]
+        return _nearest(texts, products), _nearest(texts, defects)
+
+    return tags
+
+
+def canonical(names: Iterable[str], terms: Iterable[Term]) -> tuple[str, ...]:
+    """Names as the pack has them; one that it does not know stays as it is."""
+    known = {_stems(name): term.name for term in terms for name in term.names}
+    return tuple(dict.fromkeys(known.get(_stems(name), name) for name in names))
+
+
+def _stems(text: str) -> tuple[str, ...]:
+    return tuple(stem(word) for word in _WORD.findall(text.casefold()))
+
+
+def _names(terms: Iterable[Term]) -> dict[tuple[str, ...], str]:
+    """Name by the stems of each of its names."""
+    return {_stems(name): term.name for term in reversed(tuple(terms)) for name in reversed(term.names)}
+
+
+def _nearest(texts: Iterable[str], names: dict[tuple[str, ...], str]) -> tuple[str, ...]:
+    return next((found for text in texts if (found := _found(_stems(text), names))), ())
+
+
+def _found(words: Sequence[str], names: dict[tuple[str, ...], str]) -> tuple[str, ...]:
+    longest = max(map(len, names), default=0)
+    found: dict[str, None] = {}
+    start = 0
+    while start < len(words):
+        sizes = range(min(longest, len(words) - start), 0, -1)
+        size = next((size for size in sizes if tuple(words[start : start + size]) in names), 0)
+        if size:
+            found[names[tuple(words[start : start + size])]] = None
+        start += size or 1
+    return tuple(found)
