@@ -153,6 +153,14 @@ class EDPORun(EDPOOptions):
     record = _record
 
 
+def lora_config(rank: int, beside: list[str] | None) -> Any:
+    """LoRA on the linear maps of a language model, with whole modules trained beside them."""
+    from peft import LoraConfig
+
+    targets = r".*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, modules_to_save=beside)
+
+
 def check_adapter_rank(run: Stage1Run | EDPORun, tuned: Any) -> None:
     """Refuses a LoRA rank that would have no effect, since a checkpoint's own adapter is trained on.
 

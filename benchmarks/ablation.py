@@ -41,19 +41,20 @@ ARMS: dict[str, dict[str, Any]] = {
 PAIRS_A_LIST = {"extreme": 1, "edpo": 2, "all": 6}
 """Of four answers; so many questions a step make about the same number of pairs."""
 DEFAULT_ARMS = "DPO (extreme pair);E-DPO, term;E-DPO, surprisal"
-FIGURES = (
-    ("accuracy", ("accuracy", "value")),
-    ("Acc-G", ("acc_g", "value")),
-    ("place", ("place_found", "value")),
-    ("naming", ("naming", "value")),
-    ("reward accuracy", ("rewards",)),
-    ("of neighbours", ("neighbours",)),
-    ("of ends", ("ends",)),
-    ("reward margin", ("margin",)),
-    ("kl, held-out", ("kl",)),
-    ("MLE", ("mle", "mean", "value")),
-    ("SBERT", ("sbert", "value")),
-)
+FIGURES = {
+    "accuracy": "accuracy.value",
+    "Acc-G": "acc_g.value",
+    "place": "place_found.value",
+    "naming": "naming.value",
+    "reward accuracy": "held_out.eval_rewards/accuracies",
+    "of neighbours": "held_out.eval_rewards/accuracies_neighbours",
+    "of ends": "held_out.eval_rewards/accuracies_ends",
+    "reward margin": "held_out.eval_rewards/margins",
+    "kl, held-out": "held_out.eval_kl",
+    "MLE": "mle.mean.value",
+    "SBERT": "sbert.value",
+}
+"""Where each figure of the table stands in a cell's `cell.json`."""
 DECIDING = ("accuracy", "Acc-G", "place", "naming", "reward accuracy")
 
 
@@ -238,11 +239,7 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
         asked = AnswerSettings(options=options, shots=args.shots, per_class=args.per_class, limit=args.limit)
         dataset = open_dataset(args.data, None, categories(args))
         figures = measure(dataset, asked, out=place / "answers", progress=Progress())
-    figures["rewards"] = result.get("held_out", {}).get("eval_rewards/accuracies")
-    figures["neighbours"] = result.get("held_out", {}).get("eval_rewards/accuracies_neighbours")
-    figures["ends"] = result.get("held_out", {}).get("eval_rewards/accuracies_ends")
-    figures["margin"] = result.get("held_out", {}).get("eval_rewards/margins")
-    figures["kl"] = result.get("held_out", {}).get("eval_kl")
+    figures["held_out"] = result.get("held_out", {})
     figures["alignment"] = {key: result.get(key) for key in ("steps", "pairs", "seconds", "last")}
     write_whole(place / "cell.json", json.dumps(figures, indent=2))
 
@@ -250,21 +247,15 @@ def run_cell(args: argparse.Namespace, arm: str, seed: int | None, train: Path, 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def look_up(figures: dict[str, Any], path: tuple[str, ...]) -> float | None:
-    """A figure by its path; None where it is absent."""
-    value: Any = figures
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def table(args: argparse.Namespace) -> dict[str, Any]:
     """Mean and standard deviation over seeds of every figure and arm."""
+    from sage_ad.evaluation.reports.finished_runs import figure_at
+
     result: dict[str, Any] = {}
     for arm, seed in cells(args):
         figures = json.loads((folder(args, arm, seed) / "cell.json").read_text(encoding="utf-8"))
-        for name, path in FIGURES:
-            value = look_up(figures, path)
+        for name, path in FIGURES.items():
+            value = figure_at(figures, path)
             if value is not None:
                 result.setdefault(arm, {}).setdefault(name, []).append(value)
     return {
@@ -310,11 +301,10 @@ def report(args: argparse.Namespace, result: dict[str, Any]) -> str:
             return "-"
         return f"{entry['mean']:.3f}" + (f" ± {entry['deviation']:.3f}" if entry["deviation"] is not None else "")
 
-    names = [name for name, _ in FIGURES]
-    rows = [[arm, *(cell(own.get(name)) for name in names)] for arm, own in result.items()]
+    rows = [[arm, *(cell(own.get(name)) for name in FIGURES)] for arm, own in result.items()]
     head = f"{args.data.name}, {args.steps} steps of {args.pairs_per_step} pairs, {args.seeds} seeds (mean ± deviation)"
     return "\n\n".join(
-        [head, markdown_table(["arm", *names], rows), "\n".join(f"- {line}" for line in verdicts(result))]
+        [head, markdown_table(["arm", *FIGURES], rows), "\n".join(f"- {line}" for line in verdicts(result))]
     )
 
 

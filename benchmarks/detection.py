@@ -34,29 +34,23 @@ def measure(data: Path, shots: int, draws: int, categories: list[str] | None, ou
 
 def table(runs: dict[int, dict[str, Any]]) -> str:
     """Markdown: a row a category, AUROC of both methods with and without a reference, seconds an image."""
-    shots = sorted(runs, reverse=True)
-    lines = ["| category | " + " | ".join(f"{s} ref: SAGE | baseline | s/image (ratio)" for s in shots) + " |"]
-    lines.append("|" + "---|" * (1 + 3 * len(shots)))
-    sums: dict[tuple[int, str], list[float]] = {}
-    for category in runs[shots[0]]["sage"]:
-        row = [category]
-        for shot in shots:
-            ours, base = (runs[shot][method][category] for method in ("sage", "baseline"))
-            for method, figures in (("sage", ours), ("baseline", base)):
-                value = figures["image_auroc"]
-                row.append("-" if value is None else f"{value:.3f}")
-                if value is not None:
-                    sums.setdefault((shot, method), []).append(value)
-            seconds, plain = ours["seconds_per_image"], base["seconds_per_image"]
-            row.append(f"{seconds:.2f} ({seconds / plain:.1f}x)" if seconds and plain else "-")
-        lines.append("| " + " | ".join(row) + " |")
-    means = ["**mean**"]
-    for shot in shots:
-        for method in ("sage", "baseline"):
-            values = sums.get((shot, method), [])
-            means.append(f"**{sum(values) / len(values):.3f}**" if values else "-")
-        means.append("")
-    return "\n".join([*lines, "| " + " | ".join(means) + " |"])
+    from sage_ad.evaluation.reports.metrics import macro
+    from sage_ad.evaluation.reports.tables import markdown_table, number
+
+    head, mean, columns = ["category"], ["**mean**"], []
+    for shot in sorted(runs, reverse=True):
+        ours, base = runs[shot]["sage"], runs[shot]["baseline"]
+        head += [f"{shot} ref: SAGE", "baseline", "s/image (ratio)"]
+        for figures in (ours, base):
+            columns.append([entry["image_auroc"] for entry in figures.values()])
+            mean.append(number(macro(columns[-1])))
+        seconds = [(ours[name]["seconds_per_image"], base[name]["seconds_per_image"]) for name in ours]
+        columns.append([f"{own:.2f} ({own / plain:.1f}x)" if own and plain else "-" for own, plain in seconds])
+        mean.append("")
+    names = next(iter(runs.values()))["sage"]
+    return markdown_table(
+        head, [*([name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)), mean]
+    )
 
 
 def main() -> None:

@@ -17,11 +17,12 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from resident import ResidentPeak
 
 PICTURE, PATCH = 112, 14
 VOCABULARY = 49152
@@ -213,27 +214,6 @@ def contestants(args: argparse.Namespace, folder: str, device: str) -> tuple[lis
     return found, asked
 
 
-class ResidentPeak(threading.Thread):
-    """The highest resident memory while a step runs, MiB above what was there before."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        import psutil
-
-        self._process = psutil.Process()
-        self._done = threading.Event()
-        self.before = self.peak = self._process.memory_info().rss
-
-    def run(self) -> None:
-        while not self._done.wait(0.02):
-            self.peak = max(self.peak, self._process.memory_info().rss)
-
-    def stop(self) -> float:
-        self._done.set()
-        self.join()
-        return (self.peak - self.before) / 2**20
-
-
 def trim() -> None:
     """Gives freed memory back to the system, so that a peak is the step's own."""
     import ctypes
@@ -250,12 +230,11 @@ def measured(step: Callable[[], None], device: str) -> tuple[float, float, float
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         resting = torch.cuda.memory_allocated()
-    watcher = ResidentPeak()
-    watcher.start()
-    wall, work = time.perf_counter(), time.process_time()
-    step()
-    wall, work = time.perf_counter() - wall, time.process_time() - work
-    memory = watcher.stop()
+    with ResidentPeak() as watcher:
+        wall, work = time.perf_counter(), time.process_time()
+        step()
+        wall, work = time.perf_counter() - wall, time.process_time() - work
+    memory = watcher.highest - watcher.before
     if device == "cuda":
         memory = (torch.cuda.max_memory_allocated() - resting) / 2**20
     return wall, work, memory
@@ -316,20 +295,18 @@ def report(entrants: list[Contestant], asked: float, device: str, args: argparse
             "reference_seconds": asked,
         }
         return json.dumps(whole, indent=2)
-    lines = [
-        f"{args.prompt} tokens of prompt, four answers of {args.answer}, LoRA rank {args.lora_rank}, {args.layers} layers, "
-        f"{device}; median of {args.rounds} rounds",
-        "| trainer | pairs/s (processor time) | pairs/s (wall) | peak above the model, MiB |",
-        "|---|---:|---:|---:|",
+    from sage_ad.evaluation.reports.tables import markdown_table
+
+    head = ["trainer", "pairs/s (processor time)", "pairs/s (wall)", "peak above the model, MiB"]
+    rows = [
+        [name, row["pairs_a_second"], row["pairs_a_second_wall"], round(row["peak_mib"])]
+        for name, row in result.items()
     ]
-    for name, row in result.items():
-        lines.append(
-            f"| {name} | {row['pairs_a_second']:.3f} | {row['pairs_a_second_wall']:.3f} | {row['peak_mib']:.0f} |"
-        )
-    lines.append(
+    return (
+        f"{args.prompt} tokens of prompt, four answers of {args.answer}, LoRA rank {args.lora_rank}, {args.layers} layers, "
+        f"{device}; median of {args.rounds} rounds\n{markdown_table(head, rows)}\n"
         f"ours to TRL: {ratios['picture']:.2f} with a picture, {ratios['words']:.2f} on words (TRL's reference asked ahead)"
     )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

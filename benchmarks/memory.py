@@ -147,12 +147,11 @@ def smallest_card(gib: float) -> str:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown: GiB and the smallest card for each model and use."""
+    from sage_ad.evaluation.reports.tables import markdown_table
+
     uses = list(next(iter(rows.values())))
-    lines = ["| model | " + " | ".join(uses) + " |", "|---" * (len(uses) + 1) + "|"]
-    for name, found in rows.items():
-        cells = (f"{gib:.1f} ({smallest_card(gib)})" for gib in found.values())
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    cells = [[name, *(f"{gib:.1f} ({smallest_card(gib)})" for gib in found.values())] for name, found in rows.items()]
+    return markdown_table(["model", *uses], cells)
 
 
 def main() -> None:

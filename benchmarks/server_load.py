@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from resident import ResidentPeak, resident
 
 from sage_ad.vlm.commandline import print_json, run_app
 from sage_ad.vlm.errors import InputError
@@ -92,33 +93,6 @@ def served(server: str, home: Path) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
-def memory(process: int) -> float:
-    """Resident set in megabytes."""
-    import psutil
-
-    return float(psutil.Process(process).memory_info().rss / 2**20)
-
-
-class Watch:
-    """The highest memory of a process while the block runs."""
-
-    def __init__(self, process: int) -> None:
-        self.process, self.highest, self._end = process, 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._sample_memory, daemon=True)
-
-    def _sample_memory(self) -> None:
-        while not self._end.wait(0.5):
-            self.highest = max(self.highest, memory(self.process))
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-
 def draw_parts(folder: Path, count: int) -> list[tuple[Path, Path]]:
     """A synthetic part and its good piece for every visitor, each of another design; the same ones every time."""
     from sage_ad.alignment.synthetic.generate import PRODUCTS, generate
@@ -172,10 +146,10 @@ def visit(
 
 def rested(process: int) -> float:
     """The lowest memory while the server rests."""
-    lowest = memory(process)
+    lowest = resident(process)
     for _ in range(REST_SECONDS):
         time.sleep(1)
-        lowest = min(lowest, memory(process))
+        lowest = min(lowest, resident(process))
     return lowest
 
 
@@ -185,7 +159,7 @@ def under_load(server: str, users: int, inspections: int) -> tuple[list[dict[str
         parts = draw_parts(Path(folder), users)
         expectations = alone(Client(server, url), parts)
         before, gate, start = rested(process), threading.Barrier(users), time.perf_counter()
-        with Watch(process) as watch, ThreadPoolExecutor(users) as pool:
+        with ResidentPeak(process, 0.5) as watch, ThreadPoolExecutor(users) as pool:
             jobs = [
                 pool.submit(visit, Client(server, url), part, expected, inspections, gate)
                 for part, expected in zip(parts, expectations, strict=True)

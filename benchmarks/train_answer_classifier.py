@@ -239,10 +239,7 @@ def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Rows of numbers as one tensor, zeros behind."""
     import torch
 
-    found = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
-    for index, row in enumerate(rows):
-        found[index, : len(row)] = torch.as_tensor(row)
-    return found
+    return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True)
 
 
 def fit(data: Sequence[Sample], seed: int, tell: Callable[[str], None] = print) -> Trainee:

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from sage_ad.evaluation.ranked import RankedAnswers, parse_record, read_ranked
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
 
 TABLES = (".jsonl", ".json", ".parquet")
 _FORMS = (
@@ -335,11 +336,8 @@ def _written(data: bytes, where: str, pictures: Path | None) -> str:
         raise InputError(f"{where}: the embedded picture cannot be read; mend or remove it.") from None
     file = (pictures or cache_home() / "preference-pictures") / f"{hashlib.sha256(data).hexdigest()[:24]}.{ending}"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
-            draft = file.with_name(file.name + ".partial")
-            draft.write_bytes(data)
-            draft.replace(file)
+            write_whole(file, data)
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror}); free space or choose another folder.") from None
     return str(file.resolve())

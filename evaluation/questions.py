@@ -331,8 +331,16 @@ def _reference_answer(
     place: str | None,
     consequence: str | None,
 ) -> str:
+    template = generator.choice(wordings()["answers"][family][state])
+    return filled(template, product, defect=defect, place=place, consequence=consequence)
+
+
+def filled(
+    template: str, product: str, *, defect: str | None = None, place: str | None = None, consequence: str | None = None
+) -> str:
+    """A wording of an answer with what is known in its fields, and careful general words for what is not."""
     data = wordings()
-    return generator.choice(data["answers"][family][state]).format(
+    return template.format(
         product=product,
         defect=with_article(defect) if defect else data["unnamed_defect"],
         place=data["place_phrase"].format(place=place) if place else "",

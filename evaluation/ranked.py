@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sage_ad.evaluation.inspection import Family, Gold, Shape
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import whole_file
 
 RankSource = Literal["expert", "writer", "llm"]
 
@@ -150,16 +151,12 @@ def read_ranked(path: str | Path, unknown: Counter[str] | None = None) -> list[R
 
 def write_ranked(path: str | Path, lines: Iterable[RankedAnswers]) -> int:
     """Writes ranked answers as JSONL and returns how many; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    count = 0
+    path, count = Path(path), 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as stream:
+        with whole_file(path) as stream:
             for line in lines:
-                stream.write(json.dumps(line.model_dump(mode="json"), ensure_ascii=False) + "\n")
+                stream.write(json.dumps(line.model_dump(mode="json"), ensure_ascii=False).encode() + b"\n")
                 count += 1
-        partial.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another file.") from None
     return count

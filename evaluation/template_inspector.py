@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, TraceStep, about, measured
-from sage_ad.evaluation.questions import Question, read_question, standard_questions, verdict_of, wordings
+from sage_ad.evaluation.questions import Question, filled, read_question, standard_questions, verdict_of, wordings
 
 if TYPE_CHECKING:
     from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
@@ -110,12 +110,8 @@ def _answer(question: Question, evidence: Evidence, product: str | None) -> Trac
     data = wordings()
     verdict = verdict_of(question.polarity, evidence.verdict) if question.polarity else None
     place = evidence.regions[0].place if evidence.regions else None
-    text = data["answers"][question.family][evidence.verdict][0].format(
-        product=product or data["product_words"][""],
-        defect=data["unnamed_defect"],
-        place=data["place_phrase"].format(place=place) if place else "",
-        consequence=data["unknown_consequence"],
-    )
+    template = data["answers"][question.family][evidence.verdict][0]
+    text = filled(template, product or data["product_words"][""], place=place)
     return TraceAnswer(
         question=question.text,
         family=question.family,

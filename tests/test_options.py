@@ -65,6 +65,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores = [AnswerScore(mean=mean) for mean in (best, 4.0, 2.0, 1.0)]
         line = RankedAnswers(id=name, question="Is there a scratch?", answers=answers, scores=scores, facts=["a hole"])
         write_ranked(root / f"{name}.jsonl", [line])
+    labels = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 96, "height": 96}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}],
+        "categories": [{"id": 1, "name": "gash"}],
+    }
+    (root / "apart").mkdir()
+    (root / "apart" / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     (root / "run").mkdir()
     (root / "run" / "results.json").write_text('{"pairwise_all": null}', encoding="utf-8")
     record = {"defect": "crack", "text": "A crack weakens the part under load.", "more": {"not": "read"}}
@@ -321,11 +328,14 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "sage-kb add-looks": (
-        "general FILES/good.png",
+        "general",
         {
-            "--product": "--product lid --good", "--defect": "--defect gash | --product lid",
-            "--good": "--good | --product lid", "--source": "--source line | --product lid --good --json",
-            "--json": "--json | --product lid --good",
+            "--product": "--product lid | FILES/good.png --good",
+            "--defect": "--defect gash | FILES/good.png --product lid",
+            "--good": "--good | FILES/good.png --product lid",
+            "--pictures": "--pictures FILES/parts | FILES/apart/labels.json --product lid",
+            "--source": "--source line | FILES/good.png --product lid --good --json",
+            "--json": "--json | FILES/good.png --product lid --good",
         },
     ),
     "sage-kb edit": (

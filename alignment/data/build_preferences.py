@@ -86,24 +86,15 @@ def build_preferences(
     Raises:
         InputError: a part has no file and there is no folder for its picture.
     """
-    from sage_ad.evaluation.questions import build_questions
+    from sage_ad.alignment.data.questions import questions_about
 
     settings = settings or PreferenceSettings()
     writer = writer or RuleWriter(settings)
     for part in parts:
         rng = seeded(settings.seed, "preferences", settings.wordings, part.group)
         facts, consequence = ([], None) if pool is None else pool.choose(part, settings.facts, rng)
-        questions = build_questions(
-            product=part.product,
-            anomalous=part.anomalous,
-            defect=part.defect,
-            place=part.place,
-            consequence=_clause(consequence),
-            group=part.group,
-            seed=settings.seed,
-        )
         image, reference = file_of(part.picture, folder), file_of(part.reference, folder)
-        for number, question in enumerate(questions):
+        for number, question in enumerate(questions_about(part, consequence, settings.seed)):
             line = RankedAnswers(
                 id=f"{part.group}#{number}",
                 image=image,
@@ -225,15 +216,9 @@ class _Sentences:
         return self._fill(template, self._other_defect(), self._other_place())
 
     def _fill(self, template: str, defect: str | None, place: str | None) -> str:
-        from sage_ad.evaluation.questions import with_article, wordings
+        from sage_ad.evaluation.questions import filled
 
-        words = wordings()
-        return template.format(
-            product=self.part.product,
-            defect=with_article(defect) if defect else words["unnamed_defect"],
-            place=words["place_phrase"].format(place=place) if place else "",
-            consequence=self.consequence or words["unknown_consequence"],
-        )
+        return filled(template, self.part.product, defect=defect, place=place, consequence=self.consequence)
 
     def _other_defect(self) -> str:
         own = set((self.part.defect or "").lower().split())
@@ -256,12 +241,6 @@ def _known_consequence(reference_answer: str) -> str | None:
     head, mark, rest = reference_answer.partition("; ")
     consequence, so, _ = rest.partition(", so ")
     return consequence if mark and so and head else None
-
-
-def _clause(sentence: str | None) -> str | None:
-    from sage_ad.alignment.data.questions import _clause as as_clause
-
-    return as_clause(sentence) if sentence else None
 
 
 @cache

@@ -7,13 +7,13 @@ One file a part; a file is whole or absent, so a killed run continues where it s
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
 
 if TYPE_CHECKING:
     from sage_ad.alignment.data.labelled import Picture
@@ -86,7 +86,7 @@ class VisualInputCache:
         return len(todo)
 
     def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from sage_ad.vlm.sage.visual_inputs import visual_input_tensors, visual_inputs_of
 
@@ -96,11 +96,8 @@ class VisualInputCache:
             self._extractor = EvidenceExtractor()
         evidence = self._extractor.extract(picture.load(), self._prepared(reference))
         self.measured += 1
-        part = file.with_suffix(f".{os.getpid()}.part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(visual_input_tensors(visual_inputs_of(evidence)), part)
-            part.replace(file)
+            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence))))
         except OSError as error:
             raise InputError(
                 f"The features of {picture.path or picture.product} cannot be kept in {self.folder} "

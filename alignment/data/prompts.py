@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.sage.generation import common_length, padded_left
 
 Row = Mapping[str, Any]
 View = Callable[[Row], Mapping[str, Any]]
@@ -76,7 +77,7 @@ class TextPrompts:
         else:
             head = self._conversation(row["prompt"], open_answer=True)
             whole = [self._conversation([*row["prompt"], *_as_messages(row["answers"][i])]) for i in kept]
-        start = min([len(head), *(_shared(head, ids) for ids in whole)])
+        start = common_length([head, *whole])
         return {"prompt_ids": head[:start], "answer_ids": [ids[start:] for ids in whole]}
 
     def _conversation(self, messages: Any, open_answer: bool = False) -> list[int]:
@@ -85,15 +86,7 @@ class TextPrompts:
 
     def encode(self, rows: Sequence[Row]) -> dict[str, Any]:
         """`input_ids` and `attention_mask`."""
-        prompts = [list(row["prompt_ids"]) for row in rows]
-        longest = max(map(len, prompts))
-        ids = [[self.pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def _shared(ids: Sequence[int], others: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), min(len(ids), len(others)))
+        return padded_left([row["prompt_ids"] for row in rows], self.pad_id)
 
 
 class PicturePrompts:

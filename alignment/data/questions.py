@@ -173,23 +173,12 @@ def stage1_examples(
 
 def inspection_examples(part: LabelledPart, pool: FactPool | None, settings: Stage1Settings) -> Iterator[Stage1Example]:
     """The five questions about one part; reference and facts are the same for all five, as in an inspection."""
-    from sage_ad.evaluation.questions import build_questions
-
     rng = seeded(settings.seed, "part", part.group)
     reference = part.reference if rng.random() < settings.one_shot else None
     facts, consequence = ([], None) if pool is None else pool.choose(part, settings.facts, rng)
     if rng.random() < settings.no_facts:
         facts, consequence = [], None
-    questions = build_questions(
-        product=part.product,
-        anomalous=part.anomalous,
-        defect=part.defect,
-        place=part.place,
-        consequence=_clause(consequence) if consequence else None,
-        group=part.group,
-        seed=settings.seed,
-    )
-    for i, question in enumerate(questions):
+    for i, question in enumerate(questions_about(part, consequence, settings.seed)):
         text = question.text
         if reference is None:
             # Zero-shot there is nothing to compare with.
@@ -214,6 +203,21 @@ def inspection_examples(part: LabelledPart, pool: FactPool | None, settings: Sta
             facts=tuple(facts),
             source=part.source,
         )
+
+
+def questions_about(part: LabelledPart, consequence: str | None, seed: int) -> list[GoldQuestion]:
+    """The five questions about a part; `consequence` is the fact that tells what its defect leads to."""
+    from sage_ad.evaluation.questions import build_questions
+
+    return build_questions(
+        product=part.product,
+        anomalous=part.anomalous,
+        defect=part.defect,
+        place=part.place,
+        consequence=_clause(consequence),
+        group=part.group,
+        seed=seed,
+    )
 
 
 def fact_examples(
@@ -251,24 +255,21 @@ def _answer(
     question: GoldQuestion, part: LabelledPart, consequence: str | None, rng: random.Random, settings: Stage1Settings
 ) -> str:
     """State, verdict, reason."""
-    from sage_ad.evaluation.questions import with_article, wordings
+    from sage_ad.evaluation.questions import filled
 
     state = "anomalous" if part.anomalous else "normal"
     verdict = f"{question.verdict}. "
     reason = question.reference_answer.removeprefix(verdict)
     if rng.random() < settings.own_wordings:
-        words = wordings()
-        reason = rng.choice(_wordings()["answers"][question.family][state]).format(
-            product=part.product,
-            defect=with_article(part.defect) if part.defect else words["unnamed_defect"],
-            place=words["place_phrase"].format(place=part.place) if part.place else "",
-            consequence=_clause(consequence) if consequence else words["unknown_consequence"],
-        )
+        template = rng.choice(_wordings()["answers"][question.family][state])
+        reason = filled(template, part.product, defect=part.defect, place=part.place, consequence=_clause(consequence))
     return f"{state}. {verdict}{reason}"
 
 
-def _clause(sentence: str) -> str:
+def _clause(sentence: str | None) -> str | None:
     """A fact sentence as it stands inside another: without its full stop, with a small first letter."""
+    if not sentence:
+        return None
     text = sentence.strip().rstrip(".")
     # "PCB", "X-ray": not every capital is the beginning of a sentence.
     return text if len(text) > 1 and not text[1].islower() and text[1] != " " else text[:1].lower() + text[1:]

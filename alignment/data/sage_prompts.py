@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.alignment.data.prompts import Row, SagePrompts, View
+from sage_ad.vlm.sage.generation import UNCALIBRATED, prefix_inputs
 
 if TYPE_CHECKING:
     from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
-
-UNCALIBRATED: Mapping[str, Sequence[float]] = {"references": (1.0, 0.0), "builtin": (1.0, 0.0)}
-"""The margin itself as log-odds, for models that stage 1 has not calibrated."""
 
 
 class VisualInputPrompts(SagePrompts):
@@ -34,8 +32,6 @@ class VisualInputPrompts(SagePrompts):
     def encode(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Inputs of the model for the rows' prompts, padded on the left."""
         import torch
-
-        from sage_ad.vlm.sage.generation import prefix_inputs
 
         seen = [visual_inputs_of_row(row, self.cache) for row in rows]
         inputs = prefix_inputs(

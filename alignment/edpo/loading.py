@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sage_ad.alignment.data.exchange import question_in_words
 from sage_ad.alignment.data.judge_scores import means_of
+from sage_ad.alignment.options import lora_config
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from sage_ad.evaluation.ranked import RankedAnswers
 
 Kind = Literal["sage", "sage with eyes", "pictures", "words"]
-LORA_TARGETS = r".*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TRAINED_BESIDE = ("fusion.adapter", "fusion.image_projection")
 """What alignment trains of SAGE's own parts: the adapter and the projection of its image tokens."""
 
@@ -118,16 +118,8 @@ def lora(loaded: Loaded, rank: int) -> Any:
     """
     if loaded.checkpoint is not None:
         return None
-    from peft import LoraConfig
-
     beside = list(TRAINED_BESIDE) if loaded.kind == "sage" else ["fusion.image_projection"]
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=LORA_TARGETS,
-        modules_to_save=beside if loaded.kind.startswith("sage") else None,
-    )
+    return lora_config(rank, beside if loaded.kind.startswith("sage") else None)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------

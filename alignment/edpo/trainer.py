@@ -38,6 +38,7 @@ from sage_ad.alignment.edpo.data import (
 )
 from sage_ad.alignment.edpo.loss import edpo_logits, edpo_loss, kl_estimate
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import write_whole
 
 NEIGHBOURS, ENDS = "rewards/accuracies_neighbours", "rewards/accuracies_ends"
 """Logged when a data set is evaluated: reward accuracy on neighbours in rank, and on the best and the worst answer."""
@@ -226,7 +227,7 @@ class EDPOTrainer(DPOTrainer):
         if rows is None:
             rows = self._ask_reference(dataset, batch_size)
             if main:
-                _keep_reference(file, rows)
+                write_whole(file, json.dumps(rows))
         return dataset.add_column(REFERENCE, rows)
 
     def _ask_reference(self, dataset: Any, batch_size: int) -> list[list[float]]:
@@ -371,10 +372,3 @@ def _kept_reference(file: Path, rows: int) -> list[list[float]] | None:
     except (OSError, ValueError):
         return None
     return kept if isinstance(kept, list) and len(kept) == rows else None
-
-
-def _keep_reference(file: Path, rows: list[list[float]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(rows), encoding="utf-8")
-    partial.replace(file)

@@ -134,7 +134,7 @@ class PartBatches(_Batches):
         return {"prompt": inputs, **packed(branches)}
 
     def _written(self, tasks: Sequence[PartTask]) -> dict[str, Any]:
-        import torch
+        from sage_ad.vlm.sage.generation import padded_left
 
         heads, branches = [], []
         for task in tasks:
@@ -143,11 +143,8 @@ class PartBatches(_Batches):
             # The last token stands alone behind the prefix: a branch has to begin with a token of its own.
             heads.append(head[:-1])
             branches.append([(head[-1:], self._answer(example.answer))])
-        longest = max(map(len, heads))
-        pad = self._processor.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (longest - len(head)) + head for head in heads])
-        mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads])
-        return {"prompt": {"input_ids": ids, "attention_mask": mask}, **packed(branches, state=False)}
+        prompt = padded_left(heads, self._processor.tokenizer.pad_token_id or 0)
+        return {"prompt": prompt, **packed(branches, state=False)}
 
     def _answer(self, text: str) -> list[int]:
         ids: list[int] = self._processor.tokenizer(

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from transformers import Trainer
 
 from sage_ad.alignment.data.prefix_sharing import sequence_inputs
+from sage_ad.alignment.options import lora_config
 from sage_ad.alignment.sft.config import Stage1Config
 
-LORA_TARGETS = r".*\b(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 FUSION = "fusion"
 
 
@@ -30,12 +30,9 @@ def with_lora(model: Any, rank: int, train_evidence: bool = False) -> Any:
         rank: of the LoRA matrices.
         train_evidence: whether the say of the evidence in the verdict is trained too.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    settings = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, modules_to_save=[FUSION]
-    )
-    return opened(get_peft_model(model, settings), train_evidence)
+    return opened(get_peft_model(model, lora_config(rank, [FUSION])), train_evidence)
 
 
 def opened(tuned: Any, train_evidence: bool) -> Any:

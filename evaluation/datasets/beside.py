@@ -17,7 +17,7 @@ from sage_ad.evaluation.datasets.common import (
     subfolders,
 )
 from sage_ad.evaluation.datasets.masks import load_mask
-from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
+from sage_ad.evaluation.datasets.sample import Sample, Split, marked_sample
 from sage_ad.vlm.errors import InputError
 
 TEST_EVERY = 2
@@ -38,7 +38,6 @@ class Kolektor(InspectionDataset):
     layout = (
         "train/<n>.png and train/<n>_GT.png, test/... (KolektorSDD2), or <item>/PartN.jpg and <item>/PartN_label.bmp"
     )
-    DEFECT = "defect"
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -60,9 +59,7 @@ class Kolektor(InspectionDataset):
         splits: dict[str, Split] = {"train": "train", "test": "test"}
         own = any(name_key(folder.name) in splits for folder in self._folders)
         if not own:
-            note = f"{category} has no split, so every second good image is kept for testing."
-            if note not in self.notes:
-                self.notes.append(note)
+            self.note_once(f"{category} has no split, so every second good image is kept for testing.")
         position = 0
         for folder in self._folders:
             images, masks = _pairs(folder)
@@ -78,16 +75,11 @@ class Kolektor(InspectionDataset):
                     continue
                 split = splits.get(name_key(folder.name), "test" if anomalous else held_out(position, TEST_EVERY))
                 position += not anomalous
-                yield Sample(
-                    image=image,
-                    category=category,
-                    split=split,
-                    defect=self.DEFECT if anomalous else GOOD,
-                    anomalous=anomalous,
-                    masks=(mask,) if anomalous else (),
-                    mask_kind="pixel" if anomalous else None,
-                    id=f"{category}/{folder.name}/{image.name}",
-                )
+                identity = f"{category}/{folder.name}/{image.name}"
+                yield marked_sample(
+                    image, category, split, identity,
+                    defect="defect" if anomalous else None, mask=mask if anomalous else None,
+                )  # fmt: skip
             for mask in masks.values():
                 self.report(mask, "this mask belongs to no image")
 
@@ -147,15 +139,9 @@ class DAGM(InspectionDataset):
                 continue
             for image in (path for path in sorted(part.iterdir()) if is_image_name(path)):
                 mask = masks.pop(name_key(image.stem), None)
-                yield Sample(
-                    image=image,
-                    category=category,
-                    split=split,
-                    defect="defect" if mask else GOOD,
-                    anomalous=mask is not None,
-                    masks=(mask,) if mask else (),
-                    mask_kind="box" if mask else None,
-                    id=f"{category}/{part.name}/{image.name}",
+                identity = f"{category}/{part.name}/{image.name}"
+                yield marked_sample(
+                    image, category, split, identity, defect="defect" if mask else None, mask=mask, kind="box"
                 )
             for mask in masks.values():
                 self.report(mask, "this mask belongs to no image")

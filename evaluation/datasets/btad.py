@@ -16,10 +16,8 @@ class BTAD(MVTec):
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        if not root.is_dir():
-            return False
-        for folder in find_category_folders(root, is_category).values():
-            for part in (child(folder, "train", "ok"), child(folder, "test", "ko"), child(folder, "test", "ok")):
-                if part and has_images(part):
-                    return True
-        return False
+        folders = find_category_folders(root, is_category).values() if root.is_dir() else ()
+        parts = (
+            child(folder, *names) for folder in folders for names in (("train", "ok"), ("test", "ko"), ("test", "ok"))
+        )
+        return any(part and has_images(part) for part in parts)

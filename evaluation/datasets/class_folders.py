@@ -54,9 +54,7 @@ class ClassFolders(MVTec):
         for entry in subfolders(folder):
             if is_label_folder_name(entry.name) and name_key(entry.name) not in MASK_FOLDERS:
                 self.report(entry, "this folder is called like one of masks or labels and was not read as parts")
-        note = f"{folder.name} has no split, so every second good image is kept for testing."
-        if note not in self.notes:
-            self.notes.append(note)
+        self.note_once(f"{folder.name} has no split, so every second good image is kept for testing.")
 
     def _records(self, category: str) -> Iterator[Sample]:
         from dataclasses import replace

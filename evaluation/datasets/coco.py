@@ -67,7 +67,7 @@ class COCO(DetectionDataset):
                     self.report(image, "its boxes could not all be read, so its label is unknown; it is left out")
                     continue
                 found = boxes.get(record.get("id"), [])
-                yield self._boxed(image, category, uses[names[path]], f"{names[path]}/{name}", found, {})
+                yield self._boxed(image, category, uses[names[path]], f"{names[path]}/{name}", found)
         if self.root.is_dir():
             others = [
                 path for folder in self._image_folders(listed) for path in image_files(folder) if path not in listed

@@ -98,6 +98,11 @@ class InspectionDataset(ABC):
         """Names a broken record; the same one is counted once however often it is met."""
         self._problems[Problem(self._short(path), reason)] = None
 
+    def note_once(self, note: str) -> None:
+        """Notes a decision; it is said once however often the records are read."""
+        if note not in self.notes:
+            self.notes.append(note)
+
     def samples(self, category: str | None = None, split: Split | None = None) -> Iterator[Sample]:
         """Streams the records whose image has a readable header; the others go to `problems`.
 

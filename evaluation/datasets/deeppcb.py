@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_ad.evaluation.datasets.common import InspectionDataset, is_image_name
-from sage_ad.evaluation.datasets.sample import GOOD, Sample
+from sage_ad.evaluation.datasets.common import is_image_name
+from sage_ad.evaluation.datasets.detection import Box, DetectionDataset
+from sage_ad.evaluation.datasets.sample import Sample
 
 TYPES = {1: "open", 2: "short", 3: "mousebite", 4: "spur", 5: "spurious_copper", 6: "pin_hole"}
 """Type numbers of the annotation files, as the set's authors number them."""
 
 CATEGORY = "pcb"
-Box = tuple[float, float, float, float]
 
 
 def _test_images(root: Path) -> Iterator[Path]:
@@ -22,7 +22,7 @@ def _test_images(root: Path) -> Iterator[Path]:
             yield path
 
 
-class DeepPCB(InspectionDataset):
+class DeepPCB(DetectionDataset):
     """`<stem>_test.jpg` beside `<stem>_temp.jpg`; `<stem>.txt` in the same folder or its neighbour `<folder>_not`."""
 
     format = "deeppcb"
@@ -52,21 +52,10 @@ class DeepPCB(InspectionDataset):
             if annotation is None:
                 self.report(image, "its boxes (*.txt) are missing, so its label is unknown; the image is left out")
                 continue
-            boxes, types, faulty = self._read_boxes(annotation)
-            if faulty and not boxes:
+            found, whole = self._read_boxes(annotation)
+            if not whole and not found:
                 continue  # no box could be read, which must not pass for "no defect"; the lines are named
-            yield Sample(
-                image=image,
-                category=category,
-                split="test",
-                defect=(types[0] if len(set(types)) == 1 else "mixed") if boxes else GOOD,
-                anomalous=bool(boxes),
-                mask_kind="box" if boxes else None,
-                reference=template,
-                boxes=tuple(boxes),
-                meta={"types": types},
-                id=f"{category}/{key}",
-            )
+            yield self._boxed(image, category, "test", key, found, template)
 
     @staticmethod
     def _template(image: Path) -> Path | None:
@@ -84,11 +73,10 @@ class DeepPCB(InspectionDataset):
         candidates = [folder / f"{name}.txt" for folder in folders for name in (stem, image.stem)]
         return next((path for path in candidates if path.is_file()), None)
 
-    def _read_boxes(self, path: Path) -> tuple[list[Box], list[str], bool]:
-        """Boxes, their types, and whether some line could not be read."""
-        boxes: list[Box] = []
-        types: list[str] = []
-        faulty = False
+    def _read_boxes(self, path: Path) -> tuple[list[tuple[str, Box]], bool]:
+        """Named boxes, and whether every line could be read."""
+        found: list[tuple[str, Box]] = []
+        whole = True
         for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
             if not line.strip():
                 continue
@@ -97,8 +85,7 @@ class DeepPCB(InspectionDataset):
                 name = TYPES[kind]
             except (ValueError, KeyError):
                 self.report(path, f"line {number} is not: x1 y1 x2 y2 type (1 to 6)")
-                faulty = True
+                whole = False
                 continue
-            boxes.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
-            types.append(name)
-        return boxes, types, faulty
+            found.append((name, (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))))
+        return found, whole

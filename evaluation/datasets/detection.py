@@ -1,10 +1,9 @@
-"""What sets of boxes (YOLO, COCO) share: classes of good parts are no defects, and boxes give no pixel masks."""
+"""What sets of boxes (YOLO, COCO, DeepPCB) share: classes of good parts are no defects, and boxes give no pixel masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from sage_ad.evaluation.datasets.common import InspectionDataset
 from sage_ad.evaluation.datasets.names import is_good_name
@@ -31,7 +30,7 @@ def splits_of(names: Iterable[str]) -> dict[str, Split]:
 
 
 class DetectionDataset(InspectionDataset):
-    """Base of the sets of boxes: one category, named like the set."""
+    """Base of the sets of boxes: one category."""
 
     def _tell_classes(self, classes: Sequence[str]) -> None:
         """Says which classes are taken for defects."""
@@ -41,7 +40,13 @@ class DetectionDataset(InspectionDataset):
         )
 
     def _boxed(
-        self, image: Path, category: str, split: Split, key: str, found: Sequence[tuple[str, Box]], meta: dict[str, Any]
+        self,
+        image: Path,
+        category: str,
+        split: Split,
+        key: str,
+        found: Sequence[tuple[str, Box]],
+        reference: Path | None = None,
     ) -> Sample:
         """The record of an image with its named boxes."""
         kept = [(name, box) for name, box in found if not is_good_name(name)]
@@ -54,6 +59,7 @@ class DetectionDataset(InspectionDataset):
             anomalous=bool(kept),
             mask_kind="box" if kept else None,
             boxes=tuple(box for _, box in kept),
-            meta={**meta, "types": names},
+            reference=reference,
+            meta={"types": names},
             id=f"{category}/{key}",
         )

@@ -23,6 +23,7 @@ MOST = 0.9
 _CLASSES = 16
 """A mask with more different values than this holds no class numbers, but a soft or noisy edge."""
 _NOISE = 16
+_ORIENTATION = 0x0112
 
 
 def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray | None:
@@ -120,7 +121,7 @@ def check_masks(sample: Sample) -> None:
     width, height = stored_size(sample.image)
     for path in sample.masks:
         mask, size = _read_mask(path, None, sample.image)
-        shapes = (size, size[::-1]) if lies(sample.image) else (size,)
+        shapes = (size, size[::-1]) if _quarter(sample.image) else (size,)
         if not any(_same_shape(shape, (width, height)) for shape in shapes):
             raise InputError(
                 f"the mask has {size[0]} x {size[1]} pixels, which are not the proportions of its image ({width} x {height}); "
@@ -146,18 +147,19 @@ def upright_size(image: Path) -> tuple[int, int]:
     from sage_ad.vlm.images import stored_size
 
     width, height = stored_size(image)
-    return (height, width) if lies(image) else (width, height)
+    return (height, width) if _quarter(image) else (width, height)
 
 
-def lies(image: Path) -> bool:
-    """Whether a camera noted that the picture must be turned by a quarter."""
+def _quarter(image: Path) -> int | None:
+    """The EXIF orientation of a picture that must be turned by a quarter, as a camera noted it; None for others."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(image) as picture:
-            return picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            orientation = picture.getexif().get(_ORIENTATION, 1)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return False
+        return None
+    return orientation if orientation in (5, 6, 7, 8) else None
 
 
 def is_everything(mask: np.ndarray) -> bool:
@@ -171,21 +173,16 @@ def is_everything(mask: np.ndarray) -> bool:
 
 def _turn_like(marked: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:
     """Turns a mask that was drawn on the stored, unturned image the way that EXIF turns the image."""
+    import numpy as np
     from PIL import Image, ImageOps
 
     height, width = marked.shape
     lies = (width - height) * (size[0] - size[1]) < 0
-    if not lies:
+    orientation = _quarter(image) if lies else None
+    if orientation is None:
         return marked
-    with Image.open(image) as picture:
-        orientation = picture.getexif().get(0x0112, 1)
-    if orientation not in (5, 6, 7, 8):
-        return marked
-    import numpy as np
-
     carrier = Image.fromarray(marked.astype(np.uint8) * 255)
-    exif = carrier.getexif()
-    exif[0x0112] = orientation
+    carrier.getexif()[_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(carrier)) > 0
 
 
@@ -210,14 +207,22 @@ def places_of_mask(mask: np.ndarray, share: float = 0.2) -> list[str]:
     """
     import numpy as np
 
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
+    counts = cell_counts(mask)
+    if not counts.any():
         return []
-    cells = np.minimum(2, 3 * rows // height) * 3 + np.minimum(2, 3 * columns // width)
-    area = np.bincount(cells, minlength=9) / len(rows)
+    area = counts / counts.sum()
     order = np.argsort(-area, kind="stable")
     return [PLACES[i] for i in order if area[i] >= min(share, area[order[0]])]
+
+
+def cell_counts(mask: np.ndarray) -> np.ndarray:
+    """(9,) marked pixels in each cell of the 3 x 3 grid, row by row."""
+    import numpy as np
+
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    cells = np.minimum(2, 3 * rows // height) * 3 + np.minimum(2, 3 * columns // width)
+    return np.bincount(cells, minlength=9)
 
 
 def places_of_sample(sample: Sample) -> list[str]:

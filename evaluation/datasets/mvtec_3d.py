@@ -22,9 +22,8 @@ class MVTec3D(MVTec):
         return any(map(has_images, places))
 
     def _images(self, group: Path) -> list[Path]:
-        note = "The height maps (xyz) are left out; the colour pictures are inspected."
-        if child(group, "xyz") and note not in self.notes:
-            self.notes.append(note)
+        if child(group, "xyz"):
+            self.note_once("The height maps (xyz) are left out; the colour pictures are inspected.")
         place = child(group, "rgb")
         if place is None:
             self.report(group, "this class has no folder rgb; it was not read")

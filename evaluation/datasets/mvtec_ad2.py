@@ -41,6 +41,6 @@ class MVTecAD2(MVTec):
         """Says how many pictures have no label; they are no fault of the set."""
         for entry in subfolders(folder):
             if entry.name in PRIVATE and (count := len(image_files(entry))):
-                note = f"{folder.name}: the {count} pictures of {entry.name} have no published label and are left out."
-                if note not in self.notes:
-                    self.notes.append(note)
+                self.note_once(
+                    f"{folder.name}: the {count} pictures of {entry.name} have no published label and are left out."
+                )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sage_ad.evaluation.datasets.common import InspectionDataset, json_value, subfolders
 from sage_ad.evaluation.datasets.records import text_of
-from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
+from sage_ad.evaluation.datasets.sample import Sample, Split, marked_sample
 
 DEFECTS = {
     "AK": "pit",
@@ -76,16 +76,11 @@ class RealIAD(InspectionDataset):
                 if mask is not None and not mask.is_file():
                     self.report(mask, "this mask is missing")
                     mask = None
-                yield Sample(
-                    image=self._find(prefix, name),
-                    category=category,
-                    split=split,
-                    defect=DEFECTS.get(kind, kind) if anomalous else GOOD,
-                    anomalous=anomalous,
-                    masks=(mask,) if mask and anomalous else (),
-                    mask_kind="pixel" if mask and anomalous else None,
-                    id=f"{category}/{name}",
-                )
+                defect = DEFECTS.get(kind, kind) if anomalous else None
+                yield marked_sample(
+                    self._find(prefix, name), category, split, f"{category}/{name}",
+                    defect=defect, mask=mask if anomalous else None,
+                )  # fmt: skip
 
     def _find(self, prefix: str, name: str) -> Path:
         """Where a picture lies: below the root or one of its folders, with the product's folder in front."""

@@ -47,6 +47,23 @@ class Sample:
     id: str = ""
 
 
+def marked_sample(
+    image: Path, category: str, split: Split, identity: str, *,
+    defect: str | None, mask: Path | None = None, kind: MaskKind = "pixel",
+) -> Sample:  # fmt: skip
+    """The record of an image that at most one mask marks; `defect` is None for a good part."""
+    return Sample(
+        image=image,
+        category=category,
+        split=split,
+        defect=defect or GOOD,
+        anomalous=defect is not None,
+        masks=(mask,) if mask else (),
+        mask_kind=kind if mask else None,
+        id=identity,
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """A record that could not be read, or only in part, and why."""

@@ -14,7 +14,7 @@ from sage_ad.evaluation.datasets.common import (
     name_key,
     subfolders,
 )
-from sage_ad.evaluation.datasets.sample import GOOD, Sample, Split
+from sage_ad.evaluation.datasets.sample import Sample, Split, marked_sample
 
 TEST_EVERY = 10
 """Without a split file, one good image in so many is for testing (the published split is close to that)."""
@@ -92,16 +92,8 @@ class VisA(InspectionDataset):
         mask = masks.get(name_key(image.stem)) if anomalous else None
         if anomalous and mask is None:
             self.report(image, "this anomalous image has no mask")
-        return Sample(
-            image=image,
-            category=category,
-            split=split,
-            defect=defects.get(name_key(image.name), "defect") if anomalous else GOOD,
-            anomalous=anomalous,
-            masks=(mask,) if mask else (),
-            mask_kind="pixel" if mask else None,
-            id=f"{category}/{group}/{image.name}",
-        )
+        defect = defects.get(name_key(image.name), "defect") if anomalous else None
+        return marked_sample(image, category, split, f"{category}/{group}/{image.name}", defect=defect, mask=mask)
 
     @staticmethod
     def _masks(folder: Path) -> dict[str, Path]:

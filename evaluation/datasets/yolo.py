@@ -102,15 +102,13 @@ class YOLO(DetectionDataset):
                         self.report(image, "its boxes could not all be read, so its label is unknown; it is left out")
                         continue
                     found = boxes
-                yield self._boxed(image, category, uses[name], f"{name}/{key}".lstrip("/"), found, {})
+                yield self._boxed(image, category, uses[name], f"{name}/{key}".lstrip("/"), found)
             for path in notes.values():
                 if path.name != "classes.txt":
                     self.report(path, "these boxes belong to no image")
             if unlabelled:
                 # As Ultralytics reads them.
-                note = f"{unlabelled} images of {name or 'the set'} have no label file and are taken for good."
-                if note not in self.notes:
-                    self.notes.append(note)
+                self.note_once(f"{unlabelled} images of {name or 'the set'} have no label file and are taken for good.")
 
     def _read_boxes(self, path: Path, size: tuple[int, int]) -> tuple[list[tuple[str, Box]], bool]:
         """Named boxes in pixels, and whether every line could be read; polygons become the boxes around them."""

@@ -7,13 +7,10 @@ judged comes back with null levels and the reason in `MLEScore.unscored`; no jud
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage_ad.evaluation.inspection import LOCAL_JUDGE, Judge
 from sage_ad.vlm.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_judge(name: str = LOCAL_JUDGE, **settings: Any) -> Judge:

@@ -10,6 +10,7 @@ import numpy as np
 from sage_ad.evaluation.inspection import FAMILIES, Verdict
 from sage_ad.evaluation.questions import verdict_of
 from sage_ad.evaluation.reports.answer_scores import AnswerRow, Answers, ImageRow, state_said
+from sage_ad.evaluation.reports.finished_runs import ANSWER_FIGURES, figure_at
 from sage_ad.evaluation.reports.metrics import Figure, bootstrap, bootstrap_mean, macro, rank_auroc
 from sage_ad.evaluation.reports.tables import bullet_list, markdown_table
 
@@ -242,22 +243,7 @@ def report_markdown(result: dict[str, Any]) -> str:
         f"{result['judge']}\n\n{result['n']} images, {result['answers']} answers; each figure with its bootstrap 95 % "
         "interval. Accuracy is balanced over good and defective parts in each category, then averaged.\n\n"
     )
-    rows = [
-        [label, *(figures.get(key) for figures in columns.values())]
-        for label, key in (
-            ("accuracy", "accuracy"),
-            ("Acc-G", "acc_g"),
-            ("SBERT similarity", "sbert"),
-            ("defect named", "naming"),
-            ("place touches the mask", "place"),
-            ("the same, defects found", "place_found"),
-            ("verdict AUROC", "verdict_auroc"),
-            ("evidence AUROC", "evidence_auroc"),
-            ("consistency", "consistency"),
-            ("seconds an image", "seconds_per_image"),
-        )
-    ]
-    rows += [[f"MLE {level}", *(figures.get("mle", {}).get(level) for figures in columns.values())] for level in LEVELS]
+    rows = [[label, *(figure_at(figures, path) for figures in columns.values())] for label, path in ANSWER_FIGURES]
     rows += [
         [f"accuracy, {family}", *(figures["by_family"][family] for figures in columns.values())] for family in FAMILIES
     ]

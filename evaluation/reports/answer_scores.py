@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.evaluation.datasets import InspectionDataset, Sample, load_mask
+from sage_ad.evaluation.datasets.masks import upright_size
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, TraceAnswer, Verdict
 from sage_ad.evaluation.questions import GoldQuestion, state_of
 from sage_ad.evaluation.runs import CellCache, cell_key, code_hash
@@ -155,15 +156,9 @@ def image_row(task: Task, trace: InspectionTrace) -> ImageRow:
 
 def judge_requests(task: Task, trace: InspectionTrace, dataset: InspectionDataset) -> list[JudgeRequest]:
     """What the judge gets for each answer of an image: the gold answer, the mask, the facts that it could cite."""
-    from PIL import Image
-
     from sage_ad.evaluation.inspection import JudgeRequest
 
-    with Image.open(task.sample.image) as picture:
-        # EXIF may turn the picture; a mask follows the upright one.
-        sideways = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        size = picture.size[::-1] if sideways else picture.size
-    mask = None
+    size, mask = upright_size(task.sample.image), None
     if task.sample.anomalous:
         try:
             mask = load_mask(task.sample, size)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sage_ad.evaluation.reports.finished_runs import Kind, Picture, Run, figure_at, read_runs
+from sage_ad.evaluation.reports.finished_runs import ANSWER_FIGURES, Kind, Picture, Run, figure_at, read_runs
 from sage_ad.evaluation.reports.metrics import expected_calibration_error, reliability
 from sage_ad.evaluation.reports.tables import markdown_table, number
 from sage_ad.evaluation.runs import output_folder
@@ -29,23 +29,7 @@ NAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
         ("AUPRO", "aupro"),
         ("seconds an image", "seconds_per_image"),
     ),
-    "answer": (
-        ("accuracy", "accuracy"),
-        ("Acc-G", "acc_g"),
-        ("SBERT similarity", "sbert"),
-        ("MLE type", "mle.type"),
-        ("MLE localisation", "mle.localisation"),
-        ("MLE logic", "mle.logic"),
-        ("MLE mean", "mle.mean"),
-        ("defect named", "naming"),
-        ("place touches the mask", "place"),
-        ("the same, defects found", "place_found"),
-        ("verdict AUROC", "verdict_auroc"),
-        ("evidence AUROC", "evidence_auroc"),
-        ("consistency", "consistency"),
-        ("unscored answers", "unscored.value"),
-        ("seconds an image", "seconds_per_image"),
-    ),
+    "answer": (*ANSWER_FIGURES[:-1], ("unscored answers", "unscored.value"), ANSWER_FIGURES[-1]),
     "judge": (
         ("all pairs in order", "pairwise_all"),
         ("adjacent pairs in order", "pairwise_adjacent"),

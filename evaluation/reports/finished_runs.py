@@ -15,6 +15,25 @@ from sage_ad.vlm.errors import InputError
 Kind = Literal["detect", "answer", "judge"]
 
 
+ANSWER_FIGURES = (
+    ("accuracy", "accuracy"),
+    ("Acc-G", "acc_g"),
+    ("SBERT similarity", "sbert"),
+    ("MLE type", "mle.type"),
+    ("MLE localisation", "mle.localisation"),
+    ("MLE logic", "mle.logic"),
+    ("MLE mean", "mle.mean"),
+    ("defect named", "naming"),
+    ("place touches the mask", "place"),
+    ("the same, defects found", "place_found"),
+    ("verdict AUROC", "verdict_auroc"),
+    ("evidence AUROC", "evidence_auroc"),
+    ("consistency", "consistency"),
+    ("seconds an image", "seconds_per_image"),
+)
+"""What is told of answers, and where it stands in their results."""
+
+
 @dataclass
 class Run:
     """One column of the comparison.

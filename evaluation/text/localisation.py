@@ -242,18 +242,13 @@ def cells_of_mask(mask: np.ndarray, share: float = 0.2) -> frozenset[Cell]:
     """Cells that hold at least `share` of a mask's area (the fullest cell always counts); empty for an empty mask."""
     import numpy as np
 
-    mask = np.asarray(mask, dtype=bool)
-    total = int(mask.sum())
-    if total == 0:
+    from sage_ad.evaluation.datasets.masks import cell_counts
+
+    counts = cell_counts(np.asarray(mask, dtype=bool))
+    if not counts.any():
         return frozenset()
-    height, width = mask.shape
-    rows = np.minimum(2, 3 * np.arange(height) // height)
-    columns = np.minimum(2, 3 * np.arange(width) // width)
-    counts = np.zeros((3, 3))
-    ys, xs = np.nonzero(mask)
-    np.add.at(counts, (rows[ys], columns[xs]), 1)
-    keep = (counts >= share * total) | (counts == counts.max())
-    return frozenset((int(row), int(column)) for row, column in zip(*np.nonzero(keep), strict=True))
+    keep = (counts >= share * counts.sum()) | (counts == counts.max())
+    return frozenset(divmod(int(cell), 3) for cell in np.flatnonzero(keep))
 
 
 def cells_of_regions(regions: Sequence[Any], image_size: tuple[int, int] | None, most: int = 3) -> frozenset[Cell]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sage_ad.knowledge.facts import check_domain_name
 from sage_ad.knowledge.store.cards import card_words
-from sage_ad.knowledge.store.packs import SHIPPED, make_folder, sync_folder
+from sage_ad.knowledge.store.packs import SHIPPED, make_folder
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.files import write_whole
+from sage_ad.vlm.files import sync, write_whole
 
 _EXAMPLE_PACK = """\
 # A pack: what is inspected, under which names. Its defects stand in cards/, what is known about it in facts/.
@@ -88,8 +88,8 @@ def create_pack(root: Path, name: str) -> Path:
         write_whole(folder / "cards" / "cards.yaml", _EXAMPLE_CARDS.format(**card_words()))
         title = product[0].upper() + product[1:]
         write_whole(folder / "pack.yaml", _EXAMPLE_PACK.format(name=name, title=title, product=product))
-        sync_folder(folder / "facts")
-        sync_folder(folder)
+        sync(folder / "facts")
+        sync(folder)
     except OSError as error:
         raise BackendError(f"{folder} cannot be written ({error.strerror}); make room or mend its rights.") from None
     return folder

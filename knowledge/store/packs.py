@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_ad.knowledge.facts import KINDS, Fact, FactSource, check_domain_name, fact_from_record
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import sync
 
 SHIPPED = Path(__file__).parents[1] / "domains"
 """Folder of the packs that come with SAGE."""
@@ -262,7 +263,7 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
         finally:
             os.close(descriptor)
         if fresh:
-            sync_folder(path.parent)
+            sync(path.parent)
         return start
     except OSError as error:
         raise BackendError(
@@ -307,15 +308,4 @@ def make_folder(folder: Path) -> None:
     missing = [parent for parent in missing if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for parent in missing:
-        sync_folder(parent.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts a folder's list of names on the disk, without which a new file may be lost with the power."""
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, and renames are ordered by the file system
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(parent.parent)

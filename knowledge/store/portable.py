@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,10 +23,10 @@ from sage_ad.knowledge.facts import Fact, fact_from_record, now
 from sage_ad.knowledge.looks.pictures import Look, merge_looks, read_looks
 from sage_ad.knowledge.store.cards import DefectCard, parse_cards, read_card_file
 from sage_ad.knowledge.store.fact_store import AddReport, FactStore
-from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack, sync_folder
+from sage_ad.knowledge.store.packs import Pack, make_folder, parse_pack
 from sage_ad.knowledge.text.instructions import instruction_reason
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.files import write_whole
+from sage_ad.vlm.files import sync, write_whole
 
 _FORMAT = "sage-pack"
 _VERSION = 1
@@ -99,17 +98,10 @@ def export_pack(store: FactStore, domain: str, path: Path) -> int:
             archive.writestr(name, data)
         for look in looks:
             archive.write(folder / look.file, f"looks/{look.file}", zipfile.ZIP_STORED)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content.getbuffer())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        write_whole(path, content.getvalue())
     except OSError as error:
         raise BackendError(f"{path} cannot be written ({error.strerror}); make room or name another place.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(lines)
 
 
@@ -149,7 +141,7 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
         if not known and not (folder / "pack.yaml").exists():
             make_folder(folder)
             write_whole(folder / "pack.yaml", _yaml(head.model_dump(mode="json")))
-            sync_folder(folder)
+            sync(folder)
         if taken:
             make_folder(deck.parent)
             write_whole(deck, _yaml([card.model_dump(mode="json", exclude_defaults=True) for card in taken]))

@@ -30,6 +30,7 @@ from sage_ad.vlm.backends.hf_loading import find_config, load_processor_of, plac
 from sage_ad.vlm.backends.streaming import Watcher, stream_text
 from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import BackendError, InputError, one_line
+from sage_ad.vlm.sage.shared_prefix import realign, shared_length
 
 # Prompts of a batch that share at least so many leading tokens have them run through the model once.
 SHARED_PREFIX_TOKENS = 32
@@ -284,10 +285,7 @@ class HuggingFaceBackend(Completing):
 
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         prompts = [row[keep.bool()] for row, keep in zip(ids, mask, strict=True)]
-        shortest = min(map(len, prompts))
-        alike = (torch.stack([p[:shortest] for p in prompts]) == prompts[0][:shortest]).all(dim=0)
-        # One token at least must be left in every prompt for the model to continue from.
-        shared = min(int(alike.long().cumprod(0).sum()), shortest - 1)
+        shared = shared_length(prompts)
         if shared < SHARED_PREFIX_TOKENS:
             return {}
         extra = {"logits_to_keep": 1} if self._keeps_logits else {}
@@ -295,13 +293,7 @@ class HuggingFaceBackend(Completing):
         if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
             return {}  # sliding windows and recurrent states cannot be repeated for prompts of other lengths
         cache.batch_repeat_interleave(len(prompts))
-        longest = max(map(len, prompts))
-        new_ids = ids.new_full((len(prompts), longest), self.tokenizer.pad_token_id)
-        new_mask = mask.new_zeros(len(prompts), longest)
-        for row, prompt in enumerate(prompts):
-            new_ids[row, :shared], new_mask[row, :shared] = prompt[:shared], 1
-            new_ids[row, longest - len(prompt) + shared :] = prompt[shared:]
-            new_mask[row, longest - len(prompt) + shared :] = 1
+        new_ids, new_mask = realign(prompts, shared, self.tokenizer.pad_token_id)
         return {"input_ids": new_ids, "attention_mask": new_mask, "past_key_values": cache}
 
     @contextmanager

@@ -11,13 +11,12 @@ from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.loaded import loaded_once
-from sage_ad.vlm.sage.generation import OnText, PartQuery, PartReply, answer_parts
+from sage_ad.vlm.sage.generation import UNCALIBRATED, OnText, PartQuery, PartReply, answer_parts
 
 if TYPE_CHECKING:
     from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
     from sage_ad.vlm.weights.embedded import Progress
 
-UNCALIBRATED = {"references": [1.0, 0.0], "builtin": [1.0, 0.0]}
 PARTS_AT_ONCE = 16
 """Parts whose questions go through the model together: memory grows with them, speed hardly beyond."""
 

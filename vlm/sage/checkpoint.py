@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def save_checkpoint(tuned: Any, processor: SageProcessor, folder: Path, base: st
         trained: how it was trained, for the reader.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(tuned)
@@ -86,9 +87,7 @@ def save_checkpoint(tuned: Any, processor: SageProcessor, folder: Path, base: st
         for name, value in state.items()
     }
     tuned.peft_config["default"].save_pretrained(folder)
-    part = folder / f"{WEIGHTS}.part"
-    save_file(kept, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS)
+    write_whole(folder / WEIGHTS, save(kept, metadata={"format": "pt"}))
     config = tuned.get_base_model().config
     settings = {
         "base": base,

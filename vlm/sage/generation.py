@@ -26,6 +26,9 @@ OnText = Callable[[int, int, str], None]
 FEW_ROWS = 8
 """Answers up to which a batch is written in one go: with so few, a row that ended costs next to nothing."""
 
+UNCALIBRATED: Mapping[str, Sequence[float]] = {"references": (1.0, 0.0), "builtin": (1.0, 0.0)}
+"""The margin itself as log-odds, for models that stage 1 has not calibrated."""
+
 TURN = 4
 """Tokens after which answers that have ended leave a larger batch."""
 
@@ -102,13 +105,12 @@ def prefix_inputs(
     heads, tails = [], []
     for words, own, asked in zip(measured, facts, questions, strict=True):
         prompts = [processor.prompt_ids(q, facts=own, measured=words, mode=mode) for q in asked]
-        length = _shared(prompts)
+        # At least one token is left to each.
+        length = min(common_length(prompts), min(map(len, prompts)) - 1)
         heads.append(prompts[0][:length])
         tails.append([prompt[length:] for prompt in prompts])
-    longest, pad = max(map(len, heads)), processor.tokenizer.pad_token_id or 0
     inputs: dict[str, Any] = {
-        "input_ids": torch.tensor([[pad] * (longest - len(h)) + h for h in heads]),
-        "attention_mask": torch.tensor([[0] * (longest - len(h)) + [1] * len(h) for h in heads]),
+        **padded_left(heads, processor.tokenizer.pad_token_id or 0),
         "patch_features": torch.stack([s.features for s in visuals]).float(),
         "patch_evidence": torch.stack([s.evidence for s in visuals]).float(),
         "distinct": torch.stack([s.distinct for s in visuals]),
@@ -120,11 +122,21 @@ def prefix_inputs(
     return inputs
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
-    """Leading tokens that all prompts share; at least one token is left to each."""
-    shortest = min(map(len, prompts))
-    alike = next((i for i in range(shortest) if len({p[i] for p in prompts}) > 1), shortest)
-    return min(alike, shortest - 1)
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """Leading tokens that all rows share."""
+    shortest = min(map(len, rows))
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
+
+
+def padded_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Token ids of several rows as `input_ids` and `attention_mask`, padded in front, so that all rows end together."""
+    import torch
+
+    longest = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows]),
+        "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+    }
 
 
 def answer_parts(
@@ -215,11 +227,9 @@ class _Rows:
         """Tokens behind each row; shorter ones are padded in front, so that all rows end together."""
         import torch
 
-        longest = max(map(len, tokens))
-        pad = self.processor.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (longest - len(t)) + list(t) for t in tokens], device=self.ids.device)
-        mask = torch.tensor([[0] * (longest - len(t)) + [1] * len(t) for t in tokens], device=self.ids.device)
-        self.ids, self.mask = torch.cat((self.ids, ids), dim=1), torch.cat((self.mask, mask), dim=1)
+        added = padded_left(tokens, self.processor.tokenizer.pad_token_id or 0)
+        self.ids = torch.cat((self.ids, added["input_ids"].to(self.ids.device)), dim=1)
+        self.mask = torch.cat((self.mask, added["attention_mask"].to(self.ids.device)), dim=1)
 
     def state_log_odds(self) -> torch.Tensor:
         """The model's log-odds of each row, evidence included.

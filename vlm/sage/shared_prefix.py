@@ -45,7 +45,7 @@ def generate_shared(
     cache = model(input_ids=head, attention_mask=torch.ones_like(head), use_cache=True, logits_to_keep=1,
                   **prefix_inputs, **grid).past_key_values  # fmt: skip
     cache.batch_repeat_interleave(len(prompts))
-    ids, keep = _realign(prompts, length)
+    ids, keep = realign(prompts, length)
     odds = encoded.pop("evidence_log_odds", None)
     if odds is not None:
         encoded["evidence_log_odds"] = odds.expand(len(prompts))
@@ -64,10 +64,10 @@ def shared_length(prompts: list[torch.Tensor], spare: int = 1) -> int:
     return max(0, min(alike, shortest - spare))
 
 
-def _realign(prompts: list[torch.Tensor], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def realign(prompts: list[torch.Tensor], length: int, pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Pads between the shared part and the rest, so that all prompts end together: ids and mask."""
     longest = max(len(p) for p in prompts)
-    ids = prompts[0].new_zeros(len(prompts), longest)
+    ids = prompts[0].new_full((len(prompts), longest), pad)
     keep = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, :length], keep[row, :length] = prompt[:length], 1

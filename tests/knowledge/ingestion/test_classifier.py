@@ -12,7 +12,7 @@ from sage_ad.knowledge.vectors.embedding import default_embedder
 
 
 def test_kinds_are_right_in_85_percent_of_the_sentences_of_manuals(repository: Path):
-    """Measured on every second sentence; the others are for development (see `benchmarks/knowledge_checks.py`)."""
+    """Measured on every second sentence; the others are for development."""
     sentences = yaml.safe_load((repository / "tests/data/fact_sentences.yaml").read_text(encoding="utf-8"))[1::2]
     texts = [sentence["text"] for sentence in sentences]
     embedder = default_embedder()

@@ -49,7 +49,7 @@ def outcomes(store: FactStore, sentences: list[dict[str, Any]], model: str | Non
 
 
 def test_precision_and_recall_on_the_labelled_half(tmp_path: Path, repository: Path):
-    """The figures are those of `benchmarks/knowledge_checks.py`; every second sentence is for development."""
+    """Measured on every second sentence; the others are for development."""
     sentences = yaml.safe_load((repository / "tests/data/model_sentences.yaml").read_text(encoding="utf-8"))[1::2]
     store = FactStore.open(tmp_path, default_embedder())
     refused = [outcome == "not-a-fact" for outcome in outcomes(store, sentences, "tiny")]
