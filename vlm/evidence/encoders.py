@@ -312,7 +312,7 @@ def _normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
     from transformers import AutoImageProcessor
 
     try:
-        processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
+        processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
     except (OSError, ValueError, ImportError):
         return (0.5,) * 3, (0.5,) * 3
     return getattr(processor, "image_mean", None) or (0.5,) * 3, getattr(processor, "image_std", None) or (0.5,) * 3
