@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from sage_ad.alignment.data.exchange import question_in_words
@@ -86,14 +87,14 @@ def _stored(name: str) -> Loaded:
     import sage_ad.vlm.sage.processing_sage  # noqa: F401
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            model = AutoModelForImageTextToText.from_pretrained(name)
-            processor: Any = AutoProcessor.from_pretrained(name)
+            model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=False)
+            processor: Any = AutoProcessor.from_pretrained(name, trust_remote_code=False)
         else:
-            model = AutoModelForCausalLM.from_pretrained(name)
-            processor = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False)
+            processor = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, UnpicklingError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
             f"The model {name!r} cannot be loaded ({first}); give a Hugging Face name or folder."
