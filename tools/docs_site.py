@@ -76,7 +76,7 @@ def option_name(one: Any) -> str:
 def default(one: Any) -> str:
     """A default as it would be typed."""
     value = one.default() if callable(one.default) else one.default
-    return "required" if one.required else f"`{value}`" if value not in (None, False, (), []) else ""
+    return "required" if one.required else f"`{value}`" if value or (value == 0 and value is not False) else ""
 
 
 def paragraph(text: str | None) -> str:
