@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Links between files of the repository become links between pages of the site."""
     for uri, source in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)*{re.escape(source.relative_to(ROOT).as_posix())}", f"](/{uri}", markdown)
-    markdown = re.sub(r"<!-- not run: (.+?) -->", r"*Not run by the tests: \1.*\n", markdown)
+    markdown = re.sub(r"(?m)^<!-- not run: (.+) -->$", r"*Not run by the tests: \1.*\n", markdown)
     markdown = re.sub(r"\]\((\.\./)*docs/", "](/", markdown).replace("](../notebooks/", "](/notebooks/")
     return markdown.replace("](/", "](" + "../" * page.file.src_uri.count("/"))
 
