@@ -23,7 +23,6 @@ from typing import Any
 
 from cells import solar_cells
 
-
 EVIDENCE_ONLY = """
 import sys
 from pathlib import Path
