@@ -137,9 +137,9 @@ def recall_facts(
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
-    The pack's defect that fits what was measured best (`defect_naming`) guides the search, so that the cited facts speak
-    of one and the same defect; without one, what the fact is *of* that fits the appearance of the strongest region ("dark
-    elongated line") does.
+    The appearance of the strongest region ("dark line") guides the search. The defect of the first fact found then guides
+    the rest, so that the cited facts speak of one and the same defect. Neither the head of kinds nor the cards' looks
+    point out the right defect more often than the count of a pack's facts does, so neither is asked here.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
@@ -147,8 +147,7 @@ def recall_facts(
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["appearances"])
     hint = state["appearances"][seen] if anomalous and seen is not None else None
-    suspect = _suspect(state, resources, domain, product) if anomalous else None
-    hint = suspect or hint
+    suspect: str | None = None
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
@@ -169,19 +168,6 @@ def recall_facts(
         if rank == 0 and anomalous and suspect is None and hits and hits[0].fact.defects:
             hint = suspect = hits[0].fact.defects[0]
     return list(facts.values())
-
-
-def _suspect(state: InspectionState, resources: Resources, domain: str | None, product: str | None) -> str | None:
-    """The domain's defect that fits the appearance best, or None."""
-    from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
-    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, visual_inputs_of
-
-    request = request_of(state)
-    evidence = resources.view(request.image, request.references).evidence
-    names = ranked_names(
-        known_defects(resources.store, domain, product), kind_probabilities(visual_inputs_of(evidence)) or {}
-    )
-    return names[0][0] if names else None
 
 
 @step
