@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sage_ad.agents.answering.report import Cards, action_line, consequence_lines, name_line, trust_line
+from sage_ad.agents.answering.report import Cards, action_line, card_of, consequence_lines, name_line, trust_line
 from sage_ad.agents.answering.wording import join
 from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
@@ -140,9 +140,9 @@ def _cause(state: InspectionState, cards: Cards) -> str:
     defect = state["defect"]
     if defect is None:
         return f"The cause is not known, for the defect has no name. {_name(state, cards)}"
-    if defect not in cards:
+    if (card := card_of(defect, cards)) is None:
         return f"The pack tells no cause of {with_article(defect)}."
-    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in cards[defect].causes])}."
+    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."
 
 
 def _trust(state: InspectionState, cards: Cards) -> str:

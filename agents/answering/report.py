@@ -129,20 +129,27 @@ def name_line(
     )
 
 
+def card_of(defect: str | None, cards: Cards) -> DefectCard | None:
+    """The card of a defect by any of its names: people teach looks under names of their own."""
+    name = (defect or "").casefold()
+    return next((card for card in cards.values() if name in {own.casefold() for own in card.term.names}), None)
+
+
 def consequence_lines(defect: str | None, cards: Cards, facts: Sequence[dict[str, Any]], cited: list[str]) -> list[str]:
     """What follows from the asserted defect, by a fact or its card; nothing where none is asserted."""
     if defect is None:
         return []
-    about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
+    card = card_of(defect, cards)
+    names = {defect, card.name if card else defect}
+    about = [fact for fact in facts if fact["kind"] == "consequence" and names.intersection(fact.get("defects", ()))]
     if about:
         return _cite(about, cited)
-    return [cards[defect].consequence] if defect in cards else []
+    return [card.consequence] if card else []
 
 
 def action_line(defect: str | None, cards: Cards) -> str:
     """What to do with the part: what the card of the asserted defect says, else to set it aside."""
-    if defect is not None and defect in cards:
-        card = cards[defect]
+    if (card := card_of(defect, cards)) is not None:
         standard = f" ({', '.join(card.standards)})" if card.standards else ""
         return f"What to do: {card.action.rstrip('.')}{standard}."
     return "What to do: set the part aside until somebody has looked at the marked areas."
