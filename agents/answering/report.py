@@ -115,18 +115,26 @@ def name_line(
             return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}."
         return f"It is not sure which of the taught defects it is: {names}."
     if said:
-        return (
-            f"{said[0]['reason'].capitalize()} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
-        )
+        return f"{sentence_case(said[0]['reason'])} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
+    if not cards and product is None:
+        return "No product was named, so no pack was asked which defect it is; name the product (--product)."
     thing = product or "this product"
     if not cards:
-        return f"No pack knows {thing}, so the defect has no name; begin a pack with sage-kb new-domain NAME."
+        return (
+            f"No pack knows {thing}, so the defect has no name; name a pack (--domain), or begin one: "
+            "sage-kb new-domain NAME makes it, sage-kb add NAME FILE reads your manual."
+        )
     known = list(cards)
     more = f" and {len(known) - KNOWN} more" if len(known) > KNOWN else ""
     return (
         f"Which defect it is was not taught for {thing} (sage-kb add-looks teaches a name with three pictures). "
         f"The pack {domain} knows: {', '.join(known[:KNOWN])}{more}."
     )
+
+
+def sentence_case(text: str) -> str:
+    """A text with its first letter as a capital, and the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def card_of(defect: str | None, cards: Cards) -> DefectCard | None:

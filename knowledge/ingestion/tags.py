@@ -22,7 +22,8 @@ _COMPARED = re.compile(
 )
 """What a sentence names only to say that it is something else, or is absent."""
 _ORDERED = re.compile(
-    r"(?:^|[.;:] |\b(?:to|must|should|shall|can|please|and) )(?:check|stop|mark|cut|score|print)\b(?=\s)", re.I
+    r"(?:^|[.;:] |\b(?:to|must|should|shall|can|please|and) )(?:check|stop|mark|cut|score|print)\b(?=\s)|\b(?:is|are) cut\b",
+    re.I,
 )
 """What to do ("check the rim"), which is no defect of that name."""
 
