@@ -16,8 +16,8 @@ two thirds of them, resumes it, and counts the rows of the table.
 
     .venv/bin/python benchmarks/batch.py --alone 64 192
 
-compares batches of so many parts without a reference with the same ones against one reference and eight, evidence only: processor
-seconds of the whole command, what a part more costs (from the smallest to the largest batch), and the memory of the largest process.
+compares batches of so many parts without a reference with the same ones against one reference and eight, evidence only, one worker:
+processor seconds of the whole command, what a part more costs (from the smaller batch to the larger), and the largest process.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def alone(sizes: Sequence[int]) -> None:
                 before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 environment = {**os.environ, "SAGE_HOME": f"{folder}/home"}
                 subprocess.run(
-                    [*command, "--evidence-only", "--json"], check=True, capture_output=True, env=environment
+                    [*command, "--evidence-only", "--workers", "1"], check=True, capture_output=True, env=environment
                 )
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
                 seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
