@@ -16,7 +16,7 @@ two thirds of them, resumes it, and counts the rows of the table.
 
     .venv/bin/python benchmarks/batch.py --alone 64 192
 
-compares batches of so many parts without a reference with the same ones against one reference and eight, evidence only, one worker:
+compares batches of so many parts without a reference with the same ones against one and eight, evidence only, one worker:
 processor seconds of the whole command, what a part more costs (from the smaller batch to the larger), and the largest process.
 """
 
