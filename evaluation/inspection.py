@@ -235,7 +235,11 @@ def about(request: InspectionRequest, references: Iterable[Path] | None = None) 
 
 @runtime_checkable
 class Inspector(Protocol):
-    """Turns requests into traces. `inspect_many` may share work between requests and keeps their order."""
+    """Turns requests into traces.
+
+    `inspect_many` may share work between requests and keeps their order. Without more arguments each part is judged by itself
+    and its references; `sage_ad.agents.SageInspector` also compares parts with one another (`compare=True`).
+    """
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace: ...
 
