@@ -228,9 +228,10 @@ class Service:
 
         watcher = asyncio.create_task(watch())
         try:
-            async for event in self.events(job):
-                if event["event"] == "trace":
-                    return event["trace"]
+            async with contextlib.aclosing(self.events(job)) as events:
+                async for event in events:
+                    if event["event"] == "trace":
+                        return event["trace"]
             return None
         finally:
             watcher.cancel()
