@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/calibration.py ../shared/data/train --check ../shared/data/dev --write
 
 Needed whenever the evidence changes: its margins then mean something else, while the trained weights stay. The parts are
-those that `sage-train sft` looks at with the options of the model card. What is fitted ships, so the first set must be
-*train*. Up to 20 good and 20 defective test images of each headline category of the second set are looked at with one
+those that `sage-train sft` measures with the options of the model card. What is fitted ships, so the first set must be
+*train*. Up to 20 good and 20 defective test images of each headline category of the second set are measured with one
 reference and with none; the figures are means over its categories.
 """
 

@@ -156,12 +156,13 @@ class Trainee:
 
     def __init__(self, seed: int) -> None:
         import torch
+        from transformers import AutoModel, AutoTokenizer
 
-        from sage_ad.vlm.weights.minilm import MiniLM
+        from sage_ad.vlm.weights.embedded import minilm_folder
 
         torch.manual_seed(seed)
-        encoder = MiniLM()
-        self.tokenizer, self.model = encoder.tokenizer, encoder.model.requires_grad_(False)
+        self.tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+        self.model = AutoModel.from_pretrained(minilm_folder(), add_pooling_layer=False).eval().requires_grad_(False)
         layers = self.model.encoder.layer
         self.lower, self.upper = layers[: len(layers) - TOP], layers[len(layers) - TOP :]
         self.changes: dict[str, torch.nn.Parameter] = {}

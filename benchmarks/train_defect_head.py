@@ -6,8 +6,9 @@ Three quarters of the pictures are drawn parts (`alignment/synthetic`, in grey),
 the *train* group (its licences allow it); each is read as it is and with one drawn defect. No picture of the groups *dev*
 and *test* is read.
 
-The shipped weights came from 800 pictures and one net, with another drawing of parts and defects (in the history up to
-51a46cd); another run gives other weights, and runs scatter (docs/detection.md), so compare on *dev* before you replace them.
+The shipped weights came from one net on 800 pictures, each brought to a median of 140, with another drawing of parts and
+defects (in the history up to 51a46cd); another run gives other weights, and runs scatter (docs/detection.md), so compare
+on *dev* before you replace them.
 """
 
 from __future__ import annotations
@@ -89,12 +90,11 @@ def collect(data: Path, count: int, seed: int) -> tuple[torch.Tensor, torch.Tens
 
     from sage_ad.vlm.evidence.defect_head import relative_to_picture
     from sage_ad.vlm.evidence.encoders import load_encoder
-    from sage_ad.vlm.images import even_exposure
 
     encoder, rng = load_encoder(device="cpu"), np.random.default_rng(seed)
 
     def read(image: Image.Image) -> torch.Tensor:
-        contexts = encoder.encode([even_exposure(image)], SIDE, context=True).context
+        contexts = encoder.encode([image], SIDE, context=True).context
         assert contexts is not None
         return contexts[0]
 

@@ -91,6 +91,7 @@ def build_app(engine: Engine) -> gr.Blocks:
     from sage_ad.demo.api import add_endpoints
     from sage_ad.demo.services.safety import is_token
     from sage_ad.demo.tabs.compare import CompareTab
+    from sage_ad.demo.tabs.folder import FolderTab
     from sage_ad.demo.tabs.inspect import InspectTab
     from sage_ad.demo.tabs.knowledge import KnowledgeTab
     from sage_ad.demo.tabs.rank import RankTab
@@ -107,6 +108,8 @@ def build_app(engine: Engine) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Inspect", id="inspect"):
                 inspect = InspectTab(engine, token)
+            with gr.Tab("Folder", id="folder"):
+                FolderTab(engine, token)
             with gr.Tab("Compare", id="compare"):
                 CompareTab(engine, token)
             with gr.Tab("Knowledge", id="knowledge") as knowledge:

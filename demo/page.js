@@ -19,9 +19,9 @@
   });
   // On a narrow screen the results stand below the fields: go there when the work begins.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("#inspect, #compare");
+    const button = event.target.closest && event.target.closest("#inspect, #compare, #folder");
     if (!button || window.innerWidth > 760) return;
-    const results = button.id === "inspect" ? "#status, #message" : "#cmp-left, #cmp-message";
+    const results = { inspect: "#status, #message", compare: "#cmp-left, #cmp-message", folder: "#fld-message" }[button.id];
     setTimeout(() => document.querySelector(results)?.scrollIntoView({ block: "start", behavior: "smooth" }), 700);
   });
 })();

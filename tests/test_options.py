@@ -44,6 +44,7 @@ DOORS = {
     "sage-kb": "sage_ad.knowledge.cli",
     "sage-train": "sage_ad.alignment.cli",
     "sage-demo": "sage_ad.demo.cli",
+    "sage-serve": "sage_ad.demo.server.cli",
 }
 
 
@@ -60,6 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plate(root / "parts" / "a.png", False, 1)
     plate(root / "parts" / "below" / "b.png", True, 2)
     plate(root / "good.png", False, 3)
+    (root / "keys").write_text("0123456789abcdef\n", encoding="utf-8")
     answers = ["anomalous. True. a scratch", "True. a hole", "False.", "normal. False."]
     for name, best in (("scored", 5.0), ("others", 4.5)):
         scores = [AnswerScore(mean=mean) for mean in (best, 4.0, 2.0, 1.0)]
@@ -123,6 +125,10 @@ def of_batch(parts: Any, out: Path, settings: Any, *, engine: Any, say: Any, **m
     return {"parts": parts, "out": out, "settings": settings, "engine": made, "kind": type(engine), **more}
 
 
+def of_watch(folder: Path, out: Path, settings: Any, make: Any, *, webhook: str | None, **_: Any) -> Any:
+    return {"folder": folder, "out": out, "settings": settings, "references": make.references, "webhook": webhook}
+
+
 def of_inspection(inspector: Any, request: Any, quiet: bool) -> Any:
     return {"settings": inspector.settings, "request": request, "quiet": quiet}
 
@@ -154,10 +160,13 @@ TRACE = InspectionTrace(
     model="m",
     seconds=1,
 )
+DONE = BatchSummary(1, 1, 0, 0, 0, 1.0, 1.0, "local", 1, 0, "results", "report", [])
 WORK: dict[str, tuple[Callable[..., Any], Any]] = {
     "sage_ad.alignment.sft.run.train_stage1": (of_stage_1, TRAINED),
     "sage_ad.alignment.edpo.run.align": (of_edpo, TRAINED),
-    "sage_ad.agents.batch.run.run_batch": (of_batch, BatchSummary(1, 1, 0, 0, 0, 1.0, 1.0, "local", 1, 0, "results")),
+    "sage_ad.agents.batch.run.run_batch": (of_batch, DONE),
+    "sage_ad.agents.batch.watch.watch_folder": (of_watch, DONE),
+    "sage_ad.demo.server.app.run_server": (lambda settings: settings, None),
     "sage_ad.agents.cli.watch": (of_inspection, TRACE),
     "sage_ad.agents.cli.write": (lambda inspector, trace, out: {"out": out}, []),
     "sage_ad.evaluation.reports.detect_run.detect": (
@@ -286,6 +295,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--pictures": "--pictures", "--resume": "--resume", "--retry-errors": "--retry-errors | --resume",
             "--engine": "--engine ray", "--workers": "--workers 1", "--chunk": "--chunk 5",
             "--address": "--address auto | --engine ray", "--config": "--config FILES/seed.yaml", "--json": "--json",
+            "--watch": "--watch", "--webhook": "--webhook http://x/y | --watch",
         },
     ),
     "sage-inspect": (
@@ -381,6 +391,16 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--share": "--share", "--mcp": "--mcp", "--user": "--user me", "--judge": "--judge other",
             "--parallel": "--parallel 2", "--keep-minutes": "--keep-minutes 5", "--max-megabytes": "--max-megabytes 5",
             "--seed": "--seed 3", "--device": "--device cpu", "--encoder": "--encoder other",
+        },
+    ),
+    "sage-serve": (
+        "",
+        {
+            "--host": "--host 0.0.0.0", "--port": "--port 0", "--model": "--model other", "--judge": "--judge other",
+            "--keys": "--keys FILES/keys", "--parallel": "--parallel 2", "--waiting": "--waiting 3",
+            "--waiting-each": "--waiting-each 2", "--max-megabytes": "--max-megabytes 5",
+            "--max-references": "--max-references 3", "--max-parts": "--max-parts 3", "--seed": "--seed 3",
+            "--device": "--device cpu",
         },
     ),
 }  # fmt: skip

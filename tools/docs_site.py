@@ -34,6 +34,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Links between files of the repository become links between pages of the site."""
     for uri, source in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)*{re.escape(source.relative_to(ROOT).as_posix())}", f"](/{uri}", markdown)
+    markdown = re.sub(r"(?m)^<!-- not run: (.+) -->$", r"*Not run by the tests: \1.*\n", markdown)
     markdown = re.sub(r"\]\((\.\./)*docs/", "](/", markdown).replace("](../notebooks/", "](/notebooks/")
     return markdown.replace("](/", "](" + "../" * page.file.src_uri.count("/"))
 
@@ -76,7 +77,7 @@ def option_name(one: Any) -> str:
 def default(one: Any) -> str:
     """A default as it would be typed."""
     value = one.default() if callable(one.default) else one.default
-    return "required" if one.required else f"`{value}`" if value not in (None, False, (), []) else ""
+    return "required" if one.required else f"`{value}`" if value or (value == 0 and value is not False) else ""
 
 
 def paragraph(text: str | None) -> str:

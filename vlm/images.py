@@ -34,11 +34,9 @@ from sage_ad.vlm.pictures.pillow_reader import TooLarge
 
 __all__ = [
     "ENDINGS",
-    "EVEN_MEDIAN",
     "MAX_PIXELS",
     "MIN_SIDE",
     "FolderListing",
-    "even_exposure",
     "expand_references",
     "file_of",
     "in_range",
@@ -57,10 +55,6 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 16
 """Smaller pictures hold less than one patch of the encoder in some direction, so there is nothing to compare."""
 
-EVEN_MEDIAN = 140.0
-"""Median grey value that `even_exposure` gives a picture."""
-
-_DARKEST_MEDIAN = 20.0
 _T = TypeVar("_T")
 _REMEMBERED = 4096
 _MEASURED: dict[tuple[str, int, int], Values | None] = {}
@@ -262,21 +256,6 @@ def expand_references(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def even_exposure(image: Image.Image) -> Image.Image:
-    """The picture made brighter or darker by one factor, so that its median is the same in every picture.
-
-    How long a camera exposed says nothing of a part, and a reference taken on another day would differ everywhere. Pictures
-    whose median is below 20 are taken for parts on a black ground and brightened seven times at most.
-    """
-    picture = image.convert("RGB")
-    # From counts of the grey levels and by a table: a copy in floats of 80 megapixels would take a gigabyte.
-    below = np.reshape(picture.histogram(), (3, 256)).sum(axis=0).cumsum()
-    middle = np.searchsorted(below, [(below[-1] + 1) // 2, below[-1] // 2 + 1])
-    factor = EVEN_MEDIAN / max(float(middle.mean()), _DARKEST_MEDIAN)
-    levels = np.clip(np.arange(256, dtype=np.float32) * factor, 0, 255).astype(np.uint8)
-    return picture.point(levels.tolist() * 3)
-
-
 def _decode(path: str | os.PathLike[str], max_pixels: int, min_side: int) -> Decoded:
     """Decodes a picture after its header was found bearable."""
     file, wanted = split_page(path)
@@ -294,7 +273,10 @@ def _decode(path: str | os.PathLike[str], max_pixels: int, min_side: int) -> Dec
             )
         decoded: Decoded = reader_of(file, kind_of(file)).read(file, number)
         decoded.notes[:0] = notes
-        if decoded.values is not None and not np.isfinite(decoded.values).all():
+        # Of NaN both are NaN; four times is what a range of brightness may reach.
+        if decoded.values is not None and not all(
+            np.isfinite(4 * float(end)) for end in (decoded.values.min(), decoded.values.max())
+        ):
             raise InputError(
                 f"{file} holds values that are no numbers (NaN or infinite); save it as 8- or 16-bit grey."
             )

@@ -109,14 +109,13 @@ def batch(options: BatchOptions, json: bool) -> None:
     check(settings, options.reference, options.domain)
     say = None if json else say_on_terminal
     if options.watch:
-        from sage_ad.agents.batch.watch import stop_politely, watch_folder
+        from sage_ad.agents.batch.watch import watch_folder
 
         summary = watch_folder(
             options.parts,
             options.out,
             settings,
             make,
-            stopped=stop_politely(),
             recursive=options.recursive,
             workers=options.workers,
             webhook=options.webhook,

@@ -210,7 +210,7 @@ def watch_folder(
     settings: BatchSettings,
     make: PartMaker,
     *,
-    stopped: Callable[[], bool],
+    stopped: Callable[[], bool] | None = None,
     recursive: bool = False,
     engine: LocalEngine | None = None,
     workers: int = 0,
@@ -225,7 +225,7 @@ def watch_folder(
         out: folder of the results; a batch that is there is continued if it has the same settings.
         settings: how parts are inspected.
         make: makes parts of files.
-        stopped: whether to stop; asked twice a second.
+        stopped: whether to stop; asked twice a second. None: SIGTERM and Ctrl-C stop it.
         recursive: watch the folders below, too.
         engine: a ready engine with `run(parts, arriving)`; by default worker processes here.
         workers: number of workers; 0 takes one for each core.
@@ -239,6 +239,7 @@ def watch_folder(
         BatchStopped: the disk is full or the model's server is gone; finished rows are safe, and the same command goes on.
     """
     tell = say or (lambda line: None)
+    stopped = stopped or stop_politely()
     with BatchStore(out, settings.of_rows(), resume=True, retry_errors=retry_errors) as store:
         resumed = len(store.offsets)
         arrivals = Arrivals(folder, lambda path: make.of_file(path, len(store.offsets) + 1), store.finished, recursive)

@@ -357,7 +357,7 @@ def _own_processor(model: Any) -> Any:
     name = model if isinstance(model, str) else get_config_model_id(model.config)
     if not name:
         raise InputError("A model that was not loaded by name has no tokenizer of its own; give processing_class.")
-    return AutoProcessor.from_pretrained(name)
+    return AutoProcessor.from_pretrained(name, trust_remote_code=False)
 
 
 def _each(datasets: Any, change: Callable[[Dataset], Dataset]) -> Any:

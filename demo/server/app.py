@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -30,13 +32,18 @@ from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine, checked_settings
 from sage_ad.demo.services.fair_queue import Event, Job, QueueFull
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
-from sage_ad.vlm.errors import BackendError, SageError
+from sage_ad.vlm.commandline import stop_on_terminate
+from sage_ad.vlm.errors import BackendError, InputError, SageError
 from sage_ad.vlm.files import safe_name, write_whole
 
 SECONDS_AT_FIRST = 5.0
 """What an inspection is taken to last before one was measured."""
 
 LONGEST_RETRY = 300
+
+GRACE_SECONDS = 60
+"""How long requests under way may take when the service is told to stop."""
+
 GONE = 499
 
 EVENT_STREAM, JSON_LINES = "text/event-stream", "application/x-ndjson"
@@ -470,3 +477,46 @@ def help_page(schema: dict[str, Any], settings: ServerSettings) -> str:
     )  # fmt: skip
     environment.filters["marked"] = lambda text: Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(text))))
     return environment.get_template("help.html.j2").render(schema=schema, fields=fields, settings=settings)
+
+
+def run_server(settings: ServerSettings) -> None:
+    """Loads the models and serves until SIGTERM or Ctrl-C; what is under way then is answered.
+
+    Raises:
+        InputError: the address cannot be used, or a model cannot be loaded.
+    """
+    import uvicorn
+
+    from sage_ad.demo.cli import share_heaps
+
+    place = bound(settings.host, settings.port)
+    share_heaps()
+    stop_on_terminate()
+    print("Loading the models ...", file=sys.stderr, flush=True)
+    engine = Engine(settings)
+    engine.load()
+    # Requests and their headers are not logged: /metrics counts them, and no key can get into a log.
+    config = uvicorn.Config(
+        build_server(engine, settings), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
+    print(f"SAGE serves at http://{settings.host}:{place.getsockname()[1]}", flush=True)
+    try:
+        uvicorn.Server(config).run(sockets=[place])
+    except KeyboardInterrupt:  # uvicorn repeats the signal that it has obeyed
+        print("Stopped: what was under way is answered.", file=sys.stderr)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address; nobody is let in before the models are loaded.
+
+    Raises:
+        InputError: the address or port cannot be used.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        made = socket.socket(family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        return made
+    except (OSError, OverflowError) as error:
+        raise InputError(f"The service cannot listen on {host}:{port} ({error}); choose another --port.") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,8 @@ from typing import Annotated
 import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
-from sage_ad.vlm.commandline import quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.commandline import quiet_libraries, run_app
 from sage_ad.vlm.errors import InputError
-
-GRACE_SECONDS = 60
-"""How long requests under way may take when the service is told to stop."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,45 +58,13 @@ def serve(
     )
     if settings.open_to_others:
         print("Warning: everybody who reaches this address can use it; --keys asks for a key.", file=sys.stderr)
-    listening = listen(host, port)
     try:
-        import uvicorn
-
-        from sage_ad.demo.server.app import build_server
+        from sage_ad.demo.server.app import run_server
     except ImportError as error:
         raise InputError(
             f"The service needs {error.name}, which is not installed; run: pip install 'sage-ad[serve]'."
         ) from None
-    from sage_ad.demo.cli import share_heaps
-    from sage_ad.demo.services.engine import Engine
-
-    share_heaps()
-    stop_on_terminate()
-    print("Loading the models ...", file=sys.stderr, flush=True)
-    engine = Engine(settings)
-    engine.load()
-    # Requests and their headers are not logged: /metrics counts them, and no key can get into a log.
-    config = uvicorn.Config(
-        build_server(engine, settings), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
-    print(f"SAGE serves at http://{host}:{listening.getsockname()[1]}", flush=True)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn repeats the signal that it has obeyed
-        print("Stopped: what was under way is answered.", file=sys.stderr)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
-
-    Raises:
-        InputError: the address or port cannot be used.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"The service cannot listen on {host}:{port} ({error}); choose another --port.") from None
+    run_server(settings)
 
 
 def main() -> None:

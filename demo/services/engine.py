@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MODELS_KEPT = 2
 """Models beside the default one that stay loaded."""
+
+THUMBNAIL = 260
+"""Longer side in pixels of the pictures of a folder's parts."""
 
 
 class Engine:
@@ -139,6 +142,24 @@ class Engine:
                 close()
             # Pictures of one visitor have no business in memory once they were answered.
             inspector.resources.forget_views()
+
+    def folder(self, requests: Sequence[InspectionRequest]) -> Iterator[Event]:
+        """Inspects parts together, those without references by one another (`SageInspector.inspect_many`).
+
+        Yields:
+            {"event": "comparing"}, then {"event": "part", "trace", "picture", "size"} for each: a small WebP picture and the
+            width and height of the original.
+
+        Raises:
+            SageError: a part cannot be inspected.
+        """
+        from sage_ad.demo.services.pictures import fitted, webp
+        from sage_ad.vlm.images import load_image
+
+        yield {"event": "comparing"}
+        for trace in self.inspector().inspect_many(requests, compare=True):
+            picture = load_image(Path(trace.image))
+            yield {"event": "part", "trace": trace, "picture": webp(fitted(picture, THUMBNAIL)), "size": picture.size}
 
     def submit(self, who: str, request: InspectionRequest, model: str | None = None, *, pictures: bool = True) -> Job:
         """Puts an inspection into the queue."""

@@ -138,6 +138,30 @@ def result_html(
     return f"<div class='sg-pile'>{found}{rest}</div>"
 
 
+def folder_html(found: Sequence[Mapping[str, Any]]) -> str:
+    """Parts of a folder, the oddest first.
+
+    Args:
+        found: of each part "trace", "picture" (WebP bytes) and "size" of the original (`Engine.folder`).
+    """
+    from sage_ad.vlm.evidence.peers import batch_threshold
+
+    ordered = sorted(found, key=lambda part: -part["trace"].anomaly_score / max(part["trace"].threshold, 1e-9))
+    traces = [part["trace"] for part in ordered]
+    by_batch = [trace.anomaly_score for trace in traces if trace.threshold_from == "batch"]
+    return fragment(
+        "folder",
+        parts=[
+            {**part, "name": Path(part["trace"].image).name, "boxes": boxes(part["trace"].regions[:5], part["size"])}
+            for part in ordered
+        ],
+        anomalous=sum(trace.verdict == "anomalous" for trace in traces),
+        odd=batch_threshold(by_batch).odd if by_batch else None,
+        reason=traces[0].threshold_reason,
+        warnings=list(dict.fromkeys(warning for trace in traces for warning in trace.warnings))[:5],
+    )
+
+
 def fact_html(fact: Fact) -> str:
     """One fact of the knowledge base with all that is known of it."""
     return fragment("fact", fact=fact)

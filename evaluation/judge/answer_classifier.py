@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sage_ad.vlm.loaded import loaded_once
 
@@ -55,7 +55,7 @@ class AnswerClassifier:
         from sage_ad.vlm.weights.minilm import MiniLM
 
         self._encoder = MiniLM()
-        self._weight, self._bias = _tune(self._encoder.model)
+        self._weight, self._bias = _tune(self._encoder.weights)
 
     def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]:
         """One classification per question and answer, in their order."""
@@ -74,18 +74,15 @@ class AnswerClassifier:
         return [Classification(*(round(float(value), _DECIMALS) for value in row)) for row in values]
 
 
-def _tune(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _tune(weights: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Adds the low-rank changes to the weights of the sentence encoder; returns the output layer."""
-    import torch
     from safetensors.torch import load
 
     changes = load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_bytes())
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, down in changes.items():
-            if name.endswith(".a"):
-                up = changes[name[:-2] + ".b"].float()
-                parameters[name[:-2] + ".weight"] += _LORA_SCALE * (up @ down.float())
+    for name, down in changes.items():
+        if name.endswith(".a"):
+            up = changes[name[:-2] + ".b"].float()
+            weights[name[:-2] + ".weight"] += _LORA_SCALE * (up @ down.float())
     return changes["head.weight"].float(), changes["head.bias"].float()
 
 

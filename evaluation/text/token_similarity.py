@@ -108,6 +108,6 @@ def _read(texts: list[str]) -> list[Tokens]:
         vectors = torch.nn.functional.normalize(hidden, dim=-1).numpy()
         for place, index in enumerate(batch):
             own = tokens["input_ids"][index][1:-1]
-            words = tuple(encoder.tokenizer.convert_ids_to_tokens(own))
+            words = encoder.words(own)
             found[index] = Tokens(words, vectors[place, 1 : 1 + len(own)].copy())
     return [found[index] for index in range(len(texts))]

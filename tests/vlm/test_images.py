@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.images import EVEN_MEDIAN, even_exposure, list_images, load_image
+from sage_ad.vlm.images import list_images, load_image
 
 
 @pytest.fixture
@@ -147,19 +147,6 @@ class TestRefuses:
         for name in ("x" * 5000, "a\0b.png"):
             with pytest.raises(InputError):
                 load_image(name)
-
-
-class TestEvenExposure:
-    def test_two_exposures_of_one_part_become_alike(self, grey: np.ndarray) -> None:
-        first = even_exposure(Image.fromarray(grey).convert("RGB"))
-        second = even_exposure(Image.fromarray((grey * 0.7).astype(np.uint8)).convert("RGB"))
-        assert np.abs(np.asarray(first, int) - np.asarray(second, int)).max() <= 3
-        assert np.median(np.asarray(first)) == pytest.approx(EVEN_MEDIAN, abs=1)
-
-    def test_a_part_on_a_black_ground_is_not_washed_out(self) -> None:
-        values = np.zeros((64, 64, 3), np.uint8)
-        values[24:40, 24:40] = 30
-        assert np.asarray(even_exposure(Image.fromarray(values))).max() == 210
 
 
 class TestListImages:

@@ -27,7 +27,7 @@ def find_config(source: str) -> tuple[Any, bool]:
         raise InputError(f"{source!r} is no model: {folder / 'config.json'} does not exist; give {known_backends()}.")
     if folder.is_dir():
         try:
-            return AutoConfig.from_pretrained(str(folder), local_files_only=True), True
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False), True
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"The model in {source!r} cannot be read ({one_line(error)}); save it anew or give another."
@@ -39,7 +39,7 @@ def find_config(source: str) -> tuple[Any, bool]:
         if not local and not hub_answers():
             break  # the library itself would try for half a minute
         try:
-            return AutoConfig.from_pretrained(source, local_files_only=local), local
+            return AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False), local
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = reason if local else one_line(error)
     raise InputError(
@@ -54,7 +54,7 @@ def load_processor_of(source: str, config: Any, *, vision: bool, local: bool) ->
     from sage_ad.vlm.sage.processing_sage import load_processor
 
     if not vision:
-        return AutoTokenizer.from_pretrained(source, local_files_only=local)
+        return AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
     try:
         return load_processor(source, config, local_files_only=local)
     except ImportError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -362,11 +363,11 @@ def load_pretrained(source: str, *, device: str = "auto", dtype: str = "auto", n
     try:
         processor = load_processor_of(source, config, vision=vision, local=local)
         model: Any = auto.from_pretrained(
-            source, local_files_only=local, **placed, **precision_of(dtype, config, place)
+            source, local_files_only=local, trust_remote_code=False, **placed, **precision_of(dtype, config, place)
         )
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, UnpicklingError) as error:
         raise BackendError(
             f"The model {source!r} cannot be loaded on {place} ({one_line(error)}); "
             "check that its folder is complete and that it fits into memory."

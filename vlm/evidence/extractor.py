@@ -28,7 +28,6 @@ from sage_ad.vlm.evidence.preparation import differences, measure
 from sage_ad.vlm.evidence.regions import EvidenceRegion, find_regions
 from sage_ad.vlm.evidence.tiles import Tile, encode, is_large, parse_tile, tile_side
 from sage_ad.vlm.evidence.zero_shot import WINDOW, evidence_without_reference
-from sage_ad.vlm.images import even_exposure
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +60,8 @@ SEEN_FROM = 8
 REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
 
-TOP_SHARE, PLAIN_SHARE = 0.004, 0.01
-"""Share of the patches that makes the score with references (flaws may be small); without them, and of the baseline."""
+TOP_SHARE = 0.01
+"""Share of the patches that makes the score."""
 
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
@@ -79,12 +78,12 @@ class EvidenceSettings:
         encoder: name of the encoder (`sage_ad.vlm.evidence.encoders.load_encoder`); only the embedded one measures a picture
             without a reference or a batch.
         device: "auto", "cpu" or "cuda".
-        method: "sage", or "nearest-neighbour" for the plain baseline on the same features (rarity within the picture
-            when there is no reference).
+        method: "sage", or "nearest-neighbour" for the plain baseline, which takes rarity within the picture where there is no
+            reference; with references both are the nearest patch.
         matching: inner operator of Eq. 1: "nearest" (best match) or "paper" (worst match, as printed).
         size: side in pixels at which a square picture is encoded; None takes the encoder's own.
         distinct: K of Eq. 1, how many distinct patches are kept.
-        top_share: share of the most distant patches whose mean is the image score; None takes the method's own.
+        top_share: share of the most distant patches whose mean is the image score.
         max_regions: how many regions at most.
         tile: "auto" cuts pictures that are much larger than what the encoder sees, or very narrow, into overlapping tiles
             if there are references; a number of pixels cuts every larger picture; "off" cuts none.
@@ -96,7 +95,7 @@ class EvidenceSettings:
     matching: Matching = "nearest"
     size: int | None = None
     distinct: int = 64
-    top_share: float | None = None
+    top_share: float = TOP_SHARE
     max_regions: int = 5
     tile: Tile = "auto"
 
@@ -106,7 +105,7 @@ class EvidenceSettings:
             raise InputError(f"There is no evidence method {self.method!r}; use 'sage' or 'nearest-neighbour'.")
         if self.matching not in ("nearest", "paper"):
             raise InputError(f"There is no matching {self.matching!r}; use 'nearest' or 'paper'.")
-        if self.top_share is not None and not 0 < self.top_share <= 1:
+        if not 0 < self.top_share <= 1:
             raise InputError(f"The share of patches that make the score must lie in (0, 1], not {self.top_share}.")
         if self.distinct < 1 or self.max_regions < 1:
             raise InputError("The number of distinct patches and of regions must be at least 1.")
@@ -191,8 +190,7 @@ class EvidenceExtractor:
             InputError: there is no reference.
         """
         own = self.settings
-        share = own.top_share or (PLAIN_SHARE if own.method == "nearest-neighbour" else TOP_SHARE)
-        settings = BankSettings(own.method, own.matching, self.size, share, own.tile)
+        settings = BankSettings(own.matching, self.size, own.top_share, own.tile)
         with self._threads():
             return build_bank(self.encoder, references, settings, say)
 
@@ -206,9 +204,9 @@ class EvidenceExtractor:
             return self._without_reference(image) if bank is None else self._with_references(image, bank)
 
     def features_of(self, image: Image.Image) -> torch.Tensor:
-        """(h, w, C) features of a part under one exposure, for `sage_ad.vlm.evidence.peers`."""
+        """(h, w, C) features of a part, for `sage_ad.vlm.evidence.peers`."""
         with self._threads():
-            return self.encoder.encode([even_exposure(image)], self.settings.size)[0]
+            return self.encoder.encode([image], self.settings.size)[0]
 
     def extract_among(self, image: Image.Image, peers: PeerEvidence) -> Evidence:
         """Evidence of a part that was compared with the other parts of its batch, in place of references."""
@@ -255,7 +253,7 @@ class EvidenceExtractor:
 
     def _without_itself(self, image: Image.Image, bank: MemoryBank, same: int) -> Evidence:
         """A part that is among its own references would explain itself: it is compared with the others alone."""
-        others = bank.without(self.encoder, same)
+        others = bank.without(same)
         evidence = self._without_reference(image) if others is None else self._with_references(image, others)
         which = f"Reference {bank.given[same] + 1}" if bank.count > 1 else "The reference"
         evidence.warnings.insert(0, f"{which} is the inspected picture itself; it was left out of the comparison.")
@@ -283,12 +281,11 @@ class EvidenceExtractor:
                 f"without any is known for {DEFAULT_ENCODER} only; give a good part to compare with, or leave out the encoder."
             )
         plain = self.settings.method == "nearest-neighbour"
-        seen = image if plain else even_exposure(image)
         # "auto" leaves the picture whole: the built-in threshold is known for whole pictures only.
         tile = self.settings.tile
         side = tile_side(tile, image.width, image.height, self.size) if isinstance(tile, int) else None
-        encoded = encode(self.encoder, seen, self.settings.size, side, context=not plain)
-        features, share = encoded.features, self.settings.top_share or PLAIN_SHARE
+        encoded = encode(self.encoder, image, self.settings.size, side, context=not plain)
+        features, share = encoded.features, self.settings.top_share
         share *= encoded.window / encoded.patches
         if encoded.context is None:
             distances = 1 - within_similarity(features, WINDOW)

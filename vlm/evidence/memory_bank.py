@@ -13,9 +13,8 @@ from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.copies import is_copy, thumbnail
 from sage_ad.vlm.evidence.patch_matching import Matching, patch_similarity, top_mean, within_similarity
 from sage_ad.vlm.evidence.preparation import Preparation, measure
-from sage_ad.vlm.evidence.thresholds import disturbed_copies, odd_ones, threshold_from_one, threshold_from_several
+from sage_ad.vlm.evidence.thresholds import odd_ones, threshold_from_one, threshold_from_several
 from sage_ad.vlm.evidence.tiles import Encoded, Tile, encode, tile_side
-from sage_ad.vlm.images import even_exposure
 
 if TYPE_CHECKING:
     import torch
@@ -48,20 +47,15 @@ CHUNK = 1024
 class BankSettings:
     """What a bank depends on; see `sage_ad.vlm.evidence.extractor.EvidenceSettings` for the fields."""
 
-    method: str
     matching: Matching
     size: int
     top_share: float
     tile: Tile = "auto"
 
-    def seen(self, image: Image.Image) -> Image.Image:
-        """The picture as it is compared: as photographed by the plain baseline, else brought to one exposure."""
-        return image if self.method == "nearest-neighbour" else even_exposure(image)
-
 
 @dataclass(frozen=True)
 class Matches:
-    """How the other references explain the patches of one.
+    """How the other references, or where there are none the rest of the same picture, explain the patches of one.
 
     Attributes:
         best: (h, w) similarity of each patch to its match among the others.
@@ -94,11 +88,10 @@ class MemoryBank:
         thumbnails: (128, 128) grey levels of each, by which a copy is known.
         preparations: how each was photographed and saved.
         means: (n, C) mean patch of each.
-        first: (h, w, C) unit-length vectors of the first.
+        grids: (h, w, C) unit-length vectors of the first two.
         patches: (m, C) unit-length vectors of all, thinned evenly where they would be too many.
         owners: (m,) int64, the reference that each is from.
-        matches: how the others explain each; empty if there is one reference.
-        pictures: the references themselves if there are at most two.
+        matches: how each is explained.
         rarity: median distance of the first's patches to the rest of it; of every few of them if it is in tiles.
         threshold: image score above which a picture is anomalous.
         spread: how far scores of good pictures scatter, in the units of the score.
@@ -113,11 +106,10 @@ class MemoryBank:
     thumbnails: list[np.ndarray]
     preparations: list[Preparation]
     means: torch.Tensor
-    first: torch.Tensor
+    grids: list[torch.Tensor]
     patches: torch.Tensor
     owners: torch.Tensor
     matches: list[Matches] = field(default_factory=list)
-    pictures: list[Image.Image] = field(default_factory=list)
     rarity: float = 0.0
     threshold: float = 0.0
     spread: float = 0.0
@@ -129,9 +121,14 @@ class MemoryBank:
         """Number of references."""
         return len(self.given)
 
+    @property
+    def first(self) -> torch.Tensor:
+        """(h, w, C) unit-length vectors of the first reference."""
+        return self.grids[0]
+
     def encode(self, encoder: PatchEncoder, image: Image.Image) -> Encoded:
         """Patches of a picture at the scale of the references."""
-        return encode(encoder, self.settings.seen(image), self.settings.size, self.side(image))
+        return encode(encoder, image, self.settings.size, self.side(image))
 
     def side(self, image: Image.Image) -> int | None:
         """Side in pixels of the tiles in which a picture is compared; None where it is as a whole."""
@@ -146,12 +143,10 @@ class MemoryBank:
         """Score of a picture and its (h, w) distances."""
         return image_score(seen.features, self.patches, self.settings, seen.window)
 
-    def without(self, encoder: PatchEncoder, index: int) -> MemoryBank | None:
-        """The bank of the other references; None if there is none. Nothing but a last reference is encoded again."""
+    def without(self, index: int) -> MemoryBank | None:
+        """The bank of the other references; None if there is none. Nothing is encoded again."""
         if self.count == 1:
             return None
-        if self.count == 2:
-            return build_bank(encoder, [self.pictures[1 - index]], self.settings)
         others = [i for i in range(self.count) if i != index]
         stay = self.owners != index
         bank = replace(
@@ -160,12 +155,15 @@ class MemoryBank:
             thumbnails=[self.thumbnails[i] for i in others],
             preparations=[self.preparations[i] for i in others],
             means=self.means[others],
+            grids=[grid for i, grid in enumerate(self.grids) if i != index],
             patches=self.patches[stay],
             owners=self.owners[stay],
             matches=[self.matches[i].without(index) for i in others],
             warnings=list(self.warnings),
         )
-        bank.threshold, bank.spread, bank.threshold_reason = threshold_from_several(_own_scores(bank))
+        if bank.count == 1:
+            bank.matches = [_alone(bank.first, bank.matches[0].window)]
+        bank.threshold, bank.spread, bank.threshold_reason = _threshold(bank)
         return bank
 
 
@@ -195,7 +193,6 @@ def build_bank(
     warnings: list[str] = []
     given, thumbnails, seen = list[int](), list[np.ndarray](), list[Encoded]()
     preparations: list[Preparation] = []
-    pictures: list[Image.Image] = []
     tile: float | None = None
     waiting = list(range(len(references)))
     while waiting:
@@ -209,11 +206,10 @@ def build_bank(
             continue
         if not seen and (side := tile_side(settings.tile, *image.size, settings.size)):
             tile = side / min(image.size)
-        seen.append(encode(encoder, settings.seen(image), settings.size, _side(settings, tile, image)))
+        seen.append(encode(encoder, image, settings.size, _side(settings, tile, image)))
         given.append(index)
         thumbnails.append(own)
         preparations.append(measure(image))
-        pictures = [*pictures, image] if len(given) <= 2 else []
         if len(seen) == 1 and len(waiting) >= (most := _most(seen[0])):
             warnings.append(
                 f"Of {len(references)} references {most}, spread evenly, are used; more take too much memory."
@@ -228,18 +224,14 @@ def build_bank(
         kept = torch.linspace(0, len(patches) - 1, MAX_PATCHES, device=patches.device).long()
         patches, owners = patches[kept], owners[kept]
     means = torch.stack([F.normalize(one.features.mean(dim=(0, 1)), dim=0) for one in seen])
-    first = seen[0].features
+    grids = [one.features for one in seen[:2]]
     bank = MemoryBank(
-        encoder.name, settings, tile, given, thumbnails, preparations, means, first, patches, owners, warnings=warnings
+        encoder.name, settings, tile, given, thumbnails, preparations, means, grids, patches, owners, warnings=warnings
     )
-    bank.pictures = pictures
     every = math.ceil((seen[0].patches / seen[0].window) ** 0.5)
-    bank.rarity = float((1 - within_similarity(first[::every, ::every], NEIGHBOURS)).median())
+    bank.rarity = float((1 - within_similarity(bank.first[::every, ::every], NEIGHBOURS)).median())
     if bank.count == 1:
-        elsewhere = 1 - within_similarity(first, NEIGHBOURS, most=MAX_PATCHES)
-        copies = [bank.encode(encoder, copy) for copy in disturbed_copies(pictures[0])]
-        scores = [image_score(copy.features, patches, settings, copy.window)[0] for copy in copies]
-        found = threshold_from_one(scores, float(_pooled(elsewhere, settings, seen[0].window)))
+        bank.matches = [_alone(bank.first, seen[0].window)]
     else:
         for number, one in enumerate(seen):
             bank.matches.append(_matches(one, number, patches, owners, settings))
@@ -251,8 +243,7 @@ def build_bank(
             f"them, where they score {usual:.3f}; it may be defective or of another product."
             for index, usual in odd_ones(scores)
         ]
-        found = threshold_from_several(scores)
-    bank.threshold, bank.spread, bank.threshold_reason = found
+    bank.threshold, bank.spread, bank.threshold_reason = _threshold(bank)
     return bank
 
 
@@ -303,6 +294,19 @@ def _matches(one: Encoded, index: int, patches: torch.Tensor, owners: torch.Tens
     return Matches(values[:, 0].reshape(shape), owner.reshape(shape), values[:, 1].reshape(shape), one.window)
 
 
+def _alone(grid: torch.Tensor, window: int) -> Matches:
+    """How the rest of a single reference explains it."""
+    import torch
+
+    best = within_similarity(grid, NEIGHBOURS, most=MAX_PATCHES)
+    return Matches(best, torch.zeros_like(best, dtype=torch.int64), torch.full_like(best, -torch.inf), window)
+
+
 def _own_scores(bank: MemoryBank) -> list[float]:
-    """Score of each reference against the others."""
+    """Score of each reference against the others, or of a single one against the rest of itself."""
     return [float(_pooled(1 - one.best, bank.settings, one.window)) for one in bank.matches]
+
+
+def _threshold(bank: MemoryBank) -> tuple[float, float, str]:
+    scores = _own_scores(bank)
+    return threshold_from_one(scores[0]) if bank.count == 1 else threshold_from_several(scores)

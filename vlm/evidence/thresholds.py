@@ -1,25 +1,18 @@
 """What score a good picture may have, judged by the references alone; the same rule for every encoder.
 
-Several references are compared with one another, each against the rest. One reference tells less: how far it is from a
-slightly moved copy of itself, and how far its own rarest patches are from the rest of it. All steps are ratios, so that
-the scale of an encoder's distances does not matter. `benchmarks/evidence_trials.py` measures the rule.
+Several references are compared with one another, each against the rest. One reference tells less: how far its own rarest
+patches are from the rest of it, since what is rare in one good part is what differs between good parts. All steps are
+ratios, so that the scale of an encoder's distances does not matter. `benchmarks/evidence_trials.py` measures the rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-DISTURBANCES = ((2.0, (4, -3), 1.06, 1.05), (-2.0, (-3, 4), 0.94, 0.95))
-"""Turn in degrees, shift in pixels (of 320), brightness and contrast of the disturbed copies."""
-
-ONE_REFERENCE = 1.25
-"""A good part may score so many times the geometric mean of what one reference tells (docs/detection.md)."""
+ONE_REFERENCE = 1.15
+"""A good part may score so many times what one reference scores against the rest of itself (docs/detection.md)."""
 
 LEAST_SCATTER = 0.05
 """Relative scatter of good pictures that is never undercut: a few references may agree by chance."""
@@ -28,36 +21,13 @@ ODD_SCATTERS = 4.0
 """A reference so many scatters above the others is named as unlike them."""
 
 
-def disturbed_copies(image: Image.Image) -> list[Image.Image]:
-    """Copies turned, shifted and lit a little differently, cut so that no empty corner shows."""
-    from PIL import Image, ImageEnhance
-
-    copies = []
-    for turn, shift, brightness, contrast in DISTURBANCES:
-        scale = max(image.size) / 320
-        moved = image.rotate(
-            turn, resample=Image.Resampling.BICUBIC, translate=(round(shift[0] * scale), round(shift[1] * scale))
-        )
-        margin = (int(image.width * 0.05), int(image.height * 0.05))
-        moved = moved.crop((*margin, image.width - margin[0], image.height - margin[1]))
-        moved = moved.resize(image.size, Image.Resampling.BICUBIC)
-        copies.append(ImageEnhance.Contrast(ImageEnhance.Brightness(moved).enhance(brightness)).enhance(contrast))
-    return copies
-
-
-def threshold_from_one(disturbed: Sequence[float], rarity: float) -> tuple[float, float, str]:
-    """Threshold, spread and reason from one reference.
-
-    Args:
-        disturbed: scores of its disturbed copies against it.
-        rarity: score of its own patches against the rest of the same picture.
-    """
-    level, _ = _log_normal(disturbed)
-    threshold = ONE_REFERENCE * float(np.sqrt(level * max(rarity, 1e-6)))
+def threshold_from_one(rarity: float) -> tuple[float, float, str]:
+    """Threshold, spread and reason from the score of one reference's patches against the rest of the same picture."""
+    threshold = ONE_REFERENCE * max(rarity, 1e-6)
     reason = (
-        f"The reference scores {level:.3f} against itself after a small turn, shift and change of light, and {rarity:.3f} "
-        f"patch by patch against the rest of itself; a good part may score up to {threshold:.3f}. One reference cannot tell "
-        "how far good parts scatter, so the share of false alarms is unknown; with four or more it is estimated."
+        f"The reference scores {rarity:.3f} patch by patch against the rest of itself; a good part may score up to "
+        f"{threshold:.3f}. One reference cannot tell how far good parts scatter, so the share of false alarms is unknown; "
+        "with four or more it is estimated."
     )
     return threshold, 2 * LEAST_SCATTER * threshold, reason
 

@@ -115,7 +115,7 @@ def _ranges(pictures: Sequence[Values]) -> list[tuple[float, float, str]]:
 
 def _rounded_outwards(low: float, high: float) -> tuple[float, float]:
     """The range with its ends moved outwards to steps of an eighth of its width or less."""
-    if high <= low:  # one value everywhere
+    if high - low < np.finfo(np.float64).tiny * 256:  # one value everywhere
         return low, low + 1.0
     step = 2.0 ** math.floor(math.log2(high - low)) / 8
     return math.floor(low / step) * step, math.ceil(high / step) * step

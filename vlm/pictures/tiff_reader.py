@@ -31,11 +31,12 @@ def pages(path: Path) -> list[Page]:
             Page((page.imagewidth, page.imagelength), _is_deep(page), bool(page.subfiletype & _REDUCED))
             for page in (tiff.pages[number] for number in range(len(tiff.pages)))
         ]
-        hidden = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else 1
-        if hidden > len(found):  # ImageJ writes one header for a large stack
+        # ImageJ writes one header for a large stack, volumes have one for all of their slices.
+        hidden = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else first.imagedepth
+        if hidden > len(found):
             raise InputError(
-                f"{path} is an ImageJ stack of {hidden} pictures of {first.imagewidth} x {first.imagelength} pixels behind "
-                "one header; save it as an image sequence."
+                f"{path} is a stack of {hidden} pictures of {first.imagewidth} x {first.imagelength} pixels behind one header "
+                "(ImageJ, or a volume); save it as an image sequence."
             )
         return found
 

@@ -134,7 +134,7 @@ def base_model(
     from sage_ad.vlm.sage.processing_sage import SageProcessor
 
     try:
-        own = AutoProcessor.from_pretrained(base)
+        own = AutoProcessor.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(

@@ -421,6 +421,7 @@ def load_processor(source: str, config: Any = None, **kwargs: Any) -> Any:
         ImportError: another library is missing.
         OSError: files are missing.
     """
+    kwargs["trust_remote_code"] = False
     try:
         return AutoProcessor.from_pretrained(source, **kwargs)
     except (ImportError, OSError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -122,14 +123,14 @@ def _around(model: PreTrainedModel, config: SageConfig) -> SageForConditionalGen
 def _load(name: str, patch_channels: int | None, kwargs: dict[str, Any]) -> PreTrainedModel:
     auto = AutoModelForCausalLM if patch_channels is not None else AutoModelForImageTextToText
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if patch_channels is None and type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise InputError(
                 f"The model {name!r} ({config.model_type}) does not read pictures; name a vision-language model, or "
                 "set patch_channels to use it with a frozen encoder."
             )
-        return auto.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
+        return auto.from_pretrained(name, trust_remote_code=False, **kwargs)
+    except (OSError, ValueError, UnpicklingError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
             f"The base model {name!r} cannot be loaded ({first}); give a Hugging Face name or folder."

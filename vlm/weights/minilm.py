@@ -15,37 +15,56 @@ BATCH_TOKENS = 2048
 """Tokens (padding included) in one forward pass: beyond it larger batches gain nothing on a CPU."""
 
 
+LAYERS, HEADS, NORM_EPS = 6, 12, 1e-12
+"""From its config.json."""
+
+
 class MiniLM:
     """Tokeniser and network. Thread-safe.
 
+    The six layers of BERT are run here: importing transformers for them takes four seconds of each cold process.
+
     Args:
         device: a torch device.
+
+    Attributes:
+        weights: float32 tensors by the names of transformers' `BertModel`.
 
     Raises:
         InputError: the weights are neither installed nor can they be fetched.
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        from sage_ad.vlm.commandline import quiet_libraries
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
+
         from sage_ad.vlm.weights.embedded import minilm_folder
 
-        quiet_libraries()
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
         folder = minilm_folder()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, add_pooling_layer=False)
-        self.model: Any = model.to(device).eval()
-        # Fast tokenisers keep their settings inside, so two threads must not use one at the same moment.
+        self.device = device
+        self.weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors", device=device)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        # A tokeniser keeps the length that it cuts at inside, so two threads must not use one at the same moment.
         self._lock = threading.Lock()
 
-    def tokens(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, longest: int) -> Any:
-        """Token ids and types of texts, or of pairs of texts, cut to `longest` tokens."""
+    def tokens(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, longest: int
+    ) -> dict[str, list[list[int]]]:
+        """Token ids ("input_ids") and types ("token_type_ids") of texts, or of pairs of texts, cut to `longest` tokens."""
+        given: Any = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         with self._lock:
-            return self.tokenizer(list(texts), pairs and list(pairs), truncation=True, max_length=longest)
+            self._tokenizer.enable_truncation(longest)
+            found = self._tokenizer.encode_batch(given)
+        return {"input_ids": [one.ids for one in found], "token_type_ids": [one.type_ids for one in found]}
 
-    def read(self, tokens: Any) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The tokens as text."""
+        return tuple(self._tokenizer.id_to_token(one) for one in ids)
+
+    def read(
+        self, tokens: dict[str, list[list[int]]]
+    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Runs texts through the network, in batches of like length.
 
         Yields:
@@ -62,10 +81,39 @@ class MiniLM:
                 ids[place, :length] = torch.as_tensor(rows[index])
                 types[place, :length] = torch.as_tensor(tokens["token_type_ids"][index])
                 mask[place, :length] = 1
-            ids, types, mask = (each.to(self.model.device) for each in (ids, types, mask))
+            ids, types, mask = (each.to(self.device) for each in (ids, types, mask))
             with torch.inference_mode():
-                hidden = self.model(input_ids=ids, token_type_ids=types, attention_mask=mask).last_hidden_state
+                hidden = self._hidden(ids, types, mask)
             yield batch, hidden, mask, types
+
+    def _hidden(self, ids: torch.Tensor, types: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (n, tokens, 384)."""
+        import torch.nn.functional as F
+
+        def linear(x: torch.Tensor, name: str) -> torch.Tensor:
+            return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+        def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+            return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], NORM_EPS)
+
+        words, places, kinds = (
+            self.weights[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")
+        )
+        x = norm(words[ids] + kinds[types] + places[: ids.shape[1]], "embeddings.LayerNorm")
+        for layer in range(LAYERS):
+            at = f"encoder.layer.{layer}"
+            heads = [
+                linear(x, f"{at}.attention.self.{name}").unflatten(-1, (HEADS, -1)).transpose(1, 2)
+                for name in ("query", "key", "value")
+            ]
+            mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask[:, None, None].bool())
+            x = norm(
+                x + linear(mixed.transpose(1, 2).flatten(2), f"{at}.attention.output.dense"),
+                f"{at}.attention.output.LayerNorm",
+            )
+            inner = F.gelu(linear(x, f"{at}.intermediate.dense"))
+            x = norm(x + linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
+        return x
 
 
 def minilm(device: str = "cpu") -> MiniLM:

@@ -218,6 +218,24 @@ class TestLoading:
         with pytest.raises(BackendError, match="cannot be loaded"):
             load_backend(str(tmp_path))
 
+    @pytest.mark.parametrize("kind", ["llama", "unheard-of"])
+    def test_code_beside_a_model_is_neither_run_nor_asked_about(
+        self, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        ran = tmp_path / "ran"
+        code = f"open({str(ran)!r}, 'w')"
+        for file in text_folder.glob("*.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": kind}
+        names = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+        (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": names}))
+        (tmp_path / "own.py").write_text(code)
+        (tmp_path / "pytorch_model.bin").write_bytes(b"cbuiltins\nexec\n(V" + code.encode() + b"\ntR.")
+        monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is asked whether to run the code"))
+        with pytest.raises((InputError, BackendError), match=r"custom code|cannot be loaded"):
+            load_backend(str(tmp_path))
+        assert not ran.exists()
+
     def test_a_model_that_writes_no_text_raises(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
         with pytest.raises(InputError, match="writes no text"):

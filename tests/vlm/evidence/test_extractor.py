@@ -92,7 +92,18 @@ class TestWithReference:
 
     def test_the_threshold_says_where_it_is_from(self, good: Evidence) -> None:
         assert good.threshold_from == "references"
-        assert "turn, shift and change of light" in good.threshold_reason
+        assert "patch by patch against the rest of itself" in good.threshold_reason
+
+    def test_parts_on_a_black_ground_are_told_apart(self, extractor: EvidenceExtractor) -> None:
+        """The ground says nothing of how a part was lit: to bring its level to a fixed one would wash the part out."""
+
+        def on_black(seed: int, hole: bool = False) -> Image.Image:
+            part = np.asarray(washer(seed, hole))
+            return Image.fromarray(np.where(part > 160, 8, part + 60).astype(np.uint8))
+
+        bank = extractor.prepare([on_black(seed) for seed in range(4)])
+        assert extractor.extract(on_black(5), bank).verdict == "normal"
+        assert extractor.extract(on_black(6, hole=True), bank).verdict == "anomalous"
 
     def test_the_score_does_not_depend_on_what_was_inspected_before(
         self, extractor: EvidenceExtractor, bank: MemoryBank, drilled: Evidence
@@ -289,4 +300,6 @@ def test_a_cell_is_no_washer_but_cells_are_cells(
     cells = [load_image(path) for path in (*elpv["mono good"][:3], elpv["mono bad"][0])]
     assert "another product" in extractor.extract(cells[0], bank).warnings[0]
     own = extractor.prepare(cells[:1])
-    assert [extractor.extract(cell, own).warnings for cell in cells[1:]] == [[], [], []]
+    first, (light,), second = (extractor.extract(cell, own).warnings for cell in cells[1:])
+    assert first == second == []
+    assert light.startswith("The picture is 0.66 times as bright as the reference nearest to it in light")

@@ -88,7 +88,7 @@ class TestALotAmongItself:
         self, extractor: EvidenceExtractor, encoder: PatchEncoder, count: int
     ) -> None:
         pictures = [sheet(seed) for seed in range(count)]
-        less = extractor.prepare(pictures).without(encoder, 1)
+        less = extractor.prepare(pictures).without(1)
         fresh = extractor.prepare([pictures[0], *pictures[2:]])
         assert less is not None
         assert less.count == count - 1
@@ -107,6 +107,7 @@ class TestAnotherProductOrPreparation:
         ("change", "said"),
         [
             (lambda image: ImageEnhance.Brightness(image).enhance(2.2), "% of the picture is over-exposed"),
+            (lambda image: ImageEnhance.Brightness(image).enhance(0.6), "The picture is 0.60 times as bright as"),
             (lambda image: saved(image, 12), "was compressed harder than the references"),
             (lambda image: image.rotate(6), "seems to have been turned"),
             (
@@ -148,7 +149,6 @@ class TestManyReferences:
         assert said == ["25 of 30 references read", "25 of 30 references compared with the others"]
         assert bank.count == 30
         assert len(bank.patches) <= memory_bank.MAX_PATCHES
-        assert bank.pictures == []
 
     def test_of_too_many_a_part_is_used_and_that_is_said(
         self, extractor: EvidenceExtractor, monkeypatch: pytest.MonkeyPatch

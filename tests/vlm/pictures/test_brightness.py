@@ -100,6 +100,12 @@ def test_few_bright_pixels_on_one_value_are_not_clipped_away() -> None:
     assert read[50, 51] > read[0, 0]
 
 
+def test_values_too_near_to_each_other_for_a_range_are_one_value() -> None:
+    values = np.zeros((20, 20))
+    values[:10] = 5e-324
+    assert np.ptp(common_brightness([values_of(values)]).to_8_bit(values)) == 0
+
+
 def test_floats_and_whole_numbers_have_no_range_in_common(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", surface(1).astype(np.float32))
     tifffile.imwrite(tmp_path / "b.tif", surface(1).astype(np.uint16))

@@ -84,6 +84,11 @@ class TestPages:
         else:
             assert len(pages_of(path)) == 5
 
+    def test_a_volume_behind_one_header(self, tmp_path: Path) -> None:
+        tifffile.imwrite(tmp_path / "p.tif", np.zeros((5, 64, 64), np.uint8), volumetric=True, tile=(1, 64, 64))
+        with pytest.raises(InputError, match="a stack of 5 pictures"):
+            load_image(tmp_path / "p.tif")
+
     def test_references_are_all_pages(self, tmp_path: Path) -> None:
         path = stack(tmp_path / "good.tif")
         assert expand_references([path]) == expand_references([tmp_path]) == pages_of(path)
