@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sage_ad.evaluation.reports.judge_run import judge_command
-from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app
+from sage_ad.vlm.commandline import quiet_libraries, run_app
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP, parse_tile
@@ -48,20 +48,6 @@ def _open(data: Path, format: str | None, categories: str | None) -> InspectionD
     return open_dataset(data, format, wanted)
 
 
-def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
-    """Writes what --out asks for, prints the report or the JSON, and ends with 1 if there were problems."""
-    from sage_ad.evaluation.runs import write_results
-
-    if out:
-        write_results(out, result, report)
-    if as_json:
-        print_json(result)
-    else:
-        print(report)
-    if result.get("problems"):
-        raise typer.Exit(EXIT_LISTED_FAILURES)
-
-
 @app.command()
 def detect(
     data: Data,
@@ -92,7 +78,7 @@ def detect(
     dataset = _open(data, format, categories)
     from sage_ad.evaluation.reports.detect_report import DetectSettings
     from sage_ad.evaluation.reports.detect_run import detect as measure
-    from sage_ad.evaluation.runs import Progress
+    from sage_ad.evaluation.runs import Progress, finish
 
     settings = DetectSettings(
         shots=shots,
@@ -104,7 +90,7 @@ def detect(
         device=device,
     )
     report = measure(dataset, settings, out=out, progress=Progress())
-    _finish(report.to_json(), report.to_markdown(), out, json)
+    finish(report.to_json(), report.to_markdown(), out, json)
 
 
 @app.command()
@@ -133,7 +119,7 @@ def answer(
     dataset = _open(data, format, categories)
     from sage_ad.evaluation.reports.answer_figures import report_markdown
     from sage_ad.evaluation.reports.answer_run import AnswerSettings, measure
-    from sage_ad.evaluation.runs import Progress
+    from sage_ad.evaluation.runs import Progress, finish
 
     settings = AnswerSettings(
         inspector=inspector,
@@ -145,7 +131,7 @@ def answer(
         seed=seed,
     )
     result = measure(dataset, settings, out=out, progress=Progress())
-    _finish(result, report_markdown(result), out, json)
+    finish(result, report_markdown(result), out, json)
 
 
 @app.command()

@@ -69,6 +69,18 @@ def read_preferences(
     return _read_adpl(path) if name == "adpl" else None
 
 
+def read_answers(path: Path, pictures: Path | None = None, unknown: Counter[str] | None = None) -> list[RankedAnswers]:
+    """As `read_preferences`, for whoever cannot use labelled images without answers.
+
+    Raises:
+        InputError: as there, and for a set of labelled images.
+    """
+    lines = read_preferences(path, pictures, unknown)
+    if lines is None:
+        raise InputError(f"{path} holds labelled images but no answers; run sage-train build-preferences first.")
+    return lines
+
+
 def _is_table_of_answers(first: Mapping[str, Any]) -> bool:
     return bool({"answers", "chosen", "rejected", "completion", "conversations", "messages", "output"} & set(first))
 

@@ -123,6 +123,22 @@ def write_results(folder: Path, results: dict[str, Any], report: str) -> None:
     write_whole(folder / REPORT, report)
 
 
+def finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
+    """Ends a command: writes what --out asks for, prints the report or the JSON, and leaves 1 if there were problems."""
+    from typer import Exit
+
+    from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json
+
+    if out:
+        write_results(out, result, report)
+    if as_json:
+        print_json(result)
+    else:
+        print(report)
+    if result.get("problems"):
+        raise Exit(EXIT_LISTED_FAILURES)
+
+
 class Progress:
     """Says on standard error how far a run is: a line that renews itself on a terminal, one now and then elsewhere."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +96,7 @@ def build_command(
         "lists": len(lines),
         "answers": sum(len(line.answers) for line in lines),
         "images": len({line.group for line in lines}),
-        "by_source": _counts(lines),
+        "by_source": dict(Counter(line.rank_source or "unknown" for line in lines)),
         "problems": problems,
     }
     if json:
@@ -106,12 +107,6 @@ def build_command(
             print(f"- {problem}")
     if problems:
         raise typer.Exit(EXIT_LISTED_FAILURES)
-
-
-def _counts(lines: list[RankedAnswers]) -> dict[str, int]:
-    from collections import Counter
-
-    return dict(Counter(line.rank_source or "unknown" for line in lines))
 
 
 def _parts(
@@ -183,15 +178,13 @@ def convert_command(
     """Turns ranked answers, AD-PL records and TRL preference data into each other."""
     quiet_libraries()
     from sage_ad.alignment.data.exchange import write_preferences
-    from sage_ad.evaluation.preference_data import read_preferences, require_pictures
+    from sage_ad.evaluation.preference_data import read_answers, require_pictures
 
     if to not in ("ranked", "adpl", "trl"):
         raise InputError(f"There is no form {to!r} of preference data; use ranked, adpl or trl.")
     if to != "trl" and (pairs != "extreme" or entropy != "term"):
         raise InputError(f"--pairs and --entropy belong to --to trl, and this is --to {to}; leave them out.")
-    lines = read_preferences(source, out.parent / f"{out.stem}-pictures")
-    if lines is None:
-        raise InputError(f"{source} holds labelled images but no answers; run sage-train build-preferences first.")
+    lines = read_answers(source, out.parent / f"{out.stem}-pictures")
     require_pictures(lines, source)
     target: Any = to
     written = write_preferences(lines, out, target, pairs, entropy)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
-from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.commandline import quiet_libraries
 
 
 def score_command(
@@ -25,24 +24,15 @@ def score_command(
     quiet_libraries()
     from sage_ad.alignment.data.judge_scores import equal_everywhere, report_markdown, score_lines, spread
     from sage_ad.evaluation.judge.loading import load_judge
-    from sage_ad.evaluation.preference_data import beside, read_preferences
+    from sage_ad.evaluation.preference_data import beside, read_answers
     from sage_ad.evaluation.ranked import write_ranked
-    from sage_ad.evaluation.runs import Progress, write_results
+    from sage_ad.evaluation.runs import Progress, finish
 
-    lines = read_preferences(ranked, out / "pictures")
-    if lines is None:
-        raise InputError(f"{ranked} holds labelled images but no answers; run sage-train build-preferences first.")
+    lines = read_answers(ranked, out / "pictures")
     scored, problems = score_lines(lines, load_judge(judge), out=out, progress=Progress())
     write_ranked(out / "scored.jsonl", beside(scored, out))
     found = spread(scored)
     if sentence := equal_everywhere(found):
         problems.append(sentence)
-    report = report_markdown(found, judge, problems)
     result = {"judge": judge, "scored": str(out / "scored.jsonl"), **found, "problems": problems}
-    write_results(out, result, report)
-    if json:
-        print_json(result)
-    else:
-        print(report)
-    if problems:
-        raise typer.Exit(EXIT_LISTED_FAILURES)
+    finish(result, report_markdown(found, judge, problems), out, json)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sage_ad.alignment.data.build_preferences import PreferenceSettings, RuleWriter
+from sage_ad.alignment.data.exchange import question_in_words
 from sage_ad.alignment.data.labelled import LabelledPart
 from sage_ad.evaluation.ranked import RankedAnswers
 from sage_ad.vlm.backends.json_reply import json_object_with
@@ -186,9 +187,8 @@ def backend_sampler(backend: LanguageBackend, temperature: float = 1.0, max_new_
     """Draws answers from any language model: facts and question in words."""
 
     def sample(line: RankedAnswers, count: int, seed: int) -> list[str]:
-        known = "".join(f"\n- {fact}" for fact in line.facts)
-        text = (f"Known facts:{known}\n" if known else "") + f"{line.question} Begin with True. or False."
-        messages = [{"role": "user", "content": text}]
+        asked = f"{question_in_words(line)} Begin with True. or False."
+        messages = [{"role": "user", "content": asked}]
         try:
             return [
                 backend.generate(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed + i)

@@ -58,7 +58,7 @@ class Stage1Settings:
                 raise InputError(f"{name}={getattr(self, name)} is no share; give a number from 0 to 1.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage1Example:
     """One question with its answer.
 
@@ -78,20 +78,20 @@ class Stage1Example:
     id: str
     group: str
     task: Literal["inspect", "facts"]
-    picture: Picture | None
-    reference: Picture | None
+    picture: Picture | None = None
+    reference: Picture | None = None
     question: str
     answer: str
-    family: str | None
-    polarity: str | None
-    verdict: bool | None
-    anomalous: bool | None
-    defect: str | None
-    place: str | None
+    family: str | None = None
+    polarity: str | None = None
+    verdict: bool | None = None
+    anomalous: bool | None = None
+    defect: str | None = None
+    place: str | None = None
     product: str
     domain: str | None
     category: str
-    facts: tuple[str, ...]
+    facts: tuple[str, ...] = ()
     source: str
 
 
@@ -233,20 +233,11 @@ def fact_examples(
             id=f"facts/{product}#{i}",
             group=f"facts/{product}",
             task="facts",
-            picture=None,
-            reference=None,
             question=rng.choice(wordings["prompts"]).format(product=product, n=len(chosen)),
             answer="\n".join(wordings["line"].format(fact=fact.text) for fact in chosen),
-            family=None,
-            polarity=None,
-            verdict=None,
-            anomalous=None,
-            defect=None,
-            place=None,
             product=product,
             domain=pack,
             category=f"facts {product}",
-            facts=(),
             source="facts",
         )
 

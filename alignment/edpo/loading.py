@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from sage_ad.alignment.data.exchange import question_in_words
@@ -74,33 +73,10 @@ def load_for_alignment(name: str) -> Loaded:
 
 
 def _stored(name: str) -> Loaded:
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        AutoTokenizer,
-    )
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from sage_ad.vlm.backends.huggingface import load_pretrained
 
-    import sage_ad.vlm.sage.modeling_sage
-    import sage_ad.vlm.sage.processing_sage  # noqa: F401
-
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=False)
-            processor: Any = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False)
-            processor = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, UnpicklingError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"The model {name!r} cannot be loaded ({first}); give a Hugging Face name or folder."
-        ) from None
-    model = model.float()
-    return Loaded(model, processor, _kind(model, processor))
+    found = load_pretrained(name, device="cpu", dtype="float32")
+    return Loaded(found.model, found.processor, _kind(found.model, found.processor))
 
 
 def _kind(model: Any, processor: Any) -> Kind:

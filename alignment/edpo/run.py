@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
 from sage_ad.alignment.options import EDPOOptions, EDPORun, check_adapter_rank
-from sage_ad.vlm.errors import BackendError, InputError
+from sage_ad.vlm.errors import BackendError
 
 if TYPE_CHECKING:
     from sage_ad.alignment.edpo.config import EDPOConfig
@@ -74,13 +74,11 @@ def align(run: EDPORun, lines: list[RankedAnswers] | None = None) -> dict[str, A
 
 def read_lines(files: tuple[Path, ...]) -> list[RankedAnswers]:
     """Ranked answers of all files, their paths made absolute."""
-    from sage_ad.evaluation.preference_data import read_preferences, require_pictures
+    from sage_ad.evaluation.preference_data import read_answers, require_pictures
 
     lines = []
     for file in files:
-        found = read_preferences(file)
-        if found is None:
-            raise InputError(f"{file} holds labelled images but no answers; run sage-train build-preferences first.")
+        found = read_answers(file)
         require_pictures(found, file)
         lines += found
     return lines

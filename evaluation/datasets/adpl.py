@@ -70,33 +70,20 @@ def _answer(option: Any) -> str:
 
 
 def ranked_lines(dataset: ADPL) -> Iterator[dict[str, Any]]:
-    """The set as lines of ranked answers (contracts.md): what `sage-eval judge` and `sage-train` read."""
+    """The set as lines of ranked answers (contracts.md), with the fields that it has something for."""
     for sample in dataset.samples():
         for number, question in enumerate(sample.questions, start=1):
             yield {
                 "id": f"{sample.id}/{number}",
                 "image": str(sample.image),
                 "reference": str(sample.reference) if sample.reference else None,
-                "mask": None,
                 "object": sample.category,
-                "domain": None,
                 "group": question.group,
                 "pair_type": question.family,
                 "question": question.text,
-                "gold": None
-                if question.verdict is None
-                else {
-                    "verdict": question.verdict,
-                    "anomalous": question.anomalous,
-                    "defect": None,
-                    "place": None,
-                    "reference_answer": question.reference_answer,
-                },
-                "facts": [],
+                "gold": None if question.verdict is None else question.gold().model_dump(mode="json"),
                 "answers": list(question.ranked),
                 "rank_source": "expert",
-                "scores": None,
-                "judge": None,
             }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries
+from sage_ad.vlm.commandline import quiet_libraries
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -338,13 +338,12 @@ def judge_command(
     """How well a judge orders ranked answers, beside sentence similarity and word overlap."""
     quiet_libraries()
     from sage_ad.evaluation.judge.loading import load_judge
-    from sage_ad.evaluation.preference_data import beside, read_preferences
+    from sage_ad.evaluation.preference_data import beside, read_answers
     from sage_ad.evaluation.ranked import write_ranked
+    from sage_ad.evaluation.runs import finish
 
     unknown = Counter[str]()
-    lines = read_preferences(ranked, out / "pictures" if out else None, unknown)
-    if lines is None:
-        raise InputError(f"{ranked} holds labelled images but no answers; give ranked answers.")
+    lines = read_answers(ranked, out / "pictures" if out else None, unknown)
     judging = load_judge(judge)
     result = measure_judge(lines, judging, seed=seed)
     if usage := getattr(judging, "usage", None):
@@ -352,15 +351,6 @@ def judge_command(
     if unknown:
         result["unknown_keys"] = dict(unknown)
     scored = result.pop("scored")
-    report = report_markdown(result)
     if out:
-        from sage_ad.evaluation.runs import write_results
-
-        write_results(out, result, report)
         write_ranked(out / "scored.jsonl", beside(scored, out))
-    if json:
-        print_json(result)
-    else:
-        print(report)
-    if result["problems"]:
-        raise typer.Exit(EXIT_LISTED_FAILURES)
+    finish(result, report_markdown(result), out, json)

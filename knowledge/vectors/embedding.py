@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sage_ad.vlm.devices import pick_device
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.loaded import loaded_once
 
@@ -98,7 +99,7 @@ class _MeanPooling:
     def __init__(self, device: str) -> None:
         from sage_ad.vlm.weights.minilm import minilm
 
-        self.model = minilm(_device(device))
+        self.model = minilm(pick_device(device))
 
     def encode(self, texts: list[str]) -> np.ndarray:
         import numpy as np
@@ -131,7 +132,7 @@ class _SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
         try:
-            self.model = SentenceTransformer(name, device=_device(device))
+            self.model = SentenceTransformer(name, device=pick_device(device))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"Embedding model {name!r} could not be loaded ({str(error).splitlines()[0]}); give a folder or "
@@ -144,18 +145,6 @@ class _SentenceTransformer:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         return self.model.encode(texts, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(
-            f"Device {device!r} is not there: no CUDA device is visible to torch; use --device cpu or auto."
-        )
-    return device
 
 
 def default_embedder(name: str = DEFAULT_MODEL, device: str = "auto") -> SentenceEmbedder:
