@@ -81,7 +81,16 @@ class KnowledgeTab:
                     self.save = gr.Button("Save the change", elem_id="kb-save")
         asked = [self.words, self.domain, self.kind, self.status]
         listed = [self.found, self.note]
-        shown = [self.fact, self.approve, self.reject, self.editor, self.text, self.new_kind, self.products, self.defects]
+        shown = [
+            self.fact,
+            self.approve,
+            self.reject,
+            self.editor,
+            self.text,
+            self.new_kind,
+            self.products,
+            self.defects,
+        ]
         for trigger in (self.find.click, self.words.submit, self.status.input, self.kind.input, self.domain.input):
             trigger(self.search, asked, listed, api_visibility="private", show_progress="minimal")
         self.found.input(self.show, self.found, shown, api_visibility="private", show_progress="hidden")
