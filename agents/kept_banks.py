@@ -59,7 +59,7 @@ def bank_file(extractor: EvidenceExtractor, references: Sequence[Path], brightne
 
 
 def read_bank(path: Path, device: str) -> MemoryBank | None:
-    """References that were kept, without their pictures; None where there are none, or the file is damaged."""
+    """References that were kept; None where there are none, or the file is damaged."""
     import torch
 
     try:
@@ -87,7 +87,7 @@ def keep_bank(path: Path, bank: MemoryBank) -> None:
     import torch
 
     content = io.BytesIO()
-    plain = replace(bank, pictures=[], thumbnails=[torch.from_numpy(own) for own in bank.thumbnails])  # type: ignore[misc]
+    plain = replace(bank, thumbnails=[torch.from_numpy(own) for own in bank.thumbnails])  # type: ignore[misc]
     torch.save(plain, content)
     write_whole(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
     kept = []

@@ -208,8 +208,6 @@ class Resources:
                 print(
                     f"  The references made ready cannot be kept in {file.parent} ({error.strerror}).", file=sys.stderr
                 )
-        elif bank.count <= 2:
-            bank.pictures = [images[place] for place in bank.given]
         return bank
 
     def _new_bank(
