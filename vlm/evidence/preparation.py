@@ -1,4 +1,4 @@
-"""How a picture was prepared, measured on its pixels: light, over-exposure, compression, colour, empty corners of a turn.
+"""How a picture was prepared, measured on its pixels: over-exposure, compression, colour, empty corners of a turn.
 
 A part that was photographed or saved in another way than its references differs everywhere, and no defect is needed for
 that. What is measured here is compared with the same of the references.
@@ -21,9 +21,6 @@ LONGEST = 1024
 CLIPPED, BLOCKS, EMPTY = 0.05, 0.3, 0.003
 """By how much a part must exceed its references: share of pixels, relative step at blocks, share of pixels."""
 
-LIGHT = 1.4
-"""So many times brighter or darker than all references (docs/detection.md)."""
-
 JPEG = 8
 """Side in pixels of the blocks of JPEG."""
 
@@ -42,7 +39,6 @@ class Preparation:
     """What tells how a picture was made.
 
     Attributes:
-        light: root of the mean square of the grey values, which a dark ground hardly moves.
         clipped: share of pixels that are white in every channel (254 of 255 or more).
         blocks: step between neighbouring pixels across the borders of 8 x 8 blocks, relative to the largest at any other
             distance from them, less 1; of rows and columns the smaller, and never below 0.
@@ -51,7 +47,6 @@ class Preparation:
         grey: whether the picture has no colour.
     """
 
-    light: float
     clipped: float
     blocks: float
     empty: float
@@ -65,7 +60,6 @@ def measure(image: Image.Image) -> Preparation:
     grey, colour = np.asarray(part.convert("L"), np.float32), np.asarray(part.convert("RGB"))
     darkest = colour.min(axis=2)
     return Preparation(
-        light=float(np.sqrt(np.square(grey).mean())),
         clipped=float((darkest >= 254).mean()),
         blocks=max(0.0, min(_step(grey), _step(grey.T))),
         empty=_empty_corners(image),
@@ -81,12 +75,6 @@ def differences(part: Preparation, references: Sequence[Preparation]) -> list[st
         found.append(
             f"{100 * part.clipped:.0f} % of the picture is over-exposed (white), where the references have at most "
             f"{100 * most['clipped']:.0f} %; what differs may be the light and no defect."
-        )
-    ratio = part.light / max(min((one.light for one in references), key=lambda light: abs(light - part.light)), 1.0)
-    if not 1 / LIGHT <= ratio <= LIGHT and not found:
-        found.append(
-            f"The picture is {ratio:.2f} times as bright as the reference nearest to it in light; what differs may be the "
-            "light and no defect."
         )
     if part.blocks > most["blocks"] + BLOCKS:
         found.append(

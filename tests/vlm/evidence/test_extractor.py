@@ -124,7 +124,6 @@ class TestWithReference:
         rng = np.random.default_rng(0)
         noise = Image.fromarray(rng.integers(0, 255, (320, 320, 3), np.uint8))
         evidence = extractor.extract(noise, bank)
-        assert len(evidence.warnings) == 1
         assert "another product" in evidence.warnings[0]
 
 
