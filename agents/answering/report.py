@@ -117,7 +117,7 @@ def name_line(
     if said:
         return f"{sentence_case(said[0]['reason'])} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
     if not cards and product is None:
-        return "No product was named, so no pack was asked which defect it is; name the product (--product)."
+        return "No product was named, so no pack was asked which defect it is; name the product."
     thing = product or "this product"
     if not cards:
         return (

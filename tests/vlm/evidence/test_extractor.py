@@ -302,6 +302,4 @@ def test_a_cell_is_no_washer_but_cells_are_cells(
     cells = [load_image(path) for path in (*elpv["mono good"][:3], elpv["mono bad"][0])]
     assert "another product" in extractor.extract(cells[0], bank).warnings[0]
     own = extractor.prepare(cells[:1])
-    first, (light,), second = (extractor.extract(cell, own).warnings for cell in cells[1:])
-    assert first == second == []
-    assert light.startswith("The picture is 0.66 times as bright as the reference nearest to it in light")
+    assert [extractor.extract(cell, own).warnings for cell in cells[1:]] == [[], [], []]
