@@ -28,6 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Out = Annotated[
     Path | None, typer.Option(help="Folder for results.json and report.md; finished parts are kept there too.")
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Status 1 also for notes (pictures left out ...).")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -47,8 +48,8 @@ def _open(data: Path, format: str | None, categories: str | None) -> InspectionD
     return open_dataset(data, format, wanted)
 
 
-def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
-    """Writes what --out asks for, prints the report or the JSON, and ends with 1 if there were problems."""
+def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool, strict: bool) -> None:
+    """Writes what --out asks for, prints the report or the JSON, and ends with 1 if there were problems (or notes)."""
     from sage_ad.evaluation.runs import write_results
 
     if out:
@@ -57,7 +58,7 @@ def _finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool
         print_json(result)
     else:
         print(report)
-    if result.get("problems"):
+    if result.get("problems") or (strict and result.get("notes")):
         raise typer.Exit(EXIT_LISTED_FAILURES)
 
 
@@ -77,6 +78,7 @@ def detect(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Visual encoder by name.")] = None,
     tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
+    strict: Strict = False,
     json: Json = False,
     out: Out = None,
     device: Device = "auto",
@@ -101,7 +103,7 @@ def detect(
         device=device,
     )
     report = measure(dataset, settings, out=out, progress=Progress())
-    _finish(report.to_json(), report.to_markdown(), out, json)
+    _finish(report.to_json(), report.to_markdown(), out, json, strict)
 
 
 @app.command()
@@ -121,6 +123,7 @@ def answer(
     per_class: Annotated[int, typer.Option(help="Good and defective images a category; 0 takes all.")] = 20,
     categories: Categories = None,
     seed: Seed = 0,
+    strict: Strict = False,
     json: Json = False,
     out: Out = None,
     device: Device = "auto",
@@ -142,7 +145,7 @@ def answer(
         seed=seed,
     )
     result = measure(dataset, settings, out=out, progress=Progress())
-    _finish(result, report_markdown(result), out, json)
+    _finish(result, report_markdown(result), out, json, strict)
 
 
 @app.command()

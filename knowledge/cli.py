@@ -76,6 +76,7 @@ def add_looks_command(
     defect: Annotated[str | None, typer.Option(help="Name of the defect that every picture shows.")] = None,
     good: Annotated[bool, typer.Option("--good", help="The pictures show good parts.")] = False,
     source: Annotated[str, typer.Option(help="Where the pictures come from.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Take none if anything in a folder is left out.")] = False,
     json: Json = False,
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
@@ -84,7 +85,13 @@ def add_looks_command(
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
     from sage_ad.vlm.images import expand_references
 
-    added = add_looks(domain, product, expand_references(paths), defect=defect, source=source)
+    left_out: list[str] = []
+    pictures = expand_references(paths, left_out.append)
+    if strict and left_out:
+        raise InputError(f"{' '.join(left_out)} Leave out --strict to take the others.")
+    for note in left_out:
+        print(f"Note: {note}", file=sys.stderr)
+    added = add_looks(domain, product, pictures, defect=defect, source=source)
     folder = looks_folder(domain)
     looks = [look for look in read_looks(folder) if look.product.casefold() == product.casefold()]
     counts: dict[str, int] = {}

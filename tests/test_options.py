@@ -138,9 +138,9 @@ WORK: dict[str, tuple[Callable[..., Any], Any]] = {
     "sage_ad.agents.cli.watch": (of_inspection, TRACE),
     "sage_ad.agents.cli.write": (lambda inspector, trace, out: {"out": out}, []),
     "sage_ad.evaluation.reports.detect_run.detect": (
-        of_measure, types.SimpleNamespace(to_json=lambda: {"figure": 1}, to_markdown=lambda: "One figure"),
+        of_measure, types.SimpleNamespace(to_json=lambda: {"figure": 1, "notes": ["One note"]}, to_markdown=lambda: "One figure"),
     ),
-    "sage_ad.evaluation.reports.answer_run.measure": (of_measure, {"figure": 1}),
+    "sage_ad.evaluation.reports.answer_run.measure": (of_measure, {"figure": 1, "notes": ["One note"]}),
     "sage_ad.evaluation.reports.answer_figures.report_markdown": (lambda result: result, "One figure"),
 }  # fmt: skip
 """Where the work of a command starts: what is recorded of its arguments, and what is given back (None ends the command)."""
@@ -200,7 +200,10 @@ AGENT = {
     "--domain": "--domain machining", "--product": "--product lid",
     "--question": "--question Why?", "--reference": "--reference FILES/good.png", "--tile": "--tile 64",
 }  # fmt: skip
-SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
+SET = {
+    "--format": "! --format abacus", "--categories": "--categories lid", "--strict": "--strict", "--json": "--json",
+    "--out": "--out x",
+}  # fmt: skip
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "sage-train sft": (
         "--data FILES/set --synthetic 2 --pasted 1",
@@ -251,7 +254,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         "FILES/parts --out x",
         AGENT
         | {
-            "--out": "--out y", "--recursive": "--recursive", "--evidence-only": "--evidence-only",
+            "--out": "--out y", "--recursive": "--recursive", "--strict": "! --strict", "--evidence-only": "--evidence-only",
             "--pictures": "--pictures", "--resume": "--resume", "--retry-errors": "--retry-errors | --resume",
             "--engine": "--engine ray", "--workers": "--workers 1", "--chunk": "--chunk 5",
             "--address": "--address auto | --engine ray", "--config": "--config FILES/seed.yaml", "--json": "--json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -44,6 +44,7 @@ class BatchOptions:
     pictures: bool = option(False, help="Write an evidence picture of every part.")
     resume: bool = option(False, help="Go on with the batch in --out.")
     retry_errors: bool = option(False, help="With --resume: inspect parts that ended in an error once more.")
+    strict: bool = option(False, help="Inspect nothing if a folder holds what is no picture or is not entered.")
     engine: Literal["local", "ray"] = option("local", help="local (processes on this machine) or ray (a Ray cluster).")
     workers: int = option(0, help="Number of workers; 0: one a core, with a GPU one.")
     chunk: int = option(0, help="Parts a worker takes at a time, whose words are written together; 0: 16 (8 without).")
@@ -77,6 +78,7 @@ def batch(options: BatchOptions, json: bool) -> None:
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
 
+    left_out: list[str] = []
     parts = read_parts(
         options.parts,
         references=options.reference,
@@ -84,7 +86,7 @@ def batch(options: BatchOptions, json: bool) -> None:
         domain=options.domain,
         questions=options.question,
         recursive=options.recursive,
-        say=lambda note: print(note, file=sys.stderr),
+        say=left_out.append,
     )
     asks = any(part.questions for part in parts)
     if not asks and (options.model != DEFAULT_BACKEND or options.judge != "local"):
@@ -97,7 +99,11 @@ def batch(options: BatchOptions, json: bool) -> None:
         pictures=options.pictures,
         chunk=options.chunk,
     )
-    check(parts, settings, options.reference, options.domain)
+    check(parts, settings, options.reference, options.domain, left_out.append)
+    if options.strict and left_out:
+        raise InputError(f"{' '.join(left_out)} Leave out --strict to inspect the others.")
+    for note in left_out:
+        print(note, file=sys.stderr)
     more = {"address": options.address} if options.address is not None else {}
     summary = run_batch(
         parts,
@@ -119,11 +125,17 @@ def batch(options: BatchOptions, json: bool) -> None:
 app.command()(options_command(BatchOptions, batch))
 
 
-def check(parts: list[Part], settings: BatchSettings, references: Sequence[Path], domain: str | None) -> None:
+def check(
+    parts: list[Part],
+    settings: BatchSettings,
+    references: Sequence[Path],
+    domain: str | None,
+    say: Callable[[str], None],
+) -> None:
     """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
     from sage_ad.vlm.images import expand_references, load_image
 
-    for path in expand_references(references):
+    for path in expand_references(references, say):
         load_image(path)
     if domain is not None and settings.language:
         from sage_ad.knowledge.store.fact_store import FactStore

@@ -332,6 +332,9 @@ def judge_command(
     ],
     judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Status 1 also for keys of the file that are not read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and scored.jsonl.")] = None,
 ) -> None:
@@ -362,5 +365,5 @@ def judge_command(
         print_json(result)
     else:
         print(report)
-    if result["problems"]:
+    if result["problems"] or (strict and unknown):
         raise typer.Exit(EXIT_LISTED_FAILURES)
