@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
-from sage_ad.vlm.commandline import print_json, quiet_libraries, run_app
+from sage_ad.vlm.commandline import print_json, printable, quiet_libraries, run_app
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 
@@ -152,8 +152,11 @@ def check_files(image: Path, references: list[Path], out: Path | None) -> None:
     from sage_ad.vlm.errors import InputError
     from sage_ad.vlm.images import expand_references, load_image
 
-    for path in [image, *expand_references(references)]:
+    notes: list[str] = []
+    for path in [image, *expand_references(references, notes.append)]:
         load_image(path)
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -212,10 +215,16 @@ def write(inspector: SageInspector, trace: InspectionTrace, out: Path) -> list[P
     return [picture, text]
 
 
+def escape(text: str) -> str:
+    """Text from outside as Rich prints it, line by line."""
+    from rich.markup import escape as without_markup
+
+    return without_markup("\n".join(map(printable, text.split("\n"))))
+
+
 def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], verbose: bool) -> None:
-    """Prints the trace for a person. Text of facts and models is printed as text: markup in it has no effect."""
+    """Prints the trace for a person. Text from outside is printed as text: neither markup nor control characters in it work."""
     from rich.console import Console
-    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
     colour = "red" if trace.verdict == "anomalous" else "green"
@@ -238,8 +247,6 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], 
 
 def show_details(console: Any, trace: InspectionTrace, timing: dict[str, float]) -> None:
     """Prints threshold, boxes, candidates, facts, self-checks, model and times."""
-    from rich.markup import escape
-
     console.print(f"\n[bold]Measured[/]\n{escape(trace.threshold_reason)}")
     for region in trace.regions:
         console.print(f"Region {region.place}: box {tuple(region.box)}, score {region.score:.3f}")

@@ -29,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Out = Annotated[
     Path | None, typer.Option(help="Folder for results.json and report.md; finished parts are kept there too.")
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Status 1 also for notes (pictures left out ...).")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -66,6 +67,7 @@ def detect(
         list[str] | None, typer.Option(help=f"{ENCODER_HELP} May be repeated: they are measured side by side.")
     ] = None,
     tile: Annotated[str, typer.Option(help=TILE_HELP)] = "auto",
+    strict: Strict = False,
     json: Json = False,
     out: Out = None,
     device: Device = "auto",
@@ -90,7 +92,7 @@ def detect(
         device=device,
     )
     report = measure(dataset, settings, out=out, progress=Progress())
-    finish(report.to_json(), report.to_markdown(), out, json)
+    finish(report.to_json(), report.to_markdown(), out, json, strict)
 
 
 @app.command()
@@ -110,6 +112,7 @@ def answer(
     per_class: Annotated[int, typer.Option(help="Good and defective images a category; 0 takes all.")] = 20,
     categories: Categories = None,
     seed: Seed = 0,
+    strict: Strict = False,
     json: Json = False,
     out: Out = None,
     device: Device = "auto",
@@ -131,7 +134,7 @@ def answer(
         seed=seed,
     )
     result = measure(dataset, settings, out=out, progress=Progress())
-    finish(result, report_markdown(result), out, json)
+    finish(result, report_markdown(result), out, json, strict)
 
 
 @app.command()

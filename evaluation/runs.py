@@ -123,8 +123,11 @@ def write_results(folder: Path, results: dict[str, Any], report: str) -> None:
     write_whole(folder / REPORT, report)
 
 
-def finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool) -> None:
-    """Ends a command: writes what --out asks for, prints the report or the JSON, and leaves 1 if there were problems."""
+def finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool, strict: bool = False) -> None:
+    """Ends a command: writes what --out asks for, prints the report or the JSON, and leaves 1 if there were problems.
+
+    With `strict` it leaves 1 for notes on what was left out and for unknown keys, too.
+    """
     from typer import Exit
 
     from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json
@@ -135,7 +138,7 @@ def finish(result: dict[str, Any], report: str, out: Path | None, as_json: bool)
         print_json(result)
     else:
         print(report)
-    if result.get("problems"):
+    if result.get("problems") or (strict and (result.get("notes") or result.get("unknown_keys"))):
         raise Exit(EXIT_LISTED_FAILURES)
 
 

@@ -84,6 +84,7 @@ def add_looks_command(
         Path | None, typer.Option(help="Folder of the pictures of a labels file, where it does not say itself.")
     ] = None,
     source: Annotated[str, typer.Option(help="Where the pictures come from.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Take none if anything in a folder is left out.")] = False,
     json: Json = False,
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
@@ -93,9 +94,9 @@ def add_looks_command(
 
     notes: list[str] = []
     if paths[0].suffix.lower() == ".json":
-        if len(paths) > 1 or good or defect is not None:
+        if len(paths) > 1 or good or strict or defect is not None:
             raise InputError(
-                "A file of labels says itself what its pictures show; give it alone, without --defect and --good."
+                "A file of labels says itself what its pictures show; give it alone, without --defect, --good and --strict."
             )
         found = add_labelled(domain, product, paths[0], pictures=pictures, source=source)
         added, notes = found.added, found.notes
@@ -104,9 +105,12 @@ def add_looks_command(
     elif pictures is not None:
         raise InputError("--pictures goes with a file of labels; name the pictures themselves.")
     else:
-        added = add_looks(domain, product, expand_references(paths), defect=defect, source=source)
+        chosen = expand_references(paths, notes.append)
+        if strict and notes:
+            raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
+        added = add_looks(domain, product, chosen, defect=defect, source=source)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(f"Note: {note}", file=sys.stderr)
     folder = looks_folder(domain)
     looks = [look for look in read_looks(folder) if look.product.casefold() == product.casefold()]
     counts: dict[str, int] = {}

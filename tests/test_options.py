@@ -170,9 +170,9 @@ WORK: dict[str, tuple[Callable[..., Any], Any]] = {
     "sage_ad.agents.cli.watch": (of_inspection, TRACE),
     "sage_ad.agents.cli.write": (lambda inspector, trace, out: {"out": out}, []),
     "sage_ad.evaluation.reports.detect_run.detect": (
-        of_measure, types.SimpleNamespace(to_json=lambda: {"figure": 1}, to_markdown=lambda: "One figure"),
+        of_measure, types.SimpleNamespace(to_json=lambda: {"figure": 1, "notes": ["One note"]}, to_markdown=lambda: "One figure"),
     ),
-    "sage_ad.evaluation.reports.answer_run.measure": (of_measure, {"figure": 1}),
+    "sage_ad.evaluation.reports.answer_run.measure": (of_measure, {"figure": 1, "notes": ["One note"]}),
     "sage_ad.evaluation.reports.answer_figures.report_markdown": (lambda result: result, "One figure"),
     "sage_ad.evaluation.reports.judge_run.measure_judge": (of_judge, {"scored": [], "problems": []}),
     "sage_ad.evaluation.reports.judge_run.report_markdown": (lambda result: result, "One figure"),
@@ -240,7 +240,10 @@ AGENT = {
     "--encoder": "--encoder other",
 }  # fmt: skip
 SOURCE = "knowledge/domains/machining/facts/cause.yaml"
-SET = {"--format": "! --format abacus", "--categories": "--categories lid", "--json": "--json", "--out": "--out x"}
+SET = {
+    "--format": "! --format abacus", "--categories": "--categories lid", "--strict": "--strict", "--json": "--json",
+    "--out": "--out x",
+}  # fmt: skip
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "sage-train sft": (
         "--data FILES/set --synthetic 2 --pasted 1",
@@ -291,7 +294,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         "FILES/parts --out x",
         AGENT
         | {
-            "--out": "--out y", "--recursive": "--recursive", "--evidence-only": "--evidence-only",
+            "--out": "--out y", "--recursive": "--recursive", "--strict": "! --strict", "--evidence-only": "--evidence-only",
             "--pictures": "--pictures", "--resume": "--resume", "--retry-errors": "--retry-errors | --resume",
             "--engine": "--engine ray", "--workers": "--workers 1", "--chunk": "--chunk 5",
             "--address": "--address auto | --engine ray", "--config": "--config FILES/seed.yaml", "--json": "--json",

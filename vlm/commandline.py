@@ -5,6 +5,7 @@ It knows nothing of inspection; it stands in the lowest room because all the oth
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -54,6 +55,13 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         # The reader of our pipe (`| head`) went away: that is no failure, and there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_OK) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        fail(
+            f"{error.filename or 'A file'} cannot be written or read ({error.strerror}); make room, mend its rights or name "
+            "another place."
+        )
     if status == EXIT_INTERRUPTED:
         # Typer turns Ctrl-C inside a command into this status, without a word.
         print(f"Interrupted. {on_interrupt}", file=sys.stderr)
@@ -82,8 +90,13 @@ def _with_version(app: typer.Typer) -> Any:
 
 def fail(message: str) -> None:
     """Prints one line on standard error and ends with status 2 (bad input)."""
-    print("Error: " + " ".join(message.split()), file=sys.stderr)
+    print("Error: " + printable(" ".join(message.split())), file=sys.stderr)
     raise SystemExit(EXIT_BAD_INPUT)
+
+
+def printable(text: str) -> str:
+    """One line of text whose control characters, which a terminal would obey, are question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def print_json(value: Any, stream: TextIO | None = None) -> None:

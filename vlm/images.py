@@ -227,20 +227,26 @@ def scan_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> F
     return listing
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Pictures directly inside a folder, as `scan_folder` finds them.
+def list_images(folder: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> list[Path]:
+    """Pictures directly inside a folder, as `scan_folder` finds them; `say` is told what was left out.
 
     Raises:
         InputError: the folder is missing, is a file, or holds no picture.
     """
-    found = scan_folder(folder).pictures
-    if not found:
+    found = scan_folder(folder)
+    if not found.pictures:
         raise InputError(f"The folder {folder} holds no picture ({', '.join(ENDINGS[:4])}, ...); give another folder.")
-    return found
+    for note in found.notes if say is not None else ():
+        say(f"{folder}: {note}")
+    return found.pictures
 
 
-def expand_references(paths: Iterable[Path]) -> list[Path]:
+def expand_references(paths: Iterable[Path], say: Callable[[str], None] | None = None) -> list[Path]:
     """Addresses of the references: a folder stands for the pictures in it, a file with several pictures for each of them.
+
+    Args:
+        paths: files and folders.
+        say: is told what was left out of a folder.
 
     Raises:
         InputError: a path does not exist, or a folder holds no picture.
@@ -248,7 +254,7 @@ def expand_references(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += list_images(path)
+            files += list_images(path, say)
         elif file_of(path).is_file():
             files += pages_of(path)
         else:

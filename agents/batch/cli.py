@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +47,7 @@ class BatchOptions:
     retry_errors: bool = option(False, help="With --resume: inspect parts that ended in an error once more.")
     watch: bool = option(False, help="Go on for ever and inspect what arrives in FOLDER; SIGTERM or Ctrl-C ends it.")
     webhook: str | None = option(None, help="With --watch: address to which each row is posted as JSON.")
+    strict: bool = option(False, help="Inspect nothing if a folder holds what is no picture or is not entered.")
     engine: Literal["local", "ray"] = option("local", help="local (processes on this machine) or ray (a Ray cluster).")
     workers: int = option(0, help="Number of workers; 0: one a core, with a GPU one.")
     chunk: int = option(0, help="Parts a worker takes at a time, whose words are written together; 0: 16 (8 without).")
@@ -87,16 +88,13 @@ def batch(options: BatchOptions, json: bool) -> None:
 
     given: dict[str, Any] = {name: getattr(options, name) for name in ("product", "domain")}
     given["questions"] = options.question
+    left_out: list[str] = []
     parts: list[Part] = []
     if options.watch:
         make = PartMaker(options.reference, **given)
     else:
         parts = read_parts(
-            options.parts,
-            references=options.reference,
-            **given,
-            recursive=options.recursive,
-            say=lambda note: print(note, file=sys.stderr),
+            options.parts, references=options.reference, **given, recursive=options.recursive, say=left_out.append
         )
     asks = bool(options.question) or any(part.questions for part in parts)
     if not asks and (options.model != DEFAULT_BACKEND or options.judge != "local"):
@@ -109,7 +107,11 @@ def batch(options: BatchOptions, json: bool) -> None:
         pictures=options.pictures,
         chunk=options.chunk,
     )
-    check(settings, options.reference, options.domain)
+    check(settings, options.reference, options.domain, left_out.append)
+    if options.strict and left_out:
+        raise InputError(f"{' '.join(left_out)} Leave out --strict to inspect the others.")
+    for note in left_out:
+        print(note, file=sys.stderr)
     say = None if json else say_on_terminal
     if options.watch:
         from sage_ad.agents.batch.watch import watch_folder
@@ -153,11 +155,11 @@ def print_summary(summary: BatchSummary, json: bool) -> None:
 app.command()(options_command(BatchOptions, batch))
 
 
-def check(settings: BatchSettings, references: Sequence[Path], domain: str | None) -> None:
+def check(settings: BatchSettings, references: Sequence[Path], domain: str | None, say: Callable[[str], None]) -> None:
     """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
     from sage_ad.vlm.images import expand_references, load_image
 
-    for path in expand_references(references):
+    for path in expand_references(references, say):
         load_image(path)
     if domain is not None and settings.language:
         from sage_ad.knowledge.store.fact_store import FactStore

@@ -332,6 +332,9 @@ def judge_command(
     ],
     judge: Annotated[str, typer.Option(help="local, or http://host:port/v1#model.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Status 1 also for keys of the file that are not read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.md and scored.jsonl.")] = None,
 ) -> None:
@@ -353,4 +356,4 @@ def judge_command(
     scored = result.pop("scored")
     if out:
         write_ranked(out / "scored.jsonl", beside(scored, out))
-    finish(result, report_markdown(result), out, json)
+    finish(result, report_markdown(result), out, json, strict)

@@ -182,6 +182,22 @@ def test_check_holds_a_users_pack_to_the_schema(kb):
     assert "'rim' belongs to retreads (retreads) and tubes (tubes)" in problem
 
 
+def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "below").mkdir()
+    (tmp_path / "notes.txt").write_text("Line 2, Monday")
+    Image.new("RGB", (32, 32), (90, 120, 90)).save(tmp_path / "a.png")
+    teach = ("add-looks", "casting", tmp_path, "--product", "pump impeller", "--good")
+    status, out, error = kb(*teach, "--strict")
+    assert (status, out) == (2, "")
+    assert "notes.txt" in error
+    assert "below" in error
+    status, out, error = kb(*teach)
+    assert (status, out.splitlines()[0]) == (0, "Added 1 pictures")
+    assert len(error.splitlines()) == 2
+
+
 class TestPortable:
     """Export and import."""
 

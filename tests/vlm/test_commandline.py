@@ -26,6 +26,12 @@ def raising(error: BaseException):
     [
         (InputError("The image a.png\ndoes not exist; check the path."), 2, "Error: The image a.png does not exist"),
         (BackendError("The server is gone."), 2, "Error: The server is gone."),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "Error: A file cannot be written or read (No space left on device); make",
+        ),
+        (InputError("There is no a\x1b[2J\u202egnp.\x07."), 2, "Error: There is no a?[2J?gnp.?."),
         (KeyboardInterrupt(), 130, "Interrupted. Saved."),
         (typer.Exit(1), 1, ""),
     ],

@@ -51,6 +51,8 @@ class Retrying:
             except BackendError:
                 raise
             except Exception as error:
+                if isinstance(error.__cause__, BackendError):  # our own, from inside of the client
+                    raise error.__cause__ from None
                 if not may_pass(error):
                     raise self.sentence(error, tries) from error
                 asked = retry_after(error)

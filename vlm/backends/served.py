@@ -12,7 +12,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,8 @@ KEY_VARIABLES = ("SAGE_API_KEY", "OPENAI_API_KEY")
 # What hosted services take at most; more are obeyed by cutting the text here.
 _MAX_STOPS = 4
 _DRAWS, _FIRST_DRAWS = 16, 4
+LONGEST_REPLY, LONGEST_TIME = 16 * 2**20, 10.0
+"""A reply of more bytes, or one that comes in drops for so many time-outs, is given up."""
 # How servers say that a model has no eyes (vLLM, llama.cpp, Ollama, hosted services); a picture that is merely too
 # large or broken is refused in other words.
 _IS_BLIND = re.compile(
@@ -92,6 +95,7 @@ class ServedBackend(Completing):
             api_key=key or "none",
             max_retries=0,
             timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_bounded(self.url, timeout)]}),
         )
         self._slots = threading.BoundedSemaphore(concurrency)
         self._refused: set[str] = set()
@@ -371,6 +375,28 @@ def _check_url(url: str) -> str:
             f"leave it out and set the key in the environment as {KEY_VARIABLES[0]}."
         )
     return url.rstrip("/")
+
+
+def _bounded(url: str, timeout: float) -> Any:
+    """A hook of the client under which replies that are too long, in bytes or in time, end with a `BackendError`."""
+
+    async def bound(response: Any) -> None:
+        pieces = response.aiter_raw
+
+        async def some(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+            size, end = 0, time.monotonic() + LONGEST_TIME * timeout
+            async for piece in pieces(chunk_size):
+                size += len(piece)
+                if size > LONGEST_REPLY or time.monotonic() > end:
+                    raise BackendError(
+                        f"The reply of the server at {url} does not end (more than {LONGEST_REPLY >> 20} MB or "
+                        f"{LONGEST_TIME * timeout:.0f} s); ask for fewer tokens or choose another server."
+                    )
+                yield piece
+
+        response.aiter_raw = some
+
+    return bound
 
 
 def _has_pictures(body: dict[str, Any]) -> bool:

@@ -274,6 +274,17 @@ class TestFaults:
         assert KEY not in str(caught.value)
         assert len(server.seen()) == 1
 
+    @pytest.mark.parametrize(("bound", "value"), [("LONGEST_REPLY", 1000), ("LONGEST_TIME", 0.0)])
+    def test_a_reply_without_end_is_given_up(
+        self, server: ServerProcess, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
+    ) -> None:
+        server.plan(default={"text": "A" * 5000})
+        assert len(connect(server).generate(QUESTION)) == 5000
+        monkeypatch.setattr(served, bound, value)
+        with pytest.raises(BackendError, match="does not end"):
+            connect(server).generate(QUESTION)
+        assert len(server.seen()) == 2
+
     def test_nobody_there_is_one_sentence(self) -> None:
         with pytest.raises(BackendError, match=r"127\.0\.0\.1:9/v1 cannot be reached .*refused"):
             ServedBackend("http://127.0.0.1:9/v1", retries=1, backoff=0.01)
