@@ -15,6 +15,9 @@ import numpy as np
 
 from sage_ad.knowledge.sqlite import chunks, connect, marks, transaction
 
+MANY = 1000
+"""Sentences that take some seconds to embed: it is said then."""
+
 
 class Embedder(Protocol):
     """What the store asks of an embedder; `SentenceEmbedder` is one."""
@@ -85,6 +88,8 @@ class EmbeddingCache:
             known = self._read(sorted(set(hashes)))
         missing = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
         if missing:
+            if len(missing) > MANY:
+                print(f"Embedding {len(missing)} sentences (once) ...", file=sys.stderr)
             made = np.ascontiguousarray(embedder().encode(list(missing.values())), dtype=np.float32)
             fresh = dict(zip(missing, made, strict=True))
             with self._lock:
