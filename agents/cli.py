@@ -220,7 +220,8 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], 
     console = Console(highlight=False, soft_wrap=True)
     colour = "red" if trace.verdict == "anomalous" else "green"
     part = f"{trace.product or 'part'} {Path(trace.image).name}"
-    console.print(f"\n[bold {colour}]{trace.verdict.upper()}[/]  {escape(part)}")
+    pack = f"pack {trace.domain}" if trace.domain else "no pack"
+    console.print(f"\n[bold {colour}]{trace.verdict.upper()}[/]  {escape(part)}  [dim]{pack} (another: --domain)[/]")
     for warning in trace.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
     console.print(escape(trace.explanation))

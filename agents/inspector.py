@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sage_ad.agents.resources import AgentContext, Resources
@@ -129,15 +131,22 @@ class SageInspector:
         Raises:
             InputError, BackendError: a part cannot be inspected; the traces of those before it were given.
         """
-        peers: dict[str, PeerEvidence] = {}
-        if compare:
-            from sage_ad.agents.peers import compared
+        if not compare:
+            yield from self._inspect_groups(requests, {})
+            return
+        from sage_ad.agents.peers import compared
 
-            requests = list(requests)
-            peers = compared(requests, cast("BatchResources", self._together().resources))
+        requests = list(requests)
+        with tempfile.TemporaryDirectory(prefix="sage-peers-") as folder:
+            peers = compared(requests, cast("BatchResources", self._together().resources), Path(folder))
+            yield from self._inspect_groups(requests, peers)
+
+    def _inspect_groups(
+        self, requests: Iterable[InspectionRequest], peers: Mapping[str, PeerEvidence]
+    ) -> Iterator[InspectionTrace]:
         waiting = iter(requests)
         while together := list(itertools.islice(waiting, TOGETHER)):
-            if len(together) == 1 and not compare:
+            if len(together) == 1 and not peers:
                 yield self.inspect(together[0])
                 continue
             start = time.perf_counter()
@@ -149,7 +158,7 @@ class SageInspector:
                 yield outcome.model_copy(update={"seconds": share})
 
     def _inspect_together(
-        self, requests: Sequence[InspectionRequest], peers: dict[str, PeerEvidence]
+        self, requests: Sequence[InspectionRequest], peers: Mapping[str, PeerEvidence]
     ) -> list[InspectionTrace | Exception]:
         """Traces, or what each inspection failed with, in order."""
 
@@ -206,6 +215,7 @@ class SageInspector:
             "defect": None,
             "candidates": [],
             "explanation": "",
+            "cited": [],
             "answers": [],
             "steps": [],
             "warnings": [],
@@ -271,6 +281,7 @@ class SageInspector:
                 "defect": state["defect"],
                 "candidates": state["candidates"],
                 "explanation": state["explanation"],
+                "cited": state["cited"],
                 "answers": state["answers"],
                 "facts": facts,
                 "steps": state["steps"],

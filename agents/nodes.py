@@ -25,6 +25,7 @@ from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.ingestion.tags import canonical
 from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError
 
@@ -87,7 +88,8 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
             "recall_note": note,
             **names,
         }, "facts are switched off"
-    facts = recall_facts(state, runtime.context.resources, domain, product, match.product if known else product)
+    known_as = match.product if known else product
+    facts = recall_facts(state, runtime.context.resources, domain, product, known_as, names["defect"])
     covered = (known or product is None) and len(facts) >= min(settings["covered_from"], settings["fact_count"])
     update = {
         "domain": domain,
@@ -133,13 +135,18 @@ def fits(fact: Fact, product: str | None) -> bool:
 
 
 def recall_facts(
-    state: InspectionState, resources: Resources, domain: str | None, product: str | None, known: str | None
+    state: InspectionState,
+    resources: Resources,
+    domain: str | None,
+    product: str | None,
+    known: str | None,
+    defect: str | None,
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
-    The pack's defect that fits what was measured best (`defect_naming`) guides the search, so that the cited facts speak
-    of one and the same defect; without one, what the fact is *of* that fits the appearance of the strongest region ("dark
-    elongated line") does.
+    The asserted defect guides the search; without one, the defect of the fact that fits the appearance of the strongest
+    region ("dark line") best does, so that the cited facts speak of one and the same. Neither the head of kinds nor the
+    cards' looks point out the right defect more often than the count of a pack's facts does, so neither is asked.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
@@ -147,8 +154,9 @@ def recall_facts(
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["appearances"])
     hint = state["appearances"][seen] if anomalous and seen is not None else None
-    suspect = _suspect(state, resources, domain, product) if anomalous else None
-    hint = suspect or hint
+    pack = resources.store.packs().get(domain or "")
+    suspect = canonical([defect], pack.defects if pack else ())[0] if defect else None
+    hint = defect or hint
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
@@ -169,19 +177,6 @@ def recall_facts(
         if rank == 0 and anomalous and suspect is None and hits and hits[0].fact.defects:
             hint = suspect = hits[0].fact.defects[0]
     return list(facts.values())
-
-
-def _suspect(state: InspectionState, resources: Resources, domain: str | None, product: str | None) -> str | None:
-    """The domain's defect that fits the appearance best, or None."""
-    from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
-    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, visual_inputs_of
-
-    request = request_of(state)
-    evidence = resources.view(request.image, request.references).evidence
-    names = ranked_names(
-        known_defects(resources.store, domain, product), kind_probabilities(visual_inputs_of(evidence)) or {}
-    )
-    return names[0][0] if names else None
 
 
 @step
@@ -440,4 +435,5 @@ def report(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     )
     runtime.stream_writer({"event": "explanation", "text": text})
     lines = len(text.splitlines())
-    return {"explanation": text, "candidates": found, "defect": defect}, f"{lines} lines, {len(cited)} facts cited"
+    update = {"explanation": text, "cited": cited, "candidates": found, "defect": defect}
+    return update, f"{lines} lines, {len(cited)} facts cited"

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -77,24 +76,29 @@ def write_features(file: Path, image: Path, resources: BatchResources) -> None:
         np.save(stream, features)
 
 
-def compared(requests: Sequence[InspectionRequest], resources: BatchResources) -> dict[str, PeerEvidence]:
+def compared(requests: Sequence[InspectionRequest], resources: BatchResources, folder: Path) -> dict[str, PeerEvidence]:
     """By picture, what tells the parts without references from the others of their product.
 
     A picture that cannot be read is compared with none; its inspection says why.
+
+    Args:
+        requests: the parts.
+        resources: encode them.
+        folder: an empty folder for their features, half a megabyte each, which are read while the parts are inspected.
     """
     found: dict[str, PeerEvidence] = {}
     for group in peer_groups(requests):
         images = list(dict.fromkeys(str(request.image) for request in group))
         resources.decoder.will_need(images)
-        files = {}
-        with TemporaryDirectory(prefix="sage-peers-") as folder:
-            for number, image in enumerate(images):
-                try:
-                    write_features(Path(folder, f"{number}.npy"), Path(image), resources)
-                except SageError:
-                    continue
-                files[image] = Path(folder, f"{number}.npy")
-            evidence = judged(list(files.values()))
+        files: dict[str, Path] = {}
+        for image in images:
+            file = folder / f"{len(found) + len(files)}.npy"
+            try:
+                write_features(file, Path(image), resources)
+            except SageError:
+                continue
+            files[image] = file
+        evidence = judged(list(files.values()))
         found |= {image: own for image, own in zip(files, evidence, strict=True) if own is not None}
     return found
 
@@ -113,8 +117,8 @@ def judged(files: Sequence[Path]) -> list[PeerEvidence | None]:
     scores = [float(top_mean(distances, TOP_SHARE)) for distances in maps]
     batch = batch_threshold(scores)
     return [
-        PeerEvidence(distances.half().numpy(), score, batch.threshold, batch.spread, batch.reason, batch.warnings)
-        for distances, score in zip(maps, scores, strict=True)
+        PeerEvidence(distances.half().numpy(), score, batch.threshold, batch.spread, batch.reason, batch.warnings, file)
+        for distances, score, file in zip(maps, scores, files, strict=True)
     ]
 
 

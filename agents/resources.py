@@ -196,7 +196,7 @@ class Resources:
         """The bank that an earlier process made of the same pictures, or a new one, which is kept for later ones."""
         if not self.settings.keep_references:
             return self._new_bank(references, brightness, images)
-        from sage_ad.vlm.evidence.kept_banks import bank_file, keep_bank, read_bank
+        from sage_ad.agents.kept_banks import bank_file, keep_bank, read_bank
 
         file = bank_file(self.extractor, references, brightness)
         bank = read_bank(file, self.extractor.encoder.device)

@@ -36,7 +36,7 @@ class InspectionState(TypedDict, total=False):
         facts: all facts so far (`TraceFact` dumps), recalled ones first; a node returns the whole new list.
         prompt_facts: ids of the facts that reach the answer.
         defect: name of the defect that is asserted, or None; `candidates`: `Candidate` dumps, the likeliest first.
-        explanation: the report, a sentence or two a line.
+        explanation: the report, a sentence or two a line; `cited`: ids of the facts that it cites.
         answers: `TraceAnswer` dumps; `measured`: the questions among them that no model answered.
         round: how often the agent has answered; `retry_reason`: why the last round failed, None when it passed.
         steps, warnings: appended to by each node.
@@ -55,6 +55,7 @@ class InspectionState(TypedDict, total=False):
     defect: str | None
     candidates: list[dict[str, Any]]
     explanation: str
+    cited: list[str]
     answers: list[dict[str, Any]]
     measured: list[str]
     round: int

@@ -13,6 +13,11 @@ part; the largest difference of scores is printed, too. Run it on an idle machin
 
 makes a manifest of so many lines from the images of a data folder, kills the command with SIGKILL after a third and after
 two thirds of them, resumes it, and counts the rows of the table.
+
+    .venv/bin/python benchmarks/batch.py --alone 64 192
+
+compares batches of so many parts without a reference with the same ones against one and eight, evidence only, one worker:
+processor seconds of the whole command, what a part more costs (from the smaller batch to the larger), and the largest process.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import argparse
 import csv
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -230,6 +236,34 @@ def survive(lines: int, data: Path) -> None:
         )
 
 
+def alone(sizes: Sequence[int]) -> None:
+    """Parts without references beside the same with one reference and with eight."""
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    spent: dict[int, list[float]] = {count: [] for count in (0, 1, 8)}
+    for size in sorted(sizes):
+        parts = cells(size + 8, 8)[:size]
+        for count, seconds in spent.items():
+            with tempfile.TemporaryDirectory(prefix="sage-batch-") as folder:
+                listed = Path(folder, "parts.csv")
+                references = "|".join(parts[0].references[:count])
+                listed.write_text("image,references\n" + "".join(f"{part.image},{references}\n" for part in parts))
+                command = [str(Path(sys.executable).with_name("sage-batch")), str(listed), "--out", f"{folder}/out"]
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                environment = {**os.environ, "SAGE_HOME": f"{folder}/home"}
+                subprocess.run(
+                    [*command, "--evidence-only", "--workers", "1"], check=True, capture_output=True, env=environment
+                )
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            print(f"{size} parts, {count} references: {seconds[-1]:.1f} s of the processor", flush=True)
+    each = {count: (seconds[-1] - seconds[0]) / (max(sizes) - min(sizes)) for count, seconds in spent.items()}
+    for count in (1, 8):
+        print(
+            f"a part more: {each[0]:.3f} s without, {each[count]:.3f} s with {count}: {each[0] / each[count]:.2f} times"
+        )
+    print(f"largest process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB")
+
+
 def rows_in(journal: Path) -> int:
     """Rows that are on disk."""
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
@@ -245,9 +279,13 @@ def main() -> None:
     parser.add_argument("--language", action="store_true", help="with facts, answers and the language model")
     parser.add_argument("--looped", type=int, default=16, help="parts of the loop with language")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
+    parser.add_argument("--alone", type=int, nargs=2, metavar="PARTS")
     parser.add_argument("--survive", type=int, metavar="LINES")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     options = parser.parse_args()
+    if options.alone:
+        alone(options.alone)
+        return
     if options.survive:
         survive(options.survive, options.data)
         return

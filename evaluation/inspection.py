@@ -158,6 +158,7 @@ class InspectionTrace(Shape):
         defect: the defect's name, if one is asserted; null for a normal part, and where no name was taught.
         candidates: names that it may bear, the likeliest first.
         explanation: what was found and what follows, a sentence or two a line.
+        cited: ids of the facts (in `facts`) that the explanation cites.
         warnings: sentences about input that was read but is doubtful (a reference of another product, ...).
     """
 
@@ -175,6 +176,7 @@ class InspectionTrace(Shape):
     defect: str | None = None
     candidates: list[Candidate] = Field(default_factory=list)
     explanation: str = ""
+    cited: list[str] = Field(default_factory=list)
     regions: list[TraceRegion] = Field(default_factory=list)
     answers: list[TraceAnswer] = Field(default_factory=list)
     facts: list[TraceFact] = Field(default_factory=list)
@@ -233,7 +235,11 @@ def about(request: InspectionRequest, references: Iterable[Path] | None = None) 
 
 @runtime_checkable
 class Inspector(Protocol):
-    """Turns requests into traces. `inspect_many` may share work between requests and keeps their order."""
+    """Turns requests into traces.
+
+    `inspect_many` may share work between requests and keeps their order. Without more arguments each part is judged by itself
+    and its references; `sage_ad.agents.SageInspector` also compares parts with one another (`compare=True`).
+    """
 
     def inspect(self, request: InspectionRequest) -> InspectionTrace: ...
 

@@ -10,7 +10,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sage_ad.agents.answering.report import Cards, action_line, consequence_lines, name_line, trust_line
+from sage_ad.agents.answering.report import (
+    Cards,
+    action_line,
+    card_of,
+    consequence_lines,
+    name_line,
+    sentence_case,
+    trust_line,
+)
 from sage_ad.agents.answering.wording import join
 from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
@@ -52,8 +60,14 @@ IS_IT = re.compile(
 """A question for one defect by its name: "is it a stain?", "does the part have any scratches?"."""
 
 
+UNKNOWN = (
+    "Neither the picture nor the pack answers this. Answered are, in English: is it a ..., which defect, where, how large, "
+    "how many, why, what to do, may it be used, how sure."
+)
+
+
 def asked_about(question: Question) -> tuple[str, str] | None:
-    """Intent of a question, and the defect that it names; None where it asks for the state of the part, or something else."""
+    """Intent of a question, and the defect that it names; None where it asks for the state of the part."""
     from sage_ad.evaluation.judge.defect_match import concepts_of
 
     text = " ".join(question.text.casefold().split())
@@ -63,12 +77,15 @@ def asked_about(question: Question) -> tuple[str, str] | None:
     found = IS_IT.match(text)
     if found and concepts_of(found["name"]):
         return "is it", found["name"]
-    return None
+    # With a yes or no it asks for the state of the part; in several lines it brings choices to pick from.
+    return ("unknown", "") if question.polarity is None and "\n" not in question.text.strip() else None
 
 
 def answer_asked(question: Question, intent: str, named: str, state: InspectionState, cards: Cards) -> dict[str, Any]:
     """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump."""
-    if state["evidence"]["verdict"] == "normal" and intent != "trust":
+    if intent == "unknown":
+        verdict, text = None, UNKNOWN
+    elif state["evidence"]["verdict"] == "normal" and intent != "trust":
         verdict = False if intent == "is it" else None
         text = "No. Nothing stands out." if intent == "is it" else "Nothing stands out on this part."
     elif intent == "is it":
@@ -133,21 +150,21 @@ def _appearance(state: InspectionState, cards: Cards) -> str:
 
 def _action(state: InspectionState, cards: Cards) -> str:
     lines = consequence_lines(state["defect"], cards, state["facts"], [])
-    return " ".join([action_line(state["defect"], cards).removeprefix("What to do: ").capitalize(), *lines])
+    return " ".join([sentence_case(action_line(state["defect"], cards).removeprefix("What to do: ")), *lines])
 
 
 def _cause(state: InspectionState, cards: Cards) -> str:
     defect = state["defect"]
     if defect is None:
         return f"The cause is not known, for the defect has no name. {_name(state, cards)}"
-    if defect not in cards:
+    if (card := card_of(defect, cards)) is None:
         return f"The pack tells no cause of {with_article(defect)}."
-    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in cards[defect].causes])}."
+    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."
 
 
 def _trust(state: InspectionState, cards: Cards) -> str:
     del cards
-    return trust_line(state["evidence"]).removeprefix("How sure: ").capitalize()
+    return sentence_case(trust_line(state["evidence"]).removeprefix("How sure: "))
 
 
 _ANSWERS: dict[str, Callable[[InspectionState, Cards], str]] = {

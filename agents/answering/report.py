@@ -115,12 +115,15 @@ def name_line(
             return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}."
         return f"It is not sure which of the taught defects it is: {names}."
     if said:
-        return (
-            f"{said[0]['reason'].capitalize()} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
-        )
+        return f"{sentence_case(said[0]['reason'])} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
+    if not cards and product is None:
+        return "No product was named, so no pack was asked which defect it is; name the product (--product)."
     thing = product or "this product"
     if not cards:
-        return f"No pack knows {thing}, so the defect has no name; begin a pack with sage-kb new-domain NAME."
+        return (
+            f"No pack knows {thing}, so the defect has no name; name a pack (--domain), or begin one: "
+            "sage-kb new-domain NAME makes it, sage-kb add NAME FILE reads your manual."
+        )
     known = list(cards)
     more = f" and {len(known) - KNOWN} more" if len(known) > KNOWN else ""
     return (
@@ -129,20 +132,32 @@ def name_line(
     )
 
 
+def sentence_case(text: str) -> str:
+    """A text with its first letter as a capital, and the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def card_of(defect: str | None, cards: Cards) -> DefectCard | None:
+    """The card of a defect by any of its names: people teach looks under names of their own."""
+    name = (defect or "").casefold()
+    return next((card for card in cards.values() if name in {own.casefold() for own in card.term.names}), None)
+
+
 def consequence_lines(defect: str | None, cards: Cards, facts: Sequence[dict[str, Any]], cited: list[str]) -> list[str]:
     """What follows from the asserted defect, by a fact or its card; nothing where none is asserted."""
     if defect is None:
         return []
-    about = [fact for fact in facts if fact["kind"] == "consequence" and defect in fact.get("defects", ())]
+    card = card_of(defect, cards)
+    names = {defect, card.name if card else defect}
+    about = [fact for fact in facts if fact["kind"] == "consequence" and names.intersection(fact.get("defects", ()))]
     if about:
         return _cite(about, cited)
-    return [cards[defect].consequence] if defect in cards else []
+    return [card.consequence] if card else []
 
 
 def action_line(defect: str | None, cards: Cards) -> str:
     """What to do with the part: what the card of the asserted defect says, else to set it aside."""
-    if defect is not None and defect in cards:
-        card = cards[defect]
+    if (card := card_of(defect, cards)) is not None:
         standard = f" ({', '.join(card.standards)})" if card.standards else ""
         return f"What to do: {card.action.rstrip('.')}{standard}."
     return "What to do: set the part aside until somebody has looked at the marked areas."

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from sage_ad.vlm.evidence.tiles import TILE_HELP
 from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
+    from sage_ad.agents.batch.manifest import Part
     from sage_ad.agents.batch.run import BatchSettings, BatchSummary, JudgedByBatch
 
 ODDEST_PRINTED = 10
@@ -84,9 +85,11 @@ def batch(options: BatchOptions, json: bool) -> None:
     from sage_ad.agents.batch.run import BatchSettings, make_engine, run_batch, say_on_terminal
     from sage_ad.agents.settings import make_settings
 
-    given = {"product": options.product, "domain": options.domain, "questions": options.question}
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("product", "domain")}
+    given["questions"] = options.question
+    parts: list[Part] = []
     if options.watch:
-        make, parts = PartMaker(options.reference, **given), []
+        make = PartMaker(options.reference, **given)
     else:
         parts = read_parts(
             options.parts,

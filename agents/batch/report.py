@@ -248,11 +248,12 @@ def _stretches(
 
 
 def _points(scores: Sequence[tuple[float, bool]]) -> list[dict[str, Any]]:
-    """The highest score of each stretch."""
-    return [
-        {"first": first, "count": len(some), "ratio": max(ratio for ratio, _ in some), "alarm": any(a for _, a in some)}
-        for first, some in _stretches(scores, BINS)
-    ]
+    """The median of each stretch."""
+    points = []
+    for first, some in _stretches(scores, BINS):
+        ratio, alarm = sorted(some)[len(some) // 2]
+        points.append({"first": first, "count": len(some), "ratio": ratio, "alarm": alarm})
+    return points
 
 
 def _shares(scores: Sequence[tuple[float, bool]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,7 +197,7 @@ class Service:
         """
         return self.engine.submit(getattr(request.state, WHO), asked, pictures=False)
 
-    async def events(self, job: Job) -> AsyncIterator[Event]:
+    async def events(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of a job as they happen; whoever stops listening stops the job."""
         steps = iter(job)
         outcome = "stopped"
@@ -228,9 +228,10 @@ class Service:
 
         watcher = asyncio.create_task(watch())
         try:
-            async for event in self.events(job):
-                if event["event"] == "trace":
-                    return event["trace"]  # type: ignore[no-any-return]
+            async with contextlib.aclosing(self.events(job)) as events:
+                async for event in events:
+                    if event["event"] == "trace":
+                        return event["trace"]
             return None
         finally:
             watcher.cancel()

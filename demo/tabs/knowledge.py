@@ -77,10 +77,20 @@ class KnowledgeTab:
                     self.text = gr.Textbox(label="Sentence", lines=3, elem_id="kb-text", max_length=2000)
                     self.new_kind = gr.Dropdown(list(KINDS), label="Kind")
                     self.products = gr.Textbox(label="Products, separated by commas (none: all of the domain)")
+                    self.defects = gr.Textbox(label="Defects, separated by commas")
                     self.save = gr.Button("Save the change", elem_id="kb-save")
         asked = [self.words, self.domain, self.kind, self.status]
         listed = [self.found, self.note]
-        shown = [self.fact, self.approve, self.reject, self.editor, self.text, self.new_kind, self.products]
+        shown = [
+            self.fact,
+            self.approve,
+            self.reject,
+            self.editor,
+            self.text,
+            self.new_kind,
+            self.products,
+            self.defects,
+        ]
         for trigger in (self.find.click, self.words.submit, self.status.input, self.kind.input, self.domain.input):
             trigger(self.search, asked, listed, api_visibility="private", show_progress="minimal")
         self.found.input(self.show, self.found, shown, api_visibility="private", show_progress="hidden")
@@ -90,7 +100,7 @@ class KnowledgeTab:
                 show_progress="hidden",
             )  # fmt: skip
         self.save.click(
-            self.edit, [self.found, self.text, self.new_kind, self.products, *asked], [*shown, *listed],
+            self.edit, [self.found, self.text, self.new_kind, self.products, self.defects, *asked], [*shown, *listed],
             api_visibility="private", show_progress="hidden",
         )  # fmt: skip
 
@@ -118,14 +128,15 @@ class KnowledgeTab:
         """One fact with its sources, and the means to judge it."""
         hidden = gr.update(visible=False)
         if not identity:
-            return "", hidden, hidden, hidden, "", None, ""
+            return "", hidden, hidden, hidden, "", None, "", ""
         try:
             fact = self.engine.store.get(identity)
         except SageError as error:
-            return render.notice_html(str(error)), hidden, hidden, hidden, "", None, ""
+            return render.notice_html(str(error)), hidden, hidden, hidden, "", None, "", ""
         seen = gr.update(visible=True)
         verbs = gr.Button(visible=fact.status != "approved"), gr.Button(visible=fact.status != "rejected")
-        return render.fact_html(fact), *verbs, seen, fact.text, fact.kind, ", ".join(fact.products)
+        tags = ", ".join(fact.products), ", ".join(fact.defects)
+        return render.fact_html(fact), *verbs, seen, fact.text, fact.kind, *tags
 
     def _judge(self, status: str) -> Any:
         def judge(identity: str | None, *asked: str) -> tuple[Any, ...]:
@@ -133,12 +144,17 @@ class KnowledgeTab:
 
         return judge
 
-    def edit(self, identity: str | None, text: str, kind: str, products: str, *asked: str) -> tuple[Any, ...]:
-        """Changes sentence, kind and products of a fact."""
+    def edit(
+        self, identity: str | None, text: str, kind: str, products: str, defects: str, *asked: str
+    ) -> tuple[Any, ...]:
+        """Changes sentence, kind, products and defects of a fact."""
 
         def change(fact: str) -> Fact:
-            names = tuple(name.strip() for name in (products or "").split(",") if name.strip())
-            return self.engine.store.edit(fact, text=safety.check_text(text, "The sentence"), kind=kind, products=names)
+            names = {
+                field: tuple(name.strip() for name in (given or "").split(",") if name.strip())
+                for field, given in (("products", products), ("defects", defects))
+            }
+            return self.engine.store.edit(fact, text=safety.check_text(text, "The sentence"), kind=kind, **names)
 
         return self._changed(identity, asked, change)
 
@@ -150,7 +166,7 @@ class KnowledgeTab:
             fact = change(identity)
         except SageError as error:
             problem = render.notice_html(str(error))
-            return (*self.show(identity)[:4], gr.skip(), gr.skip(), gr.skip(), gr.skip(), problem)
+            return (*self.show(identity)[:4], *[gr.skip()] * 5, problem)
         facts = self._search(*asked)
         if fact.id not in {one.id for one in facts}:
             facts = [fact, *facts]

@@ -98,7 +98,7 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         part=part,
         uid=uid,
         state="borderline" if unsure else trace.verdict,
-        lines=[cited(line, stated_in(line, trace), trace, uid) for line in lines],
+        lines=[cited(line, _stated_in(line, trace), trace, uid) for line in lines],
         score_at=round(100 * max(trace.anomaly_score, 0) / end, 1),
         threshold_at=round(100 * max(trace.threshold, 0) / end, 1),
     )
@@ -172,15 +172,15 @@ def notice_html(text: str, kind: str = "problem") -> str:
     return fragment("notice", text=text, kind=kind)
 
 
-def stated_in(text: str, trace: InspectionTrace) -> list[str]:
-    """Ids of the facts whose sentence stands in a text."""
-    return [fact.id for fact in trace.facts if fact.text.rstrip(".") in text]
+def _stated_in(line: str, trace: InspectionTrace) -> list[str]:
+    """Ids of the cited facts whose sentence stands in a line of the explanation."""
+    return [fact.id for fact in trace.facts if fact.id in trace.cited and fact.text.rstrip(".") in line]
 
 
 def cited_ids(trace: InspectionTrace) -> set[str]:
     """Ids of the facts that the explanation or some answer cites."""
     cited_by_answers = {identifier for answer in trace.answers for identifier in answer.facts}
-    return cited_by_answers | set(stated_in(trace.explanation, trace))
+    return cited_by_answers | set(trace.cited)
 
 
 def stored_facts(facts: Sequence[TraceFact], store: FactStore) -> dict[str, Fact]:

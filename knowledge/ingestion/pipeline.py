@@ -31,7 +31,7 @@ from sage_ad.knowledge.ingestion.extraction import (
     extract_offline,
     extract_with_model,
 )
-from sage_ad.knowledge.ingestion.tags import canonical, tagger
+from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
 from sage_ad.knowledge.store.sources import IngestedFile, drop_sources, note, taken_in
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -270,7 +270,7 @@ class Ingestion:
         self.approve = approve
         self.extractor = OFFLINE_EXTRACTOR if backend is None else f"model {backend.name}"
         self._tools: tuple[StoreEmbedder, FactClassifier] | None = None
-        self._pack = store.packs()[domain]
+        self._pack = with_taught(store.packs()[domain])
         self._tags = tagger(self._pack)
 
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:

@@ -22,7 +22,8 @@ _COMPARED = re.compile(
 )
 """What a sentence names only to say that it is something else, or is absent."""
 _ORDERED = re.compile(
-    r"(?:^|[.;:] |\b(?:to|must|should|shall|can|please|and) )(?:check|stop|mark|cut|score|print)\b(?=\s)", re.I
+    r"(?:^|[.;:] |\b(?:to|must|should|shall|can|please|and) )(?:check|stop|mark|cut|score|print)\b(?=\s)|\b(?:is|are) cut\b",
+    re.I,
 )
 """What to do ("check the rim"), which is no defect of that name."""
 
@@ -36,10 +37,27 @@ def tagger(pack: Pack) -> Callable[[str, Sequence[str]], Tags]:
     products, defects = _names(pack.products), _names(pack.defects)
 
     def tags(text: str, headings: Sequence[str]) -> Tags:
-        texts = [_ORDERED.sub(" ", _COMPARED.sub(" ", text)), text, *reversed(headings)]
+        text = _ORDERED.sub(" ", text)
+        texts = [_COMPARED.sub(" ", text), text, *reversed(headings)]
         return _nearest(texts, products), _nearest(texts, defects)
 
     return tags
+
+
+def with_taught(pack: Pack) -> Pack:
+    """The pack with the defects and products that were taught by showing and have no card."""
+    from sage_ad.knowledge.looks.pictures import looks_folder, read_looks
+
+    known = {name.casefold() for term in (*pack.products, *pack.defects) for name in term.names}
+    looks = read_looks(looks_folder(pack.name))
+    taught = {
+        "products": dict.fromkeys(look.product for look in looks),
+        "defects": dict.fromkeys(look.defect for look in looks if look.defect),
+    }
+    more = {kind: [Term(name=name) for name in names if name.casefold() not in known] for kind, names in taught.items()}
+    return pack.model_copy(
+        update={"products": (*pack.products, *more["products"]), "defects": (*pack.defects, *more["defects"])}
+    )
 
 
 def canonical(names: Iterable[str], terms: Iterable[Term]) -> tuple[str, ...]:

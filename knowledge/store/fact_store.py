@@ -454,7 +454,7 @@ class FactStore:
         problems = self.problems()
         packs = self.packs()
         for name, pack in packs.items():
-            problems += check_pack(name, pack, self.cards(name), self.iterate(name, status="approved"))
+            problems += check_pack(name, pack, self.cards(name), self.facts(name, status="approved"))
         problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations
 
 from sage_ad.knowledge.facts import Fact, normalise_text
 from sage_ad.knowledge.store.cards import DefectCard, shared_names
 from sage_ad.knowledge.store.packs import Pack
 from sage_ad.knowledge.store.product_match import plain_words
+from sage_ad.knowledge.text.contradictions import contradiction
 
 
-def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: Iterable[Fact]) -> list[str]:
+def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: Sequence[Fact]) -> list[str]:
     """One sentence for everything in a pack that does not fit together.
 
-    Cards that share a name; products of cards, and products and defects of facts, that the pack does not name. Facts
-    are not held to the names of a pack that has no cards, nor proposed ones, whose names come from documents.
+    Cards that share a name; products of cards, and products and defects of facts, that the pack does not name; facts of
+    one kind about one defect that contradict each other. Facts are not held to the names of a pack that has no cards,
+    nor proposed ones, whose names come from documents.
     """
     products, defects = {term.name for term in pack.products}, {term.name for term in pack.defects}
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
@@ -30,6 +33,16 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: I
             problems.append(f"{where}: {', '.join(unknown)} is no product in pack.yaml; add it there.")
         if unknown := sorted(set(fact.defects) - defects):
             problems.append(f"{where}: {', '.join(unknown)} has no card; write one, or use the name of a card.")
+    topics: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+    for fact in approved:
+        for defect in fact.defects:
+            topics[fact.kind, defect].append(fact)
+    pairs = {(a.id, b.id): (a, b) for facts in topics.values() for a, b in combinations(facts, 2)}
+    problems += [
+        f"{domain}: the facts {a.id} ({a.text}) and {b.id} ({b.text}) contradict each other ({reason}); mend one of them."
+        for a, b in pairs.values()
+        if (reason := contradiction(a.text, b.text))
+    ]
     return problems
 
 

@@ -72,3 +72,24 @@ def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector,
     trace = taught.inspect(InspectionRequest(image=part, references=[good], product="turned part", domain="machining"))
     assert (trace.defect, trace.candidates) == (None, [])
     assert "was not taught" in trace.explanation
+
+
+def test_a_manual_of_the_users_own_tells_what_follows(taught: SageInspector, tmp_path: Path) -> None:
+    """Its facts get their tags from the pack's cards: nobody writes any by hand."""
+    from sage_ad.knowledge.ingestion.pipeline import ingest
+
+    manual = tmp_path / "manual.md"
+    manual.write_text(
+        "# Brushed sheet, turned parts\n\n## Rust spots\nRust comes from wet packing and coolant that was not washed off.\n"
+        "It leads to scrap on the visible side of a housing.\n",
+        encoding="utf-8",
+    )
+    facts = ingest([manual], "machining", taught.resources.store).added
+    assert {fact.defects for fact in facts} == {("rust spot",)}
+    trace = taught.inspect(
+        InspectionRequest(image=sheet(tmp_path / "part.png", "rust spot", 77), product="brushed sheet")
+    )
+    assert trace.defect == "rust spot"
+    assert "It leads to scrap on the visible side of a housing" in trace.explanation
+    assert trace.cited
+    assert set(trace.cited) <= {fact.id for fact in facts}

@@ -56,6 +56,7 @@ def trace() -> InspectionTrace:
             TraceRegion(box=(8, 8, 32, 26), place="upper left", score=0.7, description="bright line, 24 x 3 px"),
             TraceRegion(box=(60, 70, 64, 74), place="lower right", score=0.5, description="dark spot, 4 x 4 px"),
         ],
+        cited=[fact.id, other.id],
         explanation=f"The part is anomalous.\nUpper left: bright line, 24 x 3 px.\n{HOSTILE}\nA gash is bright.\n"
         "What to do: rework it.\nHow sure: 0.90.",
         candidates=[

@@ -144,7 +144,7 @@ def to_tensor(
 
 
 class EfficientNetLite2:
-    """EfficientNet-Lite2 with ImageNet weights, cut off after stride 16.
+    """EfficientNet-Lite2 with ImageNet weights, read up to stride 16.
 
     A patch is one cell of the stride-8 grid: its stride-8 vector beside the stride-16 vector at the same place, both of
     unit length before they are joined, so that fine texture and wider context weigh the same. `emphasis` weighs the
@@ -167,7 +167,8 @@ class EfficientNetLite2:
         model.load_state_dict(state)
         model.eval().requires_grad_(False)
         self._stem = torch.nn.Sequential(model._conv_stem, model._bn0, torch.nn.ReLU6())
-        self._taps = _last_blocks(model, (4, 8, 16))
+        # What lies behind stride 16 is read for names of defects alone (`sage_ad.vlm.evidence.region_features`).
+        self._taps = {index: name for index, name in _last_blocks(model, (4, 8, 16, 32)).items() if name != "32"}
         self._blocks = model._blocks[: max(self._taps) + 1]
         parts: list[Any] = [self._stem, self._blocks]
         for part in parts:
@@ -191,17 +192,20 @@ class EfficientNetLite2:
                     contexts.append(_context(levels))
         return PatchFeatures(maps, contexts or None)
 
-    def levels(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Raw features of normalised pixels (1, 3, H, W) at the end of each stage.
+    def levels(self, pixels: torch.Tensor, until: str = "16") -> dict[str, torch.Tensor]:
+        """Raw features of normalised pixels (1, 3, H, W) at the end of each stage up to the named one.
 
         Returns:
-            "4": (1, 24, H/4, W/4), "8": (1, 48, H/8, W/8), "16 early": (1, 88, H/16, W/16), "16": (1, 120, H/16, W/16).
+            "4": (1, 24, H/4, W/4), "8": (1, 48, H/8, W/8), "16 early": (1, 88, H/16, W/16), "16": (1, 120, H/16, W/16),
+            "32 early": (1, 208, H/32, W/32).
         """
         import torch
 
         x = self._stem(pixels.to(self.device, memory_format=torch.channels_last))
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for index, block in enumerate(self._blocks):
+            if until in found:
+                break
             x = block(x)
             if index in self._taps:
                 found[self._taps[index]] = x

@@ -204,9 +204,9 @@ class EvidenceExtractor:
             return self._without_reference(image) if bank is None else self._with_references(image, bank)
 
     def features_of(self, image: Image.Image) -> torch.Tensor:
-        """(h, w, C) features of a part, for `sage_ad.vlm.evidence.peers`."""
+        """(h, w, C) features of a part, as precise as float16, for `sage_ad.vlm.evidence.peers`."""
         with self._threads():
-            return self.encoder.encode([image], self.settings.size)[0]
+            return self.encoder.encode([image], self.settings.size)[0].half().float()
 
     def extract_among(self, image: Image.Image, peers: PeerEvidence) -> Evidence:
         """Evidence of a part that was compared with the other parts of its batch, in place of references."""
@@ -221,7 +221,11 @@ class EvidenceExtractor:
             peers.reason,
             peers.threshold - peers.spread,
         )
-        return self._report(image, self.features_of(image), distances, peers.score, standard, warnings=peers.warnings)
+        if peers.features is not None and peers.features.is_file():
+            features = torch.from_numpy(np.load(peers.features)).float()
+        else:
+            features = self.features_of(image)
+        return self._report(image, features, distances, peers.score, standard, warnings=peers.warnings)
 
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""

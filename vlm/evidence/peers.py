@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,7 @@ class PeerEvidence:
         spread: how far scores of usual parts scatter, in the units of the score.
         reason: one sentence that says how the threshold was found.
         warnings: sentences about what makes the judgement doubtful.
+        features: file of the part's features, (h, w, C) float16; where it is out of reach they are computed again.
     """
 
     distances: np.ndarray
@@ -54,6 +56,7 @@ class PeerEvidence:
     spread: float
     reason: str
     warnings: tuple[str, ...] = ()
+    features: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ what result, is in docs/looks.md.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, DEFAULT_SIZE, one_thread, to_tensor, working_size
+from sage_ad.vlm.evidence.encoders import DEFAULT_SIZE, EfficientNetLite2, one_thread, to_tensor, working_size
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
 
     from sage_ad.vlm.evidence.encoders import PatchEncoder
@@ -75,11 +73,10 @@ def region_features(
         weights, box = hottest(heat), hot_box(heat, image.width, image.height)
     else:
         weights = _covered(box, image.width, image.height)
-    embedded = encoder.name == DEFAULT_ENCODER
-    if embedded:
+    if isinstance(encoder, EfficientNetLite2):
         with one_thread():
-            picture = _deep_levels(image, DEFAULT_SIZE, encoder.device)
-            close = _deep_levels(image.crop(close_up_box(box, *image.size)), CLOSE_UP, encoder.device)[-1:]
+            picture = _deep_levels(encoder, image, DEFAULT_SIZE)
+            close = _deep_levels(encoder, image.crop(close_up_box(box, *image.size)), CLOSE_UP)[-1:]
     else:
         picture = [encoder.encode([image])[0].cpu().numpy()]
         close = [encoder.encode([image.crop(close_up_box(box, *image.size))])[0].cpu().numpy()]
@@ -166,35 +163,11 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return vector
 
 
-def _deep_levels(image: Image.Image, size: int, device: str) -> list[np.ndarray]:
-    """Raw features (h, w, C) of EfficientNet-Lite2 at the ends of three stages: 88 and 120 at stride 16, 208 at 32."""
+def _deep_levels(encoder: EfficientNetLite2, image: Image.Image, size: int) -> list[np.ndarray]:
+    """Raw features (h, w, C) at the ends of three stages: 88 and 120 channels at stride 16, 208 at 32."""
     import torch
 
     width, height = working_size(*image.size, size, multiple=32)
-    stem, blocks, ends = _network(device)
     with torch.inference_mode():
-        x = to_tensor(image, width, height).to(device, memory_format=torch.channels_last)
-        x = stem(x)
-        found = []
-        for index, block in enumerate(blocks):
-            x = block(x)
-            if index in ends:
-                found.append(x[0].permute(1, 2, 0).float().cpu().numpy())
-    return found
-
-
-@lru_cache(maxsize=2)
-def _network(device: str) -> tuple[torch.nn.Module, list[Any], tuple[int, ...]]:
-    """Stem and blocks up to the end of the stage with 208 channels, and the indices of the blocks that are read."""
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-
-    from sage_ad.vlm.weights.embedded import efficientnet_lite2_file
-
-    model = EfficientNet.from_name("efficientnet-lite2")
-    model.load_state_dict(torch.load(efficientnet_lite2_file(), map_location="cpu", weights_only=True))
-    model = model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
-    last = {block._block_args.output_filters: index for index, block in enumerate(model._blocks)}
-    ends = tuple(last[channels] for channels in (88, 120, 208))
-    stem = torch.nn.Sequential(model._conv_stem, model._bn0, torch.nn.ReLU6())
-    return stem, list(model._blocks)[: ends[-1] + 1], ends
+        levels = encoder.levels(to_tensor(image, width, height), until="32 early")
+    return [levels[name][0].permute(1, 2, 0).float().cpu().numpy() for name in ("16 early", "16", "32 early")]

@@ -60,7 +60,7 @@ class MiniLM:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The tokens as text."""
-        return tuple(self._tokenizer.id_to_token(one) for one in ids)
+        return tuple(str(self._tokenizer.id_to_token(one)) for one in ids)
 
     def read(
         self, tokens: dict[str, list[list[int]]]
@@ -102,11 +102,11 @@ class MiniLM:
         x = norm(words[ids] + kinds[types] + places[: ids.shape[1]], "embeddings.LayerNorm")
         for layer in range(LAYERS):
             at = f"encoder.layer.{layer}"
-            heads = [
+            query, key, value = (
                 linear(x, f"{at}.attention.self.{name}").unflatten(-1, (HEADS, -1)).transpose(1, 2)
                 for name in ("query", "key", "value")
-            ]
-            mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask[:, None, None].bool())
+            )
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None].bool())
             x = norm(
                 x + linear(mixed.transpose(1, 2).flatten(2), f"{at}.attention.output.dense"),
                 f"{at}.attention.output.LayerNorm",

@@ -34,7 +34,12 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Is there a crack in it?", "is it"),
         ("Is this part free of defects?", None),
         ("Can it be used?", None),
-        ("Who made it?", None),
+        ("Can I ship it?", None),
+        ("Who made it?", "unknown"),
+        ("Is it magnetic?", "unknown"),
+        ("Compare with the last one", "unknown"),
+        ("Ist das Teil in Ordnung?", "unknown"),
+        ("Choose:\nA) stain\nB) hole", None),
     ],
 )
 def test_what_a_question_is_after(text: str, intent: str | None) -> None:
@@ -56,11 +61,21 @@ def test_is_it_without_a_taught_name_is_not_known() -> None:
     assert text.startswith("That is not known. Which defect it is was not taught")
 
 
+@pytest.mark.parametrize("verdict", ["normal", "anomalous"])
+def test_what_cannot_be_answered_is_said_to_be_so(verdict: str) -> None:
+    assert said("Is it magnetic?", state(verdict))[1].startswith("Neither the picture nor the pack answers this.")
+
+
 def test_sizes_and_places_are_those_that_were_measured() -> None:
     assert "Upper left: 40 x 30 px." in said("How large is it?", state())[1]
     scaled = state(settings={"mm_per_pixel": 0.1})
     assert said("How large is it?", scaled)[1] == "Upper left: 40 x 30 px (4 x 3 mm)."
     assert said("Where is it?", state())[1] == "Upper left: box 10 to 50, 20 to 50 px."
+
+
+def test_what_to_do_keeps_the_names_of_standards() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.95)])
+    assert said("What should I do?", own)[1].startswith("How to treat a stain (ISO 1).")
 
 
 def test_the_cause_of_what_has_no_name_is_not_known() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings import CARDS, looks, state
+from findings import CARDS, card, looks, state
 
 from sage_ad.agents.answering.report import explanation
 
@@ -59,7 +59,20 @@ def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[fl
 
 
 def test_a_product_without_a_pack_says_how_to_begin_one() -> None:
-    assert "begin a pack with sage-kb new-domain" in lines(state(), {})[2]
+    said = lines(state(), {})[2]
+    assert said.startswith("No pack knows woven cloth")
+    assert "sage-kb new-domain" in said
+    assert "No product was named" in lines(state(product=None), {})[2]
+
+
+def test_a_defect_taught_by_a_synonym_gets_the_card_and_the_facts_of_its_name() -> None:
+    cards = {"stain": card("stain", synonyms=["oil mark"])}
+    own = state(defect="oil mark", candidates=[looks("oil mark", 0.95)], facts=[FACT])
+    said = lines(own, cards)
+    assert FACT["text"] in said
+    assert "What to do: How to treat a stain." in said
+    own["facts"] = []
+    assert "What follows from a stain." in lines(own, cards)
 
 
 def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:

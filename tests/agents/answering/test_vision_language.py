@@ -113,7 +113,7 @@ def test_single_sentences_that_do_not_hold_give_way_to_grounded_ones(ask: Any, t
     texts = [
         SEEN.format(place=place),
         SEEN.format(place=foreign),
-        f"A crack of 17 mm in the {place}.",
+        f"A crack of 771 mm in the {place}.",
         "The cell is free of defects.",
         "",
     ]

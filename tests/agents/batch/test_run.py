@@ -201,6 +201,7 @@ def test_killed_twice_and_interrupted_it_ends_with_every_part_once(plates: Path,
         assert ended == status, said
     assert "--resume" in said
     assert "Traceback" not in said
+    assert "leaked" not in said
     before = [json.loads(line)["key"] for line in journal.read_text(encoding="utf-8").splitlines()]
     assert 6 <= len(before) < 13
     ran = subprocess.run(command(*arguments, "--json"), capture_output=True, text=True, timeout=120)

@@ -17,7 +17,6 @@ from sage_ad.knowledge.store.cards import DefectCard, read_cards
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 from sage_ad.knowledge.store.packs import GENERAL, SHIPPED, Pack, list_pack_files, read_fact_yaml, read_pack
-from sage_ad.knowledge.text.contradictions import contradiction
 from sage_ad.knowledge.text.instructions import instruction_reason
 
 PACKS = sorted(path.parent.name for path in SHIPPED.glob("*/pack.yaml"))
@@ -108,7 +107,7 @@ def test_a_pack_is_complete(name: str, packs: dict[str, Pack], facts: dict[str, 
 
 @pytest.mark.parametrize("name", PACKS)
 def test_a_pack_holds_to_its_own_words(name: str, store: FactStore) -> None:
-    assert check_pack(name, store.packs()[name], store.cards(name), store.iterate(name, status="approved")) == []
+    assert check_pack(name, store.packs()[name], store.cards(name), store.facts(name, status="approved")) == []
 
 
 def test_no_two_packs_say_or_claim_the_same(store: FactStore) -> None:
@@ -127,16 +126,6 @@ def test_no_fact_stands_twice_in_other_words(store: FactStore, facts: dict[str, 
         vectors = store.embed(own)
         close = np.argwhere(np.triu(vectors @ vectors.T, k=1) >= NEAR_DUPLICATE)
         assert [(own[i].text, own[j].text) for i, j in close] == []
-
-
-def test_no_two_facts_of_a_pack_contradict_each_other(facts: dict[str, list[Fact]]) -> None:
-    found = []
-    for own in facts.values():
-        for number, first in enumerate(own):
-            for second in own[number + 1 :]:
-                if set(first.defects) & set(second.defects) and first.kind == second.kind:
-                    found += [(first.text, second.text, why)] if (why := contradiction(first.text, second.text)) else []
-    assert found == []
 
 
 @pytest.mark.parametrize(("pack", "categories"), PACK_OF_CATEGORY.items())

@@ -156,8 +156,11 @@ class TestReferencesAreChecked:
     def test_the_part_itself_is_never_its_own_reference(self, extractor: EvidenceExtractor) -> None:
         drilled, others = washer(2, hole=True), [washer(0), washer(5)]
         evidence = extractor.extract(drilled, extractor.prepare([drilled, *others]))
+        without = extractor.extract(drilled, extractor.prepare(others))
         assert evidence.verdict == "anomalous"
-        assert evidence.score == extractor.extract(drilled, extractor.prepare(others)).score
+        assert evidence.score == without.score
+        assert evidence.reference_features is not None
+        assert torch.equal(evidence.reference_features, without.reference_features)
         assert evidence.warnings[0].startswith("Reference 1 is the inspected picture itself")
 
     def test_a_flaw_in_a_copy_of_the_reference_is_no_copy(self, extractor: EvidenceExtractor) -> None:

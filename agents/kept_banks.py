@@ -1,6 +1,6 @@
 """References made ready are kept on disk, so that the next process compares at once.
 
-A file bears the digest of everything that it depends on: pictures, encoder, settings and the code of this wing. It begins
+A file bears the digest of everything that it depends on: pictures, encoder, settings and the code of the evidence. It begins
 with the digest of its content: a damaged one is made again. The least recently used go when there are too many bytes.
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.evidence import memory_bank
 from sage_ad.vlm.evidence.memory_bank import BankSettings, Matches, MemoryBank
 from sage_ad.vlm.evidence.preparation import Preparation
 from sage_ad.vlm.files import write_whole
@@ -103,8 +104,8 @@ def keep_bank(path: Path, bank: MemoryBank) -> None:
 
 @cache
 def _code() -> str:
-    """Digest of the modules of this wing: another way to make references ready makes others of them."""
+    """Digest of the modules that make references ready: another way to do it makes others of them."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(memory_bank.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

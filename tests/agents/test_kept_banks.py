@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from plates import plate
 
+from sage_ad.agents import kept_banks
+from sage_ad.agents.kept_banks import bank_file, keep_bank, read_bank
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import make_settings
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence import kept_banks
 from sage_ad.vlm.evidence.encoders import PatchEncoder, PatchFeatures, load_encoder
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
-from sage_ad.vlm.evidence.kept_banks import bank_file, keep_bank, read_bank
 from sage_ad.vlm.images import load_image
 
 
@@ -151,7 +151,7 @@ def test_killed_in_the_middle_of_writing(good: list[Path], tmp_path: Path) -> No
     script = (
         "import sys, os, threading, time\n"
         "from pathlib import Path\n"
-        "from sage_ad.vlm.evidence.kept_banks import keep_bank, read_bank\n"
+        "from sage_ad.agents.kept_banks import keep_bank, read_bank\n"
         "from sage_ad.vlm.evidence.extractor import EvidenceExtractor\n"
         "from sage_ad.vlm.images import load_image\n"
         "bank = EvidenceExtractor().prepare([load_image(Path(sys.argv[2]))])\n"

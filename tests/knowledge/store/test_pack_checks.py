@@ -1,0 +1,19 @@
+"""Checks of a pack beyond its schema."""
+
+from __future__ import annotations
+
+from sage_ad.knowledge.facts import FactSource, fact_from_record
+from sage_ad.knowledge.store.pack_checks import check_pack
+from sage_ad.knowledge.store.packs import Pack
+
+
+def test_facts_that_contradict_each_other_are_named() -> None:
+    source = FactSource(file="appearance.yaml", extractor="written by hand")
+    given = {"kind": "appearance", "domain": "gadgets", "status": "approved", "defects": ["smear"], "sources": [source]}
+    texts = ("A smear is always wider than the rim.", "A smear is never wider than the rim.", "A smear is dull.")
+    facts = [fact_from_record({**given, "text": text}, "here") for text in texts]
+    pack = Pack(name="gadgets", defects=[{"name": "smear"}])
+    (problem,) = check_pack("gadgets", pack, [], facts)
+    assert texts[0] in problem
+    assert texts[1] in problem
+    assert check_pack("gadgets", pack, [], facts[1:]) == []
