@@ -208,16 +208,13 @@ def pick_cases(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]
     passed = [row for row in good if row["verdict"] == "normal"]
     missed = [row for row in bad if row["verdict"] == "normal"]
     alarms = [row for row in good if row["verdict"] == "anomalous"]
-    cases = []
-    if found:
-        cases.append(("Best: the clearest find", found[-1]))
-    if passed:
-        cases.append(("Best: the quietest good part", passed[0]))
-    if missed:
-        cases.append(("Worst: a defect that passed", missed[0]))
-    if alarms:
-        cases.append(("Worst: a good part that was flagged", alarms[-1]))
-    return cases
+    cases = (
+        ("Best: the clearest find", found[-1:]),
+        ("Best: the quietest good part", passed[:1]),
+        ("Worst: a defect that passed", missed[:1]),
+        ("Worst: a good part that was flagged", alarms[-1:]),
+    )
+    return [(title, row) for title, rows in cases for row in rows]
 
 
 def cases_picture(run: Run) -> Picture | None:
