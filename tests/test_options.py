@@ -330,7 +330,10 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "sage-eval judge": (
         "FILES/scored.jsonl",
-        {"--judge": "! --judge guess", "--seed": "--seed 3", "--json": "--json", "--out": "--out x"},
+        {
+            "--judge": "! --judge guess", "--seed": "--seed 3", "--strict": "--strict", "--json": "--json",
+            "--out": "--out x",
+        },
     ),
     "sage-eval compare": ("FILES/run", {"--out": "--out y"}),
     "sage-kb add": (
@@ -348,6 +351,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
             "--good": "--good | FILES/good.png --product lid",
             "--pictures": "--pictures FILES/parts | FILES/apart/labels.json --product lid",
             "--source": "--source line | FILES/good.png --product lid --good --json",
+            "--strict": "! --strict | FILES/apart/labels.json --product lid",
             "--json": "--json | FILES/good.png --product lid --good",
         },
     ),

@@ -243,7 +243,8 @@ def test_clients_at_once_get_their_own_parts(inspector: SageInspector, tmp_path:
         replies = pool.map(lambda part: client.post("/inspect", files=files(part, plates["good"])), parts.values())
         found = [reply.json() for reply in replies]
     assert [trace["image"] for trace in found] == list(parts)
-    assert [trace["verdict"] for trace in found] == ["normal", "anomalous"] * 4
+    scores = [trace["anomaly_score"] for trace in found]
+    assert max(scores[0::2]) < min(scores[1::2]), "those with a gash are every second one"
 
 
 def test_the_page_explains_every_endpoint_without_script_or_network(client: TestClient) -> None:
