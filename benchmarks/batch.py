@@ -16,7 +16,7 @@ two thirds of them, resumes it, and counts the rows of the table.
 
     .venv/bin/python benchmarks/batch.py --alone 48
 
-compares parts without references with the same ones against one and eight, evidence only, in processor seconds a part. From 33 parts
+compares parts without references with the same ones against one and eight, evidence only, in processor seconds. From 33 parts
 on the cost of a part does not depend on their number.
 """
 
