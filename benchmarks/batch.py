@@ -245,7 +245,8 @@ def alone(count: int) -> None:
 
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     worker = PartWorker(BatchSettings(AgentSettings(keep_references=False), language=False))
-    parts, each = cells(count, 8), {}
+    parts = cells(count, 8)
+    each: dict[int, float] = {}
     for shots in (1, 8):
         own = [replace(part, references=part.references[:shots]) for part in parts]
         worker.inspect(own[:1])
