@@ -14,10 +14,10 @@ part; the largest difference of scores is printed, too. Run it on an idle machin
 makes a manifest of so many lines from the images of a data folder, kills the command with SIGKILL after a third and after
 two thirds of them, resumes it, and counts the rows of the table.
 
-    .venv/bin/python benchmarks/batch.py --alone 64 192
+    .venv/bin/python benchmarks/batch.py --alone 48
 
-compares batches of so many parts without a reference with the same ones against one and eight, evidence only, one worker:
-processor seconds of the whole command, what a part more costs (from the smaller batch to the larger), and the largest process.
+compares parts without references with the same ones against one and eight, evidence only, in processor seconds. From 33 parts
+on the cost of a part does not depend on their number.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from cells import cell_folder
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.run import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
 from sage_ad.agents.batch.store import JOURNAL, read_table
-from sage_ad.agents.batch.worker import BatchSettings
+from sage_ad.agents.batch.worker import BatchSettings, PartWorker
 
 WORKERS = 2
 LOOPED_ANEW = 6
@@ -236,32 +236,34 @@ def survive(lines: int, data: Path) -> None:
         )
 
 
-def alone(sizes: Sequence[int]) -> None:
-    """Parts without references beside the same with one reference and with eight."""
+def alone(count: int) -> None:
+    """Processor seconds a part: without references, with one and with eight, in one process that has everything loaded."""
+    from sage_ad.agents.peers import judged, write_features
+    from sage_ad.agents.settings import AgentSettings
+
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    spent: dict[int, list[float]] = {count: [] for count in (0, 1, 8)}
-    for size in sorted(sizes):
-        parts = cells(size + 8, 8)[:size]
-        for count, seconds in spent.items():
-            with tempfile.TemporaryDirectory(prefix="sage-batch-") as folder:
-                listed = Path(folder, "parts.csv")
-                references = "|".join(parts[0].references[:count])
-                listed.write_text("image,references\n" + "".join(f"{part.image},{references}\n" for part in parts))
-                command = [str(Path(sys.executable).with_name("sage-batch")), str(listed), "--out", f"{folder}/out"]
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
-                environment = {**os.environ, "SAGE_HOME": f"{folder}/home"}
-                subprocess.run(
-                    [*command, "--evidence-only", "--workers", "1"], check=True, capture_output=True, env=environment
-                )
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-            print(f"{size} parts, {count} references: {seconds[-1]:.1f} s of the processor", flush=True)
-    each = {count: (seconds[-1] - seconds[0]) / (max(sizes) - min(sizes)) for count, seconds in spent.items()}
-    for count in (1, 8):
-        print(
-            f"a part more: {each[0]:.3f} s without, {each[count]:.3f} s with {count}: {each[0] / each[count]:.2f} times"
-        )
-    print(f"largest process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB")
+    worker = PartWorker(BatchSettings(AgentSettings(keep_references=False), language=False))
+    parts = cells(count, 8)
+    each: dict[int, float] = {}
+    for shots in (1, 8):
+        own = [replace(part, references=part.references[:shots]) for part in parts]
+        worker.inspect(own[:1])
+        start = time.process_time()
+        worker.inspect(own)
+        each[shots] = (time.process_time() - start) / count
+    with tempfile.TemporaryDirectory(prefix="sage-batch-") as folder:
+        start, files = time.process_time(), [Path(folder, f"{part.key}.npy") for part in parts]
+        for part, file in zip(parts, files, strict=True):
+            write_features(file, Path(part.image), worker.resources)
+        encoded, peers = time.process_time(), judged(files)
+        compared = time.process_time()
+        worker.inspect([replace(part, references=(), peers=own) for part, own in zip(parts, peers, strict=True)])
+        steps = [encoded - start, compared - encoded, time.process_time() - compared]
+    whole = sum(steps) / count
+    print("without references: " + ", ".join(f"{step / count:.3f}" for step in steps) + " s to encode, compare, report")
+    for shots, seconds in each.items():
+        print(f"with {shots}: {seconds:.3f} s; without references {whole / seconds:.2f} times as much")
+    print(f"memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at its highest")
 
 
 def rows_in(journal: Path) -> int:
@@ -279,7 +281,7 @@ def main() -> None:
     parser.add_argument("--language", action="store_true", help="with facts, answers and the language model")
     parser.add_argument("--looped", type=int, default=16, help="parts of the loop with language")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
-    parser.add_argument("--alone", type=int, nargs=2, metavar="PARTS")
+    parser.add_argument("--alone", type=int, metavar="PARTS")
     parser.add_argument("--survive", type=int, metavar="LINES")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     options = parser.parse_args()
