@@ -41,6 +41,11 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"^\W*(?:and )?why\b|\bwhat (?:is the |are the |could be the )?(?:causes?|caused|reasons?)\b"
         r"|\bhow did (?:it|this|that) (?:happen|come about|arise)\b|\bwhere does (?:it|this) come from\b",
     ),
+    (
+        "use",
+        r"\b(?:can|may|should|could) (?:i|we|it|this|that|they|the [\w -]+?) (?:still |be )*"
+        r"(?:ship|use|sell|deliver|install|release|keep|accept)(?:p?ed|d)?\b|\b(?:sold|delivered|kept)\b",
+    ),
     ("trust", r"\bhow (?:sure|certain|confident|reliable)\b"),
     (
         "name",
@@ -72,7 +77,8 @@ def asked_about(question: Question) -> tuple[str, str] | None:
 
     text = " ".join(question.text.casefold().split())
     for intent, pattern in PATTERNS:
-        if re.search(pattern, text):
+        # "Must it be kept back?" asks for the state with the sign turned.
+        if re.search(pattern, text) and not (intent == "use" and question.polarity == "anomalous"):
             return intent, ""
     found = IS_IT.match(text)
     if found and concepts_of(found["name"]):
@@ -85,6 +91,9 @@ def answer_asked(question: Question, intent: str, named: str, state: InspectionS
     """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump."""
     if intent == "unknown":
         verdict, text = None, UNKNOWN
+    elif intent == "use":
+        verdict = state["evidence"]["verdict"] == "normal"
+        text = "Yes, as far as was measured. Nothing stands out." if verdict else f"No. {_action(state, cards)}"
     elif state["evidence"]["verdict"] == "normal" and intent != "trust":
         verdict = False if intent == "is it" else None
         text = "No. Nothing stands out." if intent == "is it" else "Nothing stands out on this part."
@@ -140,7 +149,9 @@ def _number(state: InspectionState, cards: Cards) -> str:
 
 def _place(state: InspectionState, cards: Cards) -> str:
     del cards
-    return _regions(state, lambda region: "box {} to {}, {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3))))
+    return _regions(
+        state, lambda region: "box x {} to {}, y {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3)))
+    )
 
 
 def _appearance(state: InspectionState, cards: Cards) -> str:

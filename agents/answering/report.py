@@ -84,7 +84,11 @@ def _places(evidence: EvidenceSummary) -> list[str]:
         if len(shown) < NAMED_REGIONS and not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
             shown.append(region)
     places = [place_of_box(region["measured"]["box"], *evidence["size"]) for region in shown]
-    lines = [f"{place.capitalize()}: {own['description']}." for place, own in zip(places, shown, strict=True)]
+    alike: dict[str, list[str]] = {}  # what is told of several areas is told once
+    for place, own in zip(places, shown, strict=True):
+        size, unlike, what = own["description"].removeprefix("area, ").partition(", unlike ")
+        alike.setdefault(unlike + what or own["description"], []).append(f"{place} ({size})" if unlike else place)
+    lines = [f"{sentence_case(join(where))}: {what.removeprefix(', ')}." for what, where in alike.items()]
     more = len(evidence["regions"]) - len(shown)
     return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more else lines
 

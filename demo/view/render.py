@@ -88,7 +88,9 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
     lines = [
         line
         for line in trace.explanation.splitlines()
-        if line.partition(": ")[2] not in regions and not (regions and re.match(r"\d+ more areas? stands? out", line))
+        if line.partition(": ")[2] not in regions
+        and not line.endswith(" in structure.")
+        and not (regions and re.match(r"\d+ more areas? stands? out", line))
     ]
     # The scale ends where the marks of score and threshold both have room.
     end = max(trace.anomaly_score, trace.threshold, 1e-9) * 1.25

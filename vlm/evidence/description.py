@@ -124,15 +124,24 @@ class Description:
         if self.share >= 0.001:
             size += f", {100 * self.share:.1f} % of the picture"
         against = "the reference there" if self.background == "reference" else "its surroundings"
-        if self.tone is None:
+        changes = self._changes()
+        if not changes:
             unlike = "the good parts" if self.background == "reference" else "its surroundings"
             return f"area, {size}, unlike {unlike} in structure"
         what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
         if self.shape == "line" and self.angle is None:
             what = "bent line"
         pieces = f" in {self.count} pieces, the largest" if self.count > 1 else ","
+        change = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
+        line = f"{self.colour_name} {what}{pieces} {size}, {change} than {against}"
+        if self.edge is None or self.shape == "line" or SOFT < self.edge < SHARP:
+            return line
+        return line + (", sharp edge" if self.edge >= SHARP else ", no clear edge")
+
+    def _changes(self) -> list[str]:
+        """Words for what changed against the background; none where nothing stands apart from it."""
         changes = []
-        if abs(self.tone) >= TONE:
+        if self.tone is not None and abs(self.tone) >= TONE:
             # Against a dark ground a share says little ("400 % lighter"): "much" is what can be said.
             step = f"{100 * abs(self.tone):.0f} %" if abs(self.tone) <= 1 else "much"
             changes.append(f"{step} {'darker' if self.tone < 0 else 'lighter'}")
@@ -140,13 +149,7 @@ class Description:
             changes.append(self.colour_change)
         if self.texture is not None and not 1 / TEXTURE < self.texture < TEXTURE:
             changes.append("rougher" if self.texture > 1 else "smoother")
-        if not changes:
-            return f"{self.colour_name} {what}{pieces} {size}, about as bright as {against}"
-        change = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
-        line = f"{self.colour_name} {what}{pieces} {size}, {change} than {against}"
-        if self.edge is None or self.shape == "line" or SOFT < self.edge < SHARP:
-            return line
-        return line + (", sharp edge" if self.edge >= SHARP else ", no clear edge")
+        return changes
 
 
 def describe(
@@ -207,11 +210,11 @@ def _stands_apart(
     labels, _ = ndimage.label(mask, np.ones((3, 3), int))
     if np.bincount(labels[mask]).max() < MAIN * mask.sum():
         return False
-    # What runs on beyond the window and is larger than the region is the part's own outline.
+    # What runs on beyond the window and fills half of the region is the part's own outline.
     (rows, columns), (height, width) = window, picture
     ends = ((rows.start > 0, mask[0]), (rows.stop < height, mask[-1]), (columns.start > 0, mask[:, 0]),
             (columns.stop < width, mask[:, -1]))  # fmt: skip
-    return mask.sum() <= (x1 - x0) * (y1 - y0) or not any(inner and side.any() for inner, side in ends)
+    return 2 * mask.sum() <= (x1 - x0) * (y1 - y0) or not any(inner and side.any() for inner, side in ends)
 
 
 def _structure(box: tuple[int, int, int, int], source: Background, picture: tuple[int, int]) -> Description:

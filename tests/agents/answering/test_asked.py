@@ -33,8 +33,9 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Does the cloth have any scratches?", "is it"),
         ("Is there a crack in it?", "is it"),
         ("Is this part free of defects?", None),
-        ("Can it be used?", None),
-        ("Can I ship it?", None),
+        ("Can it be used?", "use"),
+        ("Can I ship it?", "use"),
+        ("Must it be kept out of the shipment?", None),
         ("Who made it?", "unknown"),
         ("Is it magnetic?", "unknown"),
         ("Compare with the last one", "unknown"),
@@ -70,7 +71,15 @@ def test_sizes_and_places_are_those_that_were_measured() -> None:
     assert "Upper left: 40 x 30 px." in said("How large is it?", state())[1]
     scaled = state(settings={"mm_per_pixel": 0.1})
     assert said("How large is it?", scaled)[1] == "Upper left: 40 x 30 px (4 x 3 mm)."
-    assert said("Where is it?", state())[1] == "Upper left: box 10 to 50, 20 to 50 px."
+    assert said("Where is it?", state())[1] == "Upper left: box x 10 to 50, y 20 to 50 px."
+
+
+def test_whether_it_may_be_used_follows_from_verdict_and_card() -> None:
+    assert said("Can I ship it?", state("normal")) == (True, "Yes, as far as was measured. Nothing stands out.")
+    assert said("May it be used?", state()) == (
+        False,
+        "No. Set the part aside until somebody has looked at the marked areas.",
+    )
 
 
 def test_what_to_do_keeps_the_names_of_standards() -> None:

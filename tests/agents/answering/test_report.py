@@ -93,6 +93,17 @@ def test_no_area_is_described_twice() -> None:
     assert said[2] == "1 more area stands out."
 
 
+def test_what_holds_of_several_areas_is_told_once() -> None:
+    own = state()
+    plain = {"description": "area, 9 x 8 px, unlike the good parts in structure"}
+    for at in (100, 150):
+        region = own["evidence"]["regions"][0]
+        measured = {**region["measured"], "tone": None, "box": [at, at, at + 9, at + 8]}
+        own["evidence"]["regions"].append({**region, **plain, "measured": measured})
+    said = lines(own)
+    assert said[2] == "Centre (9 x 8 px) and lower right (9 x 8 px): unlike the good parts in structure."
+
+
 def test_a_close_verdict_is_called_narrow() -> None:
     own = state()
     own["evidence"]["confidence"] = 0.55
