@@ -71,7 +71,7 @@ class Arrivals:
         self._folder, self._make, self._finished, self._recursive = folder, make, finished, recursive
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._taken: dict[Path, tuple[int, int]] = {}
-        self._first_seen: dict[str, float] = {}
+        self._under_way: dict[str, tuple[float, tuple[int, int]]] = {}
         self._again: list[Part] = []
         self._looked = -LOOK_SECONDS
         self._away = False
@@ -94,17 +94,28 @@ class Arrivals:
         for path, stamp in self._stamps.items():
             if before.get(path) == stamp and self._taken.get(path) != stamp:
                 self._taken[path] = stamp
-                found += [part for part in self._make(path) if not self._finished(part.key)]
-        for part in found:
-            self._first_seen.setdefault(part.key, now)
+                for part in self._make(path):
+                    if not self._finished(part.key):
+                        self._under_way[part.key] = now, stamp
+                        found.append(part)
         return found
 
-    def postpone(self, part: Part) -> bool:
-        """Whether a part that could not be read is tried again; then it is."""
-        if time.monotonic() - self._first_seen[part.key] > READABLE_WITHIN:
+    def settled(self, part: Part, failed: bool) -> bool:
+        """Whether what was found of a part counts.
+
+        It does not if the file has changed since the part was taken: its new content comes as another part. A part that
+        could not be read is tried again for a while.
+        """
+        arrived, stamp = self._under_way[part.key]
+        changed = False
+        with contextlib.suppress(OSError):  # taken away after it was inspected
+            stat = file_of(part.image).stat()
+            changed = (stat.st_size, stat.st_mtime_ns) != stamp
+        if failed and not changed and time.monotonic() - arrived <= READABLE_WITHIN:
+            self._again.append(part)
             return False
-        self._again.append(part)
-        return True
+        del self._under_way[part.key]
+        return not changed
 
     def _complain(self, error: OSError) -> None:
         if not self._away:
@@ -267,9 +278,8 @@ def watch_folder(
         try:
             with closing(made.run([], arriving)) as work:
                 for done in work:
-                    parts = {row["key"]: waiting.pop(row["key"]) for row in done.rows if row["key"] in waiting}
                     done.rows = [
-                        row for row in done.rows if not (row["error"] and arrivals.postpone(parts[row["key"]]))
+                        row for row in done.rows if arrivals.settled(waiting.pop(row["key"]), bool(row["error"]))
                     ]
                     for number, row in enumerate(done.rows, len(store.offsets) + 1):
                         row["part"] = number

@@ -17,7 +17,7 @@ from plates import plate
 
 from sage_ad.agents.batch import watch
 from sage_ad.agents.batch.local_engine import LocalEngine
-from sage_ad.agents.batch.manifest import PartMaker
+from sage_ad.agents.batch.manifest import Part, PartMaker
 from sage_ad.agents.batch.run import BatchSettings, BatchSummary
 from sage_ad.agents.batch.store import read_table
 from sage_ad.vlm.errors import InputError
@@ -100,6 +100,26 @@ def test_each_part_once_whole_and_again_after_a_restart(tmp_path: Path) -> None:
     assert sorted(names) == ["broken.png", "first.png", "moved.png", "second.png", "slow.png"]
     assert names[0] == "first.png"
     assert names[-1] == "second.png"
+
+
+def test_a_file_that_is_written_anew_while_it_is_inspected_counts_once(tmp_path: Path) -> None:
+    arrivals = watch.Arrivals(tmp_path, lambda path: PartMaker().of_file(path, 1), lambda key: False)
+
+    def taken() -> Part:
+        for _ in range(50):
+            if found := arrivals.look():
+                return found[0]
+            time.sleep(0.1)
+        raise AssertionError("it took too long")
+
+    file = plate(tmp_path / "a.png", False, 1)
+    old = taken()
+    file.write_bytes(plate(tmp_path / "below" / "b.png", True, 2).read_bytes())
+    assert not arrivals.settled(old, False)
+    new = taken()
+    assert (new.image, new.key == old.key) == (old.image, False)
+    file.unlink()
+    assert arrivals.settled(new, False)
 
 
 def test_a_picture_that_kills_its_worker_stops_nothing(tmp_path: Path) -> None:
