@@ -54,7 +54,7 @@ def parse(words: list[str]) -> None:
     if hasattr(parser, "commands"):
         assert rest[0] in parser.commands, " ".join(words)
         parser, rest = parser.commands[rest[0]], rest[1:]
-    parser.make_context(words[0], list(rest), resilient_parsing=True)
+    parser.make_context(words[0], list(rest))
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         gash(parts / "ground_truth" / "gash" / f"{shot}_mask.png")
     shutil.copytree(tmp_path / "DATA", tmp_path / "my" / "parts")
     shutil.copy(ROOT / "tests" / "data" / "ranked_fifth.jsonl", tmp_path / "ANSWERS.jsonl")
+    (tmp_path / "gpu.yaml").write_text("bf16: true\n", encoding="utf-8")
     (tmp_path / "night.csv").write_text("image\nparts/0.png\nparts/1.png\n", encoding="utf-8")
     style = getSampleStyleSheet()["BodyText"]
     SimpleDocTemplate(str(tmp_path / "manual.pdf")).build([Paragraph(fact, style) for fact in FACTS])
@@ -88,6 +89,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(1200)  # a page is up to a minute on an idle machine
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_what_a_page_tells_to_type_works(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scope: dict[str, Any] = {"__name__": "__main__"}
