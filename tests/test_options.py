@@ -67,6 +67,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores = [AnswerScore(mean=mean) for mean in (best, 4.0, 2.0, 1.0)]
         line = RankedAnswers(id=name, question="Is there a scratch?", answers=answers, scores=scores, facts=["a hole"])
         write_ranked(root / f"{name}.jsonl", [line])
+    noted = {**json.loads((root / "scored.jsonl").read_text().splitlines()[0]), "shift": 2}
+    (root / "noted.jsonl").write_text(json.dumps(noted) + "\n")
     labels = {
         "images": [{"id": 1, "file_name": "a.png", "width": 96, "height": 96}],
         "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}],
@@ -329,7 +331,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "sage-eval judge": (
-        "FILES/scored.jsonl",
+        "FILES/noted.jsonl",
         {
             "--judge": "! --judge guess", "--seed": "--seed 3", "--strict": "--strict", "--json": "--json",
             "--out": "--out x",
