@@ -421,11 +421,9 @@ class Ingestion:
         status: Status = "approved" if self.approve and not worded_by_model else "proposed"
         # What a column or an entry names is the author's word; the sentence and its headings tell the rest.
         pack, (products, defects) = self._pack, self._tags(candidate.text, candidate.headings)
-        named = {
-            "products": canonical(candidate.products, pack.products) or products,
-            "defects": canonical(candidate.defects, pack.defects) or defects,
-        }
-        return replace(candidate, **named).fact(self.domain, status)
+        products = canonical(candidate.products, pack.products) or products
+        defects = canonical(candidate.defects, pack.defects) or defects
+        return replace(candidate, products=products, defects=defects).fact(self.domain, status)
 
     def _set_aside(self, nodes: Sequence[BaseNode], date: str) -> tuple[list[BaseNode], list[CheckedFact]]:
         """Parts the sentences into those to read on and those that give orders to a model.
