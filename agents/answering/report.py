@@ -67,7 +67,7 @@ def _verdict(evidence: EvidenceSummary, product: str | None) -> str:
     if score == threshold:
         score, threshold = (f"{evidence[name]:.4f}" for name in ("score", "threshold"))
     if evidence["threshold_from"] == "references":
-        against = f"the limit from the good parts is {threshold}"
+        against = f"the limit for good parts is {threshold}"
     elif evidence["threshold_from"] == "batch":
         against = f"the limit from its batch is {threshold}"
     else:

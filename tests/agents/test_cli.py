@@ -49,7 +49,7 @@ def test_a_person_reads_one_explanation_in_25_lines(run, cracked: Path, good: Pa
     assert len(out.splitlines()) <= 25
     for said in (
         "ANOMALOUS",
-        "the limit from the good parts",
+        "the limit for good parts",
         "Centre: ",
         " px",
         "was not taught",

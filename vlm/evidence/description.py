@@ -126,7 +126,7 @@ class Description:
         against = "the reference there" if self.background == "reference" else "its surroundings"
         changes = self._changes()
         if not changes:
-            unlike = "the good parts" if self.background == "reference" else "its surroundings"
+            unlike = "good parts" if self.background == "reference" else "its surroundings"
             return f"area, {size}, unlike {unlike} in structure"
         what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
         if self.shape == "line" and self.angle is None:

@@ -27,7 +27,7 @@ def lines(own: dict[str, Any], cards: Any = CARDS) -> list[str]:
 def test_a_taught_name_is_asserted_with_its_consequence_and_action() -> None:
     own = state(defect="stain", candidates=[looks("stain", 0.92), looks("hole", 0.05)], facts=[FACT])
     said = lines(own)
-    assert said[0] == "The woven cloth is anomalous: its score is 0.63, the limit from the good parts is 0.50."
+    assert said[0] == "The woven cloth is anomalous: its score is 0.63, the limit for good parts is 0.50."
     assert said[1] == (
         "Upper left: grey round spot, 40 x 30 px, 1.0 % of the picture, 18 % darker than the reference there, no clear edge."
     )
@@ -79,7 +79,7 @@ def test_a_normal_part_gets_no_defect_and_a_proposed_fact_says_so() -> None:
     fact = {**FACT, "kind": "normal-variation", "text": "Slubs are normal.", "status": "proposed", "defects": []}
     said = lines(state("normal", facts=[fact]))
     assert said == [
-        "The woven cloth is normal: its score is 0.41, the limit from the good parts is 0.50.",
+        "The woven cloth is normal: its score is 0.41, the limit for good parts is 0.50.",
         "Slubs are normal (proposed, not yet approved).",
         "How sure: 0.90. From three good parts.",
     ]
@@ -95,13 +95,13 @@ def test_no_area_is_described_twice() -> None:
 
 def test_what_holds_of_several_areas_is_told_once() -> None:
     own = state()
-    plain = {"description": "area, 9 x 8 px, unlike the good parts in structure"}
+    plain = {"description": "area, 9 x 8 px, unlike good parts in structure"}
     for at in (100, 150):
         region = own["evidence"]["regions"][0]
         measured = {**region["measured"], "tone": None, "box": [at, at, at + 9, at + 8]}
         own["evidence"]["regions"].append({**region, **plain, "measured": measured})
     said = lines(own)
-    assert said[2] == "Centre (9 x 8 px) and lower right (9 x 8 px): unlike the good parts in structure."
+    assert said[2] == "Centre (9 x 8 px) and lower right (9 x 8 px): unlike good parts in structure."
 
 
 def test_a_close_verdict_is_called_narrow() -> None:
