@@ -242,8 +242,9 @@ def list_images(folder: str | os.PathLike[str], say: Callable[[str], None] | Non
     found = scan_folder(folder)
     if not found.pictures:
         raise InputError(f"The folder {folder} holds no picture ({', '.join(ENDINGS[:4])}, ...); give another folder.")
-    for note in found.notes if say is not None else ():
-        say(f"{folder}: {note}")
+    if say is not None:
+        for note in found.notes:
+            say(f"{folder}: {note}")
     return found.pictures
 
 
