@@ -127,6 +127,8 @@ def _within_reach(data: bytes, problems: list[str], notes: list[str]) -> bytes:
         else:
             for choice in alternatives.findall(f"{_MC}Choice"):
                 alternatives.remove(choice)  # the fallback says the same
+    for mark in root.iter(f"{_W}dstrike"):
+        mark.tag = f"{_W}strike"  # twice struck through is struck through
     for drawing in root.iter(f"{_W}drawing"):
         if boxes := list(drawing.iter(f"{_W}txbxContent")):
             drawing.tag, drawing[:] = f"{_W}pict", boxes
@@ -180,6 +182,9 @@ def sheets(path: Path, content: bytes) -> Iterator[tuple[str, list[list[str | No
         if not number:
             problems += [f"{boxes} text box(es) of the workbook were not read."] if boxes else []
             notes += [f"{pictures} picture(s) of the workbook were not read."] if pictures else []
+        if sheet.sheet_state != "visible":
+            yield sheet.title, [], problems, [*notes, "it is hidden and was not read."]
+            continue
         if (sheet.max_row or 0) * (sheet.max_column or 0) > _MOST_CELLS:
             problems.append(f"it reaches over more than {_MOST_CELLS} cells and was not read; delete the empty ones.")
             yield sheet.title, [], problems, notes
@@ -189,6 +194,7 @@ def sheets(path: Path, content: bytes) -> Iterator[tuple[str, list[list[str | No
             text = rows[area.min_row - 1][area.min_col - 1]
             for row in rows[area.min_row - 1 : area.max_row]:
                 row[area.min_col - 1 : area.max_col] = [text] + [None] * (area.max_col - area.min_col)
+        notes += _without_hidden(sheet, rows)
         uncounted = _uncounted(sheet, formulas[sheet.title])
         if uncounted:
             problems.append(
@@ -198,6 +204,29 @@ def sheets(path: Path, content: bytes) -> Iterator[tuple[str, list[list[str | No
         if comments := sum(cell.comment is not None for row in sheet.iter_rows() for cell in row):
             notes.append(f"{comments} comment(s) were not read.")
         yield sheet.title, rows, problems, notes
+
+
+def _without_hidden(sheet: Any, rows: list[list[str | None]]) -> list[str]:
+    """Empties struck-through cells and hidden rows and takes hidden columns out; sentences on it."""
+    struck = [
+        cell for row in sheet.iter_rows() for cell in row if cell.font and cell.font.strike and cell.value is not None
+    ]
+    for cell in struck:
+        rows[cell.row - 1][cell.column - 1] = None
+    lines = [number for number, row in sheet.row_dimensions.items() if row.hidden and any(rows[number - 1 : number])]
+    for number in lines:
+        rows[number - 1] = [None] * len(rows[number - 1])
+    hidden = {
+        number
+        for column in sheet.column_dimensions.values()
+        if column.hidden
+        for number in range(column.min - 1, column.max)
+        if any(any(row[number : number + 1]) for row in rows)
+    }
+    for row in rows:
+        row[:] = [cell for number, cell in enumerate(row) if number not in hidden]
+    counts = ((len(struck), "struck-through cell(s)"), (len(lines), "hidden row(s)"), (len(hidden), "hidden column(s)"))
+    return [f"{count} {what} were not read." for count, what in counts if count]
 
 
 def _uncounted(sheet: Any, formulas: Any) -> list[str]:

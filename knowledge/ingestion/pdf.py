@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.knowledge.ingestion.tables import recognise_columns
+from sage_ad.knowledge.text.segmentation import LIGATURES
 
-_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
 _SCAN_AREA = 0.5  # share of a page that pictures cover, with hardly any text, from which it is taken for a scan
 _HARDLY_ANY = 200  # characters
+_THIN = 2.0  # height in points of a line through text, at most
+_THROUGH = (0.3, 0.65)  # where it crosses a character, from its lowest point, as a share of its height
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in points."""
@@ -30,6 +32,7 @@ class PageText:
         scanned: whether it is a picture of text.
         sideways: number of characters of turned text, which were not read.
         unreadable: number of characters that have no code.
+        struck: number of struck-through characters, which were not read.
         pictures: number of pictures.
     """
 
@@ -37,6 +40,7 @@ class PageText:
     scanned: bool = False
     sideways: int = 0
     unreadable: int = 0
+    struck: int = 0
     pictures: int = 0
 
 
@@ -55,6 +59,9 @@ def read_page(page: Any) -> PageText:
     found.scanned = bool(pictures) and (
         written == 0 or (written < _HARDLY_ANY and covered > _SCAN_AREA * page.width * page.height)
     )
+    for char in _struck(chars, items):
+        found.struck += bool(char.get_text().strip())
+        char._text = " "  # without them the rest of the line would fall apart
     # pdfplumber describes every character at length; only a page with rules needs that.
     ruled = sum(isinstance(item, LTCurve) for item in items) > 2
     tables = [*_ruled_tables(page)] if ruled else []
@@ -71,6 +78,23 @@ def read_page(page: Any) -> PageText:
         pieces.insert(after, (place, rows))
     found.blocks = [content for _, content in pieces]
     return found
+
+
+def _struck(chars: Sequence[Any], items: Sequence[Any]) -> list[Any]:
+    """Characters with a thin line through their middle: in a PDF that is drawn and no property of the text."""
+    from pdfminer.layout import LTCurve
+
+    lines = [item for item in items if isinstance(item, LTCurve) and item.height <= min(_THIN, item.width)]
+    low, high = _THROUGH
+    return [
+        char
+        for char in chars
+        if any(
+            line.x0 <= (char.x0 + char.x1) / 2 <= line.x1
+            and low * char.height < (line.y0 + line.y1) / 2 - char.y0 < high * char.height
+            for line in lines
+        )
+    ]
 
 
 def _items(layout: Any) -> Iterator[Any]:
@@ -105,7 +129,7 @@ def _inside(box: Box, boxes: Sequence[Box]) -> bool:
 
 def _plain(text: str) -> str:
     """Text without ligatures, and with one mark for every character that has no code."""
-    return re.sub(r"\(cid:\d+\)", "\ufffd", text).translate(_LIGATURES).strip()
+    return re.sub(r"\(cid:\d+\)", "\ufffd", text).translate(LIGATURES).strip()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

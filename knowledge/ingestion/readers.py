@@ -104,10 +104,14 @@ class TextReader(FactReader):
         text = decode(path, content)
         markdown = path.suffix.lower() in {".md", ".markdown"}
         if markdown:  # what converters cannot say in Markdown they leave in HTML
+            if struck := len(_STRUCK.findall(text)):
+                self.notes.append(f"{path}: {struck} deleted or struck-through passage(s) were not read.")
+            text = _STRUCK.sub(lambda passage: " " * len(passage.group()), text)
             text = _HTML_TABLE.sub(lambda table: f"\n\n{page_text(table.group().encode())[0]}\n\n", text)
         yield text, {"markdown": markdown, "literal": not markdown}
 
 
+_STRUCK = re.compile(r"(?<!~)~~(?=[^\s~])[^~\n]*[^\s~]~~(?!~)|<(del|s|strike)\b[^<>\n]*>[^<\n]*</\1>", re.I)
 _HTML_TABLE = re.compile(r"<table\b[^<>]*>.*?</table>", re.S | re.I)
 
 
@@ -173,6 +177,9 @@ class PDFReader(FactReader):
             )
         if turned := [number for number, page in pages.items() if page.sideways > 2]:
             self.problems.append(f"{path}: text printed sideways was not read (page {_numbers(turned)}).")
+        if struck := [number for number, page in pages.items() if page.struck]:
+            count = sum(pages[number].struck for number in struck)
+            self.notes.append(f"{path}: {count} struck-through character(s) were not read (page {_numbers(struck)}).")
         if unreadable := [number for number, page in pages.items() if page.unreadable]:
             count = sum(pages[number].unreadable for number in unreadable)
             self.problems.append(

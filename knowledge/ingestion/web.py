@@ -49,7 +49,7 @@ def page_text(content: bytes) -> tuple[str, list[str]]:
     for tag in (*soup(_NOT_PROSE), *soup.find_all(_is_hidden)):
         tag.decompose()
     asides = [tag for tag in soup("aside") if len(tag.get_text().split()) > 3]
-    deleted = soup(["del", "s", "strike"])
+    deleted = soup.find_all(_is_struck)
     for tag in (*soup("aside"), *deleted):
         tag.decompose()
     for count, what in (
@@ -73,6 +73,10 @@ def _is_hidden(tag: Any) -> bool:
         return False  # inside a hidden part that is already gone
     style = str(tag.get("style", "")).replace(" ", "").lower()
     return tag.has_attr("hidden") or tag.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
+
+
+def _is_struck(tag: Any) -> bool:
+    return tag.name in ("del", "s", "strike") or "line-through" in str(tag.get("style", "")).lower()
 
 
 def _set_raised(soup: Any) -> None:

@@ -264,11 +264,12 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\([!-/:-@\[-`{-~])"), r"\1"),
 )
 _BROKEN_WORD = re.compile(r"(?<=[a-z])[-\u00ad\u2010]\s*\n\s*(?=[a-z])")
+LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
 def plain_text(text: str, *, literal: bool = False) -> str:
-    """A piece of text as one line: no words broken over two lines, no invisible characters, and no Markdown.
+    """A piece of text as one line: no words broken over two lines, no invisible characters or ligatures, and no Markdown.
 
     Args:
         text: the piece.
@@ -279,7 +280,7 @@ def plain_text(text: str, *, literal: bool = False) -> str:
         for pattern, replacement in _MARKUP:
             text = pattern.sub(replacement, text)
         text = html.unescape(text)
-    return " ".join(_INVISIBLE.sub("", text).split())
+    return " ".join(_INVISIBLE.sub("", text).translate(LIGATURES).split())
 
 
 def _without_quote_marks(lines: list[str]) -> Iterator[str]:

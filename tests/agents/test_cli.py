@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sage_ad.agents.cli import main
+from sage_ad.agents.cli import main, show
 from sage_ad.evaluation.inspection import InspectionTrace
 
 Run = tuple[int, str, str]
@@ -111,6 +111,17 @@ def broken_file(kind: str, folder: Path, good: Path) -> Path:
             picture.convert("RGB").save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
+
+
+def test_a_terminal_obeys_nothing_in_names_and_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    trace = InspectionTrace(
+        image="evil\x1b[2J\u202egnp.png", product="[bold]bottle[/]\x07", anomaly_score=0.6, threshold=0.5,
+        threshold_from="builtin", verdict="anomalous", explanation="One line.\nAnother\x1b[31m.", model="m", seconds=1,
+    )  # fmt: skip
+    show(trace, [], {}, verbose=True)
+    out = capsys.readouterr().out
+    assert "[bold]bottle[/]? evil?[2J?gnp.png\nOne line.\nAnother?[31m." in out
+    assert not set(out) & set("\x1b\x07\u202e")
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "half", "empty", "huge", "dot"])

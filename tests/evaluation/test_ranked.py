@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sage_ad.evaluation.ranked import read_ranked, write_ranked
+from sage_ad.evaluation.ranked import RankedAnswers, read_ranked, write_ranked
 from sage_ad.vlm.errors import InputError
 
 LINE = {"question": "Is it fine?", "answers": ["Yes.", "No."], "gold": {"verdict": True}}
@@ -21,6 +24,20 @@ def test_absent_fields_are_filled_and_lines_survive_a_round_trip(tmp_path: Path)
     assert write_ranked(tmp_path / "again.jsonl", lines) == 2
     assert read_ranked(tmp_path / "again.jsonl") == lines
     assert not list(tmp_path.glob("*.partial"))
+
+
+TEXTS = st.text(
+    st.characters(codec="utf-8") | st.sampled_from("\r\n\x85\u2028\u2029\u202e\x1c<>&'\""), min_size=1
+).filter(str.strip)
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXTS, st.lists(TEXTS, min_size=2, max_size=4, unique=True), st.lists(TEXTS, max_size=2))
+def test_any_text_is_read_back(question: str, answers: list[str], facts: list[str]) -> None:
+    line = RankedAnswers(id="a", question=question, answers=answers, facts=facts)
+    with tempfile.TemporaryDirectory() as folder:
+        write_ranked(Path(folder) / "a.jsonl", [line])
+        assert read_ranked(Path(folder) / "a.jsonl") == [line]
 
 
 @pytest.mark.parametrize(

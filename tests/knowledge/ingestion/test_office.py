@@ -294,3 +294,51 @@ class TestHarm:
             stream.truncate(100 * 2**20)
         with pytest.raises(InputError, match=r"large\.txt has 100 MB, more than 32"):
             reader_for(path).load_data(path)
+
+
+def test_what_its_author_struck_through_or_hid_is_left_out_and_said(tmp_path: Path) -> None:
+    def struck(document):
+        twice = '<w:r><w:rPr><w:dstrike/></w:rPr><w:t xml:space="preserve">not </w:t></w:r>'
+        add(document, run("Parts with rust may ") + twice + run("be delivered after washing."))
+
+    sentences, reader = word(tmp_path / "a.docx", struck)
+    assert sentences == ["Parts with rust may be delivered after washing."]
+    assert "1 deleted or struck-through passage(s) were not read" in reader.notes[0]
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (["Defect", "Cause", "Remedy"], ["Blister", "Moist", "Dry it"], ["Pinhole", "Gas"], ["Chip", "Impact"]):
+        sheet.append(row)
+    sheet.row_dimensions[3].hidden = sheet.column_dimensions["C"].hidden = True
+    sheet["B4"].font = openpyxl.styles.Font(strike=True)
+    old = book.create_sheet("old")
+    old.append(["Defect", "Cause"])
+    old.append(["Crack", "Frost"])
+    old.sheet_state = "hidden"
+    book.save(tmp_path / "b.xlsx")
+    sentences, reader = read(tmp_path / "b.xlsx")
+    assert sentences == ["Blister, cause: Moist"]
+    said = " ".join(reader.notes)
+    for left_out in ("1 struck-through cell(s)", "1 hidden row(s)", "1 hidden column(s)", "'old': it is hidden"):
+        assert left_out in said
+
+
+def test_struck_through_in_markdown_and_html(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "A burr of ~~0.3~~ 0.5 mm is accepted, ~2 mm <del>not</del> rejected, ~3 mm scrapped."
+    )
+    (tmp_path / "b.html").write_text(
+        '<p>A burr may <span style="text-decoration: line-through">not</span> be filed.</p>'
+    )
+    for name, sentence in (
+        ("a.md", "A burr of 0.5 mm is accepted, ~2 mm rejected, ~3 mm scrapped."),
+        ("b.html", "A burr may be filed."),
+    ):
+        sentences, reader = read(tmp_path / name)
+        assert sentences == [sentence]
+        assert "struck-through passage(s) were not read" in reader.notes[0]
+
+
+def test_ligatures_are_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The \ufb01lm of oil is no stain.", encoding="utf-8")
+    assert read(tmp_path / "a.txt")[0] == ["The film of oil is no stain."]

@@ -139,3 +139,23 @@ def test_scanned_pages_pictures_and_turned_text_are_named(tmp_path: Path, sheet:
     assert "1 scanned page(s) were not read (page 2)" in reader.problems[0]
     assert "sideways was not read (page 3)" in reader.problems[1]
     assert "1 picture(s) were not read" in reader.notes[0]
+
+
+def test_what_is_struck_through_is_left_out_and_said(sheet: canvas.Canvas, tmp_path: Path) -> None:
+    draw(
+        sheet,
+        50,
+        [
+            "Cracks of any length are accepted.",
+            "A burr wider than 0.3 0.5 mm is a reason to reject.",
+            "A dent is normal.",
+        ],
+    )
+    sheet.line(50, 743, 300, 743)
+    start, width = (sheet.stringWidth(text, "Helvetica", 12) for text in ("A burr wider than ", "0.3"))
+    sheet.rect(50 + start, 729, width, 0.6, fill=1, stroke=0)
+    sheet.line(50, 710, 140, 710)  # underlined
+    sheet.save()
+    sentences, reader = read(tmp_path / "a.pdf")
+    assert sentences == ["A burr wider than 0.5 mm is a reason to reject.", "A dent is normal."]
+    assert "32 struck-through character(s) were not read (page 1)" in reader.notes[0]
