@@ -28,6 +28,6 @@ VOLUME /data
 USER sage
 WORKDIR /home/sage
 EXPOSE 8080
-HEALTHCHECK --start-period=180s --interval=30s --timeout=10s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/', timeout=5)"]
+HEALTHCHECK --start-period=180s --interval=30s --timeout=30s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/', timeout=20)"]
 CMD ["sage-serve", "--host", "0.0.0.0", "--port", "8080"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -387,7 +388,11 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
-        return HTMLResponse(help_page(app.openapi(), settings))
+        return HTMLResponse(explained())
+
+    @functools.cache
+    def explained() -> str:
+        return help_page(app.openapi(), settings)
 
     return app
 
