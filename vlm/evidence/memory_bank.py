@@ -140,8 +140,14 @@ class MemoryBank:
         return next((index for index, known in enumerate(self.thumbnails) if is_copy(own, known)), None)
 
     def score(self, seen: Encoded) -> tuple[float, torch.Tensor]:
-        """Score of a picture and its (h, w) distances."""
-        return image_score(seen.features, self.patches, self.settings, seen.window)
+        """Score of a picture and its (h, w) distances: the mean of the most distant of them.
+
+        How many is a share of the patches that the encoder sees at a time, so that a flaw counts as much on a large picture as
+        it would on the tile that holds it.
+        """
+        similarity = patch_similarity(seen.features.flatten(0, 1), self.patches, matching=self.settings.matching)
+        distances = (1 - similarity).reshape(seen.features.shape[:2])
+        return float(_pooled(distances, self.settings, seen.window)), distances
 
     def without(self, index: int) -> MemoryBank | None:
         """The bank of the other references; None if there is none. Nothing is encoded again."""
@@ -245,19 +251,6 @@ def build_bank(
         ]
     bank.threshold, bank.spread, bank.threshold_reason = _threshold(bank)
     return bank
-
-
-def image_score(
-    features: torch.Tensor, patches: torch.Tensor, settings: BankSettings, window: int | None = None
-) -> tuple[float, torch.Tensor]:
-    """Score of a picture against reference patches, and its (h, w) distances: the mean of the most distant of them.
-
-    How many is a share of `window`, the patches that the encoder sees at a time (all of them where it is None), so that a
-    flaw counts as much on a large picture as it would on the tile that holds it.
-    """
-    similarity = patch_similarity(features.flatten(0, 1), patches, matching=settings.matching)
-    distances = (1 - similarity).reshape(features.shape[:2])
-    return float(_pooled(distances, settings, window or distances.numel())), distances
 
 
 def _pooled(distances: torch.Tensor, settings: BankSettings, window: int) -> torch.Tensor:
