@@ -346,26 +346,29 @@ def _at_home(facts: Sequence[Fact], margins: np.ndarray, products: set[str]) -> 
     """
     import numpy as np
 
-    groups: dict[str, list[int]] = {}
-    for row, fact in enumerate(facts):
-        groups.setdefault(_group(fact), []).append(row)
-    home = {name for name, rows in groups.items() if len(rows) >= 3 and float(np.median(margins[rows])) >= 0.0}
-    return [bool(products.intersection(fact.products)) or _group(fact) in home for fact in facts]
+    return [
+        bool(products.intersection(fact.products)) or (len(rows) >= 3 and float(np.median(margins[rows])) >= 0.0)
+        for fact, rows in zip(facts, _read_together(facts), strict=True)
+    ]
 
 
 def _floors(facts: Sequence[Fact], own: np.ndarray) -> list[float]:
     """The least similarity asked of each candidate: less in a file that is plainly about the domain."""
-    best: dict[str, float] = {}
-    for fact, value in zip(facts, own, strict=True):
-        best[_group(fact)] = max(best.get(_group(fact), 0.0), float(value))
-    files = [next((source.file for source in fact.sources if source.file), None) for fact in facts]
     return [
-        IN_CONTEXT[1] if file and best[_group(fact)] >= IN_CONTEXT[0] else UNRELATED
-        for fact, file in zip(facts, files, strict=True)
+        IN_CONTEXT[1] if _file(fact) and float(own[rows].max()) >= IN_CONTEXT[0] else UNRELATED
+        for fact, rows in zip(facts, _read_together(facts), strict=True)
     ]
 
 
-def _group(fact: Fact) -> str:
-    """Sentences of one file (and product, where a file is about several) are judged together."""
-    file = next((source.file for source in fact.sources if source.file), "") or ""
-    return "\n".join((file, *fact.products))
+def _read_together(facts: Sequence[Fact]) -> list[list[int]]:
+    """Rows that are judged together with each candidate: its file, of a file about several products its own product's."""
+    files: dict[str, list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, fact in enumerate(facts):
+        files.setdefault(_file(fact), []).append(row)
+        groups.setdefault((_file(fact), *fact.products), []).append(row)
+    return [groups[(_file(fact), *fact.products)] if fact.products else files[_file(fact)] for fact in facts]
+
+
+def _file(fact: Fact) -> str:
+    return next((source.file for source in fact.sources if source.file), "") or ""

@@ -54,7 +54,7 @@ class Remembering:
 
     def __init__(self, extractor: Any) -> None:
         self.extractor, self.seen = extractor, {}
-        self.prepare = extractor.prepare
+        self.prepare, self.encoder, self.settings = extractor.prepare, extractor.encoder, extractor.settings
 
     def extract(self, image: Any, bank: Any = None) -> Any:
         key = (image.tobytes(), bank is None)
