@@ -93,9 +93,13 @@ def add_looks_command(
     from sage_ad.knowledge.looks.labels import add_labelled
     from sage_ad.knowledge.looks.naming import looks_of
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
+    from sage_ad.knowledge.store.product_match import plain_words
     from sage_ad.vlm.images import expand_references
 
     notes: list[str] = []
+    with _store() as store:
+        store.cards(domain)  # an unknown domain stops it before anything is written
+        known = {plain_words(name) for term in store.packs()[domain].products for name in term.names}
     if paths[0].suffix.lower() == ".json":
         if len(paths) > 1 or good or strict or defect is not None:
             raise InputError(
@@ -112,6 +116,10 @@ def add_looks_command(
         if strict and notes:
             raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
         added = add_looks(domain, product, chosen, defect=defect, source=source)
+    if known and plain_words(product) not in known:
+        notes.append(
+            f"The pack {domain} names no product {product!r}; these pictures serve parts of that very name only."
+        )
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     folder = looks_folder(domain)
@@ -166,11 +174,7 @@ def add(
             f"--device {device} is the model's, and no model reads these documents; add --model, or leave it out."
         )
     with _store() as store:
-        if domain not in store.packs():
-            raise InputError(
-                f"Domain {domain!r} is not known; use one of {', '.join(store.packs())}, or make it with "
-                f"sage-kb new-domain {domain}."
-            )
+        store.cards(domain)  # an unknown domain stops it before a model is loaded
         from sage_ad.knowledge.ingestion.pipeline import ingest
 
         backend = None
