@@ -242,7 +242,8 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], 
     for path in written:
         console.print(f"Wrote {escape(str(path))}")
     if not written:
-        console.print("Add --out FOLDER for the evidence picture and the trace, --verbose for details.", style="dim")
+        more = "" if verbose else ", --verbose for details"
+        console.print(f"Add --out FOLDER for the evidence picture and the trace{more}.", style="dim")
 
 
 def show_details(console: Any, trace: InspectionTrace, timing: dict[str, float]) -> None:

@@ -75,7 +75,9 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     # The product's name comes from the user's own words (the request's product or questions), never from the picture.
     match = store.match_product(request.product or " ".join(request.questions), question=not request.product)
     domain = request.domain or match.domain
-    note = f"domain {domain} as asked" if request.domain else match.note or f"domain {domain}, found by {match.how}"
+    note = match.note or f"domain {domain}, found by {match.how}"
+    if domain != match.domain:
+        note = f"domain {domain}, which was asked for or taught this product"
     known = match.domain == domain and match.product is not None
     product = request.product or (match.product if known else None)
     names = name_defect(state, runtime.context.resources, domain, product)

@@ -35,7 +35,9 @@ Kind = Annotated[
 ]
 Status = Annotated[str | None, typer.Option(help="Only this status: approved, proposed, rejected.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
-Ids = Annotated[list[str], typer.Argument(help="Ids of facts (their first digits do).", show_default=False)]
+Ids = Annotated[
+    list[str], typer.Argument(help="Ids of facts (their first four digits or more do).", show_default=False)
+]
 
 
 def main() -> None:
@@ -89,10 +91,15 @@ def add_looks_command(
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
     from sage_ad.knowledge.looks.labels import add_labelled
-    from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+    from sage_ad.knowledge.looks.naming import looks_of
+    from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
+    from sage_ad.knowledge.store.product_match import plain_words
     from sage_ad.vlm.images import expand_references
 
     notes: list[str] = []
+    with _store() as store:
+        store.cards(domain)  # an unknown domain stops it before anything is written
+        known = {plain_words(name) for term in store.packs()[domain].products for name in term.names}
     if paths[0].suffix.lower() == ".json":
         if len(paths) > 1 or good or strict or defect is not None:
             raise InputError(
@@ -109,12 +116,15 @@ def add_looks_command(
         if strict and notes:
             raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
         added = add_looks(domain, product, chosen, defect=defect, source=source)
+    if known and plain_words(product) not in known:
+        notes.append(
+            f"The pack {domain} names no product {product!r}; these pictures serve parts of that very name only."
+        )
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     folder = looks_folder(domain)
-    looks = [look for look in read_looks(folder) if look.product.casefold() == product.casefold()]
     counts: dict[str, int] = {}
-    for look in looks:
+    for look in looks_of(domain, product):
         name = look.defect or "good"
         counts[name] = counts.get(name, 0) + 1
     if json:
@@ -164,11 +174,7 @@ def add(
             f"--device {device} is the model's, and no model reads these documents; add --model, or leave it out."
         )
     with _store() as store:
-        if domain not in store.packs():
-            raise InputError(
-                f"Domain {domain!r} is not known; use one of {', '.join(store.packs())}, or make it with "
-                f"sage-kb new-domain {domain}."
-            )
+        store.cards(domain)  # an unknown domain stops it before a model is loaded
         from sage_ad.knowledge.ingestion.pipeline import ingest
 
         backend = None
@@ -299,13 +305,19 @@ def edit(
     identity: Annotated[str, typer.Argument(metavar="ID", help="Id of the fact.", show_default=False)],
     text: Annotated[str | None, typer.Option(help="The new sentence. Without any option an editor opens.")] = None,
     kind: Annotated[str | None, typer.Option(help="The new kind.")] = None,
-    product: Annotated[list[str] | None, typer.Option(help="Product it is about; may be repeated.")] = None,
-    defect: Annotated[list[str] | None, typer.Option(help="Defect it is about; may be repeated.")] = None,
+    product: Annotated[
+        list[str] | None, typer.Option(help="Product it is about; may be repeated; '' takes all away.")
+    ] = None,
+    defect: Annotated[
+        list[str] | None, typer.Option(help="Defect it is about; may be repeated; '' takes all away.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Changes a fact; its id and sources stay."""
-    fields: dict[str, Any] = {"text": text, "kind": kind, "products": product or None, "defects": defect or None}
-    fields = {name: value for name, value in fields.items() if value is not None}
+    given = {"text": text, "kind": kind, "products": product or None, "defects": defect or None}
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in fields.keys() & {"products", "defects"}:
+        fields[name] = [item for item in fields[name] if item.strip()]
     with _store() as store:
         fact = store.get(identity)
         if not fields:
@@ -396,7 +408,7 @@ def export_domain(
     json: Json = False,
 ) -> None:
     """Writes a domain, with all provenance, into one portable file."""
-    from sage_ad.knowledge.store.portable import export_pack
+    from sage_ad.knowledge.portable import export_pack
 
     with _store() as store:
         count = export_pack(store, domain, file)
@@ -412,7 +424,7 @@ def import_domain(
     json: Json = False,
 ) -> None:
     """Takes a domain over from a portable file."""
-    from sage_ad.knowledge.store.portable import import_pack
+    from sage_ad.knowledge.portable import import_pack
 
     with _store() as store:
         report = import_pack(store, file)
@@ -439,9 +451,12 @@ def _plain(fact: Fact) -> dict[str, Any]:
 
 def _line(fact: Fact, score: str = "") -> None:
     mark = "" if fact.status == "approved" else f" [{fact.status}]"
+    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}{_tags(fact)}")
+
+
+def _tags(fact: Fact) -> str:
     about = "; ".join(", ".join(names) for names in (fact.defects, fact.products) if names)
-    tags = f"  ({about})" if about else ""
-    print(f"{score + '  ' if score else ''}{fact.id}  {fact.domain}/{fact.kind}{mark}  {fact.text}{tags}")
+    return f"  ({about})" if about else ""
 
 
 def _show(fact: Fact) -> None:
@@ -466,7 +481,7 @@ def _report(facts: Sequence[Fact], done: str, json: bool) -> None:
         print_json({"done": done, "facts": [_plain(fact) for fact in facts]})
         return
     for fact in facts:
-        print(f"{done} {fact.id}  {fact.text}")
+        print(f"{done} {fact.id}  {fact.text}{_tags(fact)}")
     if not facts:
         print("Nothing to do.")
 

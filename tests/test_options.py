@@ -32,8 +32,8 @@ from sage_ad.agents.batch.run import BatchSummary
 from sage_ad.alignment.options import EDPORun, Stage1Run
 from sage_ad.evaluation.inspection import InspectionTrace
 from sage_ad.evaluation.ranked import AnswerScore, RankedAnswers, write_ranked
+from sage_ad.knowledge.portable import export_pack
 from sage_ad.knowledge.store.fact_store import FactStore
-from sage_ad.knowledge.store.portable import export_pack
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.options import option, options_command
 

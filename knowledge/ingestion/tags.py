@@ -31,14 +31,15 @@ _ORDERED = re.compile(
 def tagger(pack: Pack) -> Callable[[str, Sequence[str]], Tags]:
     """Makes the function that gives the tags of a sentence and the headings above it, the outermost first.
 
-    The nearest of sentence and headings that names a defect tells the defect; likewise for products. A longer name wins
-    over one within it ("oil stain" is no "stain" beside it). Of `pack`, `defects` must hold the names of its cards.
+    The nearest of sentence and headings that names a defect tells the defect; likewise for products. What a sentence
+    names only in comparison ("unlike gas pores") counts last. A longer name wins over one within it ("oil stain" is no
+    "stain" beside it). Of `pack`, `defects` must hold the names of its cards.
     """
     products, defects = _names(pack.products), _names(pack.defects)
 
     def tags(text: str, headings: Sequence[str]) -> Tags:
         text = _ORDERED.sub(" ", text)
-        texts = [_COMPARED.sub(" ", text), text, *reversed(headings)]
+        texts = [_COMPARED.sub(" ", text), *reversed(headings), text]
         return _nearest(texts, products), _nearest(texts, defects)
 
     return tags

@@ -13,6 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sage_ad.knowledge.looks.pictures import Look, looks_folder, read_looks
+from sage_ad.knowledge.store.packs import SHIPPED, read_pack
+from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import cache_home, data_home
@@ -29,9 +31,23 @@ MAX_REFERENCES = 8
 
 
 def looks_of(domain: str, product: str) -> list[Look]:
-    """Looks of one product; case and spaces of its name do not matter."""
-    wanted = _plain(product)
-    return [look for look in read_looks(looks_folder(domain)) if _plain(look.product) == wanted]
+    """Looks of one product, shown under any name that its pack has for it.
+
+    Raises:
+        InputError: when the list of looks or the `pack.yaml` cannot be read.
+    """
+    looks = read_looks(looks_folder(domain))
+    wanted = _names(domain, product) if looks else set()
+    return [look for look in looks if plain_words(look.product) in wanted]
+
+
+def _names(domain: str, product: str) -> set[str]:
+    own = plain_words(product)
+    for path in (data_home() / "domains" / domain / "pack.yaml", SHIPPED / domain / "pack.yaml"):
+        for term in read_pack(path).products if path.is_file() else ():
+            if own in (names := {plain_words(name) for name in term.names}):
+                return names
+    return {own}
 
 
 def taught_domain(product: str) -> str | None:

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,10 @@ class Catalogue:
                 touched |= self._keep(layer, path, part.records)
                 self._complain(path, part.problems)
             else:
-                touched |= self._keep(layer, path, [fact.record() for fact in read_fact_yaml(file)])
+                facts = read_fact_yaml(file)
+                touched |= self._keep(layer, path, [fact.record() for fact in facts])
+                twice = [text for text, count in Counter(fact.text for fact in facts).items() if count > 1]
+                self._complain(path, [f"{file.label} has this fact twice: {text[:80]}; delete one." for text in twice])
         except InputError as error:
             self._complain(path, [str(error)])
         mark = fingerprint(file.path, end) if is_log else ""
@@ -400,6 +404,23 @@ class Catalogue:
     def problems(self) -> list[str]:
         """One line for every file, entry or line of a pack that could not be used."""
         return [row[0] for row in self._rows("select message from problems")]
+
+    def check_files(self) -> list[str]:
+        """One line for every pack without a `pack.yaml`, and for every fact that stands in two files written by hand."""
+        named = "select domain from files where path like '%pack.yaml'"
+        bare = self._rows(f"select distinct domain from files where domain not in ({named})")
+        twice = self._rows(
+            "select json_extract(body, '$.text'), group_concat(path, ' and ') from records where layer=? "
+            "group by id having count(*) > 1",
+            (HAND_LAYER,),
+        )
+        return [
+            *(
+                f"domains/{domain}/pack.yaml is missing; write one that names the pack and its products."
+                for (domain,) in bare
+            ),
+            *(f"The same fact stands in {paths}: {text[:80]}; keep it in one of them." for text, paths in twice),
+        ]
 
     def changes(self, since: int) -> Iterator[Change]:
         """What changed after version `since`, in no particular order."""

@@ -172,7 +172,7 @@ class FactStore:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, identity: str) -> Fact:
-        """The fact with this id, or with the only id that begins so (8 digits or more).
+        """The fact with this id, or with the only id that begins so (4 digits or more).
 
         Raises:
             InputError: when there is none, or more than one.
@@ -451,8 +451,8 @@ class FactStore:
         """Reads everything there is; one line for each thing that is wrong, none when all is well."""
         from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 
-        problems = self.problems()
         packs = self.packs()
+        problems = self.problems() + self.catalogue.check_files()
         for name, pack in packs.items():
             problems += check_pack(name, pack, self.cards(name), self.facts(name, status="approved"))
         problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))

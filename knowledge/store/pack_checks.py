@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from sage_ad.knowledge.facts import Fact, normalise_text
 from sage_ad.knowledge.store.cards import DefectCard, shared_names
-from sage_ad.knowledge.store.packs import Pack
+from sage_ad.knowledge.store.packs import Pack, Term
 from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.knowledge.text.contradictions import contradiction
 
@@ -20,19 +20,15 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: S
     one kind about one defect that contradict each other. Facts are not held to the names of a pack that has no cards,
     nor proposed ones, whose names come from documents.
     """
-    products, defects = {term.name for term in pack.products}, {term.name for term in pack.defects}
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
     for card in cards:
-        if unknown := sorted(set(card.products) - products):
-            problems.append(
-                f"{domain}, card {card.name!r}: {', '.join(unknown)} is no product in pack.yaml; add it there."
-            )
+        where = f"{domain}, card {card.name!r}"
+        problems += _unknown(where, card.products, pack.products, "is no product in pack.yaml; add it there.")
     for fact in approved if cards else ():
         where = f"{domain}, fact {fact.id} ({fact.text[:40]} ...)"
-        if products and (unknown := sorted(set(fact.products) - products)):
-            problems.append(f"{where}: {', '.join(unknown)} is no product in pack.yaml; add it there.")
-        if unknown := sorted(set(fact.defects) - defects):
-            problems.append(f"{where}: {', '.join(unknown)} has no card; write one, or use the name of a card.")
+        if pack.products:
+            problems += _unknown(where, fact.products, pack.products, "is no product in pack.yaml; add it there.")
+        problems += _unknown(where, fact.defects, pack.defects, "has no card; write one, or use the name of a card.")
     topics: dict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in approved:
         for defect in fact.defects:
@@ -44,6 +40,14 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: S
         if (reason := contradiction(a.text, b.text))
     ]
     return problems
+
+
+def _unknown(where: str, names: Iterable[str], terms: Iterable[Term], remedy: str) -> Iterator[str]:
+    """One sentence for every name that is not the first name of a term; a synonym is said to be one."""
+    first = {other.casefold(): term.name for term in terms for other in term.names}
+    for name in sorted(set(names) - set(first.values())):
+        known = first.get(name.casefold())
+        yield f"{where}: " + (f"{name} is another name of {known}; write {known}." if known else f"{name} {remedy}")
 
 
 def check_packs(packs: Mapping[str, Pack], own: Collection[str], facts: Iterable[Fact]) -> list[str]:

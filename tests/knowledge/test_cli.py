@@ -130,6 +130,13 @@ def test_one_unknown_id_changes_none(kb):
     assert json.loads(kb("show", fact["id"], "--json")[1])["facts"] == [fact]
 
 
+def test_the_names_of_a_fact_are_set_and_taken_away(kb):
+    fact = first_fact(kb)
+    assert "(pinhole" in kb("edit", fact["id"], "--defect", "pinhole")[1]
+    (edited,) = json.loads(kb("edit", fact["id"], "--defect", "", "--json")[1])["facts"]
+    assert (edited["defects"], edited["products"]) == ([], fact["products"])
+
+
 def test_editing_in_an_editor(kb, tmp_path, monkeypatch):
     fact = first_fact(kb)
     monkeypatch.delenv("VISUAL", raising=False)
@@ -166,6 +173,8 @@ def test_check_holds_a_users_pack_to_the_schema(kb):
         (good + good, "", "keep it on one card"),
         (good.replace("products: []", "products: [bicycle]"), "", "bicycle is no product"),
         (good, fact, "blowhole has no card"),
+        (good, fact.replace("blowhole", "Scrape"), "Scrape is another name of scratch"),
+        (good, "- text: Blowholes are round.\n" * 2, "cause.yaml has this fact twice"),
     ):
         cards.write_text(content, encoding="utf-8")
         (folder / "facts" / "cause.yaml").write_text(facts, encoding="utf-8")
@@ -174,6 +183,14 @@ def test_check_holds_a_users_pack_to_the_schema(kb):
         assert any(named in problem for problem in json.loads(out)["problems"]), out
     (folder / "facts" / "cause.yaml").write_text("", encoding="utf-8")
     assert kb("check")[0] == 0
+    (folder / "facts" / "cause.yaml").write_text("- text: Blowholes are round.\n", encoding="utf-8")
+    (folder / "facts" / "consequence.yaml").write_text("- text: Blowholes are round.\n", encoding="utf-8")
+    (folder / "pack.yaml").rename(folder / "kept")
+    missing, twice = json.loads(kb("check", "--json")[1])["problems"]
+    assert "domains/retreads/pack.yaml is missing" in missing
+    assert "consequence.yaml" in twice
+    (folder / "kept").rename(folder / "pack.yaml")
+    (folder / "facts" / "cause.yaml").unlink()
     kb("new-domain", "tubes")
     for name in ("retreads", "tubes"):
         head = folder.parent / name / "pack.yaml"
@@ -196,6 +213,10 @@ def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp
     status, out, error = kb(*teach)
     assert (status, out.splitlines()[0]) == (0, "Added 1 pictures")
     assert len(error.splitlines()) == 2
+    assert (
+        "names no product 'pump impeler'"
+        in kb("add-looks", "casting", tmp_path, "--product", "pump impeler", "--good")[2]
+    )
 
 
 class TestPortable:

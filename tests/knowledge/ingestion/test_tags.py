@@ -28,6 +28,7 @@ PACK = Pack(
         ("Up to 5 mm it is cosmetic in lining.", ("Manual", "Stains"), ("stain",)),
         ("A crease can be pressed out.", ("Stains",), ("crease",)),
         ("Unlike a crease, a broken end stays after pressing.", (), ("broken end",)),
+        ("It stays after pressing, unlike a crease.", ("Broken ends",), ("broken end",)),
         ("Good cloth is free of stains.", (), ("stain",)),
         ("Check the roll at both ends.", (), ()),
         ("A check is a fine surface crack.", (), ("check",)),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from sage_ad.knowledge.looks.naming import candidates, good_references, load_index
+from sage_ad.knowledge.looks.naming import candidates, good_references, load_index, taught_domain
 from sage_ad.knowledge.looks.pictures import add_looks
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+from sage_ad.vlm.paths import data_home
 
 SIDE = 192
 PLACES = ((60, 70), (120, 60), (90, 120), (130, 130))
@@ -117,3 +118,10 @@ def test_without_a_taught_defect_there_is_no_name(extractor: EvidenceExtractor) 
 def test_references_are_the_good_looks_of_the_product(taught: Path) -> None:
     assert len(good_references("textiles", "woven CLOTH")) == 2
     assert good_references("textiles", "felt") == []
+
+
+def test_a_product_has_its_looks_under_every_name_of_its_pack(taught: Path) -> None:
+    products = "products:\n  - {name: linen, synonyms: [woven cloth], de: [Leinengewebe]}\n"
+    (data_home() / "domains" / "textiles" / "pack.yaml").write_text("name: textiles\n" + products, encoding="utf-8")
+    assert [len(good_references("textiles", name)) for name in ("linen", "Leinengewebe", "felt")] == [2, 2, 0]
+    assert taught_domain("Linen") == "textiles"

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+from sage_ad.knowledge.portable import export_pack, import_pack
 from sage_ad.knowledge.store.fact_store import FactStore
-from sage_ad.knowledge.store.portable import export_pack, import_pack
 from sage_ad.vlm.errors import InputError
 
 
