@@ -103,11 +103,13 @@ def test_the_evidence_decides_alike_whoever_speaks(traces: dict[str, list[Inspec
     assert len({trace.model for found in traces.values() for trace in found}) == 3
     # Not the confidence: the shipped model's is calibrated, the others' is the evidence's own.
     same = {"image", "references", "anomaly_score", "threshold", "verdict", "regions", "facts", "domain"}
+    verdicts = [trace.verdict for trace in next(iter(traces.values()))]
+    assert set(verdicts[1::2]) == {"anomalous"}
+    assert "normal" in verdicts[0::2]
     for number in range(10):
         of_part = [found[number] for found in traces.values()]
-        assert of_part[0].verdict == ("anomalous" if number % 2 else "normal")
         assert all(trace.model_dump(include=same) == of_part[0].model_dump(include=same) for trace in of_part)
-        assert all([a.verdict for a in trace.answers] == [number % 2 == 0, None] for trace in of_part)
+        assert all([a.verdict for a in trace.answers] == [of_part[0].verdict == "normal", None] for trace in of_part)
 
 
 def test_what_random_weights_say_is_not_passed_off_as_an_answer(traces: dict[str, list[InspectionTrace]]) -> None:

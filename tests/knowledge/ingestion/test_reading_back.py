@@ -110,7 +110,9 @@ def test_signs_survive_every_format(tmp_path: Path, ending: str):
 def test_signs_survive_markdown_with_its_mark_up_gone(tmp_path: Path):
     path = tmp_path / "signs.md"
     path.write_text("\n\n".join(SIGNS + BEYOND_WESTERN), encoding="utf-8")
-    assert read(path) == [text.replace("*not*", "not") for text in SIGNS + BEYOND_WESTERN]
+    # What is struck through no longer holds.
+    held = [text.replace("*not*", "not").replace("~~welding~~ ", "") for text in SIGNS + BEYOND_WESTERN]
+    assert read(path) == held
 
 
 def test_a_comparator_at_the_start_of_a_line_is_no_quotation_and_a_sign_no_bullet(tmp_path: Path):
