@@ -87,6 +87,7 @@ def _places(evidence: EvidenceSummary) -> list[str]:
     alike: dict[str, list[str]] = {}  # what is told of several areas is told once
     for place, own in zip(places, shown, strict=True):
         size, unlike, what = own["description"].removeprefix("area, ").partition(", unlike ")
+        size = size.replace(" (", ", ").replace(")", "")  # millimetres; these brackets stand within others
         alike.setdefault(unlike + what or own["description"], []).append(f"{place} ({size})" if unlike else place)
     lines = [f"{sentence_case(join(where))}: {what.removeprefix(', ')}." for what, where in alike.items()]
     more = len(evidence["regions"]) - len(shown)

@@ -53,8 +53,9 @@ class Visitor:
         self.finished()
 
     def finished(self) -> None:
-        """Waits until the report of an inspection can be saved."""
+        """Waits until the report of an inspection can be saved and its explanation is drawn."""
         self.page.locator("#report").wait_for()
+        self.page.locator("#verdict").filter(has_text="How sure:").wait_for()
 
     def narrowest_fault(self) -> str:
         """What sticks out of the page to the right, if anything does."""
