@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -35,23 +36,27 @@ class Listed(Protocol):
     def references(self) -> Sequence[Any]: ...
     @property
     def product(self) -> str | None: ...
+    @property
+    def domain(self) -> str | None: ...
 
 
 P = TypeVar("P", bound=Listed)
 
 
 def peer_groups(parts: Sequence[P]) -> list[list[P]]:
-    """Parts without references that judge one another: those of one product, if there are enough of them.
+    """Parts that judge one another: those of one product, if there are enough of them and it was not taught good looks.
 
     Raises:
         InputError: one picture is listed under two products.
     """
+    from sage_ad.knowledge.looks.naming import good_references
     from sage_ad.vlm.evidence.peers import FEWEST
 
+    taught = cache(good_references)
     groups: dict[str | None, list[P]] = {}
     product: dict[Any, str | None] = {}
     for part in parts:
-        if not part.references:
+        if not part.references and not taught(part.domain, part.product):
             if product.setdefault(part.image, part.product) != part.product:
                 raise InputError(
                     f"{part.image} is listed as {product[part.image]!r} and as {part.product!r}; without references it can "

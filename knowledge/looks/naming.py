@@ -63,8 +63,10 @@ def taught_domain(product: str) -> str | None:
     return found[0] if found else None
 
 
-def good_references(domain: str, product: str) -> list[Path]:
-    """Pictures of good parts of a product, at most `MAX_REFERENCES`; none if none was shown."""
+def good_references(domain: str | None, product: str | None) -> list[Path]:
+    """Pictures of good parts of a product, at most `MAX_REFERENCES`; none if none was shown. No domain: the taught one."""
+    if not product or (domain := domain or taught_domain(product)) is None:
+        return []
     folder = looks_folder(domain)
     return [folder / look.file for look in looks_of(domain, product) if look.defect is None][:MAX_REFERENCES]
 

@@ -26,6 +26,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sage_ad.knowledge.facts import check_domain_name
+from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import data_home
@@ -120,7 +121,7 @@ def add_looks(
     """Adds pictures of good parts (`defect` None) or of one defect to the user's pack of a domain.
 
     Args:
-        domain: the pack; its folder is made if it is new.
+        domain: the pack; a new one is made, with the product's name in its `pack.yaml`.
         product: what the pictures show.
         pictures: files that `sage_ad.vlm.images.load_image` reads; copied as they are.
         defect: name of the defect, or None.
@@ -179,6 +180,10 @@ def add_looks(
             new.append(held[stem])
         if new:
             _write_list(folder, [*looks, *new])
+        head = folder.parent / "pack.yaml"
+        if not (SHIPPED / domain).is_dir() and not head.exists():  # looks alone are no pack that an inspection can use
+            named = {"name": domain, "products": [{"name": product.strip()}]}
+            write_whole(head, yaml.safe_dump(named, sort_keys=False, allow_unicode=True))
     return Added(new, known)
 
 

@@ -18,8 +18,10 @@ from sage_ad.agents.batch.run import BatchSettings, BatchSummary, run_batch
 from sage_ad.agents.batch.store import Row, read_table
 from sage_ad.agents.batch.worker import Finished, PartWorker
 from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.peers import peer_groups
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.knowledge.looks.pictures import add_looks
 from sage_ad.vlm.errors import InputError
 
 GASHED = {"plate 02.png", "plate 07.png"}
@@ -64,6 +66,13 @@ def done(
 ) -> tuple[BatchSummary, list[Row], Path]:
     out = tmp_path_factory.mktemp("out")
     return *inspected(read_parts(folder), out, worker), out
+
+
+def test_parts_of_a_taught_product_are_judged_by_its_good_looks_alone(folder: Path) -> None:
+    parts = [InspectionRequest(image=path, product="plate") for path in sorted(folder.glob("plate*.png"))]
+    assert [len(group) for group in peer_groups(parts)] == [16]
+    add_looks("machining", "Plate", [Path(parts[0].image)], defect=None)
+    assert peer_groups(parts) == []
 
 
 def test_the_odd_parts_are_found_and_shown_first(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sage_ad.knowledge import FactStore
 from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
 from sage_ad.vlm.errors import InputError
 
@@ -24,6 +25,15 @@ def test_what_is_added_is_read_back(tmp_path: Path) -> None:
     assert (good.defect, good.product, good.file.split("/")[0]) == (None, "woven cloth", "good")
     assert (bad.defect, bad.box, bad.source) == ("oil stain", (1, 2, 10, 12), "line 3")
     assert (looks_folder("textiles") / bad.file).read_bytes() == stain.read_bytes()
+
+
+def test_a_pack_that_was_only_shown_pictures_is_a_pack(tmp_path: Path) -> None:
+    """An inspection that finds its product by its looks asks the store for the pack's facts."""
+    add_looks("hinges", "door hinge", [picture(tmp_path / "a.png", 90)], defect="dent")
+    add_looks("textiles", "cloth", [picture(tmp_path / "b.png", 80)], defect="stain")
+    packs = FactStore.open().packs()
+    assert [product.name for product in packs["hinges"].products] == ["door hinge"]
+    assert len(packs["textiles"].products) > 1, "a pack that came with SAGE keeps its own head"
 
 
 def test_the_same_picture_counts_once(tmp_path: Path) -> None:
