@@ -122,6 +122,7 @@ class PDFReader(FactReader):
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         import pdfplumber
+        from pdfminer import pdftypes
         from pdfminer.pdfdocument import PDFPasswordIncorrect
         from pdfminer.pdfexceptions import PDFException
         from pdfplumber.utils.exceptions import PdfminerException
@@ -131,6 +132,7 @@ class PDFReader(FactReader):
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
                   AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
+        pdftypes.zlib = _BoundedZlib  # type: ignore[attr-defined]  # pdfminer itself sets no bound
         try:
             book = pdfplumber.open(io.BytesIO(content))
             count = len(book.pages)
@@ -188,6 +190,24 @@ class PDFReader(FactReader):
             )
         if pictures := sum(page.pictures for page in pages.values() if not page.scanned):
             self.notes.append(f"{path}: {pictures} picture(s) were not read.")
+
+
+class _BoundedZlib:
+    """zlib as pdfminer uses it; a stream that unpacks to more than a book's text is refused."""
+
+    error, decompressobj = zlib.error, zlib.decompressobj
+
+    @staticmethod
+    def decompress(data: bytes) -> bytes:
+        stream = zlib.decompressobj()
+        unpacked = stream.decompress(data, MAX_TEXT_BYTES)
+        if stream.unconsumed_tail:
+            raise InputError(
+                f"A stream in the PDF unpacks to more than {MAX_TEXT_BYTES >> 20} MB; print it to PDF again."
+            )
+        if not stream.eof:
+            raise zlib.error("incomplete or truncated stream")
+        return unpacked
 
 
 class HTMLReader(FactReader):
@@ -478,6 +498,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, where a file is needed.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a pipe or device, where a file is needed.")
         if (size := path.stat().st_size) > most:
             raise InputError(f"{path} has {size >> 20} MB, more than {most >> 20}; split it and add the parts.")
         content = path.read_bytes()
