@@ -170,7 +170,6 @@ def sheets(path: Path, content: bytes) -> Iterator[tuple[str, list[list[str | No
         InputError: when it is no workbook.
     """
     import openpyxl
-
     from openpyxl.utils import range_boundaries
 
     parts = _package(path, content, "Excel workbook", "xl/workbook.xml")

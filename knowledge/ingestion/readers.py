@@ -587,8 +587,7 @@ class SentenceParser(NodeParser):
             if document.metadata.get("form") == "statement":  # one row or cell of a table file
                 found.append(_node(document, " ".join(text.split()), 0, len(text), {"layout": "statement"}))
                 continue
-            for line in repeated & {_running_form(line) for line in text.split("\n")}:
-                text = _blank_lines(text, line)
+            text = _blank_lines(text, repeated)
             found.extend(_sentence_nodes(document, text, self.problems, self.notes))
         return found
 
@@ -649,11 +648,10 @@ def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[s
 
 def running_lines(pages: Sequence[str]) -> set[str]:
     """Lines at the top or bottom of at least three pages and of half of them, with digits made alike ("page #")."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for page in pages:
         lines = [line for line in page.split("\n") if line.strip()]
-        for line in {_running_form(line) for line in (*lines[:3], *lines[-3:])}:
-            counts[line] = counts.get(line, 0) + 1
+        counts.update({_running_form(line) for line in (*lines[:3], *lines[-3:])})
     return {line for line, count in counts.items() if count >= max(3, (len(pages) + 1) // 2)}
 
 
@@ -661,6 +659,11 @@ def _running_form(line: str) -> str:
     return re.sub(r"\d+", "#", " ".join(line.split()))
 
 
-def _blank_lines(text: str, running: str) -> str:
-    """Overwrites a running line with spaces, so that the spans of everything else stay what they were."""
-    return "\n".join(" " * len(line) if _running_form(line) == running else line for line in text.split("\n"))
+def _blank_lines(text: str, running: set[str]) -> str:
+    """Overwrites running lines with spaces, so that the spans of everything else stay what they were."""
+    lines = text.split("\n")
+    written = [number for number, line in enumerate(lines) if line.strip()]
+    for number in written[:3] + written[3:][-3:]:
+        if _running_form(lines[number]) in running:
+            lines[number] = " " * len(lines[number])
+    return "\n".join(lines)

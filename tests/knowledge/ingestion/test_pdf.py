@@ -175,7 +175,7 @@ def test_a_page_that_unpacks_to_gigabytes_is_refused_and_the_others_are_read(
     old = path.read_bytes()[len(start) :]
     length = int(after.split()[0])
     bomb = zlib.compress(zlib.compress(bytes(200 * 2**20), 9), 9)
-    head, body = old.split(b"stream\n", 1)
+    _, body = old.split(b"stream\n", 1)
     body = bomb + body[length:]
     path.write_bytes(start + b"/Filter [/FlateDecode /FlateDecode] /Length %d >>\nstream\n" % len(bomb) + body)
     assert path.stat().st_size < 20_000
