@@ -132,7 +132,7 @@ class PDFReader(FactReader):
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
                   AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
-        pdftypes.zlib = _BoundedZlib  # type: ignore[attr-defined]  # pdfminer itself sets no bound
+        vars(pdftypes)["zlib"] = _BoundedZlib  # pdfminer itself sets no bound
         try:
             book = pdfplumber.open(io.BytesIO(content))
             count = len(book.pages)
