@@ -67,7 +67,7 @@ class AgentSettings(BaseModel):
     max_new_tokens: int = Field(default=48, ge=8, le=1024)
     tile: Annotated[int | str, AfterValidator(parse_tile)] = "auto"
     keep_references: bool = True
-    mm_per_pixel: float | None = Field(default=None, gt=0)
+    mm_per_pixel: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
 
     def updated(self, changes: Mapping[str, Any]) -> AgentSettings:

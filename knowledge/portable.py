@@ -121,19 +121,21 @@ def import_pack(store: FactStore, path: Path) -> ImportReport:
     refused = [
         f"{fact.id}: reads like an order to a model ({reason}): {fact.text[:60]}"
         for fact in facts
-        if (reason := instruction_reason(fact.text))
+        if (reason := _order(fact.text, *fact.products, *fact.defects))
     ]
     refused += [
-        f"card {card.name!r}: reads like an order to a model ({reason})" for card in cards if (reason := _order(card))
+        f"card {card.name!r}: reads like an order to a model ({reason})"
+        for card in cards
+        if (reason := _order(*_texts(card)))
     ]
     new: list[Look] = []
     if looks:  # first, since a damaged picture stops the import
         new, not_taken = merge_looks(store.user / head.name / "looks", _pictures(path, looks))
         refused += not_taken
-    stored = store.add([fact for fact in facts if not instruction_reason(fact.text)])
+    stored = store.add([fact for fact in facts if not _order(fact.text, *fact.products, *fact.defects)])
     folder = store.user / head.name
     here = {card.name for card in store.cards(head.name)} if known else set()
-    taken = [card for card in cards if card.name not in here and not _order(card)]
+    taken = [card for card in cards if card.name not in here and not _order(*_texts(card))]
     deck = folder / "cards" / "imported.yaml"
     if deck.is_file():
         taken = read_card_file(deck, str(deck)) + taken
@@ -174,10 +176,13 @@ def _yaml(content: Any) -> bytes:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
-def _order(card: DefectCard) -> str | None:
-    """Why a card reads like an order to a model; None when it does not."""
+def _texts(card: DefectCard) -> tuple[str, ...]:
     differences = (taken.difference for taken in card.taken_for)
-    texts = (*card.term.names, card.look.text, *differences, *card.causes, card.consequence, card.action)
+    return (*card.term.names, card.look.text, *differences, *card.causes, card.consequence, card.action)
+
+
+def _order(*texts: str) -> str | None:
+    """Why one of the texts reads like an order to a model; None when none does."""
     return next((reason for text in texts if (reason := instruction_reason(text))), None)
 
 
@@ -195,6 +200,9 @@ def _read(path: Path) -> tuple[Pack, list[Fact], list[DefectCard]]:
         if about["sha256"].get(name) != hashlib.sha256(data).hexdigest():
             raise InputError(f"{path} is damaged: its {name} is not what was exported; export it again.")
     pack = parse_pack(head, f"{path}, pack.yaml")
+    names = (name for term in (*pack.products, *pack.defects) for name in term.names)
+    if reason := _order(pack.title, pack.description, *names):
+        raise InputError(f"{path}: its pack.yaml reads like an order to a model ({reason}); take no pack from there.")
     found = []
     for number, line in enumerate(facts.split(b"\n"), start=1):
         if not line.strip():
@@ -202,7 +210,7 @@ def _read(path: Path) -> tuple[Pack, list[Fact], list[DefectCard]]:
         where = f"{path}, facts.jsonl, line {number}"
         try:
             fact = fact_from_record(json.loads(line), where)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"{where} is no JSON; export the pack again.") from None
         if fact.domain != pack.name:
             raise InputError(f"{where}: its domain is {fact.domain!r}, but the pack is {pack.name!r}; mend the file.")
@@ -224,7 +232,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 def _manifest(data: bytes, path: Path) -> dict[str, Any]:
     try:
         about = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         about = None
     if not isinstance(about, dict) or about.get("format") != _FORMAT or not isinstance(about.get("sha256"), dict):
         raise InputError(f"{path} is no SAGE pack; name a file that sage-kb export wrote.")

@@ -62,6 +62,14 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
             f"{error.filename or 'A file'} cannot be written or read ({error.strerror}); make room, mend its rights or name "
             "another place."
         )
+    except Exception as error:
+        # What safetensors and torch raise where the disk is full are no OSErrors.
+        if not any(
+            sign in str(error)
+            for sign in ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+        ):
+            raise
+        fail("A file cannot be written (No space left on device); make room or name another place.")
     if status == EXIT_INTERRUPTED:
         # Typer turns Ctrl-C inside a command into this status, without a word.
         print(f"Interrupted. {on_interrupt}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.files import write_whole
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -65,7 +66,7 @@ def begin_folder(out: Path, settings: Mapping[str, Any], resume: bool, may_diffe
                 f"{out} was begun with other settings ({', '.join(other)}); repeat its own (they stand in "
                 f"{SETTINGS}), or name another folder."
             )
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(settings, indent=2) + "\n")
 
 
 def train_from(trainer: Trainer, checkpoint: Path | None) -> TrainOutput:

@@ -73,7 +73,10 @@ Questions = Annotated[
         description="Question to answer beside the explanation; repeat the field. Without one no language model works."
     ),
 ]
-Scale = Annotated[float | None, Form(gt=0, description="Millimetres per pixel: sizes are then in millimetres, too.")]
+Scale = Annotated[
+    float | None,
+    Form(gt=0, allow_inf_nan=False, description="Millimetres per pixel: sizes are then in millimetres, too."),
+]
 
 
 class Taught(BaseModel):

@@ -27,6 +27,7 @@ _STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => h2:fre
 _STACKED = ("f", "sSup", "sSub", "sSubSup", "sPre", "rad", "nary", "m", "eqArr", "limLow", "limUpp")
 _MOST_CELLS = 2_000_000
 _MOST_UNPACKED = 512 * 2**20
+_MOST_TAGS = 5 * _MOST_CELLS
 
 
 def _package(path: Path, content: bytes, kind: str, main: str) -> dict[str, bytes]:
@@ -51,6 +52,8 @@ def _package(path: Path, content: bytes, kind: str, main: str) -> dict[str, byte
         raise InputError(f"{path} is no {kind} (it has no {main}); save it again.")
     if any(re.search(rb"<!(DOCTYPE|ENTITY)", data.replace(b"\x00", b"")[:100_000]) for data in parts.values()):
         raise InputError(f"{path} holds XML with a document type, as no {kind} does; save it again.")
+    if sum(data.count(b"<") for data in parts.values()) > _MOST_TAGS:
+        raise InputError(f"{path} holds more than {_MOST_TAGS} XML tags; split it and add the parts.")
     return parts
 
 
@@ -82,6 +85,13 @@ def word_page(path: Path, content: bytes) -> tuple[str, list[str], list[str]]:
             include_embedded_style_map=False,
             external_file_access=False,
         )
+        beside = {
+            what: sum(_words(parts[name]) for name in parts if re.fullmatch(pattern, name))
+            for pattern, what in (
+                (r"word/(?:header|footer)\d*\.xml", "header(s) and footer(s)"),
+                (r"word/comments\.xml", "comment(s)"),
+            )
+        }
     except Exception as error:  # mammoth raises whatever a damaged part makes it meet
         reason = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
         raise InputError(f"{path} is no Word document ({reason}); save it as .docx again.") from None
@@ -89,13 +99,7 @@ def word_page(path: Path, content: bytes) -> tuple[str, list[str], list[str]]:
         {m.message for m in result.messages if re.search(r"ignored|not (?:be )?(?:found|support)", m.message)}
     )
     problems += [f"part of it was not read ({message.rstrip('.')})." for message in passed]
-    for pattern, what in (
-        (r"word/(?:header|footer)\d*\.xml", "header(s) and footer(s)"),
-        (r"word/comments\.xml", "comment(s)"),
-    ):
-        counts = [_words(parts[name]) for name in parts if re.fullmatch(pattern, name)]
-        if words := sum(counts):
-            notes.append(f"{what} with {words} word(s) were not read.")
+    notes += [f"{what} with {words} word(s) were not read." for what, words in beside.items() if words]
     drawn = sum("/diagrams/data" in name or "/charts/chart" in name for name in parts)
     if drawn:
         problems.append(f"{drawn} chart(s) or diagram(s) were not read.")
@@ -166,8 +170,15 @@ def sheets(path: Path, content: bytes) -> Iterator[tuple[str, list[list[str | No
         InputError: when it is no workbook.
     """
     import openpyxl
+    from openpyxl.utils import range_boundaries
 
     parts = _package(path, content, "Excel workbook", "xl/workbook.xml")
+    merged = 0  # openpyxl makes every cell of a merged area before anything can be asked of it
+    for area in re.findall(rb"<(?:\w+:)?mergeCell\s[^>]*\bref=[\"'](\w+:\w+)", b"".join(parts.values())):
+        left, top, right, bottom = (int(edge or 1) for edge in range_boundaries(area.decode()))
+        merged += (right - left + 1) * (bottom - top + 1)
+    if merged > _MOST_CELLS:
+        raise InputError(f"{path} merges more than {_MOST_CELLS} cells; unmerge the empty ones and save it again.")
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), data_only=True)
         formulas = openpyxl.load_workbook(io.BytesIO(content), data_only=False)

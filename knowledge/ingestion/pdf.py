@@ -6,7 +6,9 @@ orders the rest. What cannot be read (scanned pages, sideways text, characters w
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,17 +86,20 @@ def _struck(chars: Sequence[Any], items: Sequence[Any]) -> list[Any]:
     """Characters with a thin line through their middle: in a PDF that is drawn and no property of the text."""
     from pdfminer.layout import LTCurve
 
-    lines = [item for item in items if isinstance(item, LTCurve) and item.height <= min(_THIN, item.width)]
+    # By height, since a drawing may have thousands of lines beside thousands of characters.
+    lines = sorted(
+        ((line.y0 + line.y1) / 2, line.x0, line.x1)
+        for line in items
+        if isinstance(line, LTCurve) and line.height <= min(_THIN, line.width)
+    )
     low, high = _THROUGH
-    return [
-        char
-        for char in chars
-        if any(
-            line.x0 <= (char.x0 + char.x1) / 2 <= line.x1
-            and low * char.height < (line.y0 + line.y1) / 2 - char.y0 < high * char.height
-            for line in lines
-        )
-    ]
+
+    def is_struck(char: Any) -> bool:
+        first = bisect_right(lines, (char.y0 + low * char.height, math.inf))
+        last = bisect_left(lines, (char.y0 + high * char.height,))
+        return any(left <= (char.x0 + char.x1) / 2 <= right for _, left, right in lines[first:last])
+
+    return [char for char in chars if is_struck(char)]
 
 
 def _items(layout: Any) -> Iterator[Any]:

@@ -240,10 +240,11 @@ def _walk(folder: Path) -> Iterator[Path]:
     """The files below a folder, linked folders too, each folder once."""
     seen: set[Path] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        seen.add(Path(root).resolve())
-        folders[:] = sorted(
-            name for name in folders if not name.startswith((".", "__")) and (Path(root) / name).resolve() not in seen
-        )
+        if (real := Path(root).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         for name in sorted(files):
             if not name.startswith((".", "~$")):
                 yield Path(root) / name

@@ -122,6 +122,7 @@ class PDFReader(FactReader):
 
     def parts(self, path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         import pdfplumber
+        from pdfminer import pdftypes
         from pdfminer.pdfdocument import PDFPasswordIncorrect
         from pdfminer.pdfexceptions import PDFException
         from pdfplumber.utils.exceptions import PdfminerException
@@ -131,6 +132,7 @@ class PDFReader(FactReader):
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
                   AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
+        vars(pdftypes)["zlib"] = _BoundedZlib  # pdfminer itself sets no bound
         try:
             book = pdfplumber.open(io.BytesIO(content))
             count = len(book.pages)
@@ -188,6 +190,24 @@ class PDFReader(FactReader):
             )
         if pictures := sum(page.pictures for page in pages.values() if not page.scanned):
             self.notes.append(f"{path}: {pictures} picture(s) were not read.")
+
+
+class _BoundedZlib:
+    """zlib as pdfminer uses it; a stream that unpacks to more than a book's text is refused."""
+
+    error, decompressobj = zlib.error, zlib.decompressobj
+
+    @staticmethod
+    def decompress(data: bytes) -> bytes:
+        stream = zlib.decompressobj()
+        unpacked = stream.decompress(data, MAX_TEXT_BYTES)
+        if stream.unconsumed_tail:
+            raise InputError(
+                f"A stream in the PDF unpacks to more than {MAX_TEXT_BYTES >> 20} MB; print it to PDF again."
+            )
+        if not stream.eof:
+            raise zlib.error("incomplete or truncated stream")
+        return unpacked
 
 
 class HTMLReader(FactReader):
@@ -478,6 +498,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, where a file is needed.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a pipe or device, where a file is needed.")
         if (size := path.stat().st_size) > most:
             raise InputError(f"{path} has {size >> 20} MB, more than {most >> 20}; split it and add the parts.")
         content = path.read_bytes()
@@ -565,8 +587,7 @@ class SentenceParser(NodeParser):
             if document.metadata.get("form") == "statement":  # one row or cell of a table file
                 found.append(_node(document, " ".join(text.split()), 0, len(text), {"layout": "statement"}))
                 continue
-            for line in repeated & {_running_form(line) for line in text.split("\n")}:
-                text = _blank_lines(text, line)
+            text = _blank_lines(text, repeated)
             found.extend(_sentence_nodes(document, text, self.problems, self.notes))
         return found
 
@@ -627,11 +648,10 @@ def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[s
 
 def running_lines(pages: Sequence[str]) -> set[str]:
     """Lines at the top or bottom of at least three pages and of half of them, with digits made alike ("page #")."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for page in pages:
         lines = [line for line in page.split("\n") if line.strip()]
-        for line in {_running_form(line) for line in (*lines[:3], *lines[-3:])}:
-            counts[line] = counts.get(line, 0) + 1
+        counts.update({_running_form(line) for line in (*lines[:3], *lines[-3:])})
     return {line for line, count in counts.items() if count >= max(3, (len(pages) + 1) // 2)}
 
 
@@ -639,6 +659,11 @@ def _running_form(line: str) -> str:
     return re.sub(r"\d+", "#", " ".join(line.split()))
 
 
-def _blank_lines(text: str, running: str) -> str:
-    """Overwrites a running line with spaces, so that the spans of everything else stay what they were."""
-    return "\n".join(" " * len(line) if _running_form(line) == running else line for line in text.split("\n"))
+def _blank_lines(text: str, running: set[str]) -> str:
+    """Overwrites running lines with spaces, so that the spans of everything else stay what they were."""
+    lines = text.split("\n")
+    written = [number for number, line in enumerate(lines) if line.strip()]
+    for number in written[:3] + written[3:][-3:]:
+        if _running_form(lines[number]) in running:
+            lines[number] = " " * len(lines[number])
+    return "\n".join(lines)

@@ -31,6 +31,11 @@ def raising(error: BaseException):
             2,
             "Error: A file cannot be written or read (No space left on device); make",
         ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            2,
+            "Error: A file cannot be",
+        ),
         (InputError("There is no a\x1b[2J\u202egnp.\x07."), 2, "Error: There is no a?[2J?gnp.?."),
         (KeyboardInterrupt(), 130, "Interrupted. Saved."),
         (typer.Exit(1), 1, ""),

@@ -126,6 +126,8 @@ def known_formats() -> str:
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
+    if not os.path.isfile(path):
+        return b""  # a pipe would keep its reader waiting
     try:
         with open(path, "rb") as stream:
             return stream.read(_HEAD)

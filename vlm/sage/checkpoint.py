@@ -95,7 +95,7 @@ def save_checkpoint(tuned: Any, processor: SageProcessor, folder: Path, base: st
         "processor": {name: getattr(processor, name) for name in _PROCESSOR_FIELDS},
         "trained": trained,
     }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def test_a_batch_is_a_line_a_part_and_one_bad_picture_stops_nothing(
         (("bad", "broken"), {}, 422, "broken.png"),
         (("bad",), {"domain": "phrenology"}, 422, "phrenology"),
         (("bad",), {"mm_per_pixel": "-1"}, 422, "mm_per_pixel"),
+        (("bad",), {"mm_per_pixel": "inf"}, 422, "mm_per_pixel"),
         (("bad",), {"product": "x" * 200}, 422, "200 characters"),
         (("bad", "good", "good", "fine"), {}, 413, "at most 2"),
     ],

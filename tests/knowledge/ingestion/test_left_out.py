@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -91,3 +92,19 @@ def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path):
     files, problems = collect_files([folder])
     assert [file.name for file in files] == ["a.md"]
     assert problems == []
+
+
+def test_folders_that_link_to_one_another_are_read_once(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / f"{name}.md", CRACK)
+        for other in set("abc") - {name}:
+            (tmp_path / name / other).symlink_to(tmp_path / other, target_is_directory=True)
+    assert sorted(file.name for file in collect_files([tmp_path])[0]) == ["a.md", "b.md", "c.md"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, add: Callable[..., tuple[int, str]]):
+    os.mkfifo(tmp_path / "pipe.md")
+    status, said = add(tmp_path)
+    assert status == 1
+    assert "pipe.md is a pipe or device" in said

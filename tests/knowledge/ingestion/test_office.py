@@ -281,6 +281,26 @@ class TestHarm:
         with pytest.raises(InputError, match="reaches over more than"):
             reader_for(path).load_data(path)
 
+    def test_all_cells_of_a_sheet_merged(self, tmp_path: Path):
+        merged = b'<mergeCells count="1"><mergeCell ref="A1:XFD1048576"/></mergeCells><pageMargins'
+        path = self.spoilt(
+            tmp_path / "a.xlsx", "xl/worksheets/sheet1.xml", lambda xml: xml.replace(b"<pageMargins", merged)
+        )
+        with pytest.raises(InputError, match="merges more than"):
+            reader_for(path).load_data(path)
+
+    @pytest.mark.parametrize(("name", "member"), [("a.docx", "word/document.xml"), ("a.xlsx", "xl/workbook.xml")])
+    def test_more_xml_than_fits_into_memory(self, tmp_path: Path, name: str, member: str):
+        path = self.spoilt(tmp_path / name, member, lambda _: b"<p/>" * 10_000_001)
+        with pytest.raises(InputError, match="XML tags; split it"):
+            reader_for(path).load_data(path)
+
+    @pytest.mark.parametrize("member", ["word/header1.xml", "word/comments.xml", "word/styles.xml"])
+    def test_a_damaged_part_beside_the_text(self, tmp_path: Path, member: str):
+        path = self.spoilt(tmp_path / "a.docx", member, lambda _: b"<w:hdr")
+        with pytest.raises(InputError, match="is no Word document"):
+            reader_for(path).load_data(path)
+
     @pytest.mark.parametrize("name", ["a.docx", "a.xlsx"])
     def test_members_with_paths_are_never_written(self, tmp_path: Path, name: str):
         path = self.spoilt(tmp_path / name, "../../escaped.xml", lambda _: b"<x/>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,3 +160,25 @@ def test_what_is_struck_through_is_left_out_and_said(sheet: canvas.Canvas, tmp_p
     sentences, reader = read(tmp_path / "a.pdf")
     assert sentences == ["A burr wider than 0.5 mm is a reason to reject.", "A dent is normal."]
     assert "32 struck-through character(s) were not read (page 1)" in reader.notes[0]
+
+
+def test_a_page_that_unpacks_to_gigabytes_is_refused_and_the_others_are_read(
+    tmp_path: Path, sheet: canvas.Canvas
+) -> None:
+    sheet.setPageCompression(0)
+    sheet.drawString(60, 740, "A crack at the rim is a reason to reject the bottle.")
+    sheet.showPage()
+    sheet.drawString(60, 740, "x" * 300)  # room for what replaces it
+    sheet.save()
+    path = tmp_path / "a.pdf"
+    start, _, after = path.read_bytes().rpartition(b"stream\n")[0].rpartition(b"/Length ")
+    old = path.read_bytes()[len(start) :]
+    length = int(after.split()[0])
+    bomb = zlib.compress(zlib.compress(bytes(200 * 2**20), 9), 9)
+    _, body = old.split(b"stream\n", 1)
+    body = bomb + body[length:]
+    path.write_bytes(start + b"/Filter [/FlateDecode /FlateDecode] /Length %d >>\nstream\n" % len(bomb) + body)
+    assert path.stat().st_size < 20_000
+    sentences, reader = read(path)
+    assert sentences == ["A crack at the rim is a reason to reject the bottle."]
+    assert "page 2 cannot be read (A stream in the PDF unpacks to more than 32 MB" in reader.problems[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from documents import FACTS, write_captions, write_docx, write_pdf
+from llama_index.core.schema import Document
 
 from sage_ad.knowledge.ingestion.readers import READERS, SentenceParser, is_domain_knowledge, reader_for, running_lines
 from sage_ad.knowledge.text.segmentation import plain_text, split_sentences
@@ -222,3 +223,10 @@ def test_running_lines_need_three_pages():
 def test_every_reader_has_an_ending_and_the_other_way_round():
     assert {".md", ".txt", ".pdf", ".docx", ".html", ".csv", ".json", ".jsonl"} <= set(READERS)
     assert all(ending in reader.endings for ending, reader in READERS.items())
+
+
+def test_only_the_edges_of_a_page_are_running_lines(tmp_path: Path):
+    lines = "\n".join(f"Crack {number} mm long at station {number} is a reason to reject it." for number in range(12))
+    pages = [Document(text=lines, metadata={"page": page, "file": "a.pdf", "literal": True}) for page in range(1, 5)]
+    found = SentenceParser().get_nodes_from_documents(pages)
+    assert sum("at station 5 " in node.get_content() for node in found) == 4

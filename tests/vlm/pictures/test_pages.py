@@ -135,6 +135,12 @@ class TestFolders:
         (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
         assert self.names(tmp_path) == ["a.png", "b.png", "c.png"]  # the last gets a row with an error
 
+    def test_a_pipe_in_a_folder_is_not_waited_for(self, tmp_path: Path) -> None:
+        grey(1).save(tmp_path / "a.png")
+        os.mkfifo(tmp_path / "notes")
+        os.mkfifo(tmp_path / "b.png")
+        assert self.names(tmp_path) == ["a.png", "b.png"]  # the last gets a row with an error
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may enter every folder")
     def test_a_closed_folder_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "closed").mkdir(mode=0)
