@@ -199,7 +199,9 @@ class InspectTab:
 
     def _finished(self, progress: Progress, run: Run) -> dict[Any, Any]:
         assert progress.trace is not None
+        # All of it once more: a page that draws slowly may have missed what came shortly before.
         return {
+            **self._changed(progress, {"status", "verdict", "pictures", "answers"}),
             **self._idle(),
             self.run: run.id,
             self.details: gr.HTML(render.details_html(progress.trace, progress.uid, self.engine.store), visible=True),
