@@ -39,7 +39,7 @@ class Visitor:
     faults: list[str] = field(default_factory=list)
 
     def open_tab(self, name: str) -> None:
-        """Opens one of the five tabs."""
+        """Opens one of the tabs."""
         self.page.get_by_role("tab", name=name, exact=True).click()
 
     def choose_example(self, number: int, gallery: str = "#examples", part: str = "#part") -> None:

@@ -10,22 +10,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from sage_ad.vlm.errors import BackendError, InputError
-from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder
+from sage_ad.vlm.evidence.encoders import PatchEncoder
 from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, EvidenceSettings
 from sage_ad.vlm.evidence.memory_bank import MemoryBank
 from sage_ad.vlm.evidence.regions import find_regions
 from sage_ad.vlm.images import load_image
 from sage_ad.vlm.places import place_of_box
-
-
-@pytest.fixture(scope="module")
-def encoder() -> PatchEncoder:
-    return load_encoder()
-
-
-@pytest.fixture(scope="module")
-def extractor(encoder: PatchEncoder) -> EvidenceExtractor:
-    return EvidenceExtractor(encoder=encoder)
 
 
 def washer(seed: int, hole: bool = False) -> Image.Image:

@@ -11,20 +11,10 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance
 
 from sage_ad.vlm.evidence import memory_bank
 from sage_ad.vlm.evidence.copies import is_copy, thumbnail
-from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder
+from sage_ad.vlm.evidence.encoders import PatchEncoder
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor
 from sage_ad.vlm.evidence.preparation import differences, measure
 from sage_ad.vlm.images import load_image
-
-
-@pytest.fixture(scope="module")
-def encoder() -> PatchEncoder:
-    return load_encoder()
-
-
-@pytest.fixture(scope="module")
-def extractor(encoder: PatchEncoder) -> EvidenceExtractor:
-    return EvidenceExtractor(encoder=encoder)
 
 
 def sheet(seed: int, scratch: bool = False) -> Image.Image:

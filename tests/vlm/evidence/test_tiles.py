@@ -8,14 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.evidence.encoders import PatchEncoder, load_encoder
+from sage_ad.vlm.evidence.encoders import PatchEncoder
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 from sage_ad.vlm.evidence.tiles import encode, parse_tile, tile_side
-
-
-@pytest.fixture(scope="module")
-def encoder() -> PatchEncoder:
-    return load_encoder()
 
 
 def web(seed: int, width: int, height: int, spot: tuple[int, int] | None = None) -> Image.Image:
