@@ -37,12 +37,14 @@ class FalseAlarmPanel:
         self.outputs = [self.group, self.slider, self.result]
 
     def wire(self, token: gr.BrowserState) -> None:
-        """Connects slider, button and result: the rate that stands there when the page comes needs the button."""
-        for trigger in (self.slider.change, self.go.click):
-            trigger(
-                self.calibrate, [self.slider, self.run, token], self.result, trigger_mode="always_last",
-                show_progress="minimal", api_visibility="private",
-            )  # fmt: skip
+        """Connects slider, button and result: the rate that stands there when the page comes needs the button.
+
+        One listener for both: two would run side by side, and the older answer could come last.
+        """
+        gr.on(
+            [self.slider.input, self.go.click], self.calibrate, [self.slider, self.run, token], self.result,
+            trigger_mode="always_last", show_progress="minimal", api_visibility="private",
+        )  # fmt: skip
 
     def hidden(self) -> dict[Any, Any]:
         """The panel put away."""

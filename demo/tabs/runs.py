@@ -13,6 +13,7 @@ from sage_ad.demo.view import render
 from sage_ad.demo.view.report import write_report
 from sage_ad.vlm.errors import SageError
 
+CHOOSE = "Choose a run to see it again."
 VERDICTS = [("all", ""), ("anomalous", "anomalous"), ("normal", "normal")]
 
 
@@ -45,13 +46,13 @@ class RunsTab:
                         "Delete it with its pictures", variant="stop", elem_id="runs-really", min_width=120
                     )
                     self.keep = gr.Button("Keep it", elem_id="runs-keep", min_width=120)
-                self.shown = gr.HTML(render.notice_html("Choose a run to see it again.", "plain"), elem_id="runs-shown")
-        asked = [self.words, self.verdict, token]
-        for trigger in (tab.select, self.words.change, self.verdict.input):
-            trigger(
-                self.search, asked, [self.found, self.note], api_visibility="private", show_progress="hidden",
-                trigger_mode="always_last",
-            )  # fmt: skip
+                self.shown = gr.HTML(render.notice_html(CHOOSE, "plain"), elem_id="runs-shown")
+        asked = [self.words, self.verdict, self.found, token]
+        listed = [self.found, self.note, self.shown, self.verbs, self.sure]
+        gr.on(
+            [tab.select, self.words.change, self.verdict.input], self.search, asked, listed, api_visibility="private",
+            show_progress="hidden", trigger_mode="always_last",
+        )  # fmt: skip
         self.found.input(
             self.show,
             [self.found, token],
@@ -65,21 +66,28 @@ class RunsTab:
                 api_visibility="private", show_progress="hidden",
             )  # fmt: skip
         self.really.click(
-            self.remove, [self.found, *asked], [self.shown, self.verbs, self.sure, self.found, self.note],
-            api_visibility="private", show_progress="hidden",
+            self.remove, asked, listed, api_visibility="private", show_progress="hidden",
         )  # fmt: skip
 
-    def search(self, words: str, verdict: str, token: Any, request: gr.Request) -> tuple[Any, str]:
-        """This visitor's runs that hold the words, newest first."""
+    def search(
+        self, words: str, verdict: str, chosen: str | None, token: Any, request: gr.Request
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        """This visitor's runs that hold the words, newest first.
+
+        A run that is no longer in the list leaves the page with its buttons: they would act on nothing.
+        """
         owner = safety.owner_of(token, request)
+        away = render.notice_html(CHOOSE, "plain"), gr.update(visible=False), gr.update(visible=False)
         try:
             runs = self.engine.runs.find(owner, safety.check_text(words, "The search", 200), verdict or None)
         except SageError as error:
-            return gr.Radio(choices=[], visible=False), render.notice_html(str(error))
+            return gr.Radio(choices=[], value=None, visible=False), render.notice_html(str(error)), *away
         choices = [(run.label(), run.id) for run in runs]
         text = "No runs found." if words or verdict else "No runs yet; every inspection is kept here."
         note = "" if runs else render.notice_html(text, "plain")
-        return gr.Radio(choices=choices, value=None, visible=bool(runs)), note
+        if any(run.id == chosen for run in runs):
+            return gr.Radio(choices=choices, value=chosen, visible=True), note, gr.skip(), gr.skip(), gr.skip()
+        return gr.Radio(choices=choices, value=None, visible=bool(runs)), note, *away
 
     def show(self, run: str | None, token: Any, request: gr.Request) -> tuple[Any, ...]:
         """One run as it was, and its report to be saved."""
@@ -91,15 +99,17 @@ class RunsTab:
         seen = gr.update(visible=True), gr.DownloadButton(value=report), gr.update(visible=False)
         return run_html(self.engine, kept), *seen
 
-    def remove(self, run: str | None, words: str, verdict: str, token: Any, request: gr.Request) -> tuple[Any, ...]:
+    def remove(
+        self, words: str, verdict: str, run: str | None, token: Any, request: gr.Request
+    ) -> tuple[Any, Any, Any, Any, Any]:
         """Deletes the chosen run with its pictures."""
         owner = safety.owner_of(token, request)
         try:
             self.engine.runs.delete(owner, run or "")
         except SageError as error:
-            return render.notice_html(str(error)), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        done = render.notice_html("The run and its pictures are deleted.", "done")
-        return done, gr.update(visible=False), gr.update(visible=False), *self.search(words, verdict, token, request)
+            return gr.skip(), gr.skip(), render.notice_html(str(error)), gr.skip(), gr.skip()
+        found, note, _, *hidden = self.search(words, verdict, None, token, request)
+        return found, note, render.notice_html("The run and its pictures are deleted.", "done"), *hidden
 
 
 def run_html(engine: Engine, run: Run) -> str:
