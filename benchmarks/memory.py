@@ -6,7 +6,6 @@ Inspection: weights, key-value cache of `--parts` prompts at once, activations o
 for CUDA and the evidence. Training: E-DPO with LoRA (r = 16) on one card, LoRA on 4-bit weights, and all weights shared
 out over `--gpus` cards (FSDP 2 or ZeRO-3), one question with four answers a card. Weights and cache are exact;
 activations are the usual estimate of 34 bytes a token, layer and channel, and half as much again for a gated MLP.
-`benchmarks/gpu.py` prints what a GPU really holds.
 """
 
 from __future__ import annotations

@@ -50,15 +50,9 @@ class HuggingFaceBackend(Completing):
         processor: its tokenizer, or its processor (with image processor) if it reads images.
         name: how the model is called in traces and messages.
         batch_size: the most prompts that run through the model at once.
-        static_cache: reserves the whole key-value cache before a single text is written. On a GPU transformers then
-            records each step as CUDA graphs, which removes the waiting between its many small kernels; measure with
-            `benchmarks/gpu.py` whether that pays for the first, slow text.
     """
 
-    def __init__(
-        self, model: Any, processor: Any, *, name: str, batch_size: int = 16, static_cache: bool = False
-    ) -> None:
-        self.static_cache = static_cache
+    def __init__(self, model: Any, processor: Any, *, name: str, batch_size: int = 16) -> None:
         self.model: Any = model.eval()
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -77,17 +71,11 @@ class HuggingFaceBackend(Completing):
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: str,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        name: str | None = None,
-        static_cache: bool = False,
+        cls, source: str, *, device: str = "auto", dtype: str = "auto", name: str | None = None
     ) -> HuggingFaceBackend:
-        """Loads a model as `load_pretrained` does; `static_cache`: see the class."""
+        """Loads a model as `load_pretrained` does."""
         loaded = load_pretrained(source, device=device, dtype=dtype, name=name)
-        return cls(loaded.model, loaded.processor, name=loaded.name, static_cache=static_cache)
+        return cls(loaded.model, loaded.processor, name=loaded.name)
 
     @property
     def name(self) -> str:
@@ -249,8 +237,6 @@ class HuggingFaceBackend(Completing):
             length = inputs["input_ids"].shape[1]
             watcher = Watcher(self._decode, length, wanted.stop, cancelled, on_text)
             settings |= self._generate_settings
-            if self.static_cache and len(spent) == 1:
-                settings["cache_implementation"] = "static"
             written = self.model.generate(**inputs, **settings, stopping_criteria=watcher.as_list())[:, length:]
         done = [self._completion(ids, wanted.stop, int(number)) for ids, number in zip(written, spent, strict=True)]
         self.usage.add(sum(d.prompt_tokens or 0 for d in done), sum(d.completion_tokens or 0 for d in done), len(done))

@@ -73,23 +73,6 @@ class TestPrecision:
                 load_backend(f"{tmp_path}#{bits}", device="cpu")
 
 
-def test_a_reserved_cache_writes_what_a_growing_one_writes(text_folder: Path) -> None:
-    from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
-
-    growing, reserved = (
-        HuggingFaceBackend.from_pretrained(str(text_folder), device="cpu", dtype="float32", static_cache=static)
-        for static in (False, True)
-    )
-    used: list[Any] = []
-    hook = reserved.model.register_forward_pre_hook(
-        lambda module, args, kwargs: used.append(type(kwargs["past_key_values"]).__name__), with_kwargs=True
-    )
-    assert reserved.generate(QUESTION, max_new_tokens=8) == growing.generate(QUESTION, max_new_tokens=8)
-    hook.remove()
-    assert set(used) == {"StaticCache"}
-    assert reserved.generate_batch(OTHERS, max_new_tokens=4) == growing.generate_batch(OTHERS, max_new_tokens=4)
-
-
 class TestWithoutTorchvision:
     def test_pictures_reach_a_model_whose_processor_has_a_video_part(self, qwen: Any) -> None:
         inputs = qwen.encode([looking("red", "blue")])
