@@ -1,26 +1,23 @@
 """The judge's answer classifier: a small network that reads a question and an answer together, where word lists end.
 
-It is all-MiniLM-L6-v2 with low-rank changes to its upper three layers (LoRA) and three linear outputs, trained on ranked
-answers and short replies (`benchmarks/train_answer_classifier.py`). It knows neither gold nor picture: it only says
-what an answer says. The judge weighs it against the rules (`sage_ad.evaluation.judge.verdict_fusion`).
+It is a head of the one sentence encoder (all-MiniLM-L6-v2), beside similarity: low-rank changes to the upper three layers
+(LoRA) and three linear outputs, trained on ranked answers and short replies
+(`benchmarks/train_answer_classifier.py`). It knows neither gold nor picture: it only says what an answer says. The judge
+weighs it against the rules (`sage_ad.evaluation.judge.verdict_fusion`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from sage_ad.vlm.loaded import loaded_once
-
-if TYPE_CHECKING:
-    import torch
 
 WEIGHTS = "answer_classifier.safetensors"
 LONGEST = 112
 """Longest question and answer together, in tokens; what an answer says stands in its beginning."""
 _DECIMALS = 2
-_LORA_SCALE = 1.0
 _OUTPUTS = 3
 
 
@@ -52,10 +49,17 @@ class AnswerClassifier:
     """
 
     def __init__(self) -> None:
-        from sage_ad.vlm.weights.minilm import MiniLM
+        from safetensors.torch import load
 
-        self._encoder = MiniLM()
-        self._weight, self._bias = _tune(self._encoder.weights)
+        from sage_ad.vlm.weights.minilm import minilm
+
+        learned = load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_bytes())
+        self._weight, self._bias = learned["head.weight"].float(), learned["head.bias"].float()
+        self._encoder = minilm().changed({
+            f"{name[:-2]}.weight": learned[f"{name[:-2]}.b"].float() @ down.float()
+            for name, down in learned.items()
+            if name.endswith(".a")
+        })  # fmt: skip
 
     def classify(self, questions: Sequence[str], answers: Sequence[str]) -> list[Classification]:
         """One classification per question and answer, in their order."""
@@ -72,18 +76,6 @@ class AnswerClassifier:
             features = [hidden[:, 0], mean_over(hidden, mask * types), mean_over(hidden, mask * (1 - types))]
             values[batch] = (torch.cat(features, dim=1) @ self._weight.T + self._bias).numpy()
         return [Classification(*(round(float(value), _DECIMALS) for value in row)) for row in values]
-
-
-def _tune(weights: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adds the low-rank changes to the weights of the sentence encoder; returns the output layer."""
-    from safetensors.torch import load
-
-    changes = load(files("sage_ad.evaluation.judge").joinpath(WEIGHTS).read_bytes())
-    for name, down in changes.items():
-        if name.endswith(".a"):
-            up = changes[name[:-2] + ".b"].float()
-            weights[name[:-2] + ".weight"] += _LORA_SCALE * (up @ down.float())
-    return changes["head.weight"].float(), changes["head.bias"].float()
 
 
 def default_classifier() -> AnswerClassifier:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.loaded import loaded_once
@@ -47,6 +48,16 @@ class MiniLM:
         self._tokenizer.no_padding()
         # A tokeniser keeps the length that it cuts at inside, so two threads must not use one at the same moment.
         self._lock = threading.Lock()
+
+    def changed(self, changes: Mapping[str, torch.Tensor]) -> MiniLM:
+        """This network with some weights added to; it shares the tokeniser and all other weights with this one.
+
+        Args:
+            changes: what is added, by the names of `weights`.
+        """
+        other = copy(self)
+        other.weights = self.weights | {name: self.weights[name] + change for name, change in changes.items()}
+        return other
 
     def tokens(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, longest: int

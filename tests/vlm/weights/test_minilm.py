@@ -28,3 +28,16 @@ def test_tokens_and_states_are_those_of_transformers() -> None:
             with torch.inference_mode():
                 state = model(input_ids=padded, attention_mask=mask, token_type_ids=types).last_hidden_state
             torch.testing.assert_close(hidden[mask.bool()], state[mask.bool()], atol=1e-5, rtol=1e-4)
+
+
+def test_a_changed_network_leaves_the_first_as_it_was_and_shares_the_rest_of_its_weights() -> None:
+    name, other = "encoder.layer.5.output.dense.weight", "encoder.layer.4.output.dense.weight"
+    tokens = minilm().tokens(TEXTS, longest=64)
+    before = [hidden.clone() for _, hidden, _, _ in minilm().read(tokens)]
+    changed = minilm().changed({name: 0.1 * torch.ones_like(minilm().weights[name])})
+    for (_, mine, _, _), (_, theirs, _, _), first in zip(
+        minilm().read(tokens), changed.read(tokens), before, strict=True
+    ):
+        assert torch.equal(mine, first)
+        assert not torch.allclose(theirs, first)
+    assert changed.weights[other].data_ptr() == minilm().weights[other].data_ptr()
