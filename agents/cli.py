@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
-from sage_ad.vlm.commandline import print_json, printable, quiet_libraries, run_app
+from sage_ad.vlm.commandline import garbage_left_alone, print_json, printable, quiet_libraries, run_app
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
 
@@ -88,24 +88,25 @@ def inspect(
     elif image is None:
         raise InputError("Give a picture of the part (sage-inspect part.png --reference good.png), or --example.")
     check_files(image, reference or [], out)
-    import_heavy(language=bool(questions))
-    imported = time.perf_counter()
-    inspector = SageInspector(
-        model=model,
-        facts=facts,
-        learn=learn,
-        judge=judge,
-        seed=seed,
-        device=device,
-        encoder=encoder,
-        tile=tile,
-        mm_per_pixel=mm_per_pixel,
-    )
+    with garbage_left_alone():
+        import_heavy(language=bool(questions))
+        imported = time.perf_counter()
+        inspector = SageInspector(
+            model=model,
+            facts=facts,
+            learn=learn,
+            judge=judge,
+            seed=seed,
+            device=device,
+            encoder=encoder,
+            tile=tile,
+            mm_per_pixel=mm_per_pixel,
+        )
+        inspector.load(language=bool(questions))
+    loaded = time.perf_counter()
     request = InspectionRequest(
         image=image, references=reference or [], questions=questions, domain=domain, product=product
     )
-    inspector.load(language=bool(questions))
-    loaded = time.perf_counter()
     trace = watch(inspector, request, quiet=json)
     timing = {"imports": imported - start, "model load": loaded - imported}
     trace = with_timing(trace, timing)

@@ -1,4 +1,4 @@
-"""Image AUROC per category with one reference and with none, beside the plain baseline, and the seconds an image.
+"""Image AUROC per category with one reference and with none, and the seconds an image.
 
     .venv/bin/python benchmarks/detection.py ../shared/data/dev --out runs/detection
     .venv/bin/python benchmarks/detection.py ../shared/data/dev --draws 1 --headline
@@ -21,36 +21,26 @@ HEADLINE = {
 
 
 def measure(data: Path, shots: int, draws: int, categories: list[str] | None, out: Path | None) -> dict[str, Any]:
-    """Both methods on one set; the report as `sage-eval detect --json` prints it."""
+    """Figures of each category, as `sage-eval detect --json` prints them."""
     from sage_ad.evaluation.datasets import open_dataset
     from sage_ad.evaluation.reports.detect_report import DetectSettings
     from sage_ad.evaluation.reports.detect_run import detect
     from sage_ad.evaluation.runs import Progress
 
-    settings = DetectSettings(shots=shots, seeds=tuple(range(draws)), methods=("sage", "baseline"))
-    report = detect(open_dataset(data, categories=categories), settings, out=out, progress=Progress())
-    return {method: report.figures(method) for method in ("sage", "baseline")}
+    settings = DetectSettings(shots=shots, seeds=tuple(range(draws)))
+    return detect(open_dataset(data, categories=categories), settings, out=out, progress=Progress()).figures("sage")
 
 
 def table(runs: dict[int, dict[str, Any]]) -> str:
-    """Markdown: a row a category, AUROC of both methods with and without a reference, seconds an image."""
+    """Markdown: a row a category, AUROC with and without a reference, seconds an image."""
     from sage_ad.evaluation.reports.metrics import macro
-    from sage_ad.evaluation.reports.tables import markdown_table, number
+    from sage_ad.evaluation.reports.tables import markdown_table
 
-    head, mean, columns = ["category"], ["**mean**"], []
-    for shot in sorted(runs, reverse=True):
-        ours, base = runs[shot]["sage"], runs[shot]["baseline"]
-        head += [f"{shot} ref: SAGE", "baseline", "s/image (ratio)"]
-        for figures in (ours, base):
-            columns.append([entry["image_auroc"] for entry in figures.values()])
-            mean.append(number(macro(columns[-1])))
-        seconds = [(ours[name]["seconds_per_image"], base[name]["seconds_per_image"]) for name in ours]
-        columns.append([f"{own:.2f} ({own / plain:.1f}x)" if own and plain else "-" for own, plain in seconds])
-        mean.append("")
-    names = next(iter(runs.values()))["sage"]
-    return markdown_table(
-        head, [*([name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)), mean]
-    )
+    keys = ("image_auroc", "seconds_per_image")
+    rows = [[name, *(run[name][key] for run in runs.values() for key in keys)] for name in next(iter(runs.values()))]
+    mean = ["**mean**", *(macro(own[key] for own in run.values()) for run in runs.values() for key in keys)]
+    head = ["category", *(title for shots in runs for title in (f"{shots} ref.: AUROC", "s/image"))]
+    return markdown_table(head, [*rows, mean])
 
 
 def main() -> None:

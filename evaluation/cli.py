@@ -57,9 +57,6 @@ def detect(
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(help="How many draws of references; figures are their mean.")] = 3,
     categories: Categories = None,
-    method: Annotated[
-        str, typer.Option(help="sage, baseline (plain nearest-neighbour patches), or both side by side.")
-    ] = "both",
     false_alarm: Annotated[
         float | None, typer.Option(help="Calibrate a threshold for this false-alarm rate on good training images.")
     ] = None,
@@ -73,8 +70,6 @@ def detect(
     device: Device = "auto",
 ) -> None:
     """Image and pixel figures of the evidence, per category, as the mean over draws of references."""
-    if method not in ("sage", "baseline", "both"):
-        raise InputError(f"There is no detection method {method!r}; use sage, baseline or both.")
     if draws < 1:
         raise InputError(f"The number of draws must be at least 1, not {draws}.")
     dataset = _open(data, format, categories)
@@ -85,7 +80,6 @@ def detect(
     settings = DetectSettings(
         shots=shots,
         seeds=tuple(range(seed, seed + draws)),
-        methods=("sage", "baseline") if method == "both" else ("sage",) if method == "sage" else ("baseline",),
         false_alarm=false_alarm,
         encoders=tuple(dict.fromkeys(encoder or [DEFAULT_ENCODER])),
         tile=parse_tile(tile),

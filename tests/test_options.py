@@ -316,7 +316,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
         "FILES/set",
         SET
         | {
-            "--shots": "--shots 2", "--seed": "--seed 3", "--draws": "--draws 2", "--method": "--method sage",
+            "--shots": "--shots 2", "--seed": "--seed 3", "--draws": "--draws 2",
             "--false-alarm": "--false-alarm 0.1", "--encoder": "--encoder other", "--device": "--device cpu",
             "--tile": "--tile off",
         },

@@ -5,12 +5,14 @@ It knows nothing of inspection; it stands in the lowest room because all the oth
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -113,6 +115,20 @@ def print_json(value: Any, stream: TextIO | None = None) -> None:
     json.dump(value, out, ensure_ascii=False, allow_nan=False, indent=2)
     out.write("\n")
     out.flush()
+
+
+@contextlib.contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """Looks for no garbage inside the block, in which a command imports and loads, nor among its objects afterwards.
+
+    Modules and models are millions of objects that stay; to look through them again and again takes a fifth of a cold start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def quiet_libraries() -> None:

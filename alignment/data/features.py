@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 _DECIDING = (
-    "evidence/patch_matching", "evidence/defect_head", "evidence/encoders", "evidence/extractor", "evidence/zero_shot",
-    "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
+    "evidence/patch_matching", "evidence/encoders", "evidence/extractor", "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
 )  # fmt: skip
 
 
@@ -124,5 +123,4 @@ def _code() -> str:
     digest = hashlib.sha256()
     for name in _DECIDING:
         digest.update(ast.dump(ast.parse((folder / f"{name}.py").read_bytes())).encode())
-    digest.update((folder / "evidence" / "defect_head.safetensors").read_bytes())
     return digest.hexdigest()

@@ -232,8 +232,7 @@ def cases_picture(run: Run) -> Picture | None:
     cases = pick_cases(_labelled(run))
     if not cases:
         return None
-    plain = EvidenceSettings(method="nearest-neighbour")
-    extractor = EvidenceExtractor(plain if run.method == "baseline" else None)
+    extractor = EvidenceExtractor(EvidenceSettings() if run.method in (None, "sage") else EvidenceSettings(run.method))
     panels = []
     for title, row in cases:
         test = load_image(Path(row["image"] if run.kind == "detect" else row["file"]))

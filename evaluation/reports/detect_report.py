@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,8 @@ from sage_ad.evaluation.reports.tables import bullet_list, markdown_table
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER
 
-Method = Literal["sage", "baseline"]
-
 SHOTS = (0, 1, 2, 4, 8)
 DRAWS = 3
-EVIDENCE_METHOD = {"sage": "sage", "baseline": "nearest-neighbour"}
-"""Our method names in `vlm.evidence.extractor.EvidenceSettings`; the baseline is plain nearest-neighbour patch matching."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +25,14 @@ class DetectSettings:
     Attributes:
         shots: good images that each test image is compared with; 0 is zero-shot.
         seeds: one draw of references each.
-        methods: the first gives the report's figures, the others stand beside it.
         false_alarm: rate for which a threshold is calibrated on good training images; None calibrates none.
-        encoders: names of visual encoders; each is measured with every method, the first gives the report's figures.
+        encoders: names of visual encoders; the first gives the report's figures, the others stand beside it.
         device: "auto", "cpu" or "cuda".
         tile: "auto", "off" or a side in pixels (`sage_ad.vlm.evidence.tiles`).
     """
 
     shots: int = 1
     seeds: tuple[int, ...] = tuple(range(DRAWS))
-    methods: tuple[Method, ...] = ("sage", "baseline")
     false_alarm: float | None = None
     encoders: tuple[str, ...] = (DEFAULT_ENCODER,)
     device: str = "auto"
@@ -47,26 +41,20 @@ class DetectSettings:
     def __post_init__(self) -> None:
         if self.shots not in SHOTS:
             raise InputError(f"The number of references is one of {', '.join(map(str, SHOTS))}, not {self.shots}.")
-        if not self.seeds or not self.methods or not self.encoders:
-            raise InputError("At least one seed, one method and one encoder are needed.")
-        if unknown := [name for name in self.methods if name not in EVIDENCE_METHOD]:
-            raise InputError(f"There is no detection method {unknown[0]!r}; use sage or baseline.")
+        if not self.seeds or not self.encoders:
+            raise InputError("At least one seed and one encoder are needed.")
         if self.false_alarm is not None:
             check_rate(self.false_alarm)
 
     @property
-    def columns(self) -> dict[str, tuple[Method, str]]:
-        """What is measured side by side, method and encoder by name; the name is the method's where there is one encoder."""
-        pairs = [(method, encoder) for encoder in self.encoders for method in self.methods]
-        return {
-            method if len(self.encoders) == 1 else f"{method}, {encoder}": (method, encoder)
-            for method, encoder in pairs
-        }
+    def columns(self) -> dict[str, str]:
+        """What is measured side by side: encoders by name; the name is "sage" where there is one."""
+        return {"sage" if len(self.encoders) == 1 else encoder: encoder for encoder in self.encoders}
 
 
 @dataclass
 class Cell:
-    """One category under one draw and one method.
+    """One category under one draw with one encoder.
 
     Attributes:
         method: its name in `DetectSettings.columns`.
@@ -186,7 +174,7 @@ class DetectReport:
         text = f"# Detection on {self.dataset}, {shots}, mean of {draws} {'draw' if draws == 1 else 'draws'}\n"
         if len(self.settings.encoders) > 1:
             rows = [_line(name, _mean(self.figures(name)), None) for name in self.settings.columns]
-            text += f"\n## Side by side, mean over categories\n\n{markdown_table(['method, encoder', *HEAD], rows)}\n"
+            text += f"\n## Side by side, mean over categories\n\n{markdown_table(['encoder', *HEAD], rows)}\n"
         for method in self.settings.columns:
             text += f"\n## {method}\n\n{self._table(method)}\n"
         if len(self.settings.columns) == 2:

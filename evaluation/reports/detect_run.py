@@ -1,6 +1,6 @@
 """Detection figures of a labelled set: how well the evidence tells good from bad, and where.
 
-A *cell* is one category under one draw of references and one method; finished cells are kept (`sage_ad.evaluation.runs`).
+A *cell* is one category under one draw of references with one encoder; finished cells are kept (`sage_ad.evaluation.runs`).
 Images are streamed: a cell keeps scores, never maps.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sage_ad.evaluation.datasets import InspectionDataset, Sample, load_mask
-from sage_ad.evaluation.reports.detect_report import EVIDENCE_METHOD, Cell, DetectReport, DetectSettings, Method
+from sage_ad.evaluation.reports.detect_report import Cell, DetectReport, DetectSettings
 from sage_ad.evaluation.reports.metrics import PixelTally
 from sage_ad.evaluation.reports.tables import number
 from sage_ad.evaluation.runs import IMAGES, CellCache, Progress, cell_key, code_hash, write_rows
@@ -116,7 +116,7 @@ def measure_cell(
     extractor: EvidenceExtractor,
     progress: Progress,
 ) -> Cell:
-    """Measures one category under one draw with one method."""
+    """Measures one category under one draw with one encoder, which is called `method` in the report."""
     known = set(dataset.problems)
     todo = plan(dataset, category, settings.shots, seed)
     cell = Cell(category, seed, method, references=[sample.id for sample in todo.references], notes=todo.notes)
@@ -242,21 +242,20 @@ def detect(
     for category in dataset.categories:
         digest = dataset.data_hash(category)
         for seed in _seeds(dataset, category, settings):
-            for name, (method, encoder) in settings.columns.items():
+            for name, encoder in settings.columns.items():
                 key = cell_key(
                     kind="detect",
                     category=category,
                     seed=seed,
-                    method=method,
                     encoder=encoder,
                     data=digest,
                     code=code_hash("vlm"),
-                    **{k: v for k, v in asdict(settings).items() if k not in ("seeds", "methods", "encoders")},
+                    **{k: v for k, v in asdict(settings).items() if k not in ("seeds", "encoders")},
                 )
                 kept = cache.get(key)
                 if kept is None:
                     if name not in extractors:
-                        extractors[name] = _extractor(method, encoder, settings, progress)
+                        extractors[name] = _extractor(encoder, settings, progress)
                     cell = measure_cell(dataset, category, seed, name, settings, extractors[name], progress)
                     cache.put(key, asdict(cell))
                 else:
@@ -281,14 +280,13 @@ def _seeds(dataset: InspectionDataset, category: str, settings: DetectSettings) 
     return settings.seeds
 
 
-def _extractor(method: Method, encoder: str, settings: DetectSettings, progress: Progress) -> EvidenceExtractor:
+def _extractor(encoder: str, settings: DetectSettings, progress: Progress) -> EvidenceExtractor:
     from PIL import Image
 
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
 
-    progress.say(f"Loading the encoder {encoder} for {method} ...")
-    own: Any = EVIDENCE_METHOD[method]
-    extractor = EvidenceExtractor(EvidenceSettings(encoder, settings.device, own, tile=settings.tile))
+    progress.say(f"Loading the encoder {encoder} ...")
+    extractor = EvidenceExtractor(EvidenceSettings(encoder, settings.device, tile=settings.tile))
     # Loading and the first, slower pass are no part of the seconds an image.
     extractor.encoder.encode([Image.new("RGB", (64, 64), (128, 128, 128))])
     return extractor

@@ -44,7 +44,7 @@ class Run:
         figures: what the rows of the table are read from.
         results: the whole results.json.
         images: rows of images.jsonl that belong to this column.
-        method: evidence method of a detection column.
+        method: "sage", or the encoder of a detection column where several were measured.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Picture:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Columns of all runs: a detection run has one for each method.
+    """Columns of all runs: a detection run has one for each encoder.
 
     Raises:
         InputError: a folder is no run; the message says which and why.

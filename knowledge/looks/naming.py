@@ -138,7 +138,7 @@ def _vectors(
 
     bank = None
     references = [_digest(path) for path in good]
-    settings = [VERSION, extractor.settings.encoder, extractor.settings.size, extractor.settings.method]
+    settings = [VERSION, extractor.settings.encoder, extractor.settings.size]
     found = []
     for look in looks:
         # Where a box says where the defect is, the references do not matter.

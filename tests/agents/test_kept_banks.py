@@ -33,12 +33,12 @@ class Counting:
 
     def __init__(self, encoder: PatchEncoder) -> None:
         self.name, self.version, self.device = encoder.name, encoder.version, encoder.device
-        self.size, self.emphasis, self.seen = encoder.size, encoder.emphasis, 0
+        self.size, self.seen = encoder.size, 0
         self._encoder = encoder
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
+    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:
         self.seen += len(images)
-        return self._encoder.encode(images, size, context=context)
+        return self._encoder.encode(images, size)
 
 
 @pytest.fixture

@@ -43,12 +43,9 @@ class PatchFeatures:
     Attributes:
         maps: for each picture a float32 tensor (h, w, C) of unit-length vectors; pictures of unlike shape have
             unlike grids.
-        context: for each picture a float32 tensor (h, w, D) of raw features of all depths, for the defect head; None
-            if it was not asked for or the encoder has none.
     """
 
     maps: list[torch.Tensor]
-    context: list[torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -74,19 +71,14 @@ class PatchEncoder(Protocol):
         version: tells models of one name apart.
         device: where it runs.
         size: side in pixels at which it sees a square picture unless another is asked for.
-        emphasis: (C,) weights of the channels under which unit-length vectors keep their length, finer scales first;
-            None to take all scales alike.
     """
 
     name: str
     version: str
     device: str
     size: int
-    emphasis: torch.Tensor | None
 
-    def encode(
-        self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False
-    ) -> PatchFeatures: ...
+    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures: ...
 
 
 @contextlib.contextmanager
@@ -147,8 +139,7 @@ class EfficientNetLite2:
     """EfficientNet-Lite2 with ImageNet weights, read up to stride 16.
 
     A patch is one cell of the stride-8 grid: its stride-8 vector beside the stride-16 vector at the same place, both of
-    unit length before they are joined, so that fine texture and wider context weigh the same. `emphasis` weighs the
-    finer scale three to one, which finds small flaws better (docs/detection.md).
+    unit length before they are joined, so that fine texture and wider context weigh the same.
     """
 
     name = DEFAULT_ENCODER
@@ -168,35 +159,31 @@ class EfficientNetLite2:
         model.eval().requires_grad_(False)
         self._stem = torch.nn.Sequential(model._conv_stem, model._bn0, torch.nn.ReLU6())
         # What lies behind stride 16 is read for names of defects alone (`sage_ad.vlm.evidence.region_features`).
-        self._taps = {index: name for index, name in _last_blocks(model, (4, 8, 16, 32)).items() if name != "32"}
+        self._taps = {index: name for index, name in _last_blocks(model, (8, 16, 32)).items() if name != "32"}
         self._blocks = model._blocks[: max(self._taps) + 1]
         parts: list[Any] = [self._stem, self._blocks]
         for part in parts:
             # On CPUs the convolutions run nearly twice as fast with channels last.
             part.to(device=device, memory_format=torch.channels_last)
-        shares = torch.cat([torch.full((48,), 0.75), torch.full((120,), 0.25)])
-        self.emphasis: torch.Tensor | None = (2 * shares).sqrt().to(device)
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
+    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:
         """Patch features, one grid of (h, w, 168) for each picture; `size` is the side in pixels of a square one."""
         import torch
 
-        maps, contexts = [], []
+        maps = []
         # One by one: on CPUs a batch is no faster, and pictures may have unlike shapes.
         for image in images:
             width, height = working_size(*image.size, size or DEFAULT_SIZE, multiple=16)
             with torch.inference_mode():
                 levels = self.levels(to_tensor(image, width, height))
                 maps.append(_joined([levels["8"], levels["16"]]))
-                if context:
-                    contexts.append(_context(levels))
-        return PatchFeatures(maps, contexts or None)
+        return PatchFeatures(maps)
 
     def levels(self, pixels: torch.Tensor, until: str = "16") -> dict[str, torch.Tensor]:
         """Raw features of normalised pixels (1, 3, H, W) at the end of each stage up to the named one.
 
         Returns:
-            "4": (1, 24, H/4, W/4), "8": (1, 48, H/8, W/8), "16 early": (1, 88, H/16, W/16), "16": (1, 120, H/16, W/16),
+            "8": (1, 48, H/8, W/8), "16 early": (1, 88, H/16, W/16), "16": (1, 120, H/16, W/16),
             "32 early": (1, 208, H/32, W/32).
         """
         import torch
@@ -221,17 +208,6 @@ def _joined(levels: list[torch.Tensor]) -> torch.Tensor:
     grid = unit[0].shape[-2:]
     unit = [unit[0]] + [F.normalize(_resized(level, grid), dim=1) for level in unit[1:]]
     return (torch.cat(unit, dim=1) / len(unit) ** 0.5)[0].permute(1, 2, 0).contiguous()
-
-
-def _context(levels: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Raw features of all depths on the stride-8 grid, (h, w, 304): stride 4 by its mean and its maximum."""
-    import torch
-    import torch.nn.functional as F
-
-    fine, grid = levels["4"], (int(levels["8"].shape[-2]), int(levels["8"].shape[-1]))
-    parts = [F.adaptive_avg_pool2d(fine, grid), F.adaptive_max_pool2d(fine, grid), levels["8"]]
-    parts += [_resized(levels[key], grid) for key in ("16 early", "16")]
-    return torch.cat(parts, dim=1)[0].permute(1, 2, 0).contiguous()
 
 
 def _resized(level: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
@@ -268,7 +244,6 @@ class HuggingFaceEncoder:
     def __init__(self, name: str, device: str = "cpu") -> None:
         model, self._mean, self._std = _load_vision_model(name)
         self.name, self.device = name, device
-        self.emphasis: torch.Tensor | None = None
         # Image-text models keep their vision part in `vision_model`.
         self._model = getattr(model, "vision_model", model).to(device).eval().requires_grad_(False)
         self._inputs = inspect.signature(self._model.forward).parameters
@@ -291,11 +266,8 @@ class HuggingFaceEncoder:
         self._fixed = None if free else trained_at
         self.size = DEFAULT_SIZE if self._staged else DINO_PATCHES * self._multiple if self._dino else trained_at
 
-    def encode(self, images: Sequence[Image.Image], size: int | None = None, *, context: bool = False) -> PatchFeatures:
-        """Patch features, one grid of (h, w, C) for each picture; models with fixed positions ignore `size`.
-
-        `context` is accepted and not served: the defect head knows the embedded encoder only.
-        """
+    def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:
+        """Patch features, one grid of (h, w, C) for each picture; models with fixed positions ignore `size`."""
         import torch
 
         maps = []

@@ -46,12 +46,10 @@ class Encoded:
 
     Attributes:
         features: (h, w, C) unit-length vectors.
-        context: (h, w, D) raw features for the defect head, or None.
         window: patches that the encoder sees at a time: all of them, or those of one tile.
     """
 
     features: torch.Tensor
-    context: torch.Tensor | None
     window: int
 
     @property
@@ -98,31 +96,25 @@ def is_large(width: int, height: int, size: int) -> bool:
     return long > LARGE * size or long > NARROW * short
 
 
-def encode(
-    encoder: PatchEncoder, image: Image.Image, size: int | None, side: int | None, *, context: bool = False
-) -> Encoded:
+def encode(encoder: PatchEncoder, image: Image.Image, size: int | None, side: int | None) -> Encoded:
     """Patches of a picture as a whole, or (with a side in pixels) tile by tile on one grid."""
-
     width, height = image.size
     if side is None or side >= max(width, height):
-        found = encoder.encode([image], size, context=context)
-        return Encoded(found[0], found.context[0] if found.context else None, found[0].shape[0] * found[0].shape[1])
+        found = encoder.encode([image], size)[0]
+        return Encoded(found, found.shape[0] * found.shape[1])
     across, down = min(side, width), min(side, height)
-    first = encoder.encode([image.crop((0, 0, across, down))], size, context=context)
-    high, wide = first[0].shape[:2]
+    first = encoder.encode([image.crop((0, 0, across, down))], size)[0]
+    high, wide = first.shape[:2]
     rows, columns = list(_spans(height, down, high)), list(_spans(width, across, wide))
-    shape = (rows[-1].stop, columns[-1].stop)
-    grids = [part.new_empty((*shape, part.shape[-1])) for part in (first[0], *(first.context or []))]
+    grid = first.new_empty((rows[-1].stop, columns[-1].stop, first.shape[-1]))
     for row in rows:
         for column in columns:
             box = (column.pixel, row.pixel, column.pixel + across, row.pixel + down)
-            tile = encoder.encode([image.crop(box)], size, context=context) if any(box[:2]) else first
-            for grid, part in zip(grids, (tile[0], *(tile.context or [])), strict=True):
-                inside = part[row.start - row.cell : row.stop - row.cell]
-                grid[row.start : row.stop, column.start : column.stop] = inside[
-                    :, column.start - column.cell : column.stop - column.cell
-                ]
-    return Encoded(grids[0], grids[1] if len(grids) > 1 else None, high * wide)
+            tile = encoder.encode([image.crop(box)], size)[0] if any(box[:2]) else first
+            grid[row.start : row.stop, column.start : column.stop] = tile[
+                row.start - row.cell : row.stop - row.cell, column.start - column.cell : column.stop - column.cell
+            ]
+    return Encoded(grid, high * wide)
 
 
 @dataclass(frozen=True)

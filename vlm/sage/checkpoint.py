@@ -162,22 +162,47 @@ def load_checkpoint(
         InputError: the folder is no checkpoint, or its base is not installed.
         BackendError: the weights are damaged or of another version.
     """
-    from peft import PeftModel
     from safetensors import SafetensorError
 
     settings = read_settings(folder)
     model, processor = base_model(settings["base"], settings["config"], settings["processor"], dtype or _half())
     try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers in a way that transformers will forget one day; nobody who inspects a part can help it.
-            warnings.simplefilter("ignore", FutureWarning)
-            tuned: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge)
+        tuned: Any = _merged(model, folder) if merge else _to_train(model, folder)
     except (SafetensorError, RuntimeError, ValueError, OSError, KeyError) as error:
         first = " ".join(str(error).split())[:200]
         raise BackendError(
             f"The weights in {folder} cannot be put on {settings['base']} ({first}); fetch or train them anew."
         ) from None
-    return (tuned.merge_and_unload().eval() if merge else tuned), processor, settings
+    return tuned, processor, settings
+
+
+def _to_train(model: SageForConditionalGeneration, folder: Path) -> Any:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # PEFT asks transformers in a way that transformers will forget one day; nobody who trains can help it.
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def _merged(model: SageForConditionalGeneration, folder: Path) -> SageForConditionalGeneration:
+    """The model with W + (alpha / r) B A in place of each W, bit by bit what PEFT's `merge_and_unload` makes.
+
+    Wrapping every layer in PEFT's classes and unwrapping it again would take longer than all else that is loaded.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    lora = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / WEIGHTS).items()}
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in [name for name in state if name.endswith(".lora_A.weight")]:
+            layer, down = name.removesuffix("lora_A.weight"), state.pop(name).float()
+            up, weight = state.pop(f"{layer}lora_B.weight").float(), parameters[f"{layer}weight"]
+            weight += up @ down * (lora["lora_alpha"] / lora["r"])
+    model.fusion.load_state_dict({name.removeprefix("fusion."): value for name, value in state.items()})
+    return model.eval()
 
 
 def _half() -> torch.dtype:

@@ -49,13 +49,12 @@ def test_json_has_the_promised_shape(plates: Path, plain: PlainExtractor) -> Non
     assert (washer["normal"], washer["anomalous"], washer["image_auroc"], washer["miss"]) == (0, 1, None, None)
     assert any("washer has no good image" in note for note in result["notes"])
     assert result["mean"]["image_auroc"] == 1.0
-    assert set(result["methods"]) == {"baseline"}  # printed in the same run
-    assert "against baseline" in report.to_markdown()
+    assert result["methods"] == {}
     assert result["spread"]["plate"]["image_auroc"] == 0.0
 
 
 def test_zero_shot_draws_nothing(plates: Path, plain: PlainExtractor) -> None:
-    report = detect(open_dataset(plates), DetectSettings(shots=0, seeds=(0, 1, 2), methods=("sage",)))
+    report = detect(open_dataset(plates), DetectSettings(shots=0, seeds=(0, 1, 2)))
     assert plain.banks == []
     assert len(report.cells) == 3  # one draw a category, because there is nothing to draw
     assert report.to_json()["categories"]["washer"]["miss"] is not None
@@ -65,12 +64,13 @@ def test_encoders_stand_side_by_side(plates: Path, plain: PlainExtractor, tmp_pa
     dataset = open_dataset(plates, categories=["plate"])
     alone = detect(dataset, DetectSettings(seeds=(0,), encoders=("a",)), out=tmp_path)
     report = detect(dataset, DetectSettings(seeds=(0,), encoders=("a", "b")), out=tmp_path)
-    assert plain.banks == [1] * 4  # the cells of "a" were kept
+    assert plain.banks == [1] * 2  # the cells of "a" were kept
     result, text = report.to_json(), report.to_markdown()
-    assert result["method"] == "sage, a"
-    assert set(result["methods"]) == {"baseline, a", "sage, b", "baseline, b"}
+    assert result["method"] == "a"
+    assert set(result["methods"]) == {"b"}
     assert result["mean"] == alone.to_json()["mean"]
-    assert text.count("\n| sage, ") == text.count("\n| baseline, ") == 2
+    assert text.count("\n| a ") == text.count("\n| b ") == 1
+    assert "a against b" in text
     assert "## Side by side" not in alone.to_markdown()
 
 
@@ -115,7 +115,7 @@ def test_own_reference_and_box_masks_of_the_index(plates: Path, plain: PlainExtr
         expected = plates / "plate" / "train" / "good" / sample.image.name
         assert [path.resolve() for path in references_of(sample, [], 1)] == [expected.resolve()]
         assert references_of(sample, [], 0) == []
-    report = detect(dataset, DetectSettings(methods=("sage",), false_alarm=0.5))
+    report = detect(dataset, DetectSettings(false_alarm=0.5))
     assert len(report.cells) == 1  # nothing is drawn, so one draw is enough
     figures = report.to_json()["categories"]["plate"]
     assert figures["image_auroc"] == 1.0
@@ -127,12 +127,12 @@ def test_own_reference_and_box_masks_of_the_index(plates: Path, plain: PlainExtr
 
 def test_a_false_alarm_rate_is_kept_or_refused(plates: Path, plain: PlainExtractor) -> None:
     dataset = open_dataset(plates, categories=["plate"])
-    kept = detect(dataset, DetectSettings(methods=("sage",), false_alarm=0.2)).to_json()["false_alarm"]["plate"]
+    kept = detect(dataset, DetectSettings(false_alarm=0.2)).to_json()["false_alarm"]["plate"]
     assert kept["normals"] == 5
     assert kept["refused"] is None
     assert kept["measured"]["n"] == 3
     assert kept["miss"] == 0.0
-    refused = detect(dataset, DetectSettings(methods=("sage",), false_alarm=0.05))
+    refused = detect(dataset, DetectSettings(false_alarm=0.05))
     assert "add 14 more" in refused.to_json()["false_alarm"]["plate"]["refused"]
     assert "add 14 more" in refused.to_markdown()
 
@@ -141,7 +141,7 @@ def test_broken_images_are_listed(plates: Path, plain: PlainExtractor) -> None:
     bad = plates / "plate" / "test" / "gash" / "1.png"
     bad.write_bytes(bad.read_bytes()[:200])
     (plates / "plate" / "ground_truth" / "gash" / "2_mask.png").write_text("no mask")
-    report = detect(open_dataset(plates, categories=["plate"]), DetectSettings(methods=("sage",), seeds=(0,)))
+    report = detect(open_dataset(plates, categories=["plate"]), DetectSettings(seeds=(0,)))
     named = "\n".join(report.problems)
     assert "1.png" in named
     assert "2_mask.png" in named
@@ -162,7 +162,7 @@ def test_finished_cells_survive_an_interruption(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    settings = DetectSettings(methods=("sage",), seeds=(0, 1))
+    settings = DetectSettings(seeds=(0, 1))
     monkeypatch.setattr(detection, "measure_cell", stops)
     with pytest.raises(KeyboardInterrupt):
         detect(open_dataset(plates), settings, out=out)
@@ -182,7 +182,7 @@ def test_finished_cells_survive_an_interruption(
 
 
 def test_a_damaged_cell_is_measured_again(plates: Path, plain: PlainExtractor, tmp_path: Path) -> None:
-    settings = DetectSettings(methods=("sage",), seeds=(0,))
+    settings = DetectSettings(seeds=(0,))
     first = detect(open_dataset(plates), settings, out=tmp_path / "out")
     for path in (tmp_path / "out" / "cells").iterdir():
         path.write_text(path.read_text()[:40])
@@ -194,7 +194,6 @@ def test_a_damaged_cell_is_measured_again(plates: Path, plain: PlainExtractor, t
     ("options", "message"),
     [
         ({"shots": 3}, "one of 0, 1, 2, 4, 8"),
-        ({"methods": ("best",)}, "no detection method 'best'"),
         ({"seeds": ()}, "at least one seed|At least one seed"),
         ({"false_alarm": 1.5}, "between 0 and 1"),
     ],
@@ -231,7 +230,6 @@ def test_command_line_statuses(plates: Path, plain: PlainExtractor, capsys: pyte
         ["detect", str(plates / "nowhere")],
         ["detect", str(plates), "--categories", "nut"],
         ["detect", str(plates), "--shots", "3"],
-        ["detect", str(plates), "--method", "magic"],
         ["detect", str(plates), "--draws", "0"],
         ["detect", str(plates), "--out", str(plates / "plate" / "test" / "good" / "0.png")],
     ):
@@ -269,8 +267,7 @@ def test_progress_is_silent_when_quiet(capsys: pytest.CaptureFixture[str]) -> No
 def test_with_the_real_encoder(plates: Path) -> None:
     dataset = open_dataset(plates, categories=["plate"])
     report = detect(dataset, DetectSettings(seeds=(0,)))
-    for method in ("sage", "baseline"):
-        figures = report.figures(method)["plate"]
-        assert figures["image_auroc"] == 1.0
-        assert figures["pixel_auroc"] > 0.8
-        assert figures["seconds_per_image"] > 0
+    figures = report.figures("sage")["plate"]
+    assert figures["image_auroc"] == 1.0
+    assert figures["pixel_auroc"] > 0.8
+    assert figures["seconds_per_image"] > 0

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from sage_ad.knowledge.looks.naming import candidates, good_references, load_index, taught_domain
 from sage_ad.knowledge.looks.pictures import add_looks
-from sage_ad.vlm.evidence.extractor import EvidenceExtractor, EvidenceSettings
+from sage_ad.vlm.evidence.extractor import EvidenceExtractor
 from sage_ad.vlm.paths import data_home
 
 SIDE = 192
@@ -47,8 +47,7 @@ def box(at: tuple[int, int]) -> tuple[int, int, int, int]:
 
 @pytest.fixture(scope="module")
 def extractor() -> EvidenceExtractor:
-    # The plain method is the quickest, and finding the defect is not what is tested here.
-    return EvidenceExtractor(EvidenceSettings(method="nearest-neighbour"))
+    return EvidenceExtractor()
 
 
 @pytest.fixture

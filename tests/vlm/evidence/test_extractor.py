@@ -172,8 +172,7 @@ class TestWithoutReference:
     def test_the_builtin_threshold_is_named(self, extractor: EvidenceExtractor) -> None:
         evidence = extractor.extract(washer(2, hole=True))
         assert evidence.threshold_from == "builtin"
-        assert "no reference" in evidence.threshold_reason
-        assert 0 <= evidence.score <= 1
+        assert "a hint, not a verdict" in evidence.threshold_reason
         assert evidence.reference_features is None
 
     def test_a_defect_scores_higher_than_none(self, extractor: EvidenceExtractor) -> None:
@@ -187,9 +186,7 @@ class TestWithoutReference:
 
 
 class TestSettings:
-    @pytest.mark.parametrize(
-        "wrong", [{"method": "guess"}, {"matching": "best"}, {"top_share": 0.0}, {"distinct": 0}, {"max_regions": 0}]
-    )
+    @pytest.mark.parametrize("wrong", [{"matching": "best"}, {"top_share": 0.0}, {"distinct": 0}, {"max_regions": 0}])
     def test_wrong_settings_raise(self, wrong: dict) -> None:
         with pytest.raises(InputError):
             EvidenceSettings(**wrong)
@@ -198,15 +195,12 @@ class TestSettings:
         with pytest.raises(InputError, match="No reference"):
             extractor.prepare([])
 
-    def test_the_baseline_is_plain_matching_of_the_same_features(self, encoder: PatchEncoder) -> None:
-        plain = EvidenceExtractor(EvidenceSettings(method="nearest-neighbour"), encoder)
-        bank = plain.prepare([washer(0)])
-        evidence = plain.extract(washer(2, hole=True), bank)
+    def test_with_a_reference_it_is_the_plain_match(self, extractor: EvidenceExtractor, encoder: PatchEncoder) -> None:
+        evidence = extractor.extract(washer(2, hole=True), extractor.prepare([washer(0)]))
         test, reference = encoder.encode([washer(2, hole=True), washer(0)]).maps
         distance = 1 - (test.flatten(0, 1) @ reference.flatten(0, 1).T).amax(dim=1)
         assert evidence.score == pytest.approx(distance.topk(16).values.mean().item(), abs=1e-5)
         torch.testing.assert_close(evidence.distances.flatten(), distance, atol=1e-5, rtol=0)
-        assert plain.extract(washer(1)).threshold_from == "builtin"
 
     def test_the_printed_matching_is_selectable(self, encoder: PatchEncoder) -> None:
         printed = EvidenceExtractor(EvidenceSettings(matching="paper"), encoder)

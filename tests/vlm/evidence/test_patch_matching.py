@@ -8,10 +8,8 @@ import torch
 
 from sage_ad.vlm.evidence.patch_matching import (
     distinct_patches,
-    mirror_similarity,
     patch_similarity,
     top_mean,
-    window_similarity,
     within_similarity,
 )
 
@@ -90,35 +88,6 @@ def unit_grid(seed: int, height: int = 6, width: int = 5) -> np.ndarray:
     return unit(np.random.default_rng(seed), height * width).reshape(height, width, -1)
 
 
-def test_window_similarity_equals_plain_loops() -> None:
-    test, reference, radius = unit_grid(5), unit_grid(6), 1
-    found = window_similarity(torch.tensor(test), torch.tensor(reference), radius)
-    for y in range(6):
-        for x in range(5):
-            near = [
-                float(test[y, x] @ reference[v, u])
-                for v in range(6)
-                for u in range(5)
-                if abs(v - y) <= radius and abs(u - x) <= radius
-            ]
-            assert found[y, x].item() == pytest.approx(max(near))
-
-
-def test_mirror_similarity_equals_plain_loops() -> None:
-    grid, radius = unit_grid(7), 1
-    found = mirror_similarity(torch.tensor(grid), radius)
-    for y in range(6):
-        for x in range(5):
-            near = []
-            for v, u in ((5 - y, x), (y, 4 - x), (5 - y, 4 - x)):
-                for dy in range(-radius, radius + 1):
-                    for dx in range(-radius, radius + 1):
-                        # A match at (v + dy, u + dx) of the picture; `u` and `v` are where the mirrors put the patch.
-                        if 0 <= v + dy < 6 and 0 <= u + dx < 5:
-                            near.append(float(grid[y, x] @ grid[v + dy, u + dx]))
-            assert found[y, x].item() == pytest.approx(max(near))
-
-
 def test_within_similarity_equals_plain_loops() -> None:
     grid, radius = unit_grid(8), 1
     found = within_similarity(torch.tensor(grid), radius, chunk=7)
@@ -131,14 +100,3 @@ def test_within_similarity_equals_plain_loops() -> None:
                 if max(abs(v - y), abs(u - x)) > radius
             ]
             assert found[y, x].item() == pytest.approx(max(apart))
-
-
-def test_a_symmetric_grid_is_explained_by_its_mirror() -> None:
-    left = torch.tensor(unit_grid(9, 4, 3))
-    symmetric = torch.cat([left, left.flip(1)], dim=1)
-    torch.testing.assert_close(mirror_similarity(symmetric, 0), torch.ones(4, 6, dtype=left.dtype))
-
-
-def test_grids_of_unlike_shape_raise() -> None:
-    with pytest.raises(ValueError, match="grids differ"):
-        window_similarity(torch.ones(2, 3, 4), torch.ones(3, 3, 4), 1)
