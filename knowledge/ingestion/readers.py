@@ -127,11 +127,11 @@ class PDFReader(FactReader):
         from pdfminer.pdfexceptions import PDFException
         from pdfplumber.utils.exceptions import PdfminerException
 
-        from sage_ad.knowledge.ingestion.pdf import read_page
+        from sage_ad.knowledge.ingestion.pdf import Allowance, read_page
 
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-                  AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
+                  AssertionError, OSError, struct.error, zlib.error, InputError)  # fmt: skip
         vars(pdftypes)["zlib"] = _BoundedZlib  # pdfminer itself sets no bound
         try:
             book = pdfplumber.open(io.BytesIO(content))
@@ -144,11 +144,18 @@ class PDFReader(FactReader):
             raise InputError(f"{path} cannot be read as a PDF (it has no page); export it again.")
         pages: dict[int, PageText] = {}
         columns: list[str | None] = []
+        allowance = Allowance(len(content))
         with book:
             for number, page in enumerate(book.pages, start=1):
                 try:
-                    pages[number] = found = read_page(page)
+                    pages[number] = found = read_page(page, allowance)
                 except faults as error:
+                    if allowance.left < 0:
+                        rest = f"page {number} of {count}" + (" and those after it" if number < count else "")
+                        self.problems.append(
+                            f"{path}: {rest} cannot be read ({_first_line(error)}); print it to PDF again."
+                        )
+                        break
                     self.problems.append(
                         f"{path}, page {number} cannot be read ({_first_line(error)}); the others were."
                     )
@@ -170,7 +177,7 @@ class PDFReader(FactReader):
 
     def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
         scanned = [number for number, page in pages.items() if page.scanned]
-        if pages and not any(page.blocks for page in pages.values()):
+        if not self.problems and not any(page.blocks for page in pages.values()):
             raise InputError(f"{path} has no text layer (a scan?); run text recognition over it and add the result.")
         if scanned:
             self.problems.append(
@@ -188,6 +195,8 @@ class PDFReader(FactReader):
                 f"{path}: {count} character(s) have no code in the file (page {_numbers(unreadable)}); the sentences "
                 "that hold them were left out."
             )
+        if dense := [number for number, page in pages.items() if page.crossings]:
+            self.notes.append(f"{path}: a dense grid was read as text and not as a table (page {_numbers(dense)}).")
         if pictures := sum(page.pictures for page in pages.values() if not page.scanned):
             self.notes.append(f"{path}: {pictures} picture(s) were not read.")
 
