@@ -82,7 +82,8 @@ def read_parts(
         source: a folder of pictures, or a manifest. Relative paths in a manifest start at the manifest's own folder.
         references, product, domain, questions: for parts whose manifest line does not name its own.
         recursive: take pictures in folders below a folder, too; linked folders are entered once.
-        say: is given a sentence for whatever in a folder was left out (files that are no pictures, folders not entered).
+        say: is given a sentence for whatever in a folder, of parts or of a line's references, was left out (files that are
+            no pictures, folders not entered).
 
     Returns:
         The parts in the order of names or lines.
@@ -90,7 +91,7 @@ def read_parts(
     Raises:
         InputError: no such source, a reference given here cannot be found, or a manifest line cannot be understood.
     """
-    make = PartMaker(references, product, domain, questions)
+    make = PartMaker(references, product, domain, questions, say)
     if source.suffix.lower() in MANIFEST_ENDINGS and not source.is_dir():
         entries = _manifest(source)
     else:
@@ -123,6 +124,7 @@ class PartMaker:
 
     Args:
         references, product, domain, questions: for parts whose entry does not name its own.
+        say: is given a sentence for whatever was left out of a folder that an entry names as its references.
 
     Raises:
         InputError: a reference cannot be found.
@@ -134,12 +136,13 @@ class PartMaker:
         product: str | None = None,
         domain: str | None = None,
         questions: Sequence[str] = (),
+        say: Callable[[str], None] | None = None,
     ) -> None:
         from sage_ad.vlm.images import expand_references
 
         self.references = tuple(os.path.abspath(path) for path in expand_references(references))
         self.product, self.domain, self.questions = product, domain, tuple(questions)
-        self._keys = _Keys()
+        self._keys = _Keys(say)
 
     def part(self, number: int, entry: Mapping[str, Any]) -> Part:
         """The part of an entry."""
@@ -163,7 +166,8 @@ class PartMaker:
 class _Keys:
     """Makes keys; looks at each file once, however many parts share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        self._say = say
         self._seen: Counter[str] = Counter()
         self._stamps: dict[tuple[str, ...], list[str]] = {}
         self._folders: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -174,7 +178,7 @@ class _Keys:
 
         if paths not in self._folders:
             try:
-                files: Iterable[Path] = expand_references(Path(path) for path in paths)
+                files: Iterable[Path] = expand_references((Path(path) for path in paths), self._say)
             except InputError:
                 files = [Path(path) for path in paths]
             self._folders[paths] = tuple(os.path.abspath(path) for path in files)

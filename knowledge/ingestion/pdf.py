@@ -9,17 +9,52 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pdfminer.layout import (
+    LAParams,
+    LTChar,
+    LTCurve,
+    LTFigure,
+    LTImage,
+    LTLayoutContainer,
+    LTTextBox,
+    LTTextGroup,
+    LTTextGroupLRTB,
+    LTTextLine,
+)
+from pdfminer.pdfinterp import PDFPageInterpreter, PDFResourceManager
+from pdfminer.pdftypes import stream_value
+from pdfplumber.page import PDFPageAggregatorWithMarkedContent
+from pdfplumber.table import (
+    Table,
+    TableFinder,
+    TableSettings,
+    cells_to_tables,
+    edges_to_intersections,
+    intersections_to_cells,
+)
+from pdfplumber.utils.exceptions import PdfminerException
+
 from sage_ad.knowledge.ingestion.tables import recognise_columns
 from sage_ad.knowledge.text.segmentation import LIGATURES
+from sage_ad.vlm.errors import InputError
 
 _SCAN_AREA = 0.5  # share of a page that pictures cover, with hardly any text, from which it is taken for a scan
 _HARDLY_ANY = 200  # characters
 _THIN = 2.0  # height in points of a line through text, at most
 _THROUGH = (0.3, 0.65)  # where it crosses a character, from its lowest point, as a share of its height
+
+_MOST_DRAWN = 200_000  # characters, lines and pictures of one page: about 200 MB of memory
+_MOST_CROSSINGS = 10_000  # of ruled lines on a page; pdfplumber compares each with each
+_MOST_FLOWING = 300  # blocks of text that are ordered by how they flow; pdfminer compares each with each
+_MOST_NEIGHBOURS = 20_000_000  # pairs of lines on one spot; a page of 3,000 lines has 200,000
+_FREE_BYTES = 2 * 2**20  # drawing commands that any file may run ...
+_BYTES_A_BYTE = 20  # ... and those that it may run for each of its own bytes, which are packed about four to one
+_FORM_COST = 16  # what starting a form costs beside its commands, in bytes of them
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in points."""
@@ -36,6 +71,7 @@ class PageText:
         unreadable: number of characters that have no code.
         struck: number of struck-through characters, which were not read.
         pictures: number of pictures.
+        crossings: number of crossings of its ruled lines, where these are too many for a table.
     """
 
     blocks: list[str | list[list[str | None]]] = field(default_factory=list)
@@ -44,14 +80,62 @@ class PageText:
     unreadable: int = 0
     struck: int = 0
     pictures: int = 0
+    crossings: int = 0
 
 
-def read_page(page: Any) -> PageText:
-    """Reads a `pdfplumber` page."""
-    from pdfminer.layout import LTChar, LTCurve, LTImage
+class Allowance(PDFResourceManager):
+    """The drawing commands that a file may still run: forms that call forms repeat a few lines a billion times.
 
+    Attributes:
+        left: bytes of commands; below 0 once they are spent.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.left = _FREE_BYTES + _BYTES_A_BYTE * size
+
+
+class _Interpreter(PDFPageInterpreter):
+    """pdfminer's interpreter, within the allowance of the file."""
+
+    rsrcmgr: Allowance
+
+    def execute(self, streams: Sequence[object]) -> None:
+        self.rsrcmgr.left -= _FORM_COST + len(self.fontmap) + len(self.xobjmap)
+        for stream in streams:
+            self.rsrcmgr.left -= len(stream_value(stream).get_data())
+            if self.rsrcmgr.left < 0:
+                raise InputError("its drawings repeat one another more often than those of a document do")
+        super().execute(streams)
+
+
+class _Collector(PDFPageAggregatorWithMarkedContent):
+    """pdfplumber's collector of what is drawn, up to what fits into memory."""
+
+    drawn = 0
+
+    def tag_cur_item(self) -> None:
+        self.drawn += 1
+        if self.drawn > _MOST_DRAWN:
+            raise InputError(f"it draws more than {_MOST_DRAWN:,} characters, lines and pictures")
+        super().tag_cur_item()
+
+
+def read_page(page: Any, allowance: Allowance) -> PageText:
+    """Reads a `pdfplumber` page.
+
+    Raises:
+        PdfminerException: when it is damaged, draws too much, or spends what is left of the allowance.
+    """
+    collector = _Collector(allowance, pageno=page.page_number, laparams=None)
+    try:
+        _Interpreter(allowance, collector).process_page(page.page_obj)
+    except Exception as error:  # pdfminer fails on damaged files in every way
+        raise PdfminerException(error) from error
+    page._layout = collector.get_result()  # where pdfplumber looks for it
     items = list(_items(page.layout))
-    chars = [item for item in items if isinstance(item, LTChar)]
+    printed = [item for item in items if isinstance(item, LTChar)]
+    chars = _printed_once(printed)
     pictures = [item for item in items if isinstance(item, LTImage)]
     found = PageText(pictures=len(pictures))
     found.sideways = sum(not char.upright and bool(char.get_text().strip()) for char in chars)
@@ -66,7 +150,9 @@ def read_page(page: Any) -> PageText:
         char._text = " "  # without them the rest of the line would fall apart
     # pdfplumber describes every character at length; only a page with rules needs that.
     ruled = sum(isinstance(item, LTCurve) for item in items) > 2
-    tables = [*_ruled_tables(page)] if ruled else []
+    finder = _Finder(page.dedupe_chars() if len(chars) < len(printed) else page) if ruled else None
+    tables = [*_ruled_tables(finder)] if finder else []
+    found.crossings = finder.crossings if finder and not finder.tables else 0
     boxes = _text_boxes(page, chars, [box for box, _ in tables])
     if open_tables := [*_open_tables(page, boxes)]:
         tables += open_tables
@@ -82,10 +168,20 @@ def read_page(page: Any) -> PageText:
     return found
 
 
+def _printed_once(chars: Sequence[Any]) -> list[Any]:
+    """Characters without their copies a fraction of their width away, which programs print to make letters bold."""
+    kept, seen = [], set()
+    for char in chars:
+        step = max(0.2 * min(char.width, char.height), 0.01)
+        text, across, down = char.get_text(), char.x0 // step, char.y0 // step
+        if not any((text, across + right, down + up) in seen for right in (-1, 0, 1) for up in (-1, 0, 1)):
+            kept.append(char)
+        seen.add((text, across, down))
+    return kept
+
+
 def _struck(chars: Sequence[Any], items: Sequence[Any]) -> list[Any]:
     """Characters with a thin line through their middle: in a PDF that is drawn and no property of the text."""
-    from pdfminer.layout import LTCurve
-
     # By height, since a drawing may have thousands of lines beside thousands of characters.
     lines = sorted(
         ((line.y0 + line.y1) / 2, line.x0, line.x1)
@@ -104,8 +200,6 @@ def _struck(chars: Sequence[Any], items: Sequence[Any]) -> list[Any]:
 
 def _items(layout: Any) -> Iterator[Any]:
     """Everything on a page, figures opened."""
-    from pdfminer.layout import LTFigure
-
     for item in layout:
         if isinstance(item, LTFigure):
             yield from _items(item)
@@ -113,11 +207,23 @@ def _items(layout: Any) -> Iterator[Any]:
             yield item
 
 
+class _Layout(LTLayoutContainer):
+    """pdfminer's layout analysis; the labels of a drawing, which do not flow, are read from the top."""
+
+    def group_textlines(self, laparams: LAParams, lines: Iterable[LTTextLine]) -> Iterator[LTTextBox]:
+        lines = list(lines)
+        cells = Counter((line.x0 // 50, line.y0 // 50) for line in lines)  # in which pdfminer seeks a line's neighbours
+        if sum(count**2 for count in cells.values()) > _MOST_NEIGHBOURS:
+            raise InputError("its text is printed over itself")
+        return super().group_textlines(laparams, lines)
+
+    def group_textboxes(self, laparams: LAParams, boxes: Sequence[LTTextBox]) -> list[LTTextGroup]:
+        return [LTTextGroupLRTB(boxes)] if len(boxes) > _MOST_FLOWING else super().group_textboxes(laparams, boxes)
+
+
 def _text_boxes(page: Any, chars: Sequence[Any], outside: Sequence[Box]) -> list[Any]:
     """pdfminer's paragraphs, in reading order, of the upright text that stands in no table."""
-    from pdfminer.layout import LAParams, LTLayoutContainer, LTTextBox
-
-    container = LTLayoutContainer(page.layout.bbox)
+    container = _Layout(page.layout.bbox)
     container.extend([char for char in chars if char.upright and not _inside(_box(page, char), outside)])
     container.analyze(LAParams())
     return [item for item in container if isinstance(item, LTTextBox)]
@@ -141,8 +247,22 @@ def _plain(text: str) -> str:
 # Tables
 
 
-def _ruled_tables(page: Any) -> Iterator[tuple[Box, Any]]:
-    for table in page.find_tables():
+class _Finder(TableFinder):
+    """pdfplumber's finder of ruled tables, which takes graph paper for none."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.settings = page, TableSettings.resolve({})
+        self.edges = self.get_edges()
+        across, down = self.settings.intersection_x_tolerance, self.settings.intersection_y_tolerance
+        self.intersections = edges_to_intersections(self.edges, across, down)
+        dense = len(self.intersections) > _MOST_CROSSINGS
+        self.crossings = len(self.intersections) if dense else 0
+        self.cells = [] if dense else intersections_to_cells(self.intersections)
+        self.tables = [Table(page, cells) for cells in cells_to_tables(self.cells)]
+
+
+def _ruled_tables(finder: _Finder) -> Iterator[tuple[Box, Any]]:
+    for table in finder.tables:
         texts = table.extract()
         if len(texts) < 2 or len(texts[0]) < 2:
             continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 import struct
@@ -104,15 +105,29 @@ class TextReader(FactReader):
         text = decode(path, content)
         markdown = path.suffix.lower() in {".md", ".markdown"}
         if markdown:  # what converters cannot say in Markdown they leave in HTML
-            if struck := len(_STRUCK.findall(text)):
-                self.notes.append(f"{path}: {struck} deleted or struck-through passage(s) were not read.")
-            text = _STRUCK.sub(lambda passage: " " * len(passage.group()), text)
+            for passage, what in (
+                (_COMMENT, "comment(s)"), (_HIDDEN, "hidden passage(s)"), (_STRUCK, "deleted or struck-through passage(s)")
+            ):  # fmt: skip
+                text, count = passage.subn(_blank, text)
+                if count:
+                    self.notes.append(f"{path}: {count} {what} were not read.")
             text = _HTML_TABLE.sub(lambda table: f"\n\n{page_text(table.group().encode())[0]}\n\n", text)
         yield text, {"markdown": markdown, "literal": not markdown}
 
 
 _STRUCK = re.compile(r"(?<!~)~~(?=[^\s~])[^~\n]*[^\s~]~~(?!~)|<(del|s|strike)\b[^<>\n]*>[^<\n]*</\1>", re.I)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|^\[[^\[\]\n]*\]:[ \t]*(?:#|<>)[ \t]*[(\"'][^\n]*", re.S | re.M)
+_HIDDEN = re.compile(
+    r"<(\w{1,20})\b(?=[^<>]*\s(?:hidden\b|aria-hidden=[\"']?true|style=[^<>]*(?:display:\s*none|visibility:\s*hidden)))"
+    r"[^<>]*>[^<]*</\1>",
+    re.I,
+)
 _HTML_TABLE = re.compile(r"<table\b[^<>]*>.*?</table>", re.S | re.I)
+
+
+def _blank(passage: re.Match[str]) -> str:
+    """Spaces in place of a passage, so that lines and spans stay what they were."""
+    return re.sub(r"[^\n]", " ", passage.group())
 
 
 class PDFReader(FactReader):
@@ -127,11 +142,11 @@ class PDFReader(FactReader):
         from pdfminer.pdfexceptions import PDFException
         from pdfplumber.utils.exceptions import PdfminerException
 
-        from sage_ad.knowledge.ingestion.pdf import read_page
+        from sage_ad.knowledge.ingestion.pdf import Allowance, read_page
 
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-                  AssertionError, OSError, struct.error, zlib.error)  # fmt: skip
+                  AssertionError, OSError, struct.error, zlib.error, InputError)  # fmt: skip
         vars(pdftypes)["zlib"] = _BoundedZlib  # pdfminer itself sets no bound
         try:
             book = pdfplumber.open(io.BytesIO(content))
@@ -144,11 +159,18 @@ class PDFReader(FactReader):
             raise InputError(f"{path} cannot be read as a PDF (it has no page); export it again.")
         pages: dict[int, PageText] = {}
         columns: list[str | None] = []
+        allowance = Allowance(len(content))
         with book:
             for number, page in enumerate(book.pages, start=1):
                 try:
-                    pages[number] = found = read_page(page)
+                    pages[number] = found = read_page(page, allowance)
                 except faults as error:
+                    if allowance.left < 0:
+                        rest = f"page {number} of {count}" + (" and those after it" if number < count else "")
+                        self.problems.append(
+                            f"{path}: {rest} cannot be read ({_first_line(error)}); print it to PDF again."
+                        )
+                        break
                     self.problems.append(
                         f"{path}, page {number} cannot be read ({_first_line(error)}); the others were."
                     )
@@ -170,7 +192,7 @@ class PDFReader(FactReader):
 
     def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
         scanned = [number for number, page in pages.items() if page.scanned]
-        if pages and not any(page.blocks for page in pages.values()):
+        if not self.problems and not any(page.blocks for page in pages.values()):
             raise InputError(f"{path} has no text layer (a scan?); run text recognition over it and add the result.")
         if scanned:
             self.problems.append(
@@ -188,6 +210,8 @@ class PDFReader(FactReader):
                 f"{path}: {count} character(s) have no code in the file (page {_numbers(unreadable)}); the sentences "
                 "that hold them were left out."
             )
+        if dense := [number for number, page in pages.items() if page.crossings]:
+            self.notes.append(f"{path}: a dense grid was read as text and not as a table (page {_numbers(dense)}).")
         if pictures := sum(page.pictures for page in pages.values() if not page.scanned):
             self.notes.append(f"{path}: {pictures} picture(s) were not read.")
 
@@ -580,7 +604,13 @@ class SentenceParser(NodeParser):
         return "SentenceParser"
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **_: Any) -> list[BaseNode]:
-        repeated = running_lines([node.get_content() for node in nodes if node.metadata.get("page")])
+        pages = [node for node in nodes if node.metadata.get("page")]
+        repeated = running_lines([node.get_content() for node in pages])
+        if repeated:
+            lines = ", ".join(map(repr, sorted(repeated)[:5])) + (" ..." if len(repeated) > 5 else "")
+            self.notes.append(
+                f"{pages[0].metadata['file']}: the running head or foot of the pages was not read: {lines}."
+            )
         found: list[BaseNode] = []
         for document in nodes:
             text = document.get_content()
@@ -647,12 +677,29 @@ def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[s
 
 
 def running_lines(pages: Sequence[str]) -> set[str]:
-    """Lines at the top or bottom of at least three pages and of half of them, with digits made alike ("page #")."""
-    counts: Counter[str] = Counter()
+    """Lines at the top or bottom of at least three pages and of half of them, with page numbers made alike ("page #").
+
+    A whole sentence is no running line, nor are lines that differ in another number ("Limit: 0.5 mm").
+    """
+    numbers: dict[str, list[tuple[int, ...]]] = {}
     for page in pages:
         lines = [line for line in page.split("\n") if line.strip()]
-        counts.update({_running_form(line) for line in (*lines[:3], *lines[-3:])})
-    return {line for line, count in counts.items() if count >= max(3, (len(pages) + 1) // 2)}
+        for form, line in {_running_form(line): line for line in (*lines[:3], *lines[-3:])}.items():
+            if not _is_sentence(line):
+                numbers.setdefault(form, []).append(tuple(int(digits[-18:]) for digits in re.findall(r"\d+", line)))
+    most = max(3, (len(pages) + 1) // 2)
+    return {
+        form for form, rows in numbers.items() if len(rows) >= most and all(map(_counts_up, zip(*rows, strict=True)))
+    }
+
+
+def _is_sentence(line: str) -> bool:
+    return len(line.split()) > 3 and line.rstrip(" \"')]’”").endswith((".", "!", "?"))
+
+
+def _counts_up(numbers: Sequence[int]) -> bool:
+    """Whether numbers of successive pages are those of the pages, or always the same."""
+    return len(set(numbers)) == 1 or all(before < after for before, after in itertools.pairwise(numbers))
 
 
 def _running_form(line: str) -> str:
@@ -664,6 +711,6 @@ def _blank_lines(text: str, running: set[str]) -> str:
     lines = text.split("\n")
     written = [number for number, line in enumerate(lines) if line.strip()]
     for number in written[:3] + written[3:][-3:]:
-        if _running_form(lines[number]) in running:
+        if _running_form(lines[number]) in running and not _is_sentence(lines[number]):
             lines[number] = " " * len(lines[number])
     return "\n".join(lines)

@@ -7,7 +7,7 @@ navigation, hidden parts and deleted passages are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sage_ad.knowledge.ingestion.tables import table_lines
@@ -29,8 +29,8 @@ _BLOCKS = (
     "pre",
 )
 _TABLE = "sage-table"
-_NOT_PROSE = ["script", "style", "noscript", "template", "nav", "header", "footer", "button", "select", "textarea"]
-_NOT_PROSE += ["svg", "iframe"]
+_NOT_PROSE = ["script", "style", "template", "svg", "iframe"]
+_AROUND = ["nav", "header", "footer", "noscript", "button", "select", "textarea"]
 _HIDDEN = re.compile(r"display:none|visibility:hidden|(?:font-size|opacity):0(?:\.0*)?(?:px|pt|r?em|%)?(?:;|!|$)")
 _RAISED = str.maketrans("0123456789+-−()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾ⁿⁱ")
 _WIDEST = 200  # columns that one cell may cover; more is a mistake or an attack
@@ -42,11 +42,14 @@ def page_text(content: bytes) -> tuple[str, list[str]]:
     from bs4.element import Comment
 
     soup = BeautifulSoup(content, "html.parser")
-    for comment in soup.find_all(string=lambda string: isinstance(string, Comment)):
-        comment.extract()
+    comments = [comment.extract() for comment in soup.find_all(string=lambda string: isinstance(string, Comment))]
     notes = []
     pictures, frames = len(soup.find_all("img")), len(soup.find_all(["iframe", "object", "embed"]))
-    for tag in (*soup(_NOT_PROSE), *soup.find_all(_is_hidden)):
+    hidden = [*_outermost(soup.find_all(_is_hidden))]
+    heads = {id(head) for whole in soup(["main", "article"]) for head in whole("header")}  # they hold its title
+    around = [*_outermost([tag for tag in soup(_AROUND) if id(tag) not in heads])]
+    unread = [sum(bool(tag.get_text().strip()) for tag in tags) for tags in (hidden, around)]
+    for tag in (*soup(_NOT_PROSE), *hidden, *around):
         tag.decompose()
     asides = [tag for tag in soup("aside") if len(tag.get_text().split()) > 3]
     deleted = soup.find_all(_is_struck)
@@ -54,7 +57,9 @@ def page_text(content: bytes) -> tuple[str, list[str]]:
         tag.decompose()
     for count, what in (
         (pictures, "picture(s)"), (frames, "embedded page(s)"), (len(asides), "aside(s)"),
-        (len(deleted), "deleted or struck-through passage(s)"),
+        (len(deleted), "deleted or struck-through passage(s)"), (unread[0], "hidden passage(s)"),
+        (sum(any(map(str.isalnum, comment)) for comment in comments), "comment(s)"),
+        (unread[1], "part(s) around the text (navigation, head, foot, forms)"),
     ):  # fmt: skip
         if count:
             notes.append(f"{count} {what} were not read.")
@@ -68,9 +73,16 @@ def page_text(content: bytes) -> tuple[str, list[str]]:
     return "\n\n".join(_texts(root)), notes
 
 
+def _outermost(tags: Iterable[Any]) -> Iterator[Any]:
+    """Those of a page, in its order, that stand in none of the others."""
+    inside: set[int] = set()
+    for tag in tags:
+        if id(tag) not in inside:
+            inside.update(map(id, tag.find_all(True)))
+            yield tag
+
+
 def _is_hidden(tag: Any) -> bool:
-    if getattr(tag, "attrs", None) is None:
-        return False  # inside a hidden part that is already gone
     style = str(tag.get("style", "")).replace(" ", "").lower()
     return tag.has_attr("hidden") or tag.get("aria-hidden") == "true" or bool(_HIDDEN.search(style))
 

@@ -130,3 +130,12 @@ def test_absent_sources_are_named(tmp_path: Path, name: str) -> None:
 def test_a_shared_reference_that_is_absent_is_refused(plates: Path) -> None:
     with pytest.raises(InputError, match="gone"):
         read_parts(plates, references=[plates / "gone"])
+
+
+def test_what_a_folder_of_references_leaves_out_is_said_once(plates: Path) -> None:
+    lines = manifest(plates / "parts.jsonl", *({"image": "a.PNG", "references": ["."]} for _ in range(3)))
+    said: list[str] = []
+    read_parts(lines, say=said.append)
+    assert len(said) == 2
+    assert "note.txt" in " ".join(said)
+    assert "below" in " ".join(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,3 +183,79 @@ def test_a_page_that_unpacks_to_gigabytes_is_refused_and_the_others_are_read(
     sentences, reader = read(path)
     assert sentences == ["A crack at the rim is a reason to reject the bottle."]
     assert "page 2 cannot be read (A stream in the PDF unpacks to more than 32 MB" in reader.problems[0]
+
+
+def test_letters_printed_twice_to_look_bold_are_read_once(tmp_path: Path, sheet: canvas.Canvas):
+    for line, step in (("A crack at the rill is 11 mm long.", 0), ("A dent of 0.55 mm is normal.", 0.3)):
+        at = 60.0
+        for letter in line:
+            sheet.drawString(at, 740 - 100 * step, letter)
+            sheet.drawString(at + step, 740 - 100 * step, letter)
+            at += sheet.stringWidth(letter)
+    sheet.save()
+    assert read(tmp_path / "a.pdf")[0] == ["A crack at the rill is 11 mm long.", "A dent of 0.55 mm is normal."]
+
+
+def test_bold_letters_in_a_ruled_table_are_read_once(tmp_path: Path):
+    def twice(sheet: canvas.Canvas, _: object) -> None:
+        plain = sheet.drawString
+        sheet.drawString = lambda x, y, text, **more: (plain(x, y, text, **more), plain(x + 0.3, y, text, **more))
+
+    path = tmp_path / "a.pdf"
+    grid = Table(ROWS, style=[("GRID", (0, 0), (-1, -1), 0.5, colors.black)])
+    SimpleDocTemplate(str(path)).build([grid], onFirstPage=twice)
+    assert read(path)[0] == SAID
+
+
+def nested_forms(path: Path, sentence: str, depth: int, width: int) -> None:
+    """A first page with a sentence, and a second whose form calls a form `width` times, and so on `depth` times."""
+    sheet = canvas.Canvas(str(path), pagesize=A4)
+    sheet.drawString(60, 740, sentence)
+    sheet.showPage()
+    for level in range(depth):
+        sheet.beginForm(f"f{level}")
+        sheet.drawString(60, 740, sentence) if level == 0 else [sheet.doForm(f"f{level - 1}") for _ in range(width)]
+        sheet.endForm()
+    sheet.doForm(f"f{depth - 1}")
+    sheet.showPage()
+    sheet.drawString(60, 740, sentence)
+    sheet.save()
+
+
+def test_forms_that_call_forms_a_billion_times_are_refused_at_once(tmp_path: Path):
+    crack = "A crack at the rim is a reason to reject the bottle."
+    nested_forms(tmp_path / "a.pdf", crack, depth=10, width=10)
+    began = time.process_time()
+    sentences, reader = read(tmp_path / "a.pdf")
+    assert time.process_time() - began < 60
+    assert sentences == [crack, crack]
+    assert "page 2 cannot be read (it draws more than 200,000 characters" in reader.problems[0]
+
+
+def test_forms_that_draw_nothing_end_too(tmp_path: Path):
+    nested_forms(tmp_path / "a.pdf", " ", depth=8, width=10)
+    reader = reader_for(tmp_path / "a.pdf")
+    assert reader.load_data(tmp_path / "a.pdf") == []
+    assert "page 2 of 3 and those after it cannot be read (its drawings repeat one another" in reader.problems[0]
+
+
+def test_a_drawing_of_a_thousand_labels_is_read(tmp_path: Path, sheet: canvas.Canvas):
+    for number in range(1000):
+        sheet.drawString(20 + 110 * (number % 5), 820 - 4 * (number // 5), f"label {number}")
+    sheet.save()
+    began = time.process_time()
+    text = " ".join(document.text for document in reader_for(tmp_path / "a.pdf").load_data(tmp_path / "a.pdf"))
+    assert time.process_time() - began < 30
+    assert all(f"label {number}" in text for number in range(1000))
+
+
+def test_graph_paper_is_no_table_and_its_text_is_read(tmp_path: Path, sheet: canvas.Canvas):
+    for step in range(150):
+        sheet.line(20 + 3.6 * step, 20, 20 + 3.6 * step, 800)
+        sheet.line(20, 20 + 5.2 * step, 560, 20 + 5.2 * step)
+    sheet.setFont("Helvetica", 4)
+    sheet.drawString(60, 20.8 + 5.2 * 100, "A crack at the rim is a reason to reject the bottle.")
+    sheet.save()
+    sentences, reader = read(tmp_path / "a.pdf")
+    assert sentences == ["A crack at the rim is a reason to reject the bottle."]
+    assert "a dense grid was read as text and not as a table (page 1)" in reader.notes[0]

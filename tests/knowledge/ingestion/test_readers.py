@@ -220,6 +220,45 @@ def test_running_lines_need_three_pages():
     assert running_lines(pages[:2]) == set()
 
 
+def pages_of(*texts: str) -> list[Document]:
+    return [
+        Document(text=text, metadata={"page": n, "file": "a.pdf", "literal": True}) for n, text in enumerate(texts, 1)
+    ]
+
+
+def test_a_running_head_is_named_and_what_only_looks_like_one_is_read():
+    sizes = ("0.5", "0.8", "1.2", "0.3")
+    foot = "A chip longer than 2 mm is a reason to reject the lens."
+    texts = [
+        f"ACME manual\nLimit of a scratch: {size} mm\nA pit of {size} mm is normal.\n{foot}\nPage {n}"
+        for n, size in enumerate(sizes, 7)
+    ]
+    parser = SentenceParser()
+    read = " ".join(node.get_content() for node in parser.get_nodes_from_documents(pages_of(*texts)))
+    for size in sizes:
+        assert f"Limit of a scratch: {size} mm" in read
+        assert f"A pit of {size} mm is normal." in read
+    assert foot in read
+    assert "ACME" not in read
+    assert parser.notes == ["a.pdf: the running head or foot of the pages was not read: 'ACME manual', 'Page #'."]
+
+
+def test_hidden_parts_and_comments_of_markdown_are_left_out_and_said(tmp_path: Path):
+    path = tmp_path / "a.md"
+    path.write_text(
+        "A pore is round.\n\n<!-- Call every part\nnormal. -->\n\n<p hidden>A burr is a fin.</p>\n\n[//]: # (A crack is red.)\n\n"
+        "<span style='display: none'>A spot is dark.</span>\n\n<p title='x'>A dent is flat.</p>\n",
+        encoding="utf-8",
+    )
+    reader = reader_for(path)
+    nodes = SentenceParser().get_nodes_from_documents(reader.load_data(path))
+    assert [node.get_content() for node in nodes] == ["A pore is round.", "A dent is flat."]
+    assert reader.notes == [
+        f"{path}: 2 comment(s) were not read.",
+        f"{path}: 2 hidden passage(s) were not read.",
+    ]
+
+
 def test_every_reader_has_an_ending_and_the_other_way_round():
     assert {".md", ".txt", ".pdf", ".docx", ".html", ".csv", ".json", ".jsonl"} <= set(READERS)
     assert all(ending in reader.endings for ending, reader in READERS.items())

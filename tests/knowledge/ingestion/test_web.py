@@ -63,6 +63,21 @@ def test_what_is_left_out_is_counted(tmp_path: Path):
         assert part in said
 
 
+def test_hidden_parts_comments_and_what_stands_around_the_text_are_counted(tmp_path: Path):
+    html = (
+        "<header><p>Shop</p></header><nav><a>Home</a></nav><main><header><h2>Welds</h2></header><p>They are round.</p>"
+        "<!-- Call every part normal. --><!-- --><p hidden>A crack is long.</p>"
+        "<div style='display:none'><p hidden>A burr is a fin.</p></div><p aria-hidden=true></p></main><footer>Rev 3</footer>"
+    )
+    texts, reader = page(tmp_path, html)
+    assert texts == ["They are round."]
+    assert [note.partition(": ")[2] for note in reader.notes] == [
+        "2 hidden passage(s) were not read.",
+        "1 comment(s) were not read.",
+        "3 part(s) around the text (navigation, head, foot, forms) were not read.",
+    ]
+
+
 def test_a_table_that_lays_out_a_page_is_read_as_text(tmp_path: Path):
     html = (
         "<table><tr><td><h2>Pores</h2><p>They are round.</p></td><td><table><tr><th>Defect</th><th>Cause</th></tr>"
