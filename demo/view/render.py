@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    from sage_ad.evaluation.inspection import InspectionTrace, TraceFact
+    from sage_ad.evaluation.inspection import InspectionTrace
     from sage_ad.knowledge.facts import Fact
     from sage_ad.knowledge.store.fact_store import FactStore
 
@@ -126,7 +126,7 @@ def answers_html(trace: InspectionTrace, uid: str) -> str:
 
 def details_html(trace: InspectionTrace, uid: str, store: FactStore | None = None, opened: bool = False) -> str:
     """Facts with their sources, and the steps: folded, unless `opened`."""
-    known = stored_facts(trace.facts, store) if store is not None else {}
+    known = stored_facts([fact.id for fact in trace.facts], store) if store is not None else {}
     return fragment("details", trace=trace, known=known, uid=uid, cited=cited_ids(trace), steps=STEPS, opened=opened)
 
 
@@ -185,14 +185,14 @@ def cited_ids(trace: InspectionTrace) -> set[str]:
     return cited_by_answers | set(trace.cited)
 
 
-def stored_facts(facts: Sequence[TraceFact], store: FactStore) -> dict[str, Fact]:
-    """The facts as the knowledge base has them now; those that a model wrote for one inspection only are not in it."""
+def stored_facts(ids: Sequence[str], store: FactStore) -> dict[str, Fact]:
+    """Facts as the knowledge base has them now; those that a model wrote for one inspection only are not in it."""
     from sage_ad.vlm.errors import InputError
 
     found = {}
-    for fact in facts:
+    for identity in ids:
         try:
-            found[fact.id] = store.get(fact.id)
+            found[identity] = store.get(identity)
         except InputError:
             continue
     return found
