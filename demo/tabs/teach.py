@@ -40,11 +40,14 @@ class Lesson:
 
     def __init__(self, engine: Engine, prefix: str) -> None:
         self.engine = engine
-        self.shows = gr.Radio([DEFECT, GOOD], value=DEFECT, label="What it shows", elem_id=f"{prefix}-shows")
-        self.name = gr.Dropdown(
-            [], label="Name of the defect", info="choose one, or write your own", allow_custom_value=True,
-            elem_id=f"{prefix}-name",
-        )  # fmt: skip
+        with gr.Row():
+            self.shows = gr.Radio(
+                [DEFECT, GOOD], value=DEFECT, label="What it shows", elem_id=f"{prefix}-shows", min_width=200
+            )
+            self.name = gr.Dropdown(
+                [], label="Name of the defect: choose one, or write your own", allow_custom_value=True,
+                elem_id=f"{prefix}-name", min_width=200,
+            )  # fmt: skip
         with gr.Row():
             self.product = gr.Textbox(label="Product", max_length=120, elem_id=f"{prefix}-product", min_width=150)
             self.domain = domain_list(engine, empty="choose one")

@@ -182,6 +182,7 @@ def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
     field = gr.Gallery(
         label=label,
         elem_id=elem_id,
+        elem_classes="sg-goods",
         type="filepath",
         columns=4,
         height=150,

@@ -106,10 +106,13 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
     )
 
 
-def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str) -> str:
-    """The part with the evidence and numbered boxes over it, and a good part beside it."""
+def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str, live: bool = True) -> str:
+    """The part with the evidence and numbered boxes over it, and a good part beside it.
+
+    `live` adds the slider that wipes the marks off; it needs the page's script.
+    """
     return fragment(
-        "evidence", pictures=pictures, trace=trace, regions=boxes(list(trace.regions), pictures.size), uid=uid
+        "evidence", pictures=pictures, regions=boxes(list(trace.regions), pictures.size), uid=uid, live=live
     )
 
 
@@ -134,8 +137,9 @@ def result_html(
     trace: InspectionTrace, pictures: Shown, uid: str, part: str = "", store: FactStore | None = None,
     opened: bool = False,
 ) -> str:  # fmt: skip
-    """A whole inspection: verdict and pictures, answers, details."""
-    found = f"<div class='sg-found'>{verdict_html(trace, part, uid)}{evidence_html(pictures, trace, uid)}</div>"
+    """A whole inspection: verdict and pictures, answers, details; `opened` for a report, where no script works."""
+    seen = evidence_html(pictures, trace, uid, live=not opened)
+    found = f"<div class='sg-found'>{verdict_html(trace, part, uid)}{seen}</div>"
     rest = answers_html(trace, uid) + details_html(trace, uid, store, opened)
     return f"<div class='sg-pile'>{found}{rest}</div>"
 
