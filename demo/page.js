@@ -29,7 +29,9 @@
     if (name) document.querySelectorAll(`[data-region="${name}"]`).forEach((one) => one.classList.add("sg-on"));
   };
   for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, mark);
-  document.addEventListener("click", (event) => { if (!event.target.closest?.(".sg-box")) zoom(event); });
+  document.addEventListener("click", (event) => {
+    if (event.pointerType !== "touch" || !event.target.closest?.(".sg-box")) zoom(event);
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter") zoom(event);
     if (event.key === "Escape") {

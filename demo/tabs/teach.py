@@ -67,6 +67,10 @@ class Lesson:
             )  # fmt: skip
         self.inputs = [self.shows, self.name, self.product, self.domain, self.new]
 
+    def domains(self, chosen: str) -> Any:
+        """The list of domains as they are now, with one of them chosen."""
+        return gr.Dropdown([("choose one", ""), *self.engine.domain_choices()], value=chosen)
+
     def learn(
         self, pictures: Sequence[Path], box: Box | None, source: str, shows: str, name: str | None, product: str,
         domain: str, new: str,
@@ -109,7 +113,7 @@ class Lesson:
         if (note := unnamed_product(self.engine.store.packs()[domain], product)) is not None:
             told.append(note)
         fields = {
-            self.domain: gr.Dropdown([("choose one", ""), *self.engine.domain_choices()], value=domain),
+            self.domain: self.domains(domain),
             self.new: "",
             self.name: gr.Dropdown(names_for(self.engine, product, domain)),
         }
@@ -167,15 +171,16 @@ class TeachPanel:
     def offered(self, run: Run) -> dict[Any, Any]:
         """The panel with what the run suggests: its regions, product and domain, the likeliest names first."""
         trace, lesson = run.trace, self.lesson
-        names = names_for(self.engine, trace.product, trace.domain, [one.name for one in trace.candidates])
+        # A pack may be gone since; and where a product belongs that only the general pack serves is for people to say.
+        domain = trace.domain if trace.domain in self.engine.store.packs() and trace.domain != GENERAL else ""
+        names = names_for(self.engine, trace.product, domain, [one.name for one in trace.candidates])
         places = [(f"{number} · {region.place}", number) for number, region in enumerate(trace.regions, start=1)]
         return {
             self.group: gr.Accordion(visible=run.original is not None),
             lesson.shows: gr.Radio(value=DEFECT),
             lesson.name: gr.Dropdown(choices=names, value=trace.defect, visible=True),
             lesson.product: trace.product or "",
-            # The general pack serves what no pack knows: where such a product belongs is for people to say.
-            lesson.domain: "" if trace.domain in (None, GENERAL) else trace.domain,
+            lesson.domain: lesson.domains(domain),
             lesson.new: "",
             self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bool(places)),
             self.told: render.notice_html(SHARED, "plain"),
@@ -250,7 +255,7 @@ class LooksPage:
             fields, told = self.lesson.learn(paths, None, "added on the page", shows, name, product, domain, new)
         except SageError as error:
             return {self.told: render.notice_html(str(error))}
-        shown = self.listed(product, fields[self.lesson.domain].value)
+        shown = self.listed(product, new.strip() or domain)
         return {**fields, self.told: render.notice_html(told, "done"), self.pictures: None, **shown}
 
     def listed(self, product: str | None, domain: str | None) -> dict[Any, Any]:
