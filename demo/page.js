@@ -43,11 +43,11 @@
     const figure = event.target.closest?.(".sg-wipe")?.closest("figure");
     if (figure) figure.style.setProperty("--sg-cut", event.target.value);
   });
-  // On a narrow screen the results stand below the fields: go there when the work begins.
+  // On a narrow screen the results stand below the fields: go there when the work begins, or was stopped.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("#inspect, #compare, #folder");
+    const button = event.target.closest && event.target.closest("#inspect, #stop, #compare, #folder");
     if (!button || window.innerWidth > 760) return;
-    const results = { inspect: "#status, #message", compare: "#cmp-left, #cmp-message", folder: "#fld-message" }[button.id];
+    const results = { inspect: "#status, #message", stop: "#message", compare: "#cmp-left, #cmp-message", folder: "#fld-message" }[button.id];
     setTimeout(() => document.querySelector(results)?.scrollIntoView({ block: "start", behavior: "smooth" }), 700);
   });
 })();

@@ -90,7 +90,13 @@ class InspectTab:
     def _build_results(self, token: gr.BrowserState) -> None:
         self.message = gr.HTML(elem_id="message", visible=False)
         with gr.Column(elem_id="start") as self.start:
-            gr.HTML(render.fragment("empty"))
+            gr.HTML(
+                render.beginning_html(
+                    ("Give a picture", "of the part, and of a good one if you have it."),
+                    ("Read", "the verdict, what was measured, what it may be, and what to do."),
+                    ("Check", "it: numbered boxes on the picture, facts with their sources."),
+                )
+            )
             self._build_examples("examples")
         self.status = gr.HTML(elem_id="status", visible=False)
         with gr.Row(equal_height=False):

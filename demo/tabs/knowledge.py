@@ -134,7 +134,7 @@ class KnowledgeTab:
             paths = uploaded(self.engine, files)
             kept = keep_documents(paths, self.engine.settings.home, owner, domain)
             yield {
-                self.arrival: render.fragment("arrival", did=did, facts=facts, report=None),
+                self.arrival: arrival_html(did, facts),
                 self.add: gr.Button(interactive=False),
                 self.halt: gr.Button(interactive=True),
                 self.target: choices,
@@ -150,11 +150,11 @@ class KnowledgeTab:
                     report = event["report"]
                     yield {
                         **self._idle(),
-                        self.arrival: render.fragment("arrival", did=did, facts=[], report=report),
+                        self.arrival: arrival_html(did, [], report),
                         **self.arrived.listed(report.added),
                     }
                     return
-                yield {self.arrival: render.fragment("arrival", did=did, facts=facts, report=None)}
+                yield {self.arrival: arrival_html(did, facts)}
         except SageError as error:
             yield {**self._idle(), self.arrival: render.notice_html(str(error))}
 
@@ -192,6 +192,29 @@ class KnowledgeTab:
         domains = self.engine.store.domains()
         most = max((sum(info.counts.values()) for info in domains), default=1)
         return render.fragment("statistics", domains=domains, most=max(most, 1), statuses=STATUSES, kinds=KINDS)
+
+
+STEPS = {
+    "load": "Read the document",
+    "split": "Split it into sentences",
+    "extract": "Picked what reads like a fact",
+    "classify": "Told the kinds apart",
+    "embed": "Made them searchable",
+    "check": "Compared them with what is known",
+    "store": "Stored them as proposed",
+}
+"""The steps of the ingestion as the page names them."""
+
+
+def arrival_html(did: list[dict[str, Any]], facts: list[dict[str, Any]], report: Any = None) -> str:
+    """What the page shows of an ingestion.
+
+    Args:
+        did: events of the steps that were taken.
+        facts: sentences as they are known now.
+        report: the `IngestionReport`, once there is one.
+    """
+    return render.fragment("arrival", did=did, facts=facts, report=report, steps=STEPS)
 
 
 def uploaded(engine: Engine, files: list[str] | None) -> list[Path]:

@@ -14,7 +14,11 @@ from sage_ad.demo.view import render
 from sage_ad.demo.view.report import write_report
 from sage_ad.vlm.errors import SageError
 
-CHOOSE = "Choose a run to see it again."
+BEGINNING = (
+    ("Inspect a part:", "it is kept here with its pictures, for you alone."),
+    ("Choose it", "in the list; search finds it by product, defect, words and verdict."),
+    ("Use it:", "read it again, save its report, teach SAGE what it shows, delete it."),
+)
 VERDICTS = [("all", ""), ("anomalous", "anomalous"), ("normal", "normal")]
 
 
@@ -49,7 +53,7 @@ class RunsTab:
                         "Delete it with its pictures", variant="stop", elem_id="runs-really", min_width=120, size="md"
                     )
                     self.keep = gr.Button("Keep it", elem_id="runs-keep", min_width=120, size="md")
-                self.shown = gr.HTML(render.notice_html(CHOOSE, "plain"), elem_id="runs-shown")
+                self.shown = gr.HTML(render.beginning_html(*BEGINNING), elem_id="runs-shown")
                 self.teach = TeachPanel(engine, self.found, token, "runs")
         asked = [self.words, self.verdict, self.found, token]
         seen = [self.shown, self.verbs, self.report, self.sure, *self.teach.outputs]
@@ -77,15 +81,15 @@ class RunsTab:
             runs = self.engine.runs.find(owner, safety.check_text(words, "The search", 200), verdict or None)
         except SageError as error:
             return {
-                **self._away(render.notice_html(CHOOSE, "plain")),
+                **self._away(render.beginning_html(*BEGINNING)),
                 self.found: gr.Radio(choices=[], value=None, visible=False),
                 self.note: render.notice_html(str(error)),
             }
-        text = "No runs found." if words or verdict else "No runs yet; every inspection is kept here."
+        text = "No runs found." if words or verdict else "No runs yet."
         kept = any(run.id == chosen for run in runs)
         choices = [(run.label(), run.id) for run in runs]
         return {
-            **({} if kept else self._away(render.notice_html(CHOOSE, "plain") if runs else "")),
+            **({} if kept else self._away(render.beginning_html(*BEGINNING))),
             self.found: gr.Radio(choices=choices, value=chosen if kept else None, visible=bool(runs)),
             self.note: "" if runs else render.notice_html(text, "plain"),
         }

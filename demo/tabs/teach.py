@@ -45,7 +45,7 @@ class Lesson:
                 [DEFECT, GOOD], value=DEFECT, label="What it shows", elem_id=f"{prefix}-shows", min_width=200
             )
             self.name = gr.Dropdown(
-                [], label="Name of the defect: choose one, or write your own", allow_custom_value=True,
+                [], label="Its name (choose or write)", allow_custom_value=True,
                 elem_id=f"{prefix}-name", min_width=200,
             )  # fmt: skip
         with gr.Row():

@@ -39,9 +39,9 @@ class Example(NamedTuple):
 def examples() -> list[Example]:
     """A real cell if the package elpv-dataset is there, and parts drawn for this project (tools/demo_examples.py)."""
     drawn = (
-        ("cell", "Drawn cell", "solar cell", "photovoltaics"),
-        ("capsule", "Drawn capsule", "capsule", "pharmaceuticals"),
-        ("tile", "Drawn tile", "ceramic tile", "ceramics"),
+        ("cell", "Cell", "solar cell", "photovoltaics"),
+        ("capsule", "Capsule", "capsule", "pharmaceuticals"),
+        ("tile", "Tile", "ceramic tile", "ceramics"),
     )
     found = [
         Example(caption, product, domain, EXAMPLES_FOLDER / f"{name}-test.jpg",
@@ -227,7 +227,9 @@ class Examples:
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
         elem_id: str, button: str,
     ) -> None:  # fmt: skip
-        gr.HTML("<p class='sg-label'>Try one of these (real cell: elpv-dataset, CC BY-NC-SA 4.0)</p>")
+        gr.HTML(
+            "<p class='sg-label'>Try one of these (the real cell is of elpv-dataset, CC BY-NC-SA 4.0; the others are drawn)</p>"
+        )
         self.gallery = gr.Gallery(
             value=[(str(example.part), example.caption) for example in examples()],
             label="Examples",

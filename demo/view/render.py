@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.report import UNSURE
+from sage_ad.agents.answering.report import UNSURE, sentence_case
 from sage_ad.demo.services.pictures import Shown, boxes, data_uri
 from sage_ad.demo.services.safety import short_source
 from sage_ad.demo.view.progress import STEPS, Progress
@@ -41,6 +41,7 @@ def environment() -> Environment:
     )
     made.filters["source"] = short_source
     made.filters["data_uri"] = data_uri
+    made.filters["capitalised"] = sentence_case
     return made
 
 
@@ -82,7 +83,6 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         part: file name of the picture.
         uid: prefix of the anchors.
     """
-    unsure = trace.confidence is not None and trace.confidence < UNSURE
     regions = {f"{region.description}." for region in trace.regions if region.description}
     # The numbered list takes the place of the sentences on places, of which the text holds the first ones only.
     lines = [
@@ -99,11 +99,17 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         trace=trace,
         part=part,
         uid=uid,
-        state="borderline" if unsure else trace.verdict,
+        state=state_of(trace),
         lines=[cited(line, _stated_in(line, trace), trace, uid) for line in lines],
         score_at=round(100 * max(trace.anomaly_score, 0) / end, 1),
         threshold_at=round(100 * max(trace.threshold, 0) / end, 1),
     )
+
+
+def state_of(trace: InspectionTrace) -> str:
+    """The verdict, or "borderline" where it could as well be the other one."""
+    unsure = trace.confidence is not None and trace.confidence < UNSURE
+    return "borderline" if unsure else trace.verdict
 
 
 def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str, live: bool = True) -> str:
@@ -158,7 +164,12 @@ def folder_html(found: Sequence[Mapping[str, Any]]) -> str:
     return fragment(
         "folder",
         parts=[
-            {**part, "name": Path(part["trace"].image).name, "boxes": boxes(part["trace"].regions[:5], part["size"])}
+            {
+                **part,
+                "name": Path(part["trace"].image).name,
+                "boxes": boxes(part["trace"].regions[:5], part["size"]),
+                "state": state_of(part["trace"]),
+            }
             for part in ordered
         ],
         anomalous=sum(trace.verdict == "anomalous" for trace in traces),
@@ -166,6 +177,11 @@ def folder_html(found: Sequence[Mapping[str, Any]]) -> str:
         reason=traces[0].threshold_reason,
         warnings=list(dict.fromkeys(warning for trace in traces for warning in trace.warnings))[:5],
     )
+
+
+def beginning_html(*steps: tuple[str, str]) -> str:
+    """What a tab shows before anything was done: numbered steps, the first words of each in bold."""
+    return fragment("empty", steps=steps)
 
 
 def fact_html(fact: Fact) -> str:

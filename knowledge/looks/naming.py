@@ -73,7 +73,7 @@ def taught_domain(product: str) -> str | None:
     folders = sorted((data_home() / "domains").glob("*/looks"))
     found = [folder.parent.name for folder in folders if looks_of(folder.parent.name, product)]
     if len(found) > 1:
-        raise InputError(f"The packs {' and '.join(found)} both hold looks of {product!r}; name one with --domain.")
+        raise InputError(f"The packs {' and '.join(found)} both hold looks of {product!r}; name one as the domain.")
     return found[0] if found else None
 
 
