@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -245,6 +246,9 @@ def show(trace: InspectionTrace, written: list[Path], timing: dict[str, float], 
     if not written:
         more = "" if verbose else ", --verbose for details"
         console.print(f"Add --out FOLDER for the evidence picture and the trace{more}.", style="dim")
+    if trace.verdict == "anomalous" and not trace.candidates and trace.product:
+        command = f"sage-kb add-looks {trace.domain or 'DOMAIN'} PICTURES --product {shlex.quote(trace.product)} --defect NAME"
+        console.print(f"Teach it a name: {escape(command)}", style="dim")
 
 
 def show_details(console: Any, trace: InspectionTrace, timing: dict[str, float]) -> None:

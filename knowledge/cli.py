@@ -91,15 +91,14 @@ def add_looks_command(
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
     from sage_ad.knowledge.looks.labels import add_labelled
-    from sage_ad.knowledge.looks.naming import looks_of
+    from sage_ad.knowledge.looks.naming import taught, unnamed_product
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
-    from sage_ad.knowledge.store.product_match import plain_words
     from sage_ad.vlm.images import expand_references
 
     notes: list[str] = []
     with _store() as store:
         store.cards(domain)  # an unknown domain stops it before anything is written
-        known = {plain_words(name) for term in store.packs()[domain].products for name in term.names}
+        pack = store.packs()[domain]
     if paths[0].suffix.lower() == ".json":
         if len(paths) > 1 or good or strict or defect is not None:
             raise InputError(
@@ -116,17 +115,11 @@ def add_looks_command(
         if strict and notes:
             raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
         added = add_looks(domain, product, chosen, defect=defect, source=source)
-    if known and plain_words(product) not in known:
-        notes.append(
-            f"The pack {domain} names no product {product!r}; these pictures serve parts of that very name only."
-        )
+    if (note := unnamed_product(pack, product)) is not None:
+        notes.append(note)
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
-    folder = looks_folder(domain)
-    counts: dict[str, int] = {}
-    for look in looks_of(domain, product):
-        name = look.defect or "good"
-        counts[name] = counts.get(name, 0) + 1
+    folder, counts = looks_folder(domain), taught(domain, product)
     if json:
         print_json(
             {

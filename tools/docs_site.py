@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -17,6 +21,9 @@ PAGES = {
     "CONTRIBUTING.md": ROOT / "CONTRIBUTING.md",
     "model-card.md": ROOT / "vlm/sage/checkpoints/sage-tiny-sft/README.md",
 }
+MERMAID = "74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb9b"
+"""SHA-256 of dist/mermaid.min.js of mermaid 11.16.0, which draws the diagrams; the package mermaidx 0.10.1 carries it."""
+SCRIPT = "assets/mermaid.min.js"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -24,6 +31,7 @@ def on_files(files: Files, config: Any) -> Files:
     for uri, source in PAGES.items():
         files.append(File.generated(config, uri, abs_src_path=str(source)))
     files.append(File.generated(config, "commands.md", content=commands()))
+    files.append(File.generated(config, SCRIPT, abs_src_path=str(mermaid())))
     for section in config.nav:
         if pages := section.get("Tutorials"):
             pages += sorted(file.src_uri for file in files if file.src_uri.endswith(".ipynb"))
@@ -37,6 +45,30 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     markdown = re.sub(r"(?m)^<!-- not run: (.+) -->$", r"*Not run by the tests: \1.*\n", markdown)
     markdown = re.sub(r"\]\((\.\./)*docs/", "](/", markdown).replace("](../notebooks/", "](/notebooks/")
     return markdown.replace("](/", "](" + "../" * page.file.src_uri.count("/"))
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Pages with diagrams load the site's own copy of the script; the theme would fetch one from elsewhere."""
+    if 'class="mermaid"' not in html:
+        return html
+    return f'<script src="{get_relative_url(SCRIPT, page.url)}"></script>\n{html}'
+
+
+def mermaid() -> Path:
+    """The script that draws diagrams.
+
+    Raises:
+        PluginError: its carrier is not installed, or holds another script.
+    """
+    spec = find_spec("mermaidx")
+    if spec is None or not spec.submodule_search_locations:
+        raise PluginError(
+            "The package mermaidx, which carries the script that draws diagrams, is missing; run: make setup"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / "assets" / "mermaid.js"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MERMAID:
+        raise PluginError(f"{path} is not the script that was looked at; install requirements-weights.txt anew.")
+    return path
 
 
 def commands() -> str:

@@ -137,7 +137,7 @@ def _size(state: InspectionState, cards: Cards) -> str:
         text = f"{length:.0f} x {width:.0f} px"
         return text + (f" ({length * scale:.2g} x {width * scale:.2g} mm)" if scale else "")
 
-    hint = "" if scale else " The scale of the picture is not known; --mm-per-pixel gives sizes in millimetres."
+    hint = "" if scale else " With the scale of the picture (millimetres per pixel), sizes are in millimetres, too."
     return _regions(state, tell) + hint
 
 

@@ -126,13 +126,13 @@ def name_line(
     thing = product or "this product"
     if not cards:
         return (
-            f"No pack knows {thing}, so the defect has no name; name a pack (--domain), or begin one: "
-            "sage-kb new-domain NAME makes it, sage-kb add NAME FILE reads your manual."
+            f"No pack knows {thing}, so the defect has no name; choose a pack, or begin one with your manual and a few "
+            "pictures of the defect."
         )
     known = list(cards)
     more = f" and {len(known) - KNOWN} more" if len(known) > KNOWN else ""
     return (
-        f"Which defect it is was not taught for {thing} (sage-kb add-looks teaches a name with three pictures). "
+        f"Which defect it is was not taught for {thing}; three pictures of a defect teach its name. "
         f"The pack {domain} knows: {', '.join(known[:KNOWN])}{more}."
     )
 

@@ -40,7 +40,7 @@ NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "g
 CAREFUL = frozenset(("may", "fail", "use"))
 """Words of "it may fail in use", which claims nothing about the part."""
 SURE = (
-    "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
+    "Calibrated: how often this verdict was right for such evidence in the training data, good and bad parts "
     "counted alike."
 )
 

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 MODELS_KEPT = 2
 """Models beside the default one that stay loaded."""
 
-THUMBNAIL = 260
-"""Longer side in pixels of the pictures of a folder's parts."""
-
 
 class Engine:
     """Real parts, made when first used: `SageInspector`s (which share eyes, knowledge and judge), store, queue, runs.
@@ -153,7 +150,7 @@ class Engine:
         Raises:
             SageError: a part cannot be inspected.
         """
-        from sage_ad.demo.services.pictures import fitted, webp
+        from sage_ad.demo.services.pictures import THUMBNAIL, fitted, webp
         from sage_ad.vlm.images import load_image
 
         yield {"event": "comparing"}

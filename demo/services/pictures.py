@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 SHOWN_SIDE = 760
 """Longer side of a shown picture in pixels."""
+
+THUMBNAIL = 260
+"""Longer side in pixels of the small pictures of a list."""
+
+BOX_COLOUR = "#00a3d9"
 
 _SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
 _COLOURS = np.array([(255, 221, 89), (253, 160, 44), (227, 53, 38), (140, 0, 30)], np.float32)
@@ -74,6 +81,20 @@ def fitted(image: Image.Image, side: int = SHOWN_SIDE) -> Image.Image:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def marked(path: Path, box: Sequence[int] | None, side: int = THUMBNAIL) -> Image.Image:
+    """A small copy of a picture with a box drawn into it."""
+    from PIL import ImageDraw
+
+    from sage_ad.vlm.images import load_image
+
+    image = load_image(path)
+    small = fitted(image, side)
+    if box is not None:
+        scale = small.width / image.width
+        ImageDraw.Draw(small).rectangle([round(edge * scale) for edge in box], outline=BOX_COLOUR, width=2)
+    return small
 
 
 def webp(image: Image.Image) -> bytes:

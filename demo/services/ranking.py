@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import threading
 import zipfile
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ANSWERS = 4
 _LINES = threading.Lock()
+SAID = {"True": "Yes.", "False": "No."}
+"""How people say what a model was trained to begin an answer with."""
 
 
 def candidate_answers(engine: Engine, run: Run, answer: TraceAnswer) -> Iterator[Event]:
@@ -52,7 +55,7 @@ def candidate_answers(engine: Engine, run: Run, answer: TraceAnswer) -> Iterator
         if len(texts) == ANSWERS:
             break
         yield {"event": "way", "way": way}
-        text = " ".join(make().split())
+        text = re.sub(r"^(True|False)\.", lambda said: SAID[said[1]], " ".join(make().split()))
         if text and text not in texts:
             texts.append(text)
     random.Random(run.id + answer.question).shuffle(texts)

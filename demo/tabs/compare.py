@@ -90,7 +90,7 @@ def differences(sides: tuple[Side, Side], traces: list[InspectionTrace | None]) 
 def figures_of(trace: InspectionTrace) -> dict[str, str]:
     """What the table compares."""
     objections = [reason for answer in trace.answers if answer.mle for reason in answer.mle.deductions]
-    trust = f"{trace.confidence:.0%}" if trace.confidence is not None else "not known"
+    trust = f"{100 * trace.confidence:.0f} %" if trace.confidence is not None else "not known"
     return {
         "Verdict": trace.verdict,
         "Score / threshold": f"{trace.anomaly_score:.3f} / {trace.threshold:.3f}",
@@ -113,8 +113,11 @@ class CompareTab:
             with gr.Column(scale=4, min_width=300):
                 self.image = part_image(engine, "The part to inspect", "cmp-part", height=210)
                 self.references = reference_gallery(engine, "Good parts", "cmp-references")
-                self.product = gr.Textbox(label="Product", placeholder="if you know it", max_length=120)
-                self.domain = domain_list(engine)
+                with gr.Row(elem_classes="sg-pair"):
+                    self.product = gr.Textbox(
+                        label="Product", placeholder="e.g. solar cell", max_length=120, min_width=170
+                    )
+                    self.domain = domain_list(engine)
             with gr.Column(scale=4, min_width=300):
                 ways = [(title, way) for way, title in WAYS.items() if way != "stages" or engine.settings.stages]
                 self.way = gr.Radio(ways, value="reference", label="What to compare", elem_id="cmp-way")
@@ -134,8 +137,12 @@ class CompareTab:
                 Examples(
                     self.image, self.references, self.product, self.domain, elem_id="cmp-examples", button="compare"
                 )
-        hint = "Choose a part and what to compare; both inspections appear here, side by side."
-        self.message = gr.HTML(render.notice_html(hint, "plain"), elem_id="cmp-message")
+        beginning = render.beginning_html(
+            ("Give a part", "and good ones, or take an example."),
+            ("Choose what differs", "between two inspections of it."),
+            ("Read both", "side by side, and in a table what is not the same."),
+        )
+        self.message = gr.HTML(beginning, elem_id="cmp-message")
         self.table = gr.HTML(elem_id="cmp-table", visible=False)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=300):

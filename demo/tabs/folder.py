@@ -21,9 +21,10 @@ from sage_ad.vlm.pictures.formats import ENDINGS
 MOST = 100
 """Parts that the page takes at once; `sage-batch` takes any number."""
 
-HINT = (
-    "Drop the pictures of one product, twenty or more. Without good parts each is compared with the others, and what "
-    "differs from most comes first. For large folders there is sage-batch."
+BEGINNING = (
+    ("Drop the pictures", f"of one product: twenty or more are best, {MOST} at most."),
+    ("Have them compared", "with good parts of yours, or with one another if there are none."),
+    ("Look at the oddest", "which come first, with what stands out on each."),
 )
 
 
@@ -55,8 +56,8 @@ class FolderTab:
                         "Stop", variant="stop", elem_id="fld-stop", scale=1, min_width=80, interactive=False
                     )
             with gr.Column(scale=9, min_width=300):
-                self.message = gr.HTML(render.notice_html(HINT, "plain"), elem_id="fld-message")
-                self.report = gr.DownloadButton("Save report (HTML)", elem_id="fld-report", visible=False)
+                self.message = gr.HTML(render.beginning_html(*BEGINNING), elem_id="fld-message")
+                self.report = gr.DownloadButton("Save report (HTML)", elem_id="fld-report", visible=False, size="md")
                 self.result = gr.HTML(elem_id="fld-result", visible=False)
         outputs = [self.message, self.report, self.result, self.go, self.stop]
         running = self.go.click(
@@ -113,7 +114,7 @@ class FolderTab:
         if not parts:
             raise InputError("There is no part to inspect; drop pictures into the field.")
         if len(parts) > MOST:
-            raise InputError(f"{len(parts)} parts are too many for this page; give at most {MOST}, or use sage-batch.")
+            raise InputError(f"{len(parts)} parts are too many at once; give at most {MOST}.")
         if not references and len(parts) < 4:
             raise InputError(
                 f"{len(parts)} of a kind cannot judge one another; give four parts or more, or a good part."

@@ -11,7 +11,9 @@ import gradio as gr
 
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine, checked_settings
+from sage_ad.demo.tabs.facts import FactReview
 from sage_ad.demo.tabs.false_alarms import FalseAlarmPanel
+from sage_ad.demo.tabs.teach import TeachPanel
 from sage_ad.demo.tabs.widgets import (
     FAILED,
     Examples,
@@ -49,7 +51,7 @@ class InspectTab:
             with gr.Column(scale=4, min_width=300):
                 self._build_inputs()
             with gr.Column(scale=9, min_width=300, elem_id="results"):
-                self._build_results()
+                self._build_results(token)
         self._wire(token)
 
     def _build_inputs(self) -> None:
@@ -85,42 +87,48 @@ class InspectTab:
     def _build_examples(self, elem_id: str) -> None:
         Examples(self.image, self.references, self.product, self.domain, elem_id=elem_id, button="inspect")
 
-    def _build_results(self) -> None:
+    def _build_results(self, token: gr.BrowserState) -> None:
         self.message = gr.HTML(elem_id="message", visible=False)
         with gr.Column(elem_id="start") as self.start:
-            gr.HTML(render.fragment("empty"))
+            gr.HTML(
+                render.beginning_html(
+                    ("Give a picture", "of the part, and of a good one if you have it."),
+                    ("Read", "the verdict, what was measured, what it may be, and what to do."),
+                    ("Check", "it: numbered boxes on the picture, facts with their sources."),
+                )
+            )
             self._build_examples("examples")
         self.status = gr.HTML(elem_id="status", visible=False)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 self.verdict = gr.HTML(elem_id="verdict", visible=False)
+                self.alarms = FalseAlarmPanel(self.engine, self.run)
             with gr.Column(min_width=320):
                 self.evidence = gr.HTML(elem_id="evidence", visible=False)
-                self.opacity = gr.Slider(
-                    0, 100, value=80, step=5, label="Opacity of the marks (%)", elem_id="opacity", visible=False,
-                    buttons=[],
-                )  # fmt: skip
+                self.report = gr.DownloadButton("Save report (HTML)", elem_id="report", visible=False, size="md")
         self.answers = gr.HTML(elem_id="answers", visible=False)
-        self.report = gr.DownloadButton("Save report (HTML)", elem_id="report", visible=False)
-        self.alarms = FalseAlarmPanel(self.engine, self.run)
+        self.teach = TeachPanel(self.engine, self.run, token, "inspect")
+        with (
+            gr.Accordion("Proposed facts: judge them", open=False, visible=False, elem_id="proposed") as self.proposed,
+            gr.Row(equal_height=False),
+        ):
+            self.review = FactReview(self.engine, "proposed", onward=True)
+            with gr.Column(min_width=300):
+                self.review.build_list("Nobody has approved these yet")
+            with gr.Column(min_width=300):
+                self.review.build_sheet()
         self.details = gr.HTML(elem_id="details", visible=False)
 
     def _wire(self, token: gr.BrowserState) -> None:
         inputs = [self.image, self.references, self.product, self.domain, self.questions, self.facts, self.learn,
                   self.model, self.scale, token]  # fmt: skip
-        outputs = [self.message, self.status, self.verdict, self.evidence, self.opacity, self.answers, self.details,
-                   self.report, self.go, self.stop, self.run, self.start, self.again, *self.alarms.outputs]  # fmt: skip
+        outputs = [self.message, self.status, self.verdict, self.evidence, self.answers, self.details, self.report,
+                   self.go, self.stop, self.run, self.start, self.again, self.proposed, *self.alarms.outputs,
+                   *self.teach.outputs, *self.review.outputs]  # fmt: skip
         running = self.go.click(
             self.inspect, inputs, outputs, show_progress="hidden", trigger_mode="once", api_visibility="private"
         )
         stoppable(running, self.stop, self.stopped, self.failed, outputs)
-        self.opacity.input(
-            None,
-            self.opacity,
-            None,
-            js="(share) => { document.documentElement.style.setProperty('--sg-heat', share / 100); }",
-            api_visibility="private",
-        )
         self.alarms.wire(token)
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -166,7 +174,6 @@ class InspectTab:
             self.message: hidden,
             self.verdict: hidden,
             self.evidence: hidden,
-            self.opacity: gr.Slider(visible=False),
             self.status: gr.HTML(render.status_html(progress), visible=True),
             self.answers: hidden,
             self.details: hidden,
@@ -176,7 +183,9 @@ class InspectTab:
             self.run: "",
             self.start: gr.Column(visible=False),
             self.again: gr.Column(visible=True),
+            self.proposed: gr.Accordion(visible=False),
             **self.alarms.hidden(),
+            **self.teach.hidden(),
         }
 
     def _changed(self, progress: Progress, changed: set[str]) -> dict[Any, Any]:
@@ -194,11 +203,12 @@ class InspectTab:
         if "pictures" in changed and progress.pictures is not None and progress.trace is not None:
             drawn = render.evidence_html(progress.pictures, progress.trace, progress.uid)
             update[self.evidence] = gr.HTML(drawn, visible=True)
-            update[self.opacity] = gr.Slider(visible=bool(progress.trace.regions))
         return update
 
     def _finished(self, progress: Progress, run: Run) -> dict[Any, Any]:
         assert progress.trace is not None
+        cited = [fact.id for fact in progress.trace.facts if fact.status == "proposed"]
+        proposed = list(render.stored_facts(cited, self.engine.store).values())
         # All of it once more: a page that draws slowly may have missed what came shortly before.
         return {
             **self._changed(progress, {"status", "verdict", "pictures", "answers"}),
@@ -207,7 +217,10 @@ class InspectTab:
             self.details: gr.HTML(render.details_html(progress.trace, progress.uid, self.engine.store), visible=True),
             # The button downloads what it holds when it is clicked, so the report is written now.
             self.report: gr.DownloadButton(value=str(write_report(run, self.engine.store)), visible=True),
+            self.proposed: gr.Accordion(visible=bool(proposed)),
+            **self.review.listed(proposed),
             **self.alarms.offered(len(progress.trace.references)),
+            **self.teach.offered(run),
         }
 
     def _idle(self) -> dict[Any, Any]:

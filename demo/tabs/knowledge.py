@@ -12,6 +12,8 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.documents import DOCUMENT_ENDINGS, ingestion, keep_documents
 from sage_ad.demo.services.engine import Engine
+from sage_ad.demo.tabs.facts import FactReview
+from sage_ad.demo.tabs.teach import LooksPage
 from sage_ad.demo.tabs.widgets import FAILED, domain_list, stoppable
 from sage_ad.demo.view import render
 from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, check_domain_name
@@ -26,7 +28,7 @@ ANY = ""
 
 
 class KnowledgeTab:
-    """Builds the tab; three pages: find and judge, add a document, statistics.
+    """Builds the tab; four pages: find and judge, add a document, teach by pictures, statistics.
 
     Args:
         engine: models and knowledge.
@@ -36,15 +38,19 @@ class KnowledgeTab:
 
     def __init__(self, engine: Engine, token: gr.BrowserState, tab: gr.Tab) -> None:
         self.engine = engine
+        self.review = FactReview(engine, "kb")
+        self.arrived = FactReview(engine, "new", onward=True)
         with gr.Tabs(elem_id="knowledge-pages"):
             with gr.Tab("Find and judge", id="find"):
                 self._build_search()
             with gr.Tab("Add a document", id="add"):
                 self._build_adding(token)
+            with gr.Tab("Teach by pictures", id="looks"):
+                LooksPage(engine)
             with gr.Tab("Statistics", id="statistics") as statistics:
                 self._build_statistics(statistics)
         asked = [self.words, self.domain, self.kind, self.status]
-        tab.select(self.search, asked, [self.found, self.note], api_visibility="private", show_progress="hidden")
+        tab.select(self.search, asked, self.review.outputs, api_visibility="private", show_progress="hidden")
 
     # -- find and judge --------------------------------------------------------------------------------------------
 
@@ -61,58 +67,21 @@ class KnowledgeTab:
                         [("approved or proposed", ANY), *STATUSES], value=ANY, label="Status", elem_id="kb-status"
                     )
                 self.find = gr.Button("Search", variant="primary", elem_id="kb-find")
-                self.note = gr.HTML(elem_id="kb-note")
-                self.found = gr.Radio([], label="Facts", elem_id="kb-found", elem_classes="sg-list", visible=False)
+                self.review.build_list()
             with gr.Column(scale=5, min_width=300):
-                self.fact = gr.HTML(
-                    render.notice_html("Choose a fact to see where it came from, and to judge it.", "plain"),
-                    elem_id="kb-fact",
-                )
-                with gr.Row():
-                    self.approve = gr.Button(
-                        "Approve", variant="primary", elem_id="kb-approve", min_width=90, visible=False
-                    )
-                    self.reject = gr.Button("Reject", variant="stop", elem_id="kb-reject", min_width=90, visible=False)
-                with gr.Accordion("Change it", open=False, visible=False, elem_id="kb-edit") as self.editor:
-                    self.text = gr.Textbox(label="Sentence", lines=3, elem_id="kb-text", max_length=2000)
-                    self.new_kind = gr.Dropdown(list(KINDS), label="Kind")
-                    self.products = gr.Textbox(label="Products, separated by commas (none: all of the domain)")
-                    self.defects = gr.Textbox(label="Defects, separated by commas")
-                    self.save = gr.Button("Save the change", elem_id="kb-save")
+                self.review.build_sheet()
         asked = [self.words, self.domain, self.kind, self.status]
-        listed = [self.found, self.note]
-        shown = [
-            self.fact,
-            self.approve,
-            self.reject,
-            self.editor,
-            self.text,
-            self.new_kind,
-            self.products,
-            self.defects,
-        ]
         for trigger in (self.find.click, self.words.submit, self.status.input, self.kind.input, self.domain.input):
-            trigger(self.search, asked, listed, api_visibility="private", show_progress="minimal")
-        self.found.input(self.show, self.found, shown, api_visibility="private", show_progress="hidden")
-        for button, status in ((self.approve, "approved"), (self.reject, "rejected")):
-            button.click(
-                self._judge(status), [self.found, *asked], [*shown, *listed], api_visibility="private",
-                show_progress="hidden",
-            )  # fmt: skip
-        self.save.click(
-            self.edit, [self.found, self.text, self.new_kind, self.products, self.defects, *asked], [*shown, *listed],
-            api_visibility="private", show_progress="hidden",
-        )  # fmt: skip
+            trigger(self.search, asked, self.review.outputs, api_visibility="private", show_progress="minimal")
 
-    def search(self, words: str, domain: str, kind: str, status: str) -> tuple[Any, Any]:
+    def search(self, words: str, domain: str, kind: str, status: str) -> dict[Any, Any]:
         """Facts that fit the words; without words, the ones added last."""
         try:
             facts = self._search(words, domain, kind, status)
         except SageError as error:
-            return gr.Radio(choices=[], visible=False), render.notice_html(str(error))
-        choices = [(fact_label(fact), fact.id) for fact in facts]
+            return self.review.listed([], note=render.notice_html(str(error)))
         note = "" if facts else render.notice_html("Nothing found; try other words, or another domain.", "plain")
-        return gr.Radio(choices=choices, value=None, visible=bool(facts)), note
+        return self.review.listed(facts, note=note)
 
     def _search(self, words: str, domain: str, kind: str, status: str) -> list[Fact]:
         words = safety.check_text(words, "The search", 400)
@@ -123,56 +92,6 @@ class KnowledgeTab:
             return [item.fact for item in found]
         facts = self.engine.store.iterate(limits["domain"], kind=limits["kind"], status=statuses)
         return list(deque(facts, maxlen=FOUND_AT_MOST))[::-1]
-
-    def show(self, identity: str | None) -> tuple[Any, ...]:
-        """One fact with its sources, and the means to judge it."""
-        hidden = gr.update(visible=False)
-        if not identity:
-            return "", hidden, hidden, hidden, "", None, "", ""
-        try:
-            fact = self.engine.store.get(identity)
-        except SageError as error:
-            return render.notice_html(str(error)), hidden, hidden, hidden, "", None, "", ""
-        seen = gr.update(visible=True)
-        verbs = gr.Button(visible=fact.status != "approved"), gr.Button(visible=fact.status != "rejected")
-        tags = ", ".join(fact.products), ", ".join(fact.defects)
-        return render.fact_html(fact), *verbs, seen, fact.text, fact.kind, *tags
-
-    def _judge(self, status: str) -> Any:
-        def judge(identity: str | None, *asked: str) -> tuple[Any, ...]:
-            return self._changed(identity, asked, lambda fact: self.engine.store.set_status(fact, status))
-
-        return judge
-
-    def edit(
-        self, identity: str | None, text: str, kind: str, products: str, defects: str, *asked: str
-    ) -> tuple[Any, ...]:
-        """Changes sentence, kind, products and defects of a fact."""
-
-        def change(fact: str) -> Fact:
-            names = {
-                field: tuple(name.strip() for name in (given or "").split(",") if name.strip())
-                for field, given in (("products", products), ("defects", defects))
-            }
-            return self.engine.store.edit(fact, text=safety.check_text(text, "The sentence"), kind=kind, **names)
-
-        return self._changed(identity, asked, change)
-
-    def _changed(self, identity: str | None, asked: tuple[str, ...], change: Any) -> tuple[Any, ...]:
-        """Does a change to the chosen fact and shows it and the list anew (the fact stays in the list)."""
-        try:
-            if not identity:
-                raise InputError("No fact is chosen; choose one in the list.")
-            fact = change(identity)
-        except SageError as error:
-            problem = render.notice_html(str(error))
-            return (*self.show(identity)[:4], *[gr.skip()] * 5, problem)
-        facts = self._search(*asked)
-        if fact.id not in {one.id for one in facts}:
-            facts = [fact, *facts]
-        choices = [(fact_label(fact if one.id == fact.id else one), one.id) for one in facts]
-        note = render.notice_html(f"Fact {fact.id} is {fact.status} now.", "done")
-        return (*self.show(identity), gr.Radio(choices=choices, value=identity, visible=True), note)
 
     # -- add a document --------------------------------------------------------------------------------------------
 
@@ -194,7 +113,9 @@ class KnowledgeTab:
                     )
             with gr.Column(scale=7, min_width=300):
                 self.arrival = gr.HTML(render.notice_html(ADDING, "plain"), elem_id="kb-arrival")
-        outputs = [self.arrival, self.add, self.halt, self.target]
+                self.arrived.build_list("New facts, proposed: an inspection that quotes one says so")
+                self.arrived.build_sheet()
+        outputs = [self.arrival, self.add, self.halt, self.target, *self.arrived.outputs]
         adding = self.add.click(
             self.add_files, [self.files, self.target, self.new_domain, token], outputs, show_progress="hidden",
             trigger_mode="once", api_visibility="private",
@@ -203,19 +124,22 @@ class KnowledgeTab:
 
     def add_files(
         self, files: list[str] | None, domain: str, new_domain: str, token: Any, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        """Adds documents; yields what the page shows after each step."""
+    ) -> Iterator[dict[Any, Any]]:
+        """Adds documents; yields what the page shows after each step, at last the new facts to be judged."""
         owner = safety.owner_of(token, request)
-        on, off = gr.update(interactive=True), gr.update(interactive=False)
-        busy, idle = (off, on), (on, off)
         did: list[dict[str, Any]] = []
         facts: list[dict[str, Any]] = []
         try:
             domain, choices = self._domain(domain, new_domain)
             paths = uploaded(self.engine, files)
             kept = keep_documents(paths, self.engine.settings.home, owner, domain)
-            yield (render.fragment("arrival", did=did, facts=facts, report=None), *busy, choices)
-            report = None
+            yield {
+                self.arrival: arrival_html(did, facts),
+                self.add: gr.Button(interactive=False),
+                self.halt: gr.Button(interactive=True),
+                self.target: choices,
+                **self.arrived.listed([]),
+            }
             work = lambda: ingestion(self.engine.store, kept, domain)  # noqa: E731
             for event in self.engine.queue.submit(owner, work):
                 if event["event"] == "did":
@@ -224,10 +148,18 @@ class KnowledgeTab:
                     facts = event["facts"]
                 elif event["event"] == "report":
                     report = event["report"]
-                yield (render.fragment("arrival", did=did, facts=facts, report=report), *busy, gr.skip())
-            yield (render.fragment("arrival", did=did, facts=facts, report=report), *idle, gr.skip())
+                    yield {
+                        **self._idle(),
+                        self.arrival: arrival_html(did, [], report),
+                        **self.arrived.listed(report.added),
+                    }
+                    return
+                yield {self.arrival: arrival_html(did, facts)}
         except SageError as error:
-            yield (render.notice_html(str(error)), *idle, gr.skip())
+            yield {**self._idle(), self.arrival: render.notice_html(str(error))}
+
+    def _idle(self) -> dict[Any, Any]:
+        return {self.add: gr.Button(interactive=True), self.halt: gr.Button(interactive=False)}
 
     def _domain(self, domain: str, new_domain: str) -> tuple[str, Any]:
         name = safety.check_text(new_domain, "The domain's name", 64)
@@ -240,19 +172,14 @@ class KnowledgeTab:
         choices = [("choose one", ""), *self.engine.domain_choices()]
         return name, gr.Dropdown(choices=choices, value=name)
 
-    def halted(self) -> tuple[Any, ...]:
+    def halted(self) -> dict[Any, Any]:
         """The page after Stop."""
         text = "Stopped. Facts of files that were done are kept; add the others again."
-        return render.notice_html(text, "plain"), gr.update(interactive=True), gr.update(interactive=False), gr.skip()
+        return {**self._idle(), self.arrival: render.notice_html(text, "plain")}
 
-    def failed(self) -> tuple[Any, ...]:
+    def failed(self) -> dict[Any, Any]:
         """The page after an error that nobody foresaw: it says so and can be used again."""
-        return (
-            render.notice_html(f"{FAILED} Facts of files that were done are kept."),
-            gr.update(interactive=True),
-            gr.update(interactive=False),
-            gr.skip(),
-        )
+        return {**self._idle(), self.arrival: render.notice_html(f"{FAILED} Facts of files that were done are kept.")}
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -267,10 +194,27 @@ class KnowledgeTab:
         return render.fragment("statistics", domains=domains, most=max(most, 1), statuses=STATUSES, kinds=KINDS)
 
 
-def fact_label(fact: Fact) -> str:
-    """A fact in a list: its text, and what one must know before opening it."""
-    mark = "" if fact.status == "approved" else f" · {fact.status}"
-    return f"{fact.text} ({fact.domain}, {fact.kind}{mark})"
+STEPS = {
+    "load": "Read the document",
+    "split": "Split it into sentences",
+    "extract": "Picked what reads like a fact",
+    "classify": "Told the kinds apart",
+    "embed": "Made them searchable",
+    "check": "Compared them with what is known",
+    "store": "Stored them as proposed",
+}
+"""The steps of the ingestion as the page names them."""
+
+
+def arrival_html(did: list[dict[str, Any]], facts: list[dict[str, Any]], report: Any = None) -> str:
+    """What the page shows of an ingestion.
+
+    Args:
+        did: events of the steps that were taken.
+        facts: sentences as they are known now.
+        report: the `IngestionReport`, once there is one.
+    """
+    return render.fragment("arrival", did=did, facts=facts, report=report, steps=STEPS)
 
 
 def uploaded(engine: Engine, files: list[str] | None) -> list[Path]:

@@ -58,10 +58,12 @@ class RankTab:
                         "Stop", variant="stop", elem_id="rank-stop", scale=1, min_width=80, interactive=False
                     )
             with gr.Column(scale=8, min_width=300):
-                self.note = gr.HTML(
-                    render.notice_html("Choose an inspection and a question; then put its answers in order.", "plain"),
-                    elem_id="rank-note",
+                beginning = render.beginning_html(
+                    ("Choose an inspection", "of yours, and one of its questions."),
+                    ("Get four answers", "to it, which were made in different ways."),
+                    ("Put them in order", "best first: training learns from what experts prefer."),
                 )
+                self.note = gr.HTML(beginning, elem_id="rank-note")
                 with gr.Column(visible=False) as self.sheet:
                     self._build_sheet()
         self._wire(token, tab, current)

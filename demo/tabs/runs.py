@@ -1,4 +1,4 @@
-"""The Runs tab: past inspections, found again, opened, saved as reports, deleted."""
+"""The Runs tab: past inspections, found again, opened, taught from, saved as reports, deleted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import gradio as gr
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.run_store import Run
+from sage_ad.demo.tabs.teach import TeachPanel
 from sage_ad.demo.view import render
 from sage_ad.demo.view.report import write_report
 from sage_ad.vlm.errors import SageError
 
-CHOOSE = "Choose a run to see it again."
+BEGINNING = (
+    ("Inspect a part:", "it is kept here with its pictures, for you alone."),
+    ("Choose it", "in the list; search finds it by product, defect, words and verdict."),
+    ("Use it:", "read it again, save its report, teach SAGE what it shows, delete it."),
+)
 VERDICTS = [("all", ""), ("anomalous", "anomalous"), ("normal", "normal")]
 
 
@@ -39,77 +44,83 @@ class RunsTab:
                 self.note = gr.HTML(elem_id="runs-note")
             with gr.Column(scale=8, min_width=300):
                 with gr.Row(visible=False) as self.verbs:
-                    self.report = gr.DownloadButton("Save report (HTML)", elem_id="runs-report", min_width=160)
-                    self.delete = gr.Button("Delete this run …", elem_id="runs-delete", min_width=120)
+                    self.report = gr.DownloadButton(
+                        "Save report (HTML)", elem_id="runs-report", min_width=160, size="md"
+                    )
+                    self.delete = gr.Button("Delete this run …", elem_id="runs-delete", min_width=120, size="md")
                 with gr.Row(visible=False) as self.sure:
                     self.really = gr.Button(
-                        "Delete it with its pictures", variant="stop", elem_id="runs-really", min_width=120
+                        "Delete it with its pictures", variant="stop", elem_id="runs-really", min_width=120, size="md"
                     )
-                    self.keep = gr.Button("Keep it", elem_id="runs-keep", min_width=120)
-                self.shown = gr.HTML(render.notice_html(CHOOSE, "plain"), elem_id="runs-shown")
+                    self.keep = gr.Button("Keep it", elem_id="runs-keep", min_width=120, size="md")
+                self.shown = gr.HTML(render.beginning_html(*BEGINNING), elem_id="runs-shown")
+                self.teach = TeachPanel(engine, self.found, token, "runs")
         asked = [self.words, self.verdict, self.found, token]
-        listed = [self.found, self.note, self.shown, self.verbs, self.sure]
+        seen = [self.shown, self.verbs, self.report, self.sure, *self.teach.outputs]
         gr.on(
-            [tab.select, self.words.change, self.verdict.input], self.search, asked, listed, api_visibility="private",
-            show_progress="hidden", trigger_mode="always_last",
+            [tab.select, self.words.change, self.verdict.input], self.search, asked, [self.found, self.note, *seen],
+            api_visibility="private", show_progress="hidden", trigger_mode="always_last",
         )  # fmt: skip
-        self.found.input(
-            self.show,
-            [self.found, token],
-            [self.shown, self.verbs, self.report, self.sure],
-            api_visibility="private",
-            show_progress="hidden",
-        )
+        self.found.input(self.show, [self.found, token], seen, api_visibility="private", show_progress="hidden")
         for button, asks in ((self.delete, True), (self.keep, False)):
             button.click(
                 lambda asks=asks: (gr.update(visible=not asks), gr.update(visible=asks)), None, [self.verbs, self.sure],
                 api_visibility="private", show_progress="hidden",
             )  # fmt: skip
         self.really.click(
-            self.remove, asked, listed, api_visibility="private", show_progress="hidden",
-        )  # fmt: skip
+            self.remove, asked, [self.found, self.note, *seen], api_visibility="private", show_progress="hidden"
+        )
 
-    def search(
-        self, words: str, verdict: str, chosen: str | None, token: Any, request: gr.Request
-    ) -> tuple[Any, Any, Any, Any, Any]:
+    def search(self, words: str, verdict: str, chosen: str | None, token: Any, request: gr.Request) -> dict[Any, Any]:
         """This visitor's runs that hold the words, newest first.
 
         A run that is no longer in the list leaves the page with its buttons: they would act on nothing.
         """
         owner = safety.owner_of(token, request)
-        away = render.notice_html(CHOOSE, "plain"), gr.update(visible=False), gr.update(visible=False)
         try:
             runs = self.engine.runs.find(owner, safety.check_text(words, "The search", 200), verdict or None)
         except SageError as error:
-            return gr.Radio(choices=[], value=None, visible=False), render.notice_html(str(error)), *away
+            return {
+                **self._away(render.beginning_html(*BEGINNING)),
+                self.found: gr.Radio(choices=[], value=None, visible=False),
+                self.note: render.notice_html(str(error)),
+            }
+        text = "No runs found." if words or verdict else "No runs yet."
+        kept = any(run.id == chosen for run in runs)
         choices = [(run.label(), run.id) for run in runs]
-        text = "No runs found." if words or verdict else "No runs yet; every inspection is kept here."
-        note = "" if runs else render.notice_html(text, "plain")
-        if any(run.id == chosen for run in runs):
-            return gr.Radio(choices=choices, value=chosen, visible=True), note, gr.skip(), gr.skip(), gr.skip()
-        return gr.Radio(choices=choices, value=None, visible=bool(runs)), note, *away
+        return {
+            **({} if kept else self._away(render.beginning_html(*BEGINNING))),
+            self.found: gr.Radio(choices=choices, value=chosen if kept else None, visible=bool(runs)),
+            self.note: "" if runs else render.notice_html(text, "plain"),
+        }
 
-    def show(self, run: str | None, token: Any, request: gr.Request) -> tuple[Any, ...]:
-        """One run as it was, and its report to be saved."""
+    def _away(self, note: str) -> dict[Any, Any]:
+        """No run on the page; `note` is HTML."""
+        hidden = {self.verbs: gr.Row(visible=False), self.sure: gr.Row(visible=False), **self.teach.hidden()}
+        return {self.shown: note, **hidden}
+
+    def show(self, run: str | None, token: Any, request: gr.Request) -> dict[Any, Any]:
+        """One run as it was, its report to be saved, and what it can teach."""
         try:
             kept = self.engine.runs.get(safety.owner_of(token, request), run or "")
         except SageError as error:
-            return render.notice_html(str(error)), gr.update(visible=False), gr.skip(), gr.update(visible=False)
-        report = str(write_report(kept, self.engine.store))
-        seen = gr.update(visible=True), gr.DownloadButton(value=report), gr.update(visible=False)
-        return run_html(self.engine, kept), *seen
+            return self._away(render.notice_html(str(error)))
+        return {
+            self.shown: run_html(self.engine, kept),
+            self.verbs: gr.Row(visible=True),
+            self.sure: gr.Row(visible=False),
+            self.report: gr.DownloadButton(value=str(write_report(kept, self.engine.store))),
+            **self.teach.offered(kept),
+        }
 
-    def remove(
-        self, words: str, verdict: str, run: str | None, token: Any, request: gr.Request
-    ) -> tuple[Any, Any, Any, Any, Any]:
+    def remove(self, words: str, verdict: str, run: str | None, token: Any, request: gr.Request) -> dict[Any, Any]:
         """Deletes the chosen run with its pictures."""
-        owner = safety.owner_of(token, request)
         try:
-            self.engine.runs.delete(owner, run or "")
+            self.engine.runs.delete(safety.owner_of(token, request), run or "")
         except SageError as error:
-            return gr.skip(), gr.skip(), render.notice_html(str(error)), gr.skip(), gr.skip()
-        found, note, _, *hidden = self.search(words, verdict, None, token, request)
-        return found, note, render.notice_html("The run and its pictures are deleted.", "done"), *hidden
+            return {self.shown: render.notice_html(str(error))}
+        done = render.notice_html("The run and its pictures are deleted.", "done")
+        return {**self.search(words, verdict, None, token, request), self.shown: done}
 
 
 def run_html(engine: Engine, run: Run) -> str:

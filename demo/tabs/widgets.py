@@ -39,9 +39,9 @@ class Example(NamedTuple):
 def examples() -> list[Example]:
     """A real cell if the package elpv-dataset is there, and parts drawn for this project (tools/demo_examples.py)."""
     drawn = (
-        ("cell", "Drawn cell", "solar cell", "photovoltaics"),
-        ("capsule", "Drawn capsule", "capsule", "pharmaceuticals"),
-        ("tile", "Drawn tile", "ceramic tile", "ceramics"),
+        ("cell", "Cell", "solar cell", "photovoltaics"),
+        ("capsule", "Capsule", "capsule", "pharmaceuticals"),
+        ("tile", "Tile", "ceramic tile", "ceramics"),
     )
     found = [
         Example(caption, product, domain, EXAMPLES_FOLDER / f"{name}-test.jpg",
@@ -182,6 +182,7 @@ def reference_gallery(engine: Engine, label: str, elem_id: str) -> gr.Gallery:
     field = gr.Gallery(
         label=label,
         elem_id=elem_id,
+        elem_classes="sg-goods",
         type="filepath",
         columns=4,
         height=150,
@@ -226,7 +227,9 @@ class Examples:
         self, image: gr.Image, references: gr.Gallery, product: gr.Textbox, domain: gr.Dropdown, *,
         elem_id: str, button: str,
     ) -> None:  # fmt: skip
-        gr.HTML("<p class='sg-label'>Try one of these (real cell: elpv-dataset, CC BY-NC-SA 4.0)</p>")
+        gr.HTML(
+            "<p class='sg-label'>Try one of these (the real cell is of elpv-dataset, CC BY-NC-SA 4.0; the others are drawn)</p>"
+        )
         self.gallery = gr.Gallery(
             value=[(str(example.part), example.caption) for example in examples()],
             label="Examples",

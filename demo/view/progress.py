@@ -12,7 +12,6 @@ STEPS = {
     "perceive": ("Comparing with good parts", "Compared with good parts"),
     "recall": ("Looking up facts", "Looked up facts"),
     "extract": ("Writing facts, because too few are known", "Wrote facts"),
-    "fuse": ("Choosing facts", "Chose facts"),
     "answer": ("Answering the questions", "Answered the questions"),
     "evaluate": ("Checking the answers", "Checked the answers"),
     "report": ("Writing the explanation", "Wrote the explanation"),

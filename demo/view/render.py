@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.report import UNSURE
+from sage_ad.agents.answering.report import UNSURE, sentence_case
 from sage_ad.demo.services.pictures import Shown, boxes, data_uri
 from sage_ad.demo.services.safety import short_source
 from sage_ad.demo.view.progress import STEPS, Progress
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    from sage_ad.evaluation.inspection import InspectionTrace, TraceFact
+    from sage_ad.evaluation.inspection import InspectionTrace
     from sage_ad.knowledge.facts import Fact
     from sage_ad.knowledge.store.fact_store import FactStore
 
@@ -41,6 +41,7 @@ def environment() -> Environment:
     )
     made.filters["source"] = short_source
     made.filters["data_uri"] = data_uri
+    made.filters["capitalised"] = sentence_case
     return made
 
 
@@ -82,7 +83,6 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         part: file name of the picture.
         uid: prefix of the anchors.
     """
-    unsure = trace.confidence is not None and trace.confidence < UNSURE
     regions = {f"{region.description}." for region in trace.regions if region.description}
     # The numbered list takes the place of the sentences on places, of which the text holds the first ones only.
     lines = [
@@ -99,17 +99,26 @@ def verdict_html(trace: InspectionTrace, part: str = "", uid: str = "") -> str:
         trace=trace,
         part=part,
         uid=uid,
-        state="borderline" if unsure else trace.verdict,
+        state=state_of(trace),
         lines=[cited(line, _stated_in(line, trace), trace, uid) for line in lines],
         score_at=round(100 * max(trace.anomaly_score, 0) / end, 1),
         threshold_at=round(100 * max(trace.threshold, 0) / end, 1),
     )
 
 
-def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str) -> str:
-    """The part with the evidence and numbered boxes over it, and a good part beside it."""
+def state_of(trace: InspectionTrace) -> str:
+    """The verdict, or "borderline" where it could as well be the other one."""
+    unsure = trace.confidence is not None and trace.confidence < UNSURE
+    return "borderline" if unsure else trace.verdict
+
+
+def evidence_html(pictures: Shown, trace: InspectionTrace, uid: str, live: bool = True) -> str:
+    """The part with the evidence and numbered boxes over it, and a good part beside it.
+
+    `live` adds the slider that wipes the marks off; it needs the page's script.
+    """
     return fragment(
-        "evidence", pictures=pictures, trace=trace, regions=boxes(list(trace.regions), pictures.size), uid=uid
+        "evidence", pictures=pictures, regions=boxes(list(trace.regions), pictures.size), uid=uid, live=live
     )
 
 
@@ -126,7 +135,7 @@ def answers_html(trace: InspectionTrace, uid: str) -> str:
 
 def details_html(trace: InspectionTrace, uid: str, store: FactStore | None = None, opened: bool = False) -> str:
     """Facts with their sources, and the steps: folded, unless `opened`."""
-    known = stored_facts(trace.facts, store) if store is not None else {}
+    known = stored_facts([fact.id for fact in trace.facts], store) if store is not None else {}
     return fragment("details", trace=trace, known=known, uid=uid, cited=cited_ids(trace), steps=STEPS, opened=opened)
 
 
@@ -134,8 +143,9 @@ def result_html(
     trace: InspectionTrace, pictures: Shown, uid: str, part: str = "", store: FactStore | None = None,
     opened: bool = False,
 ) -> str:  # fmt: skip
-    """A whole inspection: verdict and pictures, answers, details."""
-    found = f"<div class='sg-found'>{verdict_html(trace, part, uid)}{evidence_html(pictures, trace, uid)}</div>"
+    """A whole inspection: verdict and pictures, answers, details; `opened` for a report, where no script works."""
+    seen = evidence_html(pictures, trace, uid, live=not opened)
+    found = f"<div class='sg-found'>{verdict_html(trace, part, uid)}{seen}</div>"
     rest = answers_html(trace, uid) + details_html(trace, uid, store, opened)
     return f"<div class='sg-pile'>{found}{rest}</div>"
 
@@ -154,7 +164,12 @@ def folder_html(found: Sequence[Mapping[str, Any]]) -> str:
     return fragment(
         "folder",
         parts=[
-            {**part, "name": Path(part["trace"].image).name, "boxes": boxes(part["trace"].regions[:5], part["size"])}
+            {
+                **part,
+                "name": Path(part["trace"].image).name,
+                "boxes": boxes(part["trace"].regions[:5], part["size"]),
+                "state": state_of(part["trace"]),
+            }
             for part in ordered
         ],
         anomalous=sum(trace.verdict == "anomalous" for trace in traces),
@@ -162,6 +177,11 @@ def folder_html(found: Sequence[Mapping[str, Any]]) -> str:
         reason=traces[0].threshold_reason,
         warnings=list(dict.fromkeys(warning for trace in traces for warning in trace.warnings))[:5],
     )
+
+
+def beginning_html(*steps: tuple[str, str]) -> str:
+    """What a tab shows before anything was done: numbered steps, the first words of each in bold."""
+    return fragment("empty", steps=steps)
 
 
 def fact_html(fact: Fact) -> str:
@@ -185,14 +205,14 @@ def cited_ids(trace: InspectionTrace) -> set[str]:
     return cited_by_answers | set(trace.cited)
 
 
-def stored_facts(facts: Sequence[TraceFact], store: FactStore) -> dict[str, Fact]:
-    """The facts as the knowledge base has them now; those that a model wrote for one inspection only are not in it."""
+def stored_facts(ids: Sequence[str], store: FactStore) -> dict[str, Fact]:
+    """Facts as the knowledge base has them now; those that a model wrote for one inspection only are not in it."""
     from sage_ad.vlm.errors import InputError
 
     found = {}
-    for fact in facts:
+    for identity in ids:
         try:
-            found[fact.id] = store.get(fact.id)
+            found[identity] = store.get(identity)
         except InputError:
             continue
     return found

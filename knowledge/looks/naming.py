@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sage_ad.knowledge.looks.pictures import Look, looks_folder, read_looks
-from sage_ad.knowledge.store.packs import SHIPPED, read_pack
+from sage_ad.knowledge.looks.pictures import GOOD, Look, looks_folder, read_looks
+from sage_ad.knowledge.store.packs import SHIPPED, Pack, read_pack
 from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
@@ -50,6 +51,19 @@ def _names(domain: str, product: str) -> set[str]:
     return {own}
 
 
+def taught(domain: str, product: str) -> dict[str, int]:
+    """How many looks of a product there are, by what they show ("good", or the defect's name)."""
+    return dict(Counter(look.defect or GOOD for look in looks_of(domain, product)))
+
+
+def unnamed_product(pack: Pack, product: str) -> str | None:
+    """A sentence that says so if a pack names products, and this one not; looks then serve that very name only."""
+    known = {plain_words(name) for term in pack.products for name in term.names}
+    if not known or plain_words(product) in known:
+        return None
+    return f"The pack {pack.name} names no product {product!r}; these pictures serve parts of that very name only."
+
+
 def taught_domain(product: str) -> str | None:
     """The user's pack that was shown pictures of a product; None if none was.
 
@@ -59,7 +73,7 @@ def taught_domain(product: str) -> str | None:
     folders = sorted((data_home() / "domains").glob("*/looks"))
     found = [folder.parent.name for folder in folders if looks_of(folder.parent.name, product)]
     if len(found) > 1:
-        raise InputError(f"The packs {' and '.join(found)} both hold looks of {product!r}; name one with --domain.")
+        raise InputError(f"The packs {' and '.join(found)} both hold looks of {product!r}; name one as the domain.")
     return found[0] if found else None
 
 

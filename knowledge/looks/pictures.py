@@ -12,6 +12,7 @@ Pictures and list are what counts; embeddings are derived from them (`sage_ad.kn
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import tempfile
@@ -117,6 +118,7 @@ def add_looks(
     defect: str | None,
     boxes: Sequence[tuple[int, int, int, int] | None] | None = None,
     source: str = "",
+    replace: bool = False,
 ) -> Added:
     """Adds pictures of good parts (`defect` None) or of one defect to the user's pack of a domain.
 
@@ -127,6 +129,7 @@ def add_looks(
         defect: name of the defect, or None.
         boxes: where it is, one for each picture.
         source: where the pictures come from.
+        replace: a picture that the pack holds as something else, or elsewhere, is from now on what is said here.
 
     Raises:
         InputError: a picture cannot be read, or is known as something else; then nothing is added.
@@ -158,8 +161,15 @@ def add_looks(
         held = {Path(look.file).stem: look for look in looks}
         new: list[Look] = []
         known: list[Path] = []
+        stale: list[str] = []
         for number, (path, data, file) in enumerate(contents):
             stem = Path(file).stem
+            box = None if boxes is None else boxes[number]
+            if replace and stem in held and (name, product.strip(), box) != _said(held[stem]):
+                looks.remove(held[stem])
+                if held[stem].file != file:
+                    stale.append(held[stem].file)
+                del held[stem]
             if stem in held:
                 if held[stem].defect != name:
                     raise InputError(
@@ -173,18 +183,41 @@ def add_looks(
                 file=file,
                 defect=name,
                 product=product.strip(),
-                box=None if boxes is None else boxes[number],
+                box=box,
                 source=source,
                 added=date.today().isoformat(),
             )
             new.append(held[stem])
         if new:
             _write_list(folder, [*looks, *new])
+        for old in stale:  # after the list, which must never name a missing file
+            (folder / old).unlink()
         head = folder.parent / "pack.yaml"
         if not (SHIPPED / domain).is_dir() and not head.exists():  # looks alone are no pack that an inspection can use
             named = {"name": domain, "products": [{"name": product.strip()}]}
             write_whole(head, yaml.safe_dump(named, sort_keys=False, allow_unicode=True))
     return Added(new, known)
+
+
+def _said(look: Look) -> tuple[str | None, str, tuple[int, int, int, int] | None]:
+    return look.defect, look.product, look.box
+
+
+def remove_look(domain: str, file: str) -> Look:
+    """Takes a picture out of the user's pack of a domain; returns what it was.
+
+    Raises:
+        InputError: the pack does not hold it.
+    """
+    folder = looks_folder(domain)
+    with FileLock(folder / ".lock") if folder.is_dir() else contextlib.nullcontext():
+        looks = read_looks(folder)
+        gone = next((look for look in looks if look.file == file), None)
+        if gone is None:
+            raise InputError(f"The pack {domain!r} holds no picture {file!r} (any more); choose another one.")
+        _write_list(folder, [look for look in looks if look is not gone])
+        (folder / file).unlink()
+    return gone
 
 
 def merge_looks(folder: Path, taken: Iterable[tuple[Look, bytes]]) -> tuple[list[Look], list[str]]:

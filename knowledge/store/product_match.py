@@ -155,7 +155,7 @@ class ProductNames:
         return DomainMatch(best.domain, best.product, how, note, others[0] if others else None)
 
     def _say(self, why: str) -> str:
-        return f"{why}: facts of the {self.general} pack are used; name a pack with --domain."
+        return f"{why}: facts of the {self.general} pack are used; name the pack (domain) that serves it."
 
     def _mentioned(self, words: tuple[str, ...], question: bool) -> list[_Name]:
         """The longest names that a question mentions, or of several words in which a longer text ends.
@@ -206,7 +206,7 @@ class ProductNames:
             return DomainMatch(self.general, None, "ambiguous", self._say(note), second, similarity)
         name = shared[first][1] if first in shared and shared[first][0] > best[first][0] else best[first][1]
         note = f"{said!r} is like {name.text!r} of the pack {first} (similarity {similarity:.2f}"
-        note += f"; next: {second}); name another with --domain." if second else ")."
+        note += f"; next: {second}); name another pack (domain) if this is wrong." if second else ")."
         return DomainMatch(first, name.product, "similar", note, second, similarity)
 
     def _embedded(self, embed: Embed) -> tuple[list[int], np.ndarray, np.ndarray]:

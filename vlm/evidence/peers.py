@@ -141,6 +141,6 @@ def batch_threshold(scores: Sequence[float]) -> BatchThreshold:
     if len(logs) < ENOUGH:
         warnings = (
             f"Only {len(logs)} parts were compared with one another; with fewer than {ENOUGH} nobody can tell well which are "
-            "odd. Give a --reference, or more parts.",
+            "odd. Give a good part, or more parts.",
         )
     return BatchThreshold(threshold, threshold - float(np.exp(middle)), (odd[0], odd[1]), reason, warnings)

@@ -39,7 +39,7 @@ def threshold_from_several(scores: Sequence[float]) -> tuple[float, float, str]:
     reason = (
         f"Each of the {len(scores)} references scores {level:.3f} on average against the others; "
         f"a good part may score up to {threshold:.3f}, one scatter more. Where this was measured, one good part in seven "
-        "scored higher; sage-eval detect --false-alarm sets a threshold with a known share of false alarms."
+        "scored higher; more good parts of your own give a threshold with a known share of false alarms."
     )
     return threshold, threshold - level, reason
 

@@ -42,7 +42,7 @@ def test_a_taught_name_is_asserted_with_its_consequence_and_action() -> None:
 def test_without_a_taught_name_none_is_asserted_and_the_packs_defects_are_listed() -> None:
     said = lines(state())
     assert said[2] == (
-        "Which defect it is was not taught for woven cloth (sage-kb add-looks teaches a name with three pictures). "
+        "Which defect it is was not taught for woven cloth; three pictures of a defect teach its name. "
         "The pack textiles knows: stain, hole."
     )
     assert said[3].startswith("What to do: set the part aside")
@@ -61,7 +61,8 @@ def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[fl
 def test_a_product_without_a_pack_says_how_to_begin_one() -> None:
     said = lines(state(), {})[2]
     assert said.startswith("No pack knows woven cloth")
-    assert "sage-kb new-domain" in said
+    assert "begin one with your manual" in said
+    assert "sage-kb" not in said, "the page and the service say it, too"
     assert "No product was named" in lines(state(product=None), {})[2]
 
 

@@ -44,6 +44,7 @@ def test_an_example_is_inspected_to_the_end(
     assert "Anomalous" in verdict
     assert "What to do:" in verdict
     assert "was not taught" in verdict
+    assert "sage-" not in page.locator("#results").inner_text(), "the page says what to click, not which command to run"
     assert re.search(r"score 0\.\d{3}", verdict)
     assert re.search(r"threshold 0\.\d{3}", verdict)
     assert re.search(r"\d+ %", verdict)
@@ -54,11 +55,23 @@ def test_an_example_is_inspected_to_the_end(
     assert page.locator("#answers .sg-answer").count() == 0, "nothing was asked"
     assert page.locator("img:not([alt])").count() == 0, "a picture has no text alternative"
 
-    # A picture fills the window, and goes back.
-    page.locator("#evidence .sg-frame").first.click()
-    page.locator("#evidence .sg-zoomed").wait_for()
+    # A picture fills the window, comes closer, and goes back.
+    frame = page.locator("#evidence .sg-frame").first
+    for state in ("sg-zoomed", "sg-closer"):
+        frame.click(position={"x": 9, "y": 9})
+        page.locator(f"#evidence .{state}").wait_for()
     page.keyboard.press("Escape")
     page.locator("#evidence .sg-zoomed").wait_for(state="detached")
+
+    # A region is marked in the list and on the picture at once.
+    for first, other in (
+        ("#verdict .sg-regions li", "#evidence .sg-box"),
+        ("#evidence .sg-box", "#verdict .sg-regions li"),
+    ):
+        page.locator("h1").first.hover()
+        page.locator(f"{other}.sg-on").wait_for(state="detached")
+        page.locator(first).first.hover()
+        page.locator(f"{other}.sg-on").wait_for()
 
     # Facts and steps are one click away; each fact says where it came from.
     assert not page.locator("#details .sg-fact").first.is_visible()
@@ -72,12 +85,12 @@ def test_an_example_is_inspected_to_the_end(
     assert "Source" in fact.inner_text()
     assert ".yaml" in fact.inner_text()
 
-    # The slider makes the evidence clear.
-    page.locator("#opacity input[type=number]").fill("0")
-    page.keyboard.press("Tab")
-    page.wait_for_function("getComputedStyle(document.querySelector('#evidence .sg-heat')).opacity === '0'")
-    page.locator("#opacity input[type=number]").fill("80")
-    page.keyboard.press("Tab")
+    # The slider wipes the marks off the part, from the left.
+    half = "getComputedStyle(document.querySelector('#evidence .sg-marks')).clipPath.split(' ').at(-1)"
+    before = page.evaluate(half)
+    page.locator("#evidence .sg-wipe input").fill("50")
+    assert page.evaluate(half) != before
+    page.locator("#evidence .sg-wipe input").fill("0")
     photograph(visitor, "inspected")
 
     with page.expect_download() as download:

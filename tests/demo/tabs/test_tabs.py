@@ -56,9 +56,23 @@ def test_a_document_becomes_facts_that_an_expert_judges(
     page.click("#kb-add")
     page.locator("#kb-arrival .sg-notice-done").first.wait_for()
     assert page.locator("#kb-arrival .sg-step-done").count() >= 7
-    assert page.locator("#kb-arrival .sg-fact-row").count() >= 2
     assert str(visitor.server.home) not in page.locator("#kb-arrival").inner_text()
+    # The new facts are judged where they arrive: after each the next one is shown.
+    arrived = page.locator("#new-found label")
+    assert arrived.count() >= 2
+    arrived.first.click()
+    page.locator("#new-fact .sg-chip-proposed").wait_for()
     photograph(visitor, "add-document")
+    text = page.locator("#new-fact .sg-big").inner_text()
+    page.locator("#new-edit button").first.click()
+    page.locator("#new-defects textarea, #new-defects input").fill("cold joint")
+    page.click("#new-save")
+    page.locator("#new-fact .sg-source").filter(has_text="cold joint").wait_for()
+    page.click("#new-reject")
+    page.locator("#new-note").get_by_text("rejected now").wait_for()
+    assert page.locator("#new-fact .sg-big").inner_text() != text
+    assert page.locator("#new-fact .sg-chip-approved, #new-fact .sg-chip-rejected").count() == 0
+    assert arrived.filter(has_text="rejected").count() == 1
 
     page.get_by_role("tab", name="Find and judge").click()
     page.locator("#kb-words textarea, #kb-words input").fill("cold solder joint dark band beside the busbar")

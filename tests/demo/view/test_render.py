@@ -91,7 +91,7 @@ def test_sources_are_named_without_the_servers_folders(everything: str) -> None:
 
 
 def test_objections_of_the_self_check_come_without_bars(everything: str) -> None:
-    assert "no place is named" in everything
+    assert "<li>No place is named" in everything
     assert "the judge was silent" in everything
     assert "no gold" not in everything
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sage_ad.knowledge import FactStore
-from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks, remove_look
 from sage_ad.vlm.errors import InputError
 
 
@@ -47,6 +47,32 @@ def test_one_picture_is_not_two_things(tmp_path: Path) -> None:
     add_looks("textiles", "cloth", [stain], defect="stain")
     with pytest.raises(InputError, match=r"'stain' already"):
         add_looks("textiles", "cloth", [stain], defect=None)
+
+
+def test_what_a_picture_shows_can_be_said_anew(tmp_path: Path) -> None:
+    first, other = picture(tmp_path / "a.png", 90), picture(tmp_path / "b.png", 80)
+    add_looks("textiles", "cloth", [first, other], defect="stain")
+    for defect, box in (("hole", None), ("hole", (1, 2, 10, 12)), (None, None)):
+        added = add_looks("textiles", "cloth", [first], defect=defect, boxes=[box], replace=True)
+        assert len(added.new) == 1
+        looks = read_looks(looks_folder("textiles"))
+        assert sorted((str(look.defect), look.box) for look in looks) == sorted([("stain", None), (str(defect), box)])
+    assert add_looks("textiles", "cloth", [first], defect=None, replace=True).known == [first]
+    kept = {path.name for path in looks_folder("textiles").glob("*/*.png")}
+    assert len(kept) == 2, "a picture that is shown as something else does not lie there twice"
+
+
+def test_a_picture_can_be_taken_out_again(tmp_path: Path) -> None:
+    add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect="stain")
+    (look,) = read_looks(looks_folder("textiles"))
+    assert remove_look("textiles", look.file) == look
+    assert read_looks(looks_folder("textiles")) == []
+    assert not (looks_folder("textiles") / look.file).exists()
+    for file in (look.file, "../pack.yaml"):
+        with pytest.raises(InputError, match="holds no picture"):
+            remove_look("textiles", file)
+    with pytest.raises(InputError, match="holds no picture"):
+        remove_look("never-taught", look.file)
 
 
 def test_a_file_that_is_no_picture_stops_before_anything_is_written(tmp_path: Path) -> None:
