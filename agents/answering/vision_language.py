@@ -348,7 +348,7 @@ def text_fault(
     for fact in facts:
         own = wording.content_words(fact["text"])
         if fact not in told and len(own & said_words) >= REPEATED * len(own):
-            return f"it tells a fact about a defect that nobody asserted"
+            return "it tells a fact about a defect that nobody asserted"
     given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in told)])
     if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
         return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"

@@ -106,7 +106,6 @@ class TestWords:
         said = compose(state(defect="scratch"), view(), facts, QUESTIONS, reply(SCRATCH), "sage")
         assert any("About a scratch: " in answer["text"] for answer in said.answers)
 
-
     @pytest.mark.parametrize("defect", [None, "surface dent", "blowhole"])
     @pytest.mark.parametrize("words", [SCRATCH, "", FACTS[0]["text"]])
     def test_no_fact_stands_about_a_defect_that_nobody_asserted(self, defect, words):
