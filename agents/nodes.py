@@ -25,8 +25,8 @@ from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
-from sage_ad.knowledge.ingestion.tags import canonical
-from sage_ad.knowledge.store.packs import GENERAL
+from sage_ad.knowledge.ingestion.tags import canonical, tagger
+from sage_ad.knowledge.store.packs import GENERAL, Pack
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,10 +61,19 @@ def perceive(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Up
     return measure_part(request_of(state), state["settings"], runtime.context.resources)
 
 
-def trace_fact(fact: Fact, score: float | None) -> dict[str, Any]:
-    """A fact as the state keeps it: `TraceFact` values and the defects that it is about."""
+def trace_fact(fact: Fact, score: float | None, pack: Pack | None, defect: str | None) -> dict[str, Any]:
+    """A fact as the state keeps it: `TraceFact` values and the defects that it is about.
+
+    A fact without tags is about the defects of the pack that its sentence names; one of normal variation names them to say
+    what it is not. The asserted `defect` stands by the name that it was taught under, whatever the pack calls it.
+    """
     shape = TraceFact(id=fact.id, text=fact.text, kind=fact.kind, source=fact.source, status=fact.status, score=score)
-    return {**shape.model_dump(mode="json"), "defects": list(fact.defects)}
+    known = pack.defects if pack else ()
+    about = canonical(fact.defects, known)
+    if pack and not about and fact.kind != "normal-variation":
+        about = tagger(pack)(fact.text, ())[1]
+    asserted = canonical([defect], known) if defect else ()
+    return {**shape.model_dump(mode="json"), "defects": [defect if name in asserted else name for name in about]}
 
 
 @step
@@ -175,7 +184,7 @@ def recall_facts(
         hits = [hit for hit in hits if fits(hit.fact, known)]
         hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
         for hit in hits[:wanted]:
-            facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4)))
+            facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4), pack, defect))
         if rank == 0 and anomalous and suspect is None and hits and hits[0].fact.defects:
             hint = suspect = hits[0].fact.defects[0]
     return list(facts.values())
@@ -183,7 +192,7 @@ def recall_facts(
 
 @step
 def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Update, str]:
-    """The model writes fact sentences itself; they are checked, and kept as proposed."""
+    """The model writes fact sentences itself, if it can; they are checked, and kept as proposed."""
     from sage_ad.knowledge.ingestion.checks import check_facts
     from sage_ad.knowledge.ingestion.writing import write_facts
 
@@ -194,6 +203,8 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
     if product is None:
         return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
     resources = runtime.context.resources
+    if not resources.backend.capabilities.writes_facts:
+        return {}, f"because {reason}: {_missing_pack(product, state['domain'], resources.backend.name)}"
     written = write_facts(
         resources.backend,
         product=product,
@@ -219,7 +230,18 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
     )
     if refused:
         summary += f"; refused: {'; '.join(refused[:3])}"
-    return {"facts": [*state["facts"], *(trace_fact(fact, None) for fact in new)]}, summary
+    pack, defect = resources.store.packs().get(domain), state["defect"]
+    return {"facts": [*state["facts"], *(trace_fact(fact, None, pack, defect) for fact in new)]}, summary
+
+
+def _missing_pack(product: str, domain: str | None, model: str) -> str:
+    """What is missing where recall finds too little and the model cannot write facts, and how to begin it."""
+    if domain is None or domain == GENERAL:
+        known, begin = f"No pack knows {product}", "begin one: sage-kb new-domain NAME, then sage-kb add NAME FILE"
+    else:
+        known = f"The pack {domain} tells too little of {product}"
+        begin = f"add to it: sage-kb add {domain} FILE"
+    return f"{known}, and {model} cannot write facts of its own; {begin}."
 
 
 @step
@@ -292,9 +314,9 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
         finished = wording.Answers([], None, note, warnings)
         for question in questions:
             verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
-            cited = wording.cited_facts(facts, question.family)[:1]
+            cited = wording.cited_facts(facts, question.family, evidence["verdict"], state["defect"])[:1]
             text = wording.grounded_answer(
-                question.family, verdict, evidence, product, state.get("defect"), cited, state["appearances"], worded
+                question.family, verdict, evidence, product, state["defect"], cited, state["appearances"], worded
             )
             finished.answers.append(wording.trace_answer(question, verdict, text, cited))
     else:

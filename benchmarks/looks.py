@@ -4,9 +4,10 @@
 
 Reads up to ten pictures a type and sixty a set, and keeps their vectors in --out (delete the folder to
 measure again). Then, 20 times over, it teaches 1, 3 or 5 pictures of each type and names the others. It prints the share
-named rightly (mean over types), how well a type that was not taught is told from those that were (AUROC), what
-probabilities and assertions are worth on sets that the calibration was not fitted on, and the constants of
-`sage_ad.knowledge.looks.index`, fitted on all sets.
+named rightly (mean over types), beside it what the means of the region's patches alone would name (nearest taught example),
+and how well a type that was not taught is told from those that were (AUROC). Sets with masks or boxes come a second time,
+with the region pointed at in the taught pictures and in the others. Then follow what probabilities and assertions are worth
+on sets that the calibration was not fitted on, and the constants of `sage_ad.knowledge.looks.index`, fitted on all sets.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sage_ad.knowledge.looks import index as looks_index
 from sage_ad.knowledge.looks.index import PRIOR, PRIOR_WITHOUT_REFERENCE, LooksIndex
-from sage_ad.vlm.evidence.region_features import RegionFeatures
+from sage_ad.vlm.evidence.region_features import Box, RegionFeatures
+
+if TYPE_CHECKING:
+    from sage_ad.evaluation.datasets.sample import Sample
 
 SETS = (
     ("dev", "hot_rolled_steel"),
@@ -49,15 +55,39 @@ Rows = list[tuple[str, RegionFeatures]]
 
 @dataclass
 class Case:
-    """One region named: similarity to each name, place of the right one (None: it was not taught), and the reliability."""
+    """One region named: similarity to each name, place of the right one (None: it was not taught), and the reliability.
+
+    `plain`: whether the nearest taught region by the cosine of its mean patch alone has the right name.
+    """
 
     similarity: np.ndarray
     right: int | None
     reliability: float | None
+    plain: bool = False
 
 
-def measured(data: Path, group: str, category: str, out: Path) -> Rows:
-    """Type and vectors of the pictures of one set, from `out` where they were measured before."""
+def box_of(sample: Sample) -> Box | None:
+    """The largest annotated box, or the box of the largest piece of the mask; None where the set has neither."""
+    from scipy import ndimage
+
+    from sage_ad.evaluation.datasets import load_mask
+
+    if sample.boxes:
+        x0, y0, x1, y1 = max(sample.boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+        return int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1))
+    mask = load_mask(sample)
+    if mask is None or not mask.any():
+        return None
+    labels, _ = ndimage.label(mask, np.ones((3, 3), int))
+    rows, columns = ndimage.find_objects(labels)[int(np.bincount(labels[mask]).argmax()) - 1]
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def measured(data: Path, group: str, category: str, out: Path) -> tuple[Rows, Rows]:
+    """Type and vectors of the pictures of one set, and those with the region pointed at, where masks or boxes say it.
+
+    They come from `out` where they were measured before.
+    """
     from sage_ad.evaluation.datasets import open_dataset
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor
     from sage_ad.vlm.evidence.region_features import region_features
@@ -69,7 +99,7 @@ def measured(data: Path, group: str, category: str, out: Path) -> Rows:
         goods = sorted((sample.image for sample in dataset.normals(category)), key=str)
         chosen = random.Random(category).sample(goods, min(REFERENCES, len(goods)))
         tests = sorted(dataset.samples(category, "test"), key=lambda sample: sample.id)
-        names, found = [], []
+        names, found, pointed = [], [], []
         common = None
         types = sorted({sample.defect for sample in tests} - set(UNTYPED))
         each = PICTURES // max(len(types), PICTURES // 10)
@@ -78,20 +108,35 @@ def measured(data: Path, group: str, category: str, out: Path) -> Rows:
             random.Random(0).shuffle(samples)
             for sample in samples[:each]:
                 references = [sample.reference] if sample.reference else chosen
-                bank = common
+                shown, bank = [load_image(path) for path in references], common
                 if bank is None and references:
-                    bank = extractor.prepare([load_image(path) for path in references])
+                    bank = extractor.prepare(shown)
                     common = None if sample.reference else bank
-                image = load_image(sample.image)
+                image, box = load_image(sample.image), box_of(sample)
                 heat = extractor.extract(image, bank).distances.cpu().numpy()
                 names.append(defect)
-                found.append(region_features(extractor.encoder, image, heat=heat))
+                found.append(region_features(extractor.encoder, image, heat=heat, references=shown))
+                if box is not None:
+                    pointed.append(region_features(extractor.encoder, image, box=box, references=shown))
             print(f"{category}, {defect}", file=sys.stderr, flush=True)
-        columns = [np.stack(column) for column in zip(*found, strict=True)]
-        np.savez(kept, names=np.array(names), **dict(zip(RegionFeatures._fields, columns, strict=True)))
+        # A picture without a mask leaves the set without pointed regions: the two are to be compared.
+        pointed = pointed if len(pointed) == len(found) else []
+        columns = {
+            f"{kind}_{field}": np.stack([getattr(own, field) for own in rows])
+            for kind, rows in (("found", found), ("pointed", pointed))
+            for field in RegionFeatures._fields
+            if rows
+        }
+        np.savez(kept, names=np.array(names), **columns)
     with np.load(kept, allow_pickle=False) as stored:
-        names, blocks = stored["names"].tolist(), [stored[field] for field in RegionFeatures._fields]
-    return [(name, RegionFeatures(*vectors)) for name, *vectors in zip(names, *blocks, strict=True)]
+
+        def rows_of(kind: str) -> Rows:
+            if f"{kind}_region" not in stored:
+                return []
+            blocks = [stored[f"{kind}_{field}"] for field in RegionFeatures._fields]
+            return [(name, RegionFeatures(*own)) for name, *own in zip(stored["names"].tolist(), *blocks, strict=True)]
+
+        return rows_of("found"), rows_of("pointed")
 
 
 def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden: str | None = None) -> list[list[Case]]:
@@ -108,12 +153,14 @@ def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden:
         taught = [i for kind in types for i in [j for j in order if rows[j][0] == kind][:shots]]
         index = LooksIndex([rows[i][1] for i in taught], [rows[i][0] for i in taught], prior)
         asked = [i for i in order if i not in taught and (rows[i][0] == hidden if hidden else rows[i][0] in types)]
+        shown = np.stack([rows[i][1].region for i in taught])
         result.append(
             [
                 Case(
                     index.similarity(rows[i][1])[0],
                     None if hidden else index.names.index(rows[i][0]),
                     index.reliability,
+                    rows[taught[int((shown @ rows[i][1].region).argmax())]][0] == rows[i][0],
                 )
                 for i in asked
             ]
@@ -121,10 +168,10 @@ def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden:
     return result
 
 
-def recall(drawn: Sequence[Case]) -> float:
-    """Share named rightly, mean over the types."""
+def recall(drawn: Sequence[Case], plain: bool = False) -> float:
+    """Share named rightly (or by the plain rule), mean over the types."""
     right = np.array([case.right for case in drawn])
-    hit = np.array([int(case.similarity.argmax()) == case.right for case in drawn])
+    hit = np.array([case.plain if plain else int(case.similarity.argmax()) == case.right for case in drawn])
     return float(np.mean([hit[right == kind].mean() for kind in np.unique(right)]))
 
 
@@ -189,6 +236,27 @@ def calibration_error(probability: np.ndarray, right: np.ndarray, weight: np.nda
     return total / float(weight.sum())
 
 
+def figures(rows: Rows, prior: Sequence[float], draws: int) -> tuple[str, dict[int, list[Case]], dict[int, list[Case]]]:
+    """Cells of one line of the table, and the cases of taught and of hidden types by number of examples."""
+    counts = Counter(name for name, _ in rows)
+    rows = [row for row in rows if counts[row[0]] > 1]
+    named, plain, areas = [], [], []
+    known: dict[int, list[Case]] = {}
+    unknown: dict[int, list[Case]] = {}
+    for shots in SHOTS:
+        drawn = cases(rows, prior, shots, draws)
+        named.append(float(np.mean([recall(draw) for draw in drawn])) if drawn else float("nan"))
+        plain.append(float(np.mean([recall(draw, plain=True) for draw in drawn])) if drawn else float("nan"))
+        known[shots] = [case for draw in drawn for case in draw]
+        kinds = [kind for kind in sorted(counts) if counts[kind] > shots]
+        hidden = [cases(rows, prior, shots, max(1, draws // 5), hidden=kind) for kind in kinds]
+        unknown[shots] = [case for cell in hidden for draw in cell for case in draw]
+        both = known[shots] and unknown[shots]
+        areas.append(auroc(known[shots], unknown[shots]) if both else float("nan"))
+    cells = [f"{value:.2f}" if np.isfinite(value) else "" for value in (*named, *plain, *areas)]
+    return " | ".join([str(len({row[0] for row in rows})), *cells]), known, unknown
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -200,29 +268,22 @@ def main() -> None:
     known: dict[tuple[str, int], list[Case]] = {}
     unknown: dict[tuple[str, int], list[Case]] = {}
     names = [category for _, category in SETS if category in args.sets]
-    print(
-        f"| set | types | {' | '.join(f'named, {n}' for n in SHOTS)} | {' | '.join(f'unknown, {n}' for n in SHOTS)} |"
-    )
-    print("|---" * (2 + 2 * len(SHOTS)) + "|")
+    head = [f"{what}, {n}" for what in ("named", "plain", "unknown") for n in SHOTS]
+    print(f"| set | types | {' | '.join(head)} |\n" + "|---" * (2 + len(head)) + "|")
     for group, category in SETS:
         if category not in names:
             continue
-        rows = measured(args.data, group, category, args.out)
-        counts = {kind: sum(name == kind for name, _ in rows) for kind in {name for name, _ in rows}}
-        rows = [row for row in rows if counts[row[0]] > 1]
-        prior = PRIOR_WITHOUT_REFERENCE if category == "hot_rolled_steel" else PRIOR
-        shares, areas = [], []
-        for shots in SHOTS:
-            drawn = cases(rows, prior, shots, args.draws)
-            shares.append(float(np.mean([recall(draw) for draw in drawn])) if drawn else float("nan"))
-            known[category, shots] = [case for draw in drawn for case in draw]
-            kinds = [kind for kind in sorted(counts) if counts[kind] > shots]
-            hidden = [cases(rows, prior, shots, max(1, args.draws // 5), hidden=kind) for kind in kinds]
-            unknown[category, shots] = [case for cell in hidden for draw in cell for case in draw]
-            both = known[category, shots] and unknown[category, shots]
-            areas.append(auroc(known[category, shots], unknown[category, shots]) if both else float("nan"))
-        cells = [f"{value:.2f}" if np.isfinite(value) else "" for value in (*shares, *areas)]
-        print(f"| {category} | {len({row[0] for row in rows})} | {' | '.join(cells)} |", flush=True)
+        for pointed, rows in enumerate(measured(args.data, group, category, args.out)):
+            if not rows:
+                continue
+            prior = PRIOR
+            if category == "hot_rolled_steel":
+                prior = (*PRIOR[:-1], 0.0) if pointed else PRIOR_WITHOUT_REFERENCE
+            line, told, unlike = figures(rows, prior, args.draws)
+            print(f"| {category}{', pointed at' * pointed} | {line} |", flush=True)
+            if not pointed:
+                known |= {(category, shots): cell for shots, cell in told.items()}
+                unknown |= {(category, shots): cell for shots, cell in unlike.items()}
     if len(names) < 3:
         return
     result = []

@@ -21,7 +21,9 @@ def taught_names(
     """Names from the pack's taught pictures, the likeliest first, and the one that is asserted; none if none was shown."""
     from sage_ad.knowledge.looks.naming import candidates
 
-    naming = None if product is None else candidates(domain, product, view.image, view.evidence, extractor)
+    if product is None:
+        return [], None
+    naming = candidates(domain, product, view.image, view.evidence, extractor, references=view.references)
     if naming is None:
         return [], None
     found = [

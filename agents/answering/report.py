@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.wording import NAMED_REGIONS, join
+from sage_ad.agents.answering.wording import NAMED_REGIONS, citable, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
 from sage_ad.vlm.places import place_of_box
@@ -56,7 +56,8 @@ def explanation(
         lines += consequence_lines(defect, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
-        lines += _cite([fact for fact in facts if fact["kind"] == "normal-variation"], cited)
+        general = citable(facts, evidence["verdict"], None)
+        lines += _cite([fact for fact in general if fact["kind"] == "normal-variation"], cited)
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
 

@@ -126,9 +126,10 @@ def compose(
     defect = state.get("defect")
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
+    told = wording.citable(facts, evidence["verdict"], defect)
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = renamed(placed(backed(about(reason(said), product), facts), evidence), defect or UNNAMED)
-        fault = words_fault(words, question, evidence, product, facts)
+        words = renamed(placed(backed(about(reason(said), product), told), evidence), defect or UNNAMED)
+        fault = words_fault(words, question, evidence, product, facts, defect)
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
         answers.append(_answer(question, verdict, None if fault else words, evidence, state, facts, defect))
@@ -228,12 +229,13 @@ def words_fault(
     evidence: EvidenceSummary,
     product: str | None,
     facts: Sequence[dict[str, Any]],
+    defect: str | None,
 ) -> str | None:
     """Why the model's words cannot be used, or None: the faults of `text_fault`, and a defect named on a good part."""
     from sage_ad.agents.answering.vision_language import text_fault
     from sage_ad.evaluation.text.answer_parser import read
 
-    fault = text_fault(words, question, evidence, product, facts)
+    fault = text_fault(words, question, evidence, product, facts, defect)
     if fault or evidence["verdict"] == "anomalous":
         return fault
     named = [claim.term for claim in read(words).asserted("bad", "defect")]
@@ -273,9 +275,7 @@ def _answer(
 ) -> dict[str, Any]:
     """One answer: the verdict as asked, what was measured, the model's reason (or the grounded one), a cited fact."""
     anomalous = evidence["verdict"] == "anomalous"
-    # A good part gets no fact about a defect: "if it is a scratch, ..." would plant one.
-    fitting = facts if anomalous else [fact for fact in facts if not _tells_of_defect(fact)]
-    cited = _cited(wording.cited_facts(fitting, question.family), defect)
+    cited = wording.cited_facts(facts, question.family, evidence["verdict"], defect)[:1]
     if words is None:
         text = wording.grounded_answer(
             question.family, verdict, evidence, state["product"], defect, cited, state["appearances"]
@@ -290,22 +290,6 @@ def _answer(
         if question.family == "defect diagnosis" and anomalous and not re.search(r"\b(should|must)\b", words):
             parts.append("It should not be used before an expert has looked at the marked area.")
         if anomalous or question.family == "standard comparison":
-            parts += [wording.fact_sentence(fact) for fact in cited]
+            parts += [wording.fact_sentence(fact, defect) for fact in cited]
         text = " ".join(parts)
     return wording.trace_answer(question, verdict, text, cited)
-
-
-def _tells_of_defect(fact: dict[str, Any]) -> bool:
-    from sage_ad.evaluation.text.answer_parser import read
-
-    return bool(fact.get("defects")) or bool(read(fact["text"]).asserted("bad"))
-
-
-def _cited(fitting: Sequence[dict[str, Any]], defect: str | None) -> list[dict[str, Any]]:
-    """The fact that an answer cites: about the named defect if there is one (and said of that one), else the first."""
-    last = (defect or "").split()[-1:] or [""]
-    for fact in fitting:
-        about = [name for name in fact.get("defects", ()) if last[0] and last[0] in name.casefold()]
-        if about:
-            return [{**fact, "defects": about}]
-    return list(fitting[:1])

@@ -33,6 +33,8 @@ STATES: tuple[Verdict, Verdict] = ("normal", "anomalous")
 PICTURE_SIDE = 1024
 """Pictures go into the prompt at most this large; a 1024-pixel picture is 1,000 to 1,500 tokens of a common model."""
 FEWEST_WORDS, LONGEST_ANSWER = 2, 80
+REPEATED = 0.6
+"""Share of a fact's words that an answer must hold to have told the fact."""
 LONGEST_DEFECT = 5
 _JSON_TOKENS = 20
 Said = tuple[VlmReply, Verdict | None, str]
@@ -158,7 +160,7 @@ def _compose(
     answers, dropped = [], []
     for number, question in enumerate(questions):
         text = reply.texts.get(number, "") if agrees else ""
-        fault = text_fault(text, question, evidence, state["product"], facts) if agrees else None
+        fault = text_fault(text, question, evidence, state["product"], facts, state["defect"]) if agrees else None
         if fault:
             text = ""
             dropped.append(f"{number + 1}: {fault}")
@@ -182,19 +184,20 @@ def _answer(
 
     evidence = state["evidence"]
     verdict = None if question.polarity is None else verdict_of(question.polarity, evidence["verdict"])
-    cited = [facts[number] for number in named if number < len(facts)]
-    cited = [*cited, *wording.cited_facts(facts, question.family)][:1]
+    defect, told = state["defect"], wording.citable(facts, evidence["verdict"], state["defect"])
+    cited = [facts[number] for number in named if number < len(facts) and facts[number] in told]
+    cited = [*cited, *wording.cited_facts(facts, question.family, evidence["verdict"], defect)][:1]
     if text:
         parts = [] if verdict is None else ["Yes." if verdict else "No."]
         if _state_said(text, question) is None:
             parts.append(wording.finding(evidence, state["product"]))
         parts.append(text)
         if evidence["verdict"] == "anomalous" or question.family == "standard comparison":
-            parts.extend(wording.fact_sentence(fact) for fact in cited)
+            parts.extend(wording.fact_sentence(fact, defect) for fact in cited)
         whole = " ".join(parts)
     else:
         whole = wording.grounded_answer(
-            question.family, verdict, evidence, state["product"], state["defect"], cited, state["appearances"]
+            question.family, verdict, evidence, state["product"], defect, cited, state["appearances"]
         )
     return wording.trace_answer(question, verdict, whole, cited)
 
@@ -316,10 +319,12 @@ def text_fault(
     evidence: EvidenceSummary,
     product: str | None,
     facts: Sequence[dict[str, Any]] = (),
+    defect: str | None = None,
 ) -> str | None:
     """Why a model's answer cannot be used, or None: it must hold words, agree with the evidence, and stay with it.
 
-    Matter may be new (a model that sees may name what it sees), but neither places nor numbers that nobody measured.
+    Matter may be new (a model that sees may name what it sees), but neither places nor numbers that nobody measured, and
+    no fact about a defect other than `defect`, which is asserted.
     """
     from sage_ad.vlm.places import PLACES
 
@@ -338,7 +343,13 @@ def text_fault(
     strange = [p for p in PLACES if p != "centre" and p in lowered and p not in measured and p not in asked]
     if strange:
         return f"a place that was not measured ({wording.join(strange)})"
-    given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in facts)])
+    told = wording.citable(facts, evidence["verdict"], defect)
+    said_words = wording.content_words(text)
+    for fact in facts:
+        own = wording.content_words(fact["text"])
+        if fact not in told and len(own & said_words) >= REPEATED * len(own):
+            return "it tells a fact about a defect that nobody asserted"
+    given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in told)])
     if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
         return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"
     return None

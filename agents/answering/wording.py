@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sage_ad.agents.state import EvidenceSummary
-from sage_ad.evaluation.inspection import Family, MLEScore, TraceAnswer
+from sage_ad.evaluation.inspection import Family, MLEScore, TraceAnswer, Verdict
 from sage_ad.evaluation.questions import Question, with_article
 
 # Which kinds of fact each family of question rests on.
@@ -22,6 +22,9 @@ KINDS_OF_FAMILY = {
     "defect identification": ("appearance", "cause"),
     "defect diagnosis": ("consequence", "inspection"),
 }
+
+# What such facts tell holds of a part with any defect, or with none.
+GENERAL_KINDS = ("normal-variation", "inspection")
 
 
 @dataclass
@@ -87,12 +90,12 @@ def telling(appearances: Sequence[str]) -> int | None:
     return next(toned, 0 if appearances else None)
 
 
-def fact_sentence(fact: dict[str, Any]) -> str:
-    """A cited fact, worded as what it is: general knowledge that holds only if the finding is of that kind."""
+def fact_sentence(fact: dict[str, Any], defect: str | None) -> str:
+    """A cited fact with what it is about: the asserted defect, or such parts in general (`citable`)."""
     text = fact["text"].rstrip(".") + "."
     note = "" if fact["status"] == "approved" else " (This fact is proposed, not yet approved by an expert.)"
-    if fact.get("defects"):
-        return f"About {with_article(fact['defects'][0])}: {text}{note}"
+    if defect and fact.get("defects"):
+        return f"About {with_article(defect)}: {text}{note}"
     return f"Known of such parts: {text}{note}"
 
 
@@ -136,7 +139,7 @@ def grounded_answer(
             else "Nothing that was measured speaks against its use."
         )
     if anomalous or family == "standard comparison":
-        parts.extend(fact_sentence(fact) for fact in facts[:1])
+        parts.extend(fact_sentence(fact, defect) for fact in facts[:1])
     return " ".join(parts)
 
 
@@ -149,9 +152,23 @@ def trace_answer(
     return answer.model_dump(mode="json")
 
 
-def cited_facts(facts: Sequence[dict[str, Any]], family: Family) -> list[dict[str, Any]]:
-    """The facts on which a question of a family rests, best first."""
-    return [fact for kind in KINDS_OF_FAMILY[family] for fact in facts if fact["kind"] == kind]
+def citable(facts: Sequence[dict[str, Any]], verdict: Verdict, defect: str | None) -> list[dict[str, Any]]:
+    """The facts that may be told of a part, best first: those about the asserted defect, then those about no defect.
+
+    A fact about a kind of defect that nobody asserted would plant that defect, and so it would on a normal part. How a
+    defect looks, where it comes from and what follows is about a defect even if the fact does not say which.
+    """
+    named = defect if verdict == "anomalous" else None
+    own = [fact for fact in facts if named in fact.get("defects", ())]
+    return own + [fact for fact in facts if not fact.get("defects") and fact["kind"] in GENERAL_KINDS]
+
+
+def cited_facts(
+    facts: Sequence[dict[str, Any]], family: Family, verdict: Verdict, defect: str | None
+) -> list[dict[str, Any]]:
+    """The facts on which a question of a family rests, best first; `citable` ones only."""
+    told = citable(facts, verdict, defect)
+    return [fact for kind in KINDS_OF_FAMILY[family] for fact in told if fact["kind"] == kind]
 
 
 def wording_messages(sentence: str, facts: Sequence[dict[str, Any]], hard_facts: bool) -> list[dict[str, Any]]:

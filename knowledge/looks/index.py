@@ -1,7 +1,7 @@
 """Names for a region, from the taught examples that resemble it most.
 
 Every vector is compared with the mean of what was taught taken off: what all defects of a product have in common (the
-product) says nothing about which one it is. The kinds of vectors (whole picture, region, close-up) then count by how well
+product) says nothing about which one it is. The kinds of vectors (texture, region, close-up, tone) then count by how well
 each tells the taught examples apart when one of them is left out. docs/looks.md tells how probable the names are and how
 that was measured.
 """
@@ -17,13 +17,15 @@ import numpy as np
 
 from sage_ad.vlm.evidence.region_features import RegionFeatures
 
-PRIOR = (0.1, 1.0, 1.0)
+PRIOR = (0.1, 1.0, 1.0, 0.5)
 """Weights of the vectors of `RegionFeatures` before anything is known about the product."""
 
-PRIOR_WITHOUT_REFERENCE = (3.0, 1.0, 1.0)
-"""The same for regions found without a reference: their places are less sure, so the whole picture counts more."""
+PRIOR_WITHOUT_REFERENCE = (3.0, 1.0, 1.0, 0.0)
+"""The same for regions found without a reference: their places are less sure, so the picture's texture counts more.
 
-TRUST = 12.0
+There is no tone without a reference."""
+
+TRUST = 5.0
 """Log of how much more a vector counts that tells all examples apart than one that tells none."""
 
 FIRST_OF_ONE = (-1.45, 0.98, 1.85)
@@ -208,6 +210,9 @@ def _share(log_odds: float) -> float:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length; single numbers (the tone) keep their size, which says how plain they are."""
+    if rows.shape[1] == 1:
+        return rows
     unit: np.ndarray = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
     return unit
 

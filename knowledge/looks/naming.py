@@ -85,29 +85,33 @@ def good_references(domain: str | None, product: str | None) -> list[Path]:
     return [folder / look.file for look in looks_of(domain, product) if look.defect is None][:MAX_REFERENCES]
 
 
-def load_index(domain: str, product: str, extractor: EvidenceExtractor, *, located: bool) -> LooksIndex | None:
+def load_index(
+    domain: str, product: str, extractor: EvidenceExtractor, *, prior: Sequence[float], boxes: bool = False
+) -> LooksIndex | None:
     """The taught defects of a product, ready for comparison; None if no defect was shown.
 
-    A look without a box is inspected against the good looks (without a reference if there is none) to find its region.
-    Vectors are kept in the cache folder by content of the pictures and name of the encoder.
+    The region of a look is found against the good looks (without a reference if there is none), as that of an inspected
+    part is. Vectors are kept in the cache folder by content of the pictures and name of the encoder.
 
     Args:
         domain: the pack.
         product: the product.
         extractor: holds the encoder that reads the pictures to be named, too.
-        located: whether the places of the regions to be named are sure: found with references, or pointed at.
+        prior: weights of the vectors (`sage_ad.knowledge.looks.index.PRIOR`).
+        boxes: takes the box of a look that has one in place of the region that is found. That helps to name a region that
+            somebody pointed at, and harms where it was found (docs/looks.md): like must be compared with like.
     """
-    from sage_ad.knowledge.looks.index import PRIOR, PRIOR_WITHOUT_REFERENCE, LooksIndex
+    from sage_ad.knowledge.looks.index import LooksIndex
 
     taught = [look for look in looks_of(domain, product) if look.defect is not None]
     if not taught:
         return None
-    features = _vectors(looks_folder(domain), taught, good_references(domain, product), extractor)
+    features = _vectors(looks_folder(domain), taught, good_references(domain, product), extractor, boxes)
     names: dict[str, str] = {}
     for look in taught:
         names.setdefault(_plain(look.defect or ""), look.defect or "")
     labels = [names[_plain(look.defect or "")] for look in taught]
-    return LooksIndex(features, labels, PRIOR if located else PRIOR_WITHOUT_REFERENCE)
+    return LooksIndex(features, labels, prior)
 
 
 def candidates(
@@ -117,6 +121,7 @@ def candidates(
     evidence: Evidence,
     extractor: EvidenceExtractor,
     *,
+    references: Sequence[Image.Image] = (),
     box: tuple[int, int, int, int] | None = None,
 ) -> Naming | None:
     """Names for what stands out in a picture, from the taught looks of its product; None if no defect was shown.
@@ -127,16 +132,22 @@ def candidates(
         image: the part.
         evidence: what was measured on it.
         extractor: the extractor that measured it.
+        references: good parts, which tell whether the region is darker or lighter.
         box: x0, y0, x1, y1 of the region in pixels; None takes the most conspicuous one.
     """
+    from sage_ad.knowledge.looks.index import PRIOR, PRIOR_WITHOUT_REFERENCE
+
     located = box is not None or evidence.threshold_from == "references"
-    index = load_index(domain, product, extractor, located=located)
+    prior = PRIOR if located else PRIOR_WITHOUT_REFERENCE
+    if not references:
+        prior = (*prior[:-1], 0.0)
+    index = load_index(domain, product, extractor, prior=prior, boxes=box is not None)
     if index is None:
         return None
     from sage_ad.vlm.evidence.region_features import region_features
 
     heat = evidence.distances.cpu().numpy()
-    return index.name(region_features(extractor.encoder, image, heat=heat, box=box))
+    return index.name(region_features(extractor.encoder, image, heat=heat, box=box, references=references))
 
 
 def _plain(name: str) -> str:
@@ -144,31 +155,30 @@ def _plain(name: str) -> str:
 
 
 def _vectors(
-    folder: Path, looks: Sequence[Look], good: Sequence[Path], extractor: EvidenceExtractor
+    folder: Path, looks: Sequence[Look], good: Sequence[Path], extractor: EvidenceExtractor, boxes: bool
 ) -> list[RegionFeatures]:
     """Vectors of looks, from the cache where it has them."""
     from sage_ad.vlm.evidence.region_features import VERSION, RegionFeatures, region_features
     from sage_ad.vlm.images import load_image
 
-    bank = None
+    bank, shown = None, None
     references = [_digest(path) for path in good]
     settings = [VERSION, extractor.settings.encoder, extractor.settings.size]
     found = []
     for look in looks:
-        # Where a box says where the defect is, the references do not matter.
-        about = [_digest(folder / look.file), look.box or references, settings]
+        box = look.box if boxes else None
+        about = [_digest(folder / look.file), box, references, settings]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         path = cache_home() / "looks" / f"{key}.npz"
         vectors = _read(path)
         if vectors is None:
             image = load_image(folder / look.file)
-            if look.box is not None:
-                vectors = region_features(extractor.encoder, image, box=look.box)
-            else:
-                if bank is None and good:
-                    bank = extractor.prepare([load_image(file) for file in good])
+            heat, shown = None, shown or [load_image(file) for file in good]
+            if box is None:
+                if bank is None and shown:
+                    bank = extractor.prepare(shown)
                 heat = extractor.extract(image, bank).distances.cpu().numpy()
-                vectors = region_features(extractor.encoder, image, heat=heat)
+            vectors = region_features(extractor.encoder, image, heat=heat, box=box, references=shown)
             content = io.BytesIO()
             np.savez(content, **vectors._asdict())
             try:

@@ -75,6 +75,17 @@ def test_learn_keeps_them_as_proposed(written: SageInspector, cracked: Path, goo
     assert all(again.get(fact.id).status == "proposed" for fact in proposed)
 
 
+def test_a_model_that_cannot_write_facts_names_the_missing_pack(
+    inspector: SageInspector, cracked: Path, good: Path
+) -> None:
+    trace = inspector.inspect(request_for(cracked, good, learn=True))
+    assert not any(fact.status == "proposed" for fact in trace.facts)
+    told = next(step.summary for step in trace.steps if step.name == "extract")
+    assert "No pack knows spinning top, and sage-tiny" in told
+    assert "sage-kb new-domain" in told
+    assert "No pack knows spinning top" in trace.explanation
+
+
 def test_an_expert_reviews_and_the_inspection_goes_on(written: SageInspector, cracked: Path, good: Path) -> None:
     events = list(written.stream(request_for(cracked, good, review=True, learn=True), thread="t1"))
     assert events[-1]["event"] == "review"

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest
+from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.looks.pictures import add_looks
 from sage_ad.knowledge.store.fact_store import FactStore
 
@@ -74,17 +76,21 @@ def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector,
     assert "was not taught" in trace.explanation
 
 
-def test_a_manual_of_the_users_own_tells_what_follows(taught: SageInspector, tmp_path: Path) -> None:
-    """Its facts get their tags from the pack's cards: nobody writes any by hand."""
+def read_manual(taught: SageInspector, folder: Path) -> list[Fact]:
     from sage_ad.knowledge.ingestion.pipeline import ingest
 
-    manual = tmp_path / "manual.md"
+    manual = folder / "manual.md"
     manual.write_text(
         "# Brushed sheet, turned parts\n\n## Rust spots\nRust comes from wet packing and coolant that was not washed off.\n"
         "It leads to scrap on the visible side of a housing.\n",
         encoding="utf-8",
     )
-    facts = ingest([manual], "machining", taught.resources.store).added
+    return ingest([manual], "machining", taught.resources.store).added
+
+
+def test_a_manual_of_the_users_own_tells_what_follows(taught: SageInspector, tmp_path: Path) -> None:
+    """Its facts get their tags from the pack's cards: nobody writes any by hand."""
+    facts = read_manual(taught, tmp_path)
     assert {fact.defects for fact in facts} == {("rust spot",)}
     trace = taught.inspect(
         InspectionRequest(image=sheet(tmp_path / "part.png", "rust spot", 77), product="brushed sheet")
@@ -93,3 +99,22 @@ def test_a_manual_of_the_users_own_tells_what_follows(taught: SageInspector, tmp
     assert "It leads to scrap on the visible side of a housing" in trace.explanation
     assert trace.cited
     assert set(trace.cited) <= {fact.id for fact in facts}
+
+
+def test_answers_cite_facts_of_the_asserted_defect_and_of_no_other(taught: SageInspector, tmp_path: Path) -> None:
+    """One by one and together, asked by the standard questions and in a user's own words."""
+    store, own = taught.resources.store, read_manual(taught, tmp_path)
+    asked = [*STANDARD, "What should I do?", "Why did it happen?", "Is it a scratch?"]
+    parts = [sheet(tmp_path / f"part{n}.png", defect, 77 + n) for n, defect in enumerate(("rust spot", None))]
+    requests = [InspectionRequest(image=part, product="brushed sheet", questions=asked) for part in parts]
+    for traces in ([taught.inspect(request) for request in requests], list(taught.inspect_many(requests))):
+        assert [trace.defect for trace in traces] == ["rust spot", None]
+        assert traces[0].cited
+        assert {fact.id for fact in own} & {name for answer in traces[0].answers for name in answer.facts}
+        for trace in traces:
+            cited = {*trace.cited, *(name for answer in trace.answers for name in answer.facts)}
+            about = {name for fact in cited for name in store.get(fact).defects}
+            assert about <= ({trace.defect} if trace.defect else set())
+            told = "\n".join([trace.explanation, *(answer.text for answer in trace.answers)])
+            others = [f for f in trace.facts if f.id not in cited and store.get(f.id).defects]
+            assert not any(fact.text.rstrip(".") in told for fact in others)

@@ -34,6 +34,7 @@ class Capabilities:
         streaming: `stream` yields text while it is written, rather than once at the end.
         structured: `complete(json_schema=...)` can hold the model to a schema (where the server accepts it).
         deterministic: temperature 0, or the same seed, gives the same text again.
+        writes_facts: knows enough to write facts about a product that no pack knows.
     """
 
     images: bool = False
@@ -42,6 +43,7 @@ class Capabilities:
     streaming: bool = False
     structured: bool = False
     deterministic: bool = True
+    writes_facts: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ from sage_ad.vlm.sage.shared_prefix import realign, shared_length
 
 # Prompts of a batch that share at least so many leading tokens have them run through the model once.
 SHARED_PREFIX_TOKENS = 32
+# Of the facts that the 135M model writes few describe the product rather than repeat the question; above a billion
+# parameters models are taken to know more. Whatever is written is checked and stays proposed.
+FACT_WRITER_PARAMETERS = 1_000_000_000
 # torch's random numbers are global: only one sampled text is written at a time in this process.
 _sampling = threading.Lock()
 
@@ -61,6 +64,7 @@ class HuggingFaceBackend(Completing):
         self._name = name
         self._lock = threading.Lock()
         self._images = hasattr(processor, "image_processor")
+        self._writes_facts = sum(own.numel() for own in model.parameters()) >= FACT_WRITER_PARAMETERS
         self._generate_settings: dict[str, Any] = {}
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.tokenizer.padding_side = "left"
@@ -85,7 +89,7 @@ class HuggingFaceBackend(Completing):
     @property
     def capabilities(self) -> Capabilities:
         """What this model can do."""
-        return Capabilities(images=self._images, logprobs=True, streaming=True)
+        return Capabilities(images=self._images, logprobs=True, streaming=True, writes_facts=self._writes_facts)
 
     def complete(
         self, messages: Sequence[Message], *, json_schema: Mapping[str, Any] | None = None, **settings: Any

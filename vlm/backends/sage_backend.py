@@ -39,7 +39,7 @@ class SageBackend(HuggingFaceBackend):
     @property
     def capabilities(self) -> Capabilities:
         """What this model can do; it sees through `answer_parts`, not through pictures in messages."""
-        return Capabilities(images=False, soft_facts=True, logprobs=True, streaming=True)
+        return Capabilities(soft_facts=True, logprobs=True, streaming=True, writes_facts=self._writes_facts)
 
     @property
     def trained_facts(self) -> FactMode:

@@ -60,7 +60,7 @@ class ScriptedBackend(Completing):
             replies = [replies]
         self._replies = replies if callable(replies) else list(replies)
         self._name = name
-        self._capabilities = capabilities or Capabilities(images=True, streaming=True)
+        self._capabilities = capabilities or Capabilities(images=True, streaming=True, writes_facts=True)
         self._lock = threading.Lock()
         self.calls: list[list[dict[str, Any]]] = []
         self.usage = Usage()

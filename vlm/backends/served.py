@@ -124,6 +124,7 @@ class ServedBackend(Completing):
             streaming=True,
             structured="response_format" not in self._refused,
             deterministic=False,
+            writes_facts=True,
         )
 
     def complete(

@@ -55,7 +55,9 @@ class WrappedSageBackend(HuggingFaceBackend):
     @property
     def capabilities(self) -> Capabilities:
         """What this model can do."""
-        return Capabilities(images=True, soft_facts=True, logprobs=True, streaming=True)
+        return Capabilities(
+            images=True, soft_facts=True, logprobs=True, streaming=True, writes_facts=self._writes_facts
+        )
 
     @property
     def trained_facts(self) -> FactMode:

@@ -1,4 +1,5 @@
-"""What a region of a picture looks like, as vectors: the whole picture, its conspicuous patches, and a close-up of them.
+"""What a region of a picture looks like, as vectors: the picture's texture, its conspicuous patches, a close-up of them,
+and whether it is darker or lighter than a good part.
 
 These vectors compare defects of one product with each other (`sage_ad.knowledge.looks`). They are deeper features than
 those that find a defect: finding needs fine detail, naming needs context. Which levels and pools were compared, and with
@@ -7,6 +8,7 @@ what result, is in docs/looks.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,13 +16,13 @@ import numpy as np
 from sage_ad.vlm.evidence.encoders import DEFAULT_SIZE, EfficientNetLite2, one_thread, to_tensor, working_size
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image
 
     from sage_ad.vlm.evidence.encoders import PatchEncoder
 
 Box = tuple[int, int, int, int]
 
-VERSION = 1
+VERSION = 2
 """Raise it when the vectors change: caches of older ones are then not read."""
 
 HOT_SHARE = 0.015
@@ -38,23 +40,36 @@ SMALLEST = 0.2
 FOCUS = 0.22
 """Standard deviation of the window that weighs the close-up's middle most, as a share of its side."""
 
+GREY, GREY_SIDE = 6.0, 64
+"""Grey levels that always count as noise, and side in pixels at which a close-up is held against a reference."""
+
+PLAIN = 6.0
+"""How many times the usual difference around it a region must be darker or lighter to count fully."""
+
 
 class RegionFeatures(NamedTuple):
-    """Three float32 vectors of one region; the parts of a vector that come from one level of the network have unit length.
+    """Float32 vectors of one region; the parts of a vector that come from one level of the network have unit length.
 
     Attributes:
-        whole: mean over the picture.
+        spread: standard deviation over the picture, which tells textures apart better than the mean does.
         region: mean over the conspicuous patches.
         close_up: the region enlarged, its middle weighing most.
+        tone: one number from -1 (plainly darker than a good part at the same place) to 1; 0 where no reference matches.
     """
 
-    whole: np.ndarray
+    spread: np.ndarray
     region: np.ndarray
     close_up: np.ndarray
+    tone: np.ndarray
 
 
 def region_features(
-    encoder: PatchEncoder, image: Image.Image, *, heat: np.ndarray | None = None, box: Box | None = None
+    encoder: PatchEncoder,
+    image: Image,
+    *,
+    heat: np.ndarray | None = None,
+    box: Box | None = None,
+    references: Sequence[Image] = (),
 ) -> RegionFeatures:
     """Vectors of the region in a box, or of the most conspicuous one.
 
@@ -63,6 +78,7 @@ def region_features(
         image: the part.
         heat: (h, w) evidence of the patches (`Evidence.distances`), on any grid; used where there is no box.
         box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+        references: good parts.
 
     Raises:
         ValueError: neither heat nor box was given.
@@ -81,10 +97,43 @@ def region_features(
         picture = [encoder.encode([image])[0].cpu().numpy()]
         close = [encoder.encode([image.crop(close_up_box(box, *image.size))])[0].cpu().numpy()]
     return RegionFeatures(
-        _joined([level.mean(axis=(0, 1)) for level in picture]),
+        _joined([level.std(axis=(0, 1)) for level in picture]),
         _joined([_weighted(level, weights) for level in picture]),
         _joined([_weighted(level, _window(*level.shape[:2])) for level in close]),
+        tone(image, references, close_up_box(box, *image.size)),
     )
+
+
+def tone(image: Image, references: Sequence[Image], box: Box) -> np.ndarray:
+    """How much darker (negative) or lighter the middle of a close-up is than a good part at the same place, (1,) float32.
+
+    The reference that is most alike there counts. What differs most in the middle is held against the usual difference in
+    the close-up, so that a part that lies otherwise than its reference has no tone rather than a wrong one.
+    """
+    if not references:
+        return np.zeros(1, np.float32)
+    here = _grey(image, box, image.size)
+    there = min(
+        (_grey(other, box, image.size) for other in references), key=lambda grey: float(abs(here - grey).mean())
+    )
+    change = here - there
+    change -= np.median(change)
+    usual = 1.4826 * float(np.median(abs(change))) + GREY
+    window = _window(*change.shape)
+    weighed = change * window
+    most = abs(weighed) >= 0.5 * abs(weighed).max()
+    mean = float(weighed[most].sum() / window[most].sum())
+    return np.clip(np.array([mean / (PLAIN * usual)], np.float32), -1, 1)
+
+
+def _grey(picture: Image, box: Box, size: tuple[int, int]) -> np.ndarray:
+    """(GREY_SIDE, GREY_SIDE) grey values of the place that a box in a picture of `size` stands for."""
+    from PIL import Image
+
+    across, down = picture.width / size[0], picture.height / size[1]
+    part = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    small = picture.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BICUBIC, box=part)
+    return np.asarray(small, np.float32)
 
 
 def hottest(heat: np.ndarray) -> np.ndarray:
@@ -163,7 +212,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return vector
 
 
-def _deep_levels(encoder: EfficientNetLite2, image: Image.Image, size: int) -> list[np.ndarray]:
+def _deep_levels(encoder: EfficientNetLite2, image: Image, size: int) -> list[np.ndarray]:
     """Raw features (h, w, C) at the ends of three stages: 88 and 120 channels at stride 16, 208 at 32."""
     import torch
 

@@ -91,10 +91,11 @@ class TestWords:
         )
         assert all("usual" not in answer["text"] for answer in invented.answers)
         assert any("should not be used" in answer["text"] for answer in invented.answers)
-        stated = made(
-            "There is a scratch in the upper left area; a scratch lets the coating peel, so it should be rejected."
-        )
+        known = "There is a scratch in the upper left area; a scratch lets the coating peel, so it should be rejected."
+        stated = compose(state(defect="scratch"), view(), FACTS, QUESTIONS, reply(known), "sage")
         assert any("lets the coating peel, so it should be rejected" in answer["text"] for answer in stated.answers)
+        nameless = made(known)
+        assert all("coating" not in answer["text"] for answer in nameless.answers)
 
     def test_only_whole_sentences_are_used(self):
         said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")
@@ -104,6 +105,13 @@ class TestWords:
         facts = [{**FACTS[2], "defects": ["isolated area", "scratch"]}]
         said = compose(state(defect="scratch"), view(), facts, QUESTIONS, reply(SCRATCH), "sage")
         assert any("About a scratch: " in answer["text"] for answer in said.answers)
+
+    @pytest.mark.parametrize("defect", [None, "surface dent", "blowhole"])
+    @pytest.mark.parametrize("words", [SCRATCH, "", FACTS[0]["text"]])
+    def test_no_fact_stands_about_a_defect_that_nobody_asserted(self, defect, words):
+        said = compose(state(defect=defect), view(), FACTS, QUESTIONS, reply(words), "sage")
+        assert not any(answer["facts"] for answer in said.answers)
+        assert not any(fact["text"].rstrip(".") in answer["text"] for fact in FACTS for answer in said.answers)
 
 
 class TestState:

@@ -131,12 +131,16 @@ def test_what_it_says_without_a_verdict_follows_what_was_measured(ask: Any) -> N
     assert "Look at the marked box." in seen.answers[0].text
 
 
-def test_cited_facts_are_those_that_it_names(ask: Any, trace: InspectionTrace) -> None:
-    first = {"text": "The cell has a crack.", "facts": [2, 99, -1]}
-    said = json.dumps({"state": "anomalous", "defect": "crack", "answers": {"q1": first}})
-    seen, _ = ask(said, questions=["Is this solar cell defective?"])
-    assert seen.answers[0].facts == [seen.facts[1].id]
-    assert seen.facts[1].text.rstrip(".") in seen.answers[0].text
+def test_a_fact_that_it_names_is_not_cited_where_its_defect_was_not_asserted(ask: Any, trace: InspectionTrace) -> None:
+    """The model's own name is a candidate: facts about it, quoted by number or in its words, would assert it."""
+    told = {"text": "The cell has a crack.", "facts": [1, 2, 99, -1]}
+    quoted = {"text": trace.facts[0].text, "facts": []}
+    said = json.dumps({"state": "anomalous", "defect": "crack", "answers": {"q1": told, "q2": quoted}})
+    seen, _ = ask(said, questions=["Is this solar cell defective?", "Is this solar cell as it should be?"])
+    assert "The cell has a crack." in seen.answers[0].text
+    assert "it tells a fact about a defect that nobody asserted" in note_of(seen)
+    assert not any(answer.facts for answer in seen.answers)
+    assert not any(fact.text.rstrip(".") in answer.text for fact in seen.facts for answer in seen.answers)
 
 
 def test_a_reply_that_cannot_be_read_leaves_grounded_answers(ask: Any, trace: InspectionTrace) -> None:
@@ -238,7 +242,7 @@ def test_numbers_of_measurements_and_facts_may_be_repeated(trace: InspectionTrac
         "score": 0.312, "threshold": 0.2, "threshold_from": "references", "verdict": "anomalous",
         "regions": [{"place": "centre", "box": [1, 2, 3, 4], "score": 0.4}],
     }  # fmt: skip
-    facts = [{"text": "A gap over 2.5 mm is a break."}]
+    facts = [{"text": "A gap over 2.5 mm is looked at again.", "kind": "inspection"}]
     assert (
         text_fault("It differs, with a score of 0.312 and a gap over 2.5 mm.", question, evidence, None, facts) is None
     )

@@ -19,7 +19,7 @@ def features(kind: int | None, seed: int, *, telling: tuple[int, ...] = (0, 1, 2
     offset = np.zeros((3, 32))
     if kind is not None:
         offset[list(telling)] = centres[kind][list(telling)]
-    return RegionFeatures(*(product + offset + 0.3 * noise).astype(np.float32))
+    return RegionFeatures(*(product + offset + 0.3 * noise).astype(np.float32), np.zeros(1, np.float32))
 
 
 def taught(examples: int, **options: tuple[int, ...]) -> LooksIndex:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from sage_ad.knowledge.looks.index import PRIOR
 from sage_ad.knowledge.looks.naming import candidates, good_references, load_index, taught_domain
 from sage_ad.knowledge.looks.pictures import add_looks
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor
@@ -68,9 +69,10 @@ def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def named(extractor: EvidenceExtractor, kind: str, seed: int):  # type: ignore[no-untyped-def]
     from sage_ad.vlm.images import load_image
 
-    bank = extractor.prepare([load_image(path) for path in good_references("textiles", "woven cloth")])
+    good = [load_image(path) for path in good_references("textiles", "woven cloth")]
+    bank = extractor.prepare(good)
     image = cloth(seed, kind, PLACES[seed % 2 + 2])
-    return candidates("textiles", "WOVEN CLOTH", image, extractor.extract(image, bank), extractor)
+    return candidates("textiles", "WOVEN CLOTH", image, extractor.extract(image, bank), extractor, references=good)
 
 
 def test_defects_are_named_as_they_were_taught(taught: Path, extractor: EvidenceExtractor) -> None:
@@ -97,12 +99,12 @@ def test_the_region_to_be_named_can_be_pointed_at(taught: Path, extractor: Evide
 
 
 def test_vectors_are_kept_and_damaged_ones_made_again(taught: Path, extractor: EvidenceExtractor) -> None:
-    first = load_index("textiles", "woven cloth", extractor, located=True)
+    first = load_index("textiles", "woven cloth", extractor, prior=PRIOR)
     kept = sorted(taught.iterdir())
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(kept) == 4
     kept[0].write_bytes(b"damaged")
-    second = load_index("textiles", "woven cloth", extractor, located=True)
+    second = load_index("textiles", "woven cloth", extractor, prior=PRIOR)
     assert [path.stat().st_mtime_ns for path in kept[1:]] == times[1:]
     assert kept[0].stat().st_size > 1000
     assert (first.names, first.reliability) == (second.names, second.reliability)  # type: ignore[union-attr]
