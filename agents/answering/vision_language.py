@@ -121,14 +121,16 @@ def _ask_sage(
     from sage_ad.vlm.sage.visual_inputs import visual_inputs_of
 
     settings = state["settings"]
-    visual = visual_inputs_of(view.evidence)  # measured in the words of training
+    regions = state["evidence"]["regions"]
+    visual = visual_inputs_of(view.evidence, regions[0]["description"] if regions else "")
+    names = [(item["name"], item["probability"]) for item in state["candidates"] if item["source"] == "looks"]
     part = backend.answer_part(
         view.image,
         view.references[:1],
         [question.text for question in questions],
         facts=[fact["text"] for fact in facts],
         mode=mode_of_facts(settings["facts"], backend),
-        measured=visual.measured(state["product"]),
+        measured=visual.measured(state["product"], names),  # in the words of training
         log_odds=backend.evidence_log_odds(visual.margin, visual.compared),
         max_new_tokens=settings["max_new_tokens"],
     )
@@ -338,7 +340,10 @@ def text_fault(
     strange = [p for p in PLACES if p != "centre" and p in lowered and p not in measured and p not in asked]
     if strange:
         return f"a place that was not measured ({wording.join(strange)})"
-    given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in facts)])
+    told = (region.get("description", "") for region in evidence["regions"])
+    given = " ".join(
+        [*measured_lines(evidence, ()), *told, product or "", question.text, *(fact["text"] for fact in facts)]
+    )
     if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
         return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"
     return None
