@@ -37,7 +37,11 @@ CAREFUL = frozenset(("may", "fail", "use"))
 EXPLAIN = "Explain what was found."
 """The question that the model was trained to answer with an explanation."""
 EXPLANATION_TOKENS = 128
-ANSWER_SENTENCES, EXPLANATION_SENTENCES = 2, 6
+EXPLAINING = wording.REPORTING_WORDS | frozenset(
+    """defect defects flaw taught examples example likely probably probability most name given called none kind told what cannot
+    may can so neither sure set aside until somebody should looked marked before used pass""".split()  # noqa: SIM905
+)
+"""Words that an explanation may bring beside those that were measured, taught or told by a fact."""
 SURE = (
     "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
     "counted alike."
@@ -124,7 +128,7 @@ def compose(
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = backed(reason(said, ANSWER_SENTENCES), facts)
+        words = backed(reason(said), facts)
         fault = words_fault(words, question, evidence, product, facts, [defect] if defect else [])
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -156,9 +160,17 @@ def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequenc
     query = sage_query(state, resources.view(request.image, request.references), facts, [question])
     mode = mode_of_facts(state["settings"]["facts"], backend)
     (reply,) = backend.answer_parts([query], mode=mode, max_new_tokens=EXPLANATION_TOKENS)
-    words = backed(reason(reply.texts[0], EXPLANATION_SENTENCES), facts)
-    held = [item["name"] for item in taught(state)]
-    shares = [{"text": f"{item['name']} {item['probability']:.2f}"} for item in taught(state)]
+    # A fact about another defect than the asserted one says nothing of this part.
+    about = [fact["text"] for fact in facts if state["defect"] in fact.get("defects", ())]
+    given = f"{query.visual.measured(query.product, query.names)} {wording.AGAINST.get(evidence['threshold_from'], '')}"
+    allowed = wording.content_words(given) | EXPLAINING
+    words = " ".join(
+        sentence
+        for sentence in whole_sentences(reply.texts[0])
+        if wording.content_words(sentence) <= allowed or any(_tells(sentence, fact) for fact in about)
+    )
+    held = [*(name for name, _ in query.names), *about]
+    shares = [{"text": f"{share:.2f}"} for _, share in query.names]
     fault = words_fault(words, question, evidence, state["product"], [*facts, *shares], held)
     return None if fault or reply.state != evidence["verdict"] else words
 
@@ -196,12 +208,14 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
     return {**evidence, "regions": regions}, [warning]
 
 
-def reason(said: str, limit: int) -> str:
-    """The first whole sentences of what the model said, without state or verdict words."""
-    line = " ".join(said.split())
-    sentences = re.split(r"(?<=[.!?])\s+", line)
-    whole = [s for s in sentences if s.endswith((".", "!"))]
-    return " ".join(whole[:limit])
+def reason(said: str) -> str:
+    """The first two whole sentences of what the model said, without state or verdict words."""
+    return " ".join(whole_sentences(said)[:2])
+
+
+def whole_sentences(said: str) -> list[str]:
+    """The sentences of a text that were finished."""
+    return [s for s in re.split(r"(?<=[.!?])\s+", " ".join(said.split())) if s.endswith((".", "!"))]
 
 
 def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
@@ -213,12 +227,18 @@ def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
     sentences = []
     for sentence in re.split(r"(?<=[.!?])\s+", words):
         finding, _, rest = sentence.partition(";")
-        clause = wording.content_words(re.split(r",? so ", rest)[0])
-        known = [wording.content_words(fact["text"]) for fact in facts]
-        if rest and not clause <= CAREFUL and not any(len(clause & own) >= 0.8 * len(clause) for own in known):
+        clause = re.split(r",? so ", rest)[0]
+        careful = wording.content_words(clause) <= CAREFUL
+        if rest and not careful and not any(_tells(clause, fact["text"]) for fact in facts):
             sentence = f"{finding.rstrip()}."
         sentences.append(sentence)
     return " ".join(sentences)
+
+
+def _tells(clause: str, fact: str) -> bool:
+    """Whether a clause says what a fact says: four of five of its words stand there."""
+    own = wording.content_words(clause)
+    return len(own & wording.content_words(fact)) >= 0.8 * len(own)
 
 
 def words_fault(
@@ -254,6 +274,7 @@ def strange_name(words: str, held: Sequence[str]) -> str | None:
     from sage_ad.evaluation.judge.defect_match import concepts_of
 
     finding = " ".join(sentence.partition(";")[0] for sentence in re.split(r"(?<=[.!?])\s+", words))
+    finding = finding.replace("marked area", "area")  # the lexicon takes a mark for a stain
     name = defect_named(finding)
     if name is not None and not any(name in own.casefold() for own in held):
         return name

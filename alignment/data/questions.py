@@ -188,8 +188,8 @@ def as_measured(part: LabelledPart, visual: VisualInputs, pool: FactPool, seed: 
     """A labelled part as an inspection has it: state, place and description by the evidence, names by what was taught.
 
     Taught names are drawn: none, those of other defects, or the own one among others. A first name of probability p is the
-    right one in a share p of the parts, as the calibrated names of an inspection are. From the product's `ASSERTED` on it is the part's
-    defect; below, and where the evidence passes the part, it has none.
+    right one in a share p of the parts, as the calibrated names of an inspection are. From the product's `ASSERTED` on it is
+    the part's defect; below, and where the evidence passes the part, it has none.
 
     Args:
         part: as labelled.
