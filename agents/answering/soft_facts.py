@@ -42,6 +42,8 @@ EXPLAINING = wording.REPORTING_WORDS | frozenset(
     may can so neither sure set aside until somebody should looked marked before used pass""".split()  # noqa: SIM905
 )
 """Words that an explanation may bring beside those that were measured, taught or told by a fact."""
+ASSERTS = re.compile(r"\b(?:likely|probability)\b")
+"""How an explanation asserts a name, which only the product's own may be."""
 SURE = (
     "Calibrated: how often parts with this evidence were anomalous in the training data, good and bad ones "
     "counted alike."
@@ -164,11 +166,14 @@ def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequenc
     about = [fact["text"] for fact in facts if state["defect"] in fact.get("defects", ())]
     given = f"{query.visual.measured(query.product, query.names)} {wording.AGAINST.get(evidence['threshold_from'], '')}"
     allowed = wording.content_words(given) | EXPLAINING
-    words = " ".join(
-        sentence
-        for sentence in whole_sentences(reply.texts[0])
-        if wording.content_words(sentence) <= allowed or any(_tells(sentence, fact) for fact in about)
-    )
+    said = whole_sentences(reply.texts[0])
+    sure = [
+        (wording.content_words(own) <= allowed and (not ASSERTS.search(own) or (state["defect"] or "?") in own))
+        or any(_tells(own, fact) for fact in about)
+        for own in said
+    ]
+    # The first sentence says what stands out; the others may be left out.
+    words = " ".join(own for own, holds in zip(said, sure, strict=True) if holds) if sure and sure[0] else ""
     held = [*(name for name, _ in query.names), *about]
     shares = [{"text": f"{share:.2f}"} for _, share in query.names]
     fault = words_fault(words, question, evidence, state["product"], [*facts, *shares], held)
