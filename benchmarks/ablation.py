@@ -13,7 +13,7 @@ and *train*, measured on product categories of *dev* and *test*, in wordings tha
 - reward accuracy on all pairs of the measured lists.
 
 None of these is set by our judge, which scores the training lists. Killed at any time, the same command continues.
-`--limit 3 --steps 2 --seeds 1` is a quick trial.
+`--cases 3 --steps 2 --seeds 1` is a quick trial.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ MEASURED = (
 )  # fmt: skip
 SHOTS, HIDDEN = (1, 3, 5), 0.3
 """Taught pictures a type, and the share of draws in which one type is not taught."""
+DRAWN_PARTS = 700
+"""Drawn parts of all products, of which those of `DRAWN` are used."""
 PICTURES = 8
 """Pictures of a type, at most."""
 QUESTION = "Is there a defect on this {product}? If so, name it and its place."
@@ -100,7 +102,7 @@ class Case:
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 
-def drawn(folder: Path, limit: int | None) -> list[LabelledPart]:
+def drawn(folder: Path) -> list[LabelledPart]:
     """Drawn defects as files, so that they are measured like real ones."""
     from sage_ad.alignment.data.build_preferences import file_of
     from sage_ad.alignment.data.labelled import Picture, drawn_parts
@@ -108,7 +110,7 @@ def drawn(folder: Path, limit: int | None) -> list[LabelledPart]:
     def stored(picture: Picture) -> Picture:
         return Picture("file", file_of(picture, folder) or "")
 
-    parts = (part for part in drawn_parts(700 if limit is None else 150, good=0) if part.product in DRAWN)
+    parts = (part for part in drawn_parts(DRAWN_PARTS, good=0) if part.product in DRAWN)
     return [
         replace(part, picture=stored(part.picture), reference=stored(part.reference))
         for part in parts
@@ -217,10 +219,10 @@ def prepared(args: argparse.Namespace) -> tuple[Path, Path, list[Case]]:
     from sage_ad.evaluation.ranked import read_ranked, write_ranked
     from sage_ad.evaluation.runs import Progress
 
-    own = drawn(args.out, args.limit)
+    own = drawn(args.out)
     training = [[part for part in own if part.product == product] for product in DRAWN]
     training += [real(args.data, *name) for name in TRAINED]
-    wanted, cache = args.limit or 25, VisualInputCache()
+    wanted, cache = args.cases, VisualInputCache()
     asked = [case for name in MEASURED for case in cases_of(real(args.data, *name), wanted, args.out)]
     files = []
     for wordings, found in (
@@ -419,9 +421,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with the groups train, dev and test")
     parser.add_argument("--stage1", default="sage-tiny-sft", help="model that all arms begin with")
-    parser.add_argument("--limit", type=int, help="measured cases a category, and half of the trained ones")
+    parser.add_argument("--cases", type=int, default=12, help="measured cases a category, and half of the trained ones")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--pairs-per-step", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--beta", type=float, default=0.1)
