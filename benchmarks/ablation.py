@@ -51,7 +51,7 @@ MEASURED = (
 )  # fmt: skip
 SHOTS, HIDDEN = (1, 3, 5), 0.3
 """Taught pictures a type, and the share of draws in which one type is not taught."""
-DRAWN_PARTS = 700
+DRAWN_PARTS = 350
 """Drawn parts of all products, of which those of `DRAWN` are used."""
 PICTURES = 8
 """Pictures of a type, at most."""
@@ -421,7 +421,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with the groups train, dev and test")
     parser.add_argument("--stage1", default="sage-tiny-sft", help="model that all arms begin with")
-    parser.add_argument("--cases", type=int, default=12, help="measured cases a category, and half of the trained ones")
+    parser.add_argument("--cases", type=int, default=8, help="measured cases a category, and half of the trained ones")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--pairs-per-step", type=int, default=8)
