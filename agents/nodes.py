@@ -16,7 +16,7 @@ from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.candidates import taught_names
-from sage_ad.agents.answering.soft_facts import answer_as_sage
+from sage_ad.agents.answering.soft_facts import answer_as_sage, explain_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.perception import measure_part
 from sage_ad.agents.resources import AgentContext, Resources
@@ -300,7 +300,7 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
     resources = runtime.context.resources
-    known = {} if resources.backend.capabilities.images else _answered(state, resources, questions)
+    known = {} if resources.backend.capabilities.images else _answered(state, resources, facts, questions)
     asked, questions = questions, [question for question in questions if question.text not in known]
     if not questions:
         return _in_order(state, runtime, asked, known, wording.Answers([], None, "from measurement and pack"))
@@ -328,7 +328,9 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     return {**update, **ordered}, summary
 
 
-def _answered(state: InspectionState, resources: Resources, questions: list[Question]) -> dict[str, dict[str, Any]]:
+def _answered(
+    state: InspectionState, resources: Resources, facts: list[dict[str, Any]], questions: list[Question]
+) -> dict[str, dict[str, Any]]:
     """Answers by question that measurement and pack give by themselves; the standard questions are the model's."""
     from sage_ad.agents.answering.asked import answer_asked, asked_about
     from sage_ad.evaluation.questions import is_standard
@@ -337,8 +339,11 @@ def _answered(state: InspectionState, resources: Resources, questions: list[Ques
     found = {}
     for question in questions:
         intent = None if is_standard(question.text, state["product"]) else asked_about(question)
-        if intent is not None:
-            found[question.text] = answer_asked(question, *intent, state, cards)
+        if intent is None:
+            continue
+        found[question.text] = answer_asked(question, *intent, state, cards)
+        if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
+            found[question.text]["text"] = words
     return found
 
 

@@ -41,6 +41,7 @@ class RankedAnswers(Shape):
         group: names the image; the questions of one image share it.
         pair_type: family of the question.
         facts: texts of facts about the product.
+        candidates: taught names that the defect may bear with their probabilities, the likeliest first.
         answers: best first, at least two.
         rank_source: who ranked the answers.
         scores: one score per answer (null: unscored), in the order of `answers`; null before a judge saw them.
@@ -58,6 +59,7 @@ class RankedAnswers(Shape):
     question: str = Field(min_length=1)
     gold: Gold | None = None
     facts: list[str] = Field(default_factory=list)
+    candidates: list[tuple[str, float]] = Field(default_factory=list)
     answers: list[str] = Field(min_length=2)
     rank_source: RankSource | None = None
     scores: list[AnswerScore | None] | None = None

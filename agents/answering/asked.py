@@ -1,7 +1,8 @@
 """Questions that measurement and pack answer by themselves: which defect, is it a ..., where, how large, how many, why,
-what to do, how sure. Each answer says what is known, or that it is not.
+what to do, how sure, explain it. Each answer says what is known, or that it is not.
 
-A language model has no part in these: it would have to guess, and its guess would read like knowledge.
+A language model has no part in these: it would have to guess, and its guess would read like knowledge. Only the explanation
+may be worded by a SAGE model, which was trained to say no more than this (`sage_ad.agents.answering.soft_facts`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sage_ad.agents.answering.report import (
     action_line,
     card_of,
     consequence_lines,
+    explanation,
     name_line,
     sentence_case,
     trust_line,
@@ -56,6 +58,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "appearance",
         r"\bwhat does (?:it|the (?:defect|fault|flaw|area)) look like\b|\bwhat (?:colour|color|shape)\b|\bdescribe\b",
     ),
+    ("explain", r"^\W*(?:please |(?:can|could|would) you )*(?:explain|summari[sz]e)\b"),
 )
 """Intent and how it is asked, the most particular first; matched on lower-case text."""
 IS_IT = re.compile(
@@ -91,6 +94,8 @@ def answer_asked(question: Question, intent: str, named: str, state: InspectionS
     """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump."""
     if intent == "unknown":
         verdict, text = None, UNKNOWN
+    elif intent == "explain":
+        verdict, text = None, _explanation(state, cards)
     elif intent == "use":
         verdict = state["evidence"]["verdict"] == "normal"
         text = "Yes, as far as was measured. Nothing stands out." if verdict else f"No. {_action(state, cards)}"
@@ -103,6 +108,15 @@ def answer_asked(question: Question, intent: str, named: str, state: InspectionS
         verdict, text = None, _ANSWERS[intent](state, cards)
     answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=text)
     return answer.model_dump(mode="json")
+
+
+def _explanation(state: InspectionState, cards: Cards) -> str:
+    defect, product, domain = state["defect"], state["product"], state["domain"]
+    text, _ = explanation(
+        state["evidence"], product=product, domain=domain, defect=defect, candidates=state["candidates"], cards=cards,
+        facts=state["facts"],
+    )  # fmt: skip
+    return " ".join(text.splitlines())
 
 
 def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | None, str]:

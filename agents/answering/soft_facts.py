@@ -2,7 +2,8 @@
 
 The state is the model's: the evidence's calibrated log-odds, moved by what the language model sees. The verdict of each
 answer follows from it and from what the question asserts. The reason is in the model's words as long as they hold:
-they name no place that was not measured, no defect on a part called normal, and say nothing against the state.
+they name no place that was not measured, no defect that the candidates do not hold, none on a part called normal, and
+say nothing against the state.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering import wording
-from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
 from sage_ad.agents.answering.wording import Answers
 from sage_ad.agents.settings import mode_of_facts
 from sage_ad.agents.state import EvidenceSummary, InspectionState
@@ -22,7 +22,6 @@ from sage_ad.evaluation.questions import with_article
 if TYPE_CHECKING:
     from sage_ad.agents.resources import Resources, View
     from sage_ad.evaluation.questions import Question
-    from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.sage.generation import PartQuery, PartReply
 
 NAME = re.compile(
@@ -32,13 +31,19 @@ NAME = re.compile(
 """A defect's name as the model was trained to bring it: "there is a dark stain in the ...", "it differs by a crack"."""
 UNCOUNTED = re.compile(NAME.pattern.replace(r"\s+an?\s+", r"\s+", 1))
 """The same without an article: "there is contamination on the ...", "it shows scratches"."""
-PLACE = re.compile(r" (?:in|on|at) the (?:upper|lower|centre)(?: (?:left|centre|right))? area")
-"""A place as the model was trained to bring it."""
-UNNAMED = "defect"
-"""What a defect is called where no name was taught: the model's own guess is wrong more often than right."""
 NOTHING = frozenset(("defect", "defects", "flaw", "fault", "anomaly", "part", "good", "normal", "deviation"))
 CAREFUL = frozenset(("may", "fail", "use"))
 """Words of "it may fail in use", which claims nothing about the part."""
+EXPLAIN = "Explain what was found."
+"""The question that the model was trained to answer with an explanation."""
+EXPLANATION_TOKENS = 128
+EXPLAINING = wording.REPORTING_WORDS | frozenset(
+    """defect defects flaw taught examples example likely probably probability most name given called none kind told what cannot
+    may can so neither sure set aside until somebody should looked marked before used pass""".split()  # noqa: SIM905
+)
+"""Words that an explanation may bring beside those that were measured, taught or told by a fact."""
+ASSERTS = re.compile(r"\b(?:likely|probability)\b")
+"""How an explanation asserts a name, which only the product's own may be."""
 SURE = (
     "Calibrated: how often this verdict was right for such evidence in the training data, good and bad parts "
     "counted alike."
@@ -46,27 +51,26 @@ SURE = (
 
 
 def sage_query(
-    state: InspectionState,
-    view: View,
-    facts: Sequence[dict[str, Any]],
-    questions: Sequence[Question],
-    store: FactStore,
-) -> tuple[PartQuery, list[tuple[str, float]]]:
-    """What the model is asked about a part (batches collect many of them), and the domain's defects that fit its appearance."""
+    state: InspectionState, view: View, facts: Sequence[dict[str, Any]], questions: Sequence[Question]
+) -> PartQuery:
+    """What the model is asked about a part: measurement, description and candidates as it was trained on them."""
     from sage_ad.vlm.sage.generation import PartQuery
-    from sage_ad.vlm.sage.visual_inputs import kind_probabilities, visual_inputs_of
+    from sage_ad.vlm.sage.visual_inputs import visual_inputs_of
 
-    visual = visual_inputs_of(view.evidence)
-    names = ranked_names(known_defects(store, state["domain"], state["product"]), kind_probabilities(visual) or {})
-    query = PartQuery(
-        visual=visual,
+    description = next((region.get("description", "") for region in state["evidence"]["regions"]), "")
+    return PartQuery(
+        visual=visual_inputs_of(view.evidence, description),
         questions=tuple(question.text for question in questions),
         polarities=tuple(question.polarity for question in questions),
         facts=tuple(fact["text"] for fact in facts),
         product=state["product"],
-        kind=names[0][0] if names else None,
+        names=tuple((item["name"], item["probability"]) for item in taught(state)),
     )
-    return query, names
+
+
+def taught(state: InspectionState) -> list[dict[str, Any]]:
+    """The candidates that were taught by showing, the likeliest first."""
+    return [item for item in state["candidates"] if item["source"] == "looks"]
 
 
 def answer_as_sage(
@@ -94,7 +98,7 @@ def answer_as_sage(
     request = InspectionRequest.model_validate(state["request"])
     view = resources.view(request.image, request.references)
     settings = state["settings"]
-    query, _ = sage_query(state, view, facts, questions, resources.store)
+    query = sage_query(state, view, facts, questions)
     (reply,) = backend.answer_parts(
         [query],
         mode=mode_of_facts(settings["facts"], backend),
@@ -122,14 +126,13 @@ def compose(
     """
     evidence, warnings = decided(state["evidence"], view, reply)
     product = state["product"]
-    said_defect = _defect(questions, reply) if reply.state == "anomalous" else None
     defect = state.get("defect")
     answers: list[dict[str, Any]] = []
     dropped: list[str] = []
     told = wording.citable(facts, evidence["verdict"], defect)
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = renamed(placed(backed(about(reason(said), product), told), evidence), defect or UNNAMED)
-        fault = words_fault(words, question, evidence, product, facts, defect)
+        words = backed(reason(said), told)
+        fault = words_fault(words, question, evidence, product, facts, defect, [defect] if defect else [])
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
         answers.append(_answer(question, verdict, None if fault else words, evidence, state, facts, defect))
@@ -137,11 +140,46 @@ def compose(
         f"{name} takes the part for {reply.state} (chance of a defect {probability(reply):.2f}); "
         f"{len(answers) - len(dropped)} of {len(answers)} answers in its words"
     )
-    if said_defect and defect != said_defect:
-        note += f"; it said {said_defect}, {'the taught looks say ' + defect if defect else 'which nothing taught supports'}"
     if dropped:
         note += f"; its wording was dropped in answer {'; '.join(dropped[:3])}"
     return Answers(answers, None, note, warnings, evidence)
+
+
+def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequence[dict[str, Any]]) -> str | None:
+    """The explanation in a SAGE model's words; None for another kind of model, and where its words do not hold.
+
+    Args:
+        state: the inspection so far.
+        resources: its back end is asked; its view of the part gives the features.
+        facts: the facts that reach the model.
+    """
+    from sage_ad.evaluation.questions import read_question
+
+    backend: Any = resources.backend
+    if not hasattr(backend, "answer_parts"):
+        return None
+    request, evidence = InspectionRequest.model_validate(state["request"]), state["evidence"]
+    question = read_question(EXPLAIN)
+    query = sage_query(state, resources.view(request.image, request.references), facts, [question])
+    mode = mode_of_facts(state["settings"]["facts"], backend)
+    (reply,) = backend.answer_parts([query], mode=mode, max_new_tokens=EXPLANATION_TOKENS)
+    # A fact about another defect than the asserted one says nothing of this part.
+    about = [fact["text"] for fact in facts if state["defect"] in fact.get("defects", ())]
+    given = f"{query.visual.measured(query.product, query.names)} {wording.AGAINST.get(evidence['threshold_from'], '')}"
+    allowed = wording.content_words(given) | EXPLAINING
+    said = whole_sentences(reply.texts[0])
+    sure = [
+        (wording.content_words(own) <= allowed and (not ASSERTS.search(own) or (state["defect"] or "?") in own))
+        or any(_tells(own, fact) for fact in about)
+        for own in said
+    ]
+    # The first sentence says what stands out; the others may be left out.
+    words = " ".join(own for own, holds in zip(said, sure, strict=True) if holds) if sure and sure[0] else ""
+    held = [*(name for name, _ in query.names), *about]
+    # The probabilities are numbers that the words may bring, as those of a fact are.
+    shares = [{"text": f"{share:.2f}", "kind": "inspection"} for _, share in query.names]
+    fault = words_fault(words, question, evidence, state["product"], [*facts, *shares], state["defect"], held)
+    return None if fault or reply.state != evidence["verdict"] else words
 
 
 def probability(reply: PartReply) -> float:
@@ -179,21 +217,12 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
 
 def reason(said: str) -> str:
     """The first two whole sentences of what the model said, without state or verdict words."""
-    line = " ".join(said.split())
-    sentences = re.split(r"(?<=[.!?])\s+", line)
-    whole = [s for s in sentences if s.endswith((".", "!"))]
-    return " ".join(whole[:2])
+    return " ".join(whole_sentences(said)[:2])
 
 
-def about(words: str, product: str | None) -> str:
-    """The model's words about the part: where no product is named the model tends to put "the defect" in its stead."""
-    return words if product else re.sub(r"\b(on|of) the defect\b", r"\1 the part", words)
-
-
-def placed(words: str, evidence: EvidenceSummary) -> str:
-    """The model's words with the place that was measured: what and why is the model's to say, where is not."""
-    measured = wording.places(evidence)[:1]
-    return PLACE.sub(f" in the {measured[0]} area" if measured else "", words)
+def whole_sentences(said: str) -> list[str]:
+    """The sentences of a text that were finished."""
+    return [s for s in re.split(r"(?<=[.!?])\s+", " ".join(said.split())) if s.endswith((".", "!"))]
 
 
 def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
@@ -205,22 +234,18 @@ def backed(words: str, facts: Sequence[dict[str, Any]]) -> str:
     sentences = []
     for sentence in re.split(r"(?<=[.!?])\s+", words):
         finding, _, rest = sentence.partition(";")
-        clause = wording.content_words(re.split(r",? so ", rest)[0])
-        known = [wording.content_words(fact["text"]) for fact in facts]
-        if rest and not clause <= CAREFUL and not any(len(clause & own) >= 0.8 * len(clause) for own in known):
+        clause = re.split(r",? so ", rest)[0]
+        careful = wording.content_words(clause) <= CAREFUL
+        if rest and not careful and not any(_tells(clause, fact["text"]) for fact in facts):
             sentence = f"{finding.rstrip()}."
         sentences.append(sentence)
     return " ".join(sentences)
 
 
-def renamed(words: str, defect: str) -> str:
-    """The model's words with the asserted name for the defect (or `UNNAMED`), where the model gave one of its own."""
-    found = defect_named(words)
-    if found is None or found == defect:
-        return words
-    said = re.sub(rf"\b(?:an? )?{re.escape(found)}\b", with_article(defect), words, flags=re.IGNORECASE)
-    # Without a name "the defect is a defect" is left of a sentence that gave one.
-    return re.sub(rf"\bThe {UNNAMED} is {with_article(UNNAMED)}\b", f"There is {with_article(UNNAMED)}", said)
+def _tells(clause: str, fact: str) -> bool:
+    """Whether a clause says what a fact says: four of five of its words stand there."""
+    own = wording.content_words(clause)
+    return len(own & wording.content_words(fact)) >= 0.8 * len(own)
 
 
 def words_fault(
@@ -230,25 +255,40 @@ def words_fault(
     product: str | None,
     facts: Sequence[dict[str, Any]],
     defect: str | None,
+    held: Sequence[str],
 ) -> str | None:
-    """Why the model's words cannot be used, or None: the faults of `text_fault`, and a defect named on a good part."""
+    """Why the model's words cannot be used, or None: the faults of `text_fault`, and names that nothing supports.
+
+    Args:
+        words: what the model said.
+        question, evidence, product, facts: of the inspection.
+        defect: the name that is asserted.
+        held: the names that it may give the defect.
+    """
     from sage_ad.agents.answering.vision_language import text_fault
     from sage_ad.evaluation.text.answer_parser import read
 
     fault = text_fault(words, question, evidence, product, facts, defect)
-    if fault or evidence["verdict"] == "anomalous":
+    if fault:
         return fault
+    if evidence["verdict"] == "anomalous":
+        strange = strange_name(words, [*held, *(region.get("description", "") for region in evidence["regions"])])
+        return f"it names a defect ({strange}) that no candidate holds" if strange else None
     named = [claim.term for claim in read(words).asserted("bad", "defect")]
     return f"it names a defect ({named[0]}) on a part that is normal" if named else None
 
 
-def _defect(questions: Sequence[Question], reply: PartReply) -> str | None:
-    """The defect that the model names most often, asked which one it is or not; the identification counts first."""
-    named: list[str] = []
-    for question, text in zip(questions, reply.texts, strict=True):
-        if (name := defect_named(reason(text))) is not None:
-            named += [name] * (2 if question.family == "defect identification" else 1)
-    return max(named, key=lambda n: (named.count(n), -named.index(n))) if named else None
+def strange_name(words: str, held: Sequence[str]) -> str | None:
+    """A defect that the words name and none of `held` (names, descriptions) does; what follows a semicolon is a fact's."""
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    finding = " ".join(sentence.partition(";")[0] for sentence in re.split(r"(?<=[.!?])\s+", words))
+    finding = finding.replace("marked area", "area")  # the lexicon takes a mark for a stain
+    name = defect_named(finding)
+    if name is not None and not any(name in own.casefold() for own in held):
+        return name
+    known = frozenset().union(*(concepts_of(own) for own in held))
+    return next(iter(sorted(concepts_of(finding) - known)), None)
 
 
 def defect_named(words: str) -> str | None:

@@ -123,14 +123,16 @@ def _ask_sage(
     from sage_ad.vlm.sage.visual_inputs import visual_inputs_of
 
     settings = state["settings"]
-    visual = visual_inputs_of(view.evidence)  # measured in the words of training
+    regions = state["evidence"]["regions"]
+    visual = visual_inputs_of(view.evidence, regions[0]["description"] if regions else "")
+    names = [(item["name"], item["probability"]) for item in state["candidates"] if item["source"] == "looks"]
     part = backend.answer_part(
         view.image,
         view.references[:1],
         [question.text for question in questions],
         facts=[fact["text"] for fact in facts],
         mode=mode_of_facts(settings["facts"], backend),
-        measured=visual.measured(state["product"]),
+        measured=visual.measured(state["product"], names),  # in the words of training
         log_odds=backend.evidence_log_odds(visual.margin, visual.compared),
         max_new_tokens=settings["max_new_tokens"],
     )
@@ -349,7 +351,8 @@ def text_fault(
         own = wording.content_words(fact["text"])
         if fact not in told and len(own & said_words) >= REPEATED * len(own):
             return "it tells a fact about a defect that nobody asserted"
-    given = " ".join([*measured_lines(evidence, ()), product or "", question.text, *(fact["text"] for fact in told)])
+    seen = [*measured_lines(evidence, ()), *(region.get("description", "") for region in evidence["regions"])]
+    given = " ".join([*seen, product or "", question.text, *(fact["text"] for fact in told)])
     if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
         return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"
     return None

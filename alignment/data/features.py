@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 _DECIDING = (
-    "evidence/patch_matching", "evidence/encoders", "evidence/extractor", "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
+    "evidence/patch_matching", "evidence/encoders", "evidence/extractor", "images", "places", "evidence/memory_bank",
+    "sage/visual_inputs", "evidence/thresholds", "evidence/description", "evidence/regions",
 )  # fmt: skip
 
 
@@ -87,16 +88,19 @@ class VisualInputCache:
     def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
         from safetensors.torch import save
 
+        from sage_ad.vlm.evidence.description import describe
         from sage_ad.vlm.sage.visual_inputs import visual_input_tensors, visual_inputs_of
 
         if self._extractor is None:
             from sage_ad.vlm.evidence.extractor import EvidenceExtractor
 
             self._extractor = EvidenceExtractor()
-        evidence = self._extractor.extract(picture.load(), self._prepared(reference))
+        image, good = picture.load(), [] if reference is None else [reference.load()]
+        evidence = self._extractor.extract(image, self._prepared(reference))
         self.measured += 1
+        first = [describe(image, evidence.map, region, good).in_words() for region in evidence.regions[:1]]
         try:
-            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence))))
+            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, "".join(first)))))
         except OSError as error:
             raise InputError(
                 f"The features of {picture.path or picture.product} cannot be kept in {self.folder} "

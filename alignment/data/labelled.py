@@ -101,6 +101,8 @@ class LabelledPart:
         category: what must not be in training and test at once.
         domain: knowledge pack, if known.
         source: "real", "drawn" or "pasted".
+        description: what stands out, in measured words; empty where nothing was measured or nothing stands out.
+        names: taught names that the defect may bear, with their probabilities, the likeliest first.
     """
 
     picture: Picture
@@ -113,6 +115,8 @@ class LabelledPart:
     category: str
     domain: str | None = None
     source: Literal["real", "drawn", "pasted"] = "real"
+    description: str = ""
+    names: tuple[tuple[str, float], ...] = ()
 
 
 def real_parts(dataset: InspectionDataset, *, seed: int = 0, limit: int | None = None) -> Iterator[LabelledPart]:

@@ -1,19 +1,20 @@
-"""Questions and answers for stage 1 (fact-enhanced fine-tuning), made from labelled parts and the knowledge base.
+"""Questions and answers for stage 1 (fact-enhanced fine-tuning), made from measured parts and the knowledge base.
 
-Each part is asked five questions of three families and both polarities (`sage_ad.evaluation.questions`). An answer names the
-state first, then the verdict for the question as asked, then the reason:
+Each part is asked five questions of three families and both polarities (`sage_ad.evaluation.questions`), and to explain
+what was found. An answer names the state first, then the verdict for the question as asked, then the reason:
 
     anomalous. False. There is a crack in the upper left area.
 
-so that what was seen is said before how the question was turned. Facts are attached as they would be recalled, never
-by the label: a good part gets facts about some defect of its kind too. Writing facts is a task of its own.
+so that what was seen is said before how the question was turned. State, place and name are those that an inspection has at
+hand (`as_measured`): the model learns to say what is known, and that a name is not. Facts are attached as they would be
+recalled, never by the label: a good part gets facts about some defect of its kind too. Writing facts is a task of its own.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from sage_ad.evaluation.questions import GoldQuestion
     from sage_ad.knowledge.facts import Fact
     from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 TOPICS = 3
 """Defects that the facts of one part turn about."""
+
+UNNAMED, UNTAUGHT, HIDDEN, SURE = 0.1, 0.3, 0.2, 0.5
+"""Shares of the parts whose product is not named; of the anomalous ones, those for which no name was taught, of the rest
+those whose own name was not, and of what remains those with a first name that is asserted."""
 
 WORDINGS_FILE = Path(__file__).with_name("wordings.yaml")
 
@@ -66,6 +72,7 @@ class Stage1Example:
         id: unique and stable.
         group: the image; its five questions share it, and stay together when examples are split.
         task: "inspect" a picture, or write "facts".
+        names: as `LabelledPart.names`.
         picture, reference: what is seen; no reference is zero-shot, no picture is the task of writing facts.
         question, answer: the words; the answer begins with the verdict token.
         family, polarity, verdict: of the question and its right answer; None for writing facts.
@@ -92,6 +99,7 @@ class Stage1Example:
     domain: str | None
     category: str
     facts: tuple[str, ...] = ()
+    names: tuple[tuple[str, float], ...] = ()
     source: str
 
 
@@ -171,13 +179,77 @@ def stage1_examples(
             yield from fact_examples(product, domain, pool, settings)
 
 
+def shown_reference(part: LabelledPart, settings: Stage1Settings) -> Picture | None:
+    """The reference that a part is compared with in training; None makes it zero-shot."""
+    return part.reference if seeded(settings.seed, "shown", part.group).random() < settings.one_shot else None
+
+
+def as_measured(part: LabelledPart, visual: VisualInputs, pool: FactPool, seed: int) -> LabelledPart:
+    """A labelled part as an inspection has it: state, place and description by the evidence, names by what was taught.
+
+    Taught names are drawn: none, those of other defects, or the own one among others. A first name of probability p is the
+    right one in a share p of the parts, as the calibrated names of an inspection are. From the product's `ASSERTED` on it is
+    the part's defect; below, and where the evidence passes the part, it has none.
+
+    Args:
+        part: as labelled.
+        visual: what the evidence says of it.
+        pool: knows the defects of the product.
+        seed: of the draw.
+    """
+    from sage_ad.knowledge.looks.index import ASSERTED
+
+    rng = seeded(seed, "measured", part.group)
+    if rng.random() < UNNAMED:
+        from sage_ad.evaluation.questions import product_words
+
+        part = replace(part, product=product_words(None))
+    names = _drawn_names(part, pool, ASSERTED, rng) if visual.anomalous else ()
+    return replace(
+        part,
+        anomalous=visual.anomalous,
+        place=visual.place if visual.anomalous else None,
+        defect=names[0][0] if names and names[0][1] >= ASSERTED else None,
+        description=visual.description,
+        names=names,
+    )
+
+
+def _drawn_names(
+    part: LabelledPart, pool: FactPool, asserted: float, rng: random.Random
+) -> tuple[tuple[str, float], ...]:
+    from sage_ad.alignment.synthetic.generate import DEFECTS
+
+    if rng.random() < UNTAUGHT:
+        return ()
+    _, facts = pool.about(part.product, part.domain)
+    known = sorted({d for fact in facts for d in fact.defects} | set(DEFECTS))
+    own = part.defect if part.defect is not None and rng.random() >= HIDDEN else None
+    others = rng.sample([name for name in known if name != part.defect], rng.randint(1, 4))
+    if own is None:
+        first = rng.uniform(0.1, 0.7)
+    else:
+        first = rng.uniform(asserted, 0.99) if rng.random() < SURE else rng.uniform(0.3, asserted)
+        others = [own, *others] if rng.random() < first else [others[0], own, *others[1:]]
+    rest = [rng.random() for _ in others]  # of the other names, and of none of them
+    shares = sorted(((1 - first) * r / sum(rest) for r in rest[1:]), reverse=True)
+    # The first name is the most probable one.
+    return tuple(zip(others, (first, *(min(first, share) for share in shares)), strict=True))
+
+
 def inspection_examples(part: LabelledPart, pool: FactPool | None, settings: Stage1Settings) -> Iterator[Stage1Example]:
-    """The five questions about one part; reference and facts are the same for all five, as in an inspection."""
+    """Five questions about one part and its explanation; reference and facts are the same for all, as in an inspection."""
     rng = seeded(settings.seed, "part", part.group)
-    reference = part.reference if rng.random() < settings.one_shot else None
+    reference = shown_reference(part, settings)
     facts, consequence = ([], None) if pool is None else pool.choose(part, settings.facts, rng)
     if rng.random() < settings.no_facts:
         facts, consequence = [], None
+    shared: dict[str, Any] = {
+        "group": part.group, "task": "inspect", "picture": part.picture, "reference": reference,
+        "anomalous": part.anomalous, "defect": part.defect, "place": part.place, "product": part.product,
+        "domain": part.domain if pool is None else pool.about(part.product, part.domain)[0],
+        "category": part.category, "facts": tuple(facts), "names": part.names, "source": part.source,
+    }  # fmt: skip
     for i, question in enumerate(questions_about(part, consequence, settings.seed)):
         text = question.text
         if reference is None:
@@ -185,24 +257,17 @@ def inspection_examples(part: LabelledPart, pool: FactPool | None, settings: Sta
             text = text.replace("Compared with the reference, is", "Judging by its looks, is")
         yield Stage1Example(
             id=f"{part.group}#{i}",
-            group=part.group,
-            task="inspect",
-            picture=part.picture,
-            reference=reference,
             question=text,
             answer=_answer(question, part, consequence, rng, settings),
             family=question.family,
             polarity=question.polarity,
             verdict=question.verdict,
-            anomalous=part.anomalous,
-            defect=part.defect,
-            place=part.place,
-            product=part.product,
-            domain=part.domain if pool is None else pool.about(part.product, part.domain)[0],
-            category=part.category,
-            facts=tuple(facts),
-            source=part.source,
+            **shared,
         )
+    if part.description or not part.anomalous:
+        prompt = rng.choice(_wordings()["explain"]["prompts"]).format(product=part.product)
+        answer = explained(part, reference is not None, consequence, rng)
+        yield Stage1Example(id=f"{part.group}#explain", question=prompt, answer=answer, **shared)
 
 
 def questions_about(part: LabelledPart, consequence: str | None, seed: int) -> list[GoldQuestion]:
@@ -240,6 +305,32 @@ def fact_examples(
             category=f"facts {product}",
             source="facts",
         )
+
+
+def explained(part: LabelledPart, referenced: bool, consequence: str | None, rng: random.Random) -> str:
+    """The explanation of a part as it was measured: what stands out and where, what it may be called, what follows."""
+    from sage_ad.evaluation.questions import with_article
+
+    data = _wordings()["explain"]
+    fields = {"product": part.product, "against": data["against"]["reference" if referenced else "picture"]}
+    if not part.anomalous:
+        return f"normal. {rng.choice(data['normal']).format(**fields)}"
+    fields |= {"place": part.place or "", "description": with_article(part.description)}
+    listed = [(with_article(name), f"{share:.2f}") for name, share in part.names[:2]]
+    if part.defect:
+        kind = "named"
+        fields |= {"defect": listed[0][0], "share": listed[0][1]}
+    elif not part.names:
+        kind = "untaught"
+    elif 1 - sum(share for _, share in part.names) > part.names[0][1]:
+        kind = "none"
+    else:
+        kind = "unsure"
+        fields["names"] = " or ".join(f"{name} ({share})" for name, share in listed)
+    lines = [rng.choice(data["found"]).format(**fields), rng.choice(data[kind]).format(**fields)]
+    if consequence and part.defect:
+        lines.append(consequence)
+    return f"anomalous. {' '.join([*lines, rng.choice(data['action']).format(**fields)])}"
 
 
 def _answer(

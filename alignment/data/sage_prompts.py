@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class VisualInputPrompts(SagePrompts):
     """Prompts of a SAGE model with a frozen encoder: patch features, evidence, measurement, facts, question.
 
-    A row has `prompt` (the question), `facts`, `picture_file`, and where known `reference_file` and `product`.
+    A row has `prompt` (the question), `facts`, `picture_file`, and where known `reference_file`, `product` and `candidates`
+    (names with probabilities).
 
     Args:
         model: gives the calibration of the evidence.
@@ -37,7 +38,7 @@ class VisualInputPrompts(SagePrompts):
         inputs = prefix_inputs(
             self.processor,
             seen,
-            [visual.measured(row.get("product")) for visual, row in zip(seen, rows, strict=True)],
+            [measured_in(row, visual) for visual, row in zip(seen, rows, strict=True)],
             [list(row["facts"]) for row in rows],
             [[row["prompt"]] for row in rows],
             self.processor.facts,
@@ -58,6 +59,12 @@ def visual_inputs_of_row(row: Row, cache: VisualInputCache) -> VisualInputs:
     return cache.get(Picture("file", row["picture_file"]), reference)
 
 
+def measured_in(row: Row, visual: VisualInputs) -> str:
+    """What is known of a row's part, in the words of the prompt."""
+    names = [(own["name"], own["probability"]) for own in row.get("candidates") or ()]
+    return visual.measured(row.get("product"), names)
+
+
 def picture_view(model: Any, cache: VisualInputCache) -> View:
     """What a SAGE model with eyes of its own is given of a row: pictures, and the measured evidence where calibrated."""
 
@@ -72,7 +79,7 @@ def picture_view(model: Any, cache: VisualInputCache) -> View:
 
             visual = visual_inputs_of_row(row, cache)
             seen |= {
-                "measured": visual.measured(row.get("product")),
+                "measured": measured_in(row, visual),
                 "evidence": evidence_log_odds(visual, model.config.calibration),
             }
         return seen

@@ -156,6 +156,8 @@ def _row(loaded: Loaded, line: RankedAnswers, folder: Path) -> dict[str, Any]:
             "picture_file": files[-1],
             "reference_file": reference,
             "product": line.object,
+            # Arrow has no tuples of a word and a number.
+            "candidates": [{"name": name, "probability": share} for name, share in line.candidates],
         }
     row |= {"prompt": [{"role": "user", "content": question_in_words(line)}], "answers": line.answers}
     return row | {"images": files} if loaded.kind == "pictures" else row

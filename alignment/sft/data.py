@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 FACT_TASKS_A_BATCH = 8
-UNNAMED, WRONG_KIND = 0.1, 0.15
-"""Shares of the parts whose product is not named, and for which any kind of defect is measured."""
 
 
 @dataclass(frozen=True)
@@ -181,18 +179,11 @@ class PictureBatches(_Batches):
 
 
 def training_measurement(visual: VisualInputs, task: PartTask) -> str:
-    """The measurement in words; now and then without the product, or with any kind of defect.
+    """The measurement in words, as an inspection of the part has it."""
+    from sage_ad.evaluation.questions import product_words
 
-    The kinds were learnt from drawn parts, so on these they are surer than on anything else: a model that copied them
-    blindly would not look.
-    """
-    from sage_ad.alignment.data.labelled import seeded
-    from sage_ad.vlm.sage.visual_inputs import KINDS
-
-    # The seed's name decides what is drawn, so it stays as it was when the shipped model was trained.
-    rng = seeded("told", task.examples[0].group)
-    product = None if rng.random() < UNNAMED else task.examples[0].product
-    return visual.measured(product, rng.choice(KINDS) if rng.random() < WRONG_KIND else None)
+    example = task.examples[0]
+    return visual.measured(None if example.product == product_words(None) else example.product, example.names)
 
 
 def packed(branches: Sequence[Sequence[tuple[list[int], list[int]]]], state: bool = True) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -46,27 +46,22 @@ def labelled_parts(run: Stage1Run) -> list[LabelledPart]:
     return parts
 
 
-def tasks_of(run: Stage1Run, parts: Iterable[LabelledPart]) -> list[PartTask]:
-    """Questions, answers and facts for the parts."""
-    from sage_ad.alignment.data.questions import FactPool, Stage1Settings, stage1_examples
+def tasks_of(run: Stage1Run, parts: Sequence[LabelledPart], cache: VisualInputCache, say: Say) -> list[PartTask]:
+    """Questions, answers and facts for the parts, each as the evidence has it; measures what is not kept yet."""
+    from sage_ad.alignment.data.questions import FactPool, Stage1Settings, as_measured, shown_reference, stage1_examples
     from sage_ad.alignment.sft.data import part_tasks
     from sage_ad.knowledge.store.fact_store import FactStore
-
-    settings = Stage1Settings(seed=run.seed)
-    return part_tasks(list(stage1_examples(parts, FactPool(FactStore.open()), settings)))
-
-
-def measure_parts(tasks: Iterable[PartTask], cache: VisualInputCache, say: Say) -> None:
-    """Measures the evidence of all parts that is not kept yet."""
-    pairs = [
-        (task.examples[0].picture, task.examples[0].reference) for task in tasks if task.examples[0].picture is not None
-    ]
 
     def report(done: int, todo: int) -> None:
         if done % 50 == 0 or done == todo:
             say(f"Measured {done} of {todo} parts")
 
-    cache.fill(pairs, report)
+    settings = Stage1Settings(seed=run.seed)
+    shown = [(part.picture, shown_reference(part, settings)) for part in parts]
+    cache.fill(shown, report)
+    pool = FactPool(FactStore.open())
+    measured = [as_measured(part, cache.get(*pair), pool, run.seed) for part, pair in zip(parts, shown, strict=True)]
+    return part_tasks(list(stage1_examples(measured, pool, settings)))
 
 
 def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
@@ -93,11 +88,12 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
         say(f"There is no whole checkpoint in {run.out} yet; training starts from the beginning")
     random.seed(run.seed)
     cache = VisualInputCache()
-    tasks = tasks_of(run, labelled_parts(run))
-    measure_parts(tasks, cache, say)
+    parts = labelled_parts(run)
+    tasks = tasks_of(run, parts, cache, say)
     seen = [task.examples[0] for task in tasks if task.pictured]
     calibration = calibrate(
-        (cache.get(e.picture, e.reference), bool(e.anomalous), e.category) for e in seen if e.picture is not None
+        (cache.get(part.picture, example.reference), part.anomalous, part.category)
+        for part, example in zip(parts, seen, strict=True)
     )
     say(f"Calibrated the evidence: {calibration}")
     # Loading the encoder draws random numbers, and it is only loaded for parts that are not in the cache.

@@ -43,8 +43,7 @@ class PartQuery:
         polarities: for each question the state of the part that a "True" asserts; None if "yes" and "no" are no answers.
         facts: fact sentences.
         product: name of the part; None where it is not known.
-        kind: what the evidence looks like, where more is known than `vlm.sage.visual_inputs` can tell (a defect's name in the
-            domain's words); None takes the kind.
+        names: taught names that the defect may bear with their probabilities, the likeliest first.
     """
 
     visual: VisualInputs
@@ -52,7 +51,7 @@ class PartQuery:
     polarities: tuple[State | None, ...]
     facts: tuple[str, ...] = ()
     product: str | None = None
-    kind: str | None = None
+    names: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class _Rows:
         inputs = prefix_inputs(
             processor,
             [q.visual for q in queries],
-            [q.visual.measured(q.product, q.kind) for q in queries],
+            [q.visual.measured(q.product, q.names) for q in queries],
             [list(q.facts) for q in queries],
             [list(q.questions) for q in queries],
             mode,

@@ -24,27 +24,34 @@ def measured_sentence(
     score: float,
     threshold: float,
     place: str | None = None,
-    kind: str | None = None,
+    description: str = "",
+    names: Sequence[tuple[str, float]] = (),
     product: str | None = None,
 ) -> str:
-    """What the evidence says, in the words that the model is trained with.
+    """What is known of a part, in the words that the model is trained with.
 
     Args:
         score: anomaly score.
-        threshold: score from which a part is anomalous.
+        threshold: score above which a part is anomalous.
         place: where the evidence is strongest, in the words of `sage_ad.vlm.places`.
-        kind: the kind of defect that it looks like there, if it is one (`sage_ad.vlm.sage.visual_inputs`).
+        description: what stands out there, in measured words.
+        names: taught names that the defect may bear with their probabilities, the likeliest first; three are shown.
         product: name of the part, if it is known.
 
     Returns:
-        A sentence such as "Part: screw. Measured: difference 31, ratio 14, place upper left, looks like scratch."; a
-        ratio of 10 is at the threshold.
+        Sentences such as "Part: screw. Measured: ratio 14, upper left: dark line, 60 x 9 px. Names: scratch 0.93, crack
+        0.04."; a ratio of 10 is at the threshold. What is not above it has no place, no description and no names.
     """
-    ratio = round(10 * score / threshold) if threshold > 0 else 0
-    parts = [f"difference {round(100 * score)}", f"ratio {min(99, max(0, ratio))}"]
-    parts += [f"place {place}"] if place else []
-    parts += [f"looks like {kind}"] if kind else []
-    return f"{f'Part: {product}. ' if product else ''}Measured: {', '.join(parts)}."
+    ratio = min(99, max(0, round(10 * score / threshold))) if threshold > 0 else 0
+    told = f"{f'Part: {product}. ' if product else ''}Measured: ratio {ratio}"
+    if score <= threshold:
+        return f"{told}, nothing stands out."
+    told += f", {place}" if place else ""
+    told += f": {description}" if description else ""
+    # The probabilities of the taught names and of none of them add up to one.
+    none = [("none of them", 1 - sum(share for _, share in names))] if names else []
+    listed = [f"{name} {share:.2f}" for name, share in (*names[:3], *none)]
+    return f"{told}. Names: {', '.join(listed) if listed else 'none was taught'}."
 
 
 class SageProcessor(ProcessorMixin):

@@ -5,9 +5,8 @@ Made from `Evidence` in training (kept on disk) and in inspection alike, so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ class VisualInputs:
         score, threshold: as measured.
         compared: "references" or "builtin" (there was no reference).
         place: where the evidence is strongest, in the words of `sage_ad.vlm.places`.
+        description: what stands out there (`sage_ad.vlm.evidence.description`); empty where nothing does.
     """
 
     features: torch.Tensor
@@ -48,26 +48,33 @@ class VisualInputs:
     threshold: float
     compared: Literal["references", "builtin"]
     place: str
+    description: str = ""
 
-    def measured(self, product: str | None = None, kind: str | None = None) -> str:
+    @property
+    def anomalous(self) -> bool:
+        """Whether the score is above the threshold."""
+        return self.score > self.threshold
+
+    def measured(self, product: str | None = None, names: Sequence[tuple[str, float]] = ()) -> str:
         """The measurement in words, as it stands in the prompt.
 
         Args:
             product: name of the part, if it is known.
-            kind: kind of defect in place of the one that `sage_ad.vlm.sage.visual_inputs` finds.
+            names: taught names that the defect may bear with their probabilities, the likeliest first.
         """
         from sage_ad.vlm.sage.processing_sage import measured_sentence
 
-        if kind is None and (kinds := kind_probabilities(self)) is not None:
-            kind = kinds_in_words(kinds)
-        return measured_sentence(self.score, self.threshold, self.place, kind, product)
+        return measured_sentence(self.score, self.threshold, self.place, self.description, names, product)
 
 
-def visual_inputs_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTINCT) -> VisualInputs:
+def visual_inputs_of(
+    evidence: Evidence, description: str = "", side: int = SIDE, distinct: int = DISTINCT
+) -> VisualInputs:
     """Brings evidence to the model's grid.
 
     Args:
         evidence: what was measured on a part.
+        description: what stands out most, in words.
         side: patches a side.
         distinct: K of Eq. 1.
     """
@@ -78,8 +85,9 @@ def visual_inputs_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTI
 
     features = F.adaptive_avg_pool2d(evidence.features.permute(2, 0, 1)[None].float(), side)[0]
     margins = F.adaptive_max_pool2d(evidence.margins[None, None].float(), side)[0, 0]
-    peak = int(evidence.margins.argmax())
-    row, column = divmod(peak, evidence.margins.shape[1])
+    height, width = evidence.margins.shape
+    row, column = divmod(int(evidence.margins.argmax()), width)
+    place = place_of_point(column + 0.5, row + 0.5, width, height)
     return VisualInputs(
         features=F.normalize(features, dim=0).permute(1, 2, 0).half().contiguous(),
         evidence=(margins.clamp(-MARGIN_LIMIT, MARGIN_LIMIT) / MARGIN_LIMIT).half(),
@@ -89,7 +97,8 @@ def visual_inputs_of(evidence: Evidence, side: int = SIDE, distinct: int = DISTI
         threshold=float(evidence.threshold),
         # The other parts of a batch stand in for references: both give cosine distances.
         compared="builtin" if evidence.threshold_from == "builtin" else "references",
-        place=place_of_point(column + 0.5, row + 0.5, evidence.margins.shape[1], evidence.margins.shape[0]),
+        place=evidence.regions[0].place if evidence.regions else place,
+        description=description,
     )
 
 
@@ -105,6 +114,7 @@ def visual_input_tensors(visual: VisualInputs) -> dict[str, torch.Tensor]:
         "evidence": visual.evidence,
         "distinct": visual.distinct,
         "numbers": torch.tensor([*numbers, float(PLACES.index(visual.place))], dtype=torch.float64),
+        "description": torch.tensor(list(visual.description.encode()), dtype=torch.uint8),
     }
 
 
@@ -122,82 +132,5 @@ def visual_inputs_from_tensors(tensors: dict[str, torch.Tensor]) -> VisualInputs
         threshold,
         "references" if compared else "builtin",
         PLACES[int(place)],
+        bytes(tensors["description"].tolist()).decode(),
     )
-
-
-KINDS = ("contamination", "crack", "deformation", "hole", "missing part", "scratch", "stain")
-
-
-HEAD_FILE = Path(__file__).with_name("defect_kinds.safetensors")
-
-
-SECOND_FROM = 0.25
-"""Probability from which the second kind is named beside the first."""
-
-
-_PATCHES = 6
-
-
-_AROUND = 5
-
-
-_EDGE = 0.35
-
-
-def kind_features(visual: VisualInputs) -> torch.Tensor:
-    """Inputs of the head, (2 C + 7,) float32.
-
-    The first distinct patch and the mean of the first six, each less the picture's mean patch; then the area that stands
-    out, how elongated it is, how much of it lies around the peak, the peak's distance to the border, the margin of the
-    score, and the highest and the median margin of the patches.
-    """
-    import torch
-
-    side = visual.evidence.shape[0]
-    patches, margins = visual.features.float().flatten(0, 1), visual.evidence.float()
-    local = (patches[visual.distinct[:_PATCHES]] - patches.mean(dim=0)) * patches.shape[1] ** 0.5
-    high, middle = margins.max(), margins.median()
-    rows, columns = torch.where(margins >= high - _EDGE * (high - middle))
-    row, column = divmod(int(margins.argmax()), side)
-    down, right = rows - row, columns - column
-    near = (down.abs() <= _AROUND) & (right.abs() <= _AROUND)
-    border = min(row, side - 1 - row, column, side - 1 - column)
-    shape = [10 * len(rows) / side**2, _elongation(down[near], right[near]), float(near.sum()) / 20, border / 10]
-    levels = [visual.margin / 4, float(high), float(middle)]
-    return torch.cat((local.mean(dim=0), local[0], torch.tensor([*shape, *levels])))
-
-
-def _elongation(down: torch.Tensor, right: torch.Tensor) -> float:
-    """Ratio of the axes of a region, from 1; patches are blunt, so a single row counts as a tenth of a patch wide."""
-    import torch
-
-    if len(down) < 3:
-        return 1.0
-    spread = torch.linalg.eigvalsh(torch.cov(torch.stack((down, right)).float()))
-    return float(((spread[1] + 0.1) / (spread[0].clamp(min=0) + 0.1)).sqrt())
-
-
-@lru_cache(maxsize=1)
-def _weights() -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(HEAD_FILE)
-
-
-def kind_probabilities(visual: VisualInputs) -> dict[str, float] | None:
-    """Probability of each kind, if the part has a defect at all; None for features of an encoder that it does not know."""
-    import torch
-
-    head = _weights()
-    features = kind_features(visual)
-    if features.shape != head["mean"].shape:
-        return None
-    values = (features - head["mean"]) / head["spread"]
-    chances = torch.softmax(head["weight"] @ values + head["bias"], dim=0)
-    return dict(zip(KINDS, chances.tolist(), strict=True))
-
-
-def kinds_in_words(probabilities: dict[str, float]) -> str:
-    """The most probable kind, and the second where it is nearly as probable: "scratch or crack"."""
-    first, second = sorted(probabilities, key=lambda kind: -probabilities[kind])[:2]
-    return f"{first} or {second}" if probabilities[second] >= SECOND_FROM else first

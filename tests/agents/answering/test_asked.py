@@ -36,6 +36,9 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Can it be used?", "use"),
         ("Can I ship it?", "use"),
         ("Must it be kept out of the shipment?", None),
+        ("Explain what was found.", "explain"),
+        ("Could you summarise the inspection?", "explain"),
+        ("Is it fit for use? Explain why.", None),
         ("Who made it?", "unknown"),
         ("Is it magnetic?", "unknown"),
         ("Compare with the last one", "unknown"),
@@ -96,3 +99,12 @@ def test_the_cause_of_what_has_no_name_is_not_known() -> None:
 def test_a_normal_part_has_nothing_to_name_or_measure() -> None:
     assert said("Is it a stain?", state("normal")) == (False, "No. Nothing stands out.")
     assert said("How large is it?", state("normal")) == (None, "Nothing stands out on this part.")
+
+
+def test_the_explanation_is_that_of_the_report() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.92)])
+    verdict, text = said("Explain what was found.", own)
+    assert verdict is None
+    assert "Most likely a stain (0.92" in text
+    assert "What to do: " in text
+    assert "is normal" in said("Please explain.", state("normal"))[1]

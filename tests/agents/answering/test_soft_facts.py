@@ -7,14 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sage_ad.agents.answering.defect_naming import known_defects, ranked_names
-from sage_ad.agents.answering.soft_facts import about, compose, defect_named, placed, probability
+from sage_ad.agents.answering.soft_facts import compose, defect_named, explain_as_sage, probability, strange_name
 from sage_ad.evaluation.questions import standard_questions
 from sage_ad.evaluation.text.answer_parser import read
 from sage_ad.vlm.sage.generation import PartReply
 
 QUESTIONS = standard_questions()
-SCRATCH = "There is a dark scratch in the lower right area."
+SCRATCH = "There is a scratch in the upper left area."
 FACTS = [
     {"id": "f1", "text": "A scratch lets the coating peel.", "kind": "consequence", "status": "approved", "defects": ["scratch"]},
     {"id": "f2", "text": "A dent changes the fit.", "kind": "consequence", "status": "approved", "defects": ["dent"]},
@@ -51,18 +50,22 @@ def made(texts, log_odds: float = 2.0, measured: str = "anomalous"):
     return compose(state(measured), view(), FACTS, QUESTIONS, reply(texts, log_odds), "sage")
 
 
+def named(texts, defect: str):
+    """Answers where a name was taught and is asserted."""
+    return compose(state(defect=defect), view(), FACTS, QUESTIONS, reply(texts), "sage")
+
+
 class TestWords:
-    def test_words_are_kept_with_the_measured_place_and_a_fact_about_the_named_defect(self):
-        said = compose(state(defect="scratch"), view(), FACTS, QUESTIONS, reply(SCRATCH), "sage")
-        texts = [answer["text"] for answer in said.answers]
-        assert all("upper left" in text and "lower right" not in text for text in texts)
+    def test_words_are_kept_with_a_fact_about_the_named_defect(self):
+        said = named(SCRATCH, "scratch")
+        assert all(SCRATCH in answer["text"] for answer in said.answers)
         use = next(a for a, q in zip(said.answers, QUESTIONS, strict=True) if q.family == "defect diagnosis")
         assert use["facts"] == ["f1"]
         assert "5 of 5 answers in its words" in said.note
         assert said.warnings == []
 
     def test_a_place_that_the_model_forgets_is_told_all_the_same(self):
-        said = made("There is a dark scratch on the valve.")
+        said = made("There is a defect on the valve.")
         assert all("upper left" in answer["text"] for answer in said.answers)
 
     def test_a_part_that_is_normal_never_gets_a_defect(self):
@@ -76,7 +79,8 @@ class TestWords:
         [
             ("", "no answer was given"),
             ("The valve is in order and can pass the inspection.", "reads as normal"),
-            ("There is a scratch of 17 millimetres in the upper left area.", "number that was not measured"),
+            ("There is a defect of 17 millimetres in the upper left area.", "number that was not measured"),
+            ("There is a defect in the lower right area.", "place that was not measured"),
         ],
     )
     def test_words_that_do_not_hold_are_dropped_and_the_note_says_why(self, words, why):
@@ -86,19 +90,20 @@ class TestWords:
         assert all("good reference" in answer["text"] for answer in said.answers)
 
     def test_a_made_up_consequence_is_cut_and_a_known_one_stays(self):
-        invented = made(
-            "There is a scratch in the upper left area; a scratch on a good part is usual, so it can be used."
+        invented = named(
+            "There is a scratch in the upper left area; a scratch on a good part is usual, so it can be used.",
+            "scratch",
         )
         assert all("usual" not in answer["text"] for answer in invented.answers)
         assert any("should not be used" in answer["text"] for answer in invented.answers)
         known = "There is a scratch in the upper left area; a scratch lets the coating peel, so it should be rejected."
-        stated = compose(state(defect="scratch"), view(), FACTS, QUESTIONS, reply(known), "sage")
+        stated = named(known, "scratch")
         assert any("lets the coating peel, so it should be rejected" in answer["text"] for answer in stated.answers)
         nameless = made(known)
         assert all("coating" not in answer["text"] for answer in nameless.answers)
 
     def test_only_whole_sentences_are_used(self):
-        said = made(f"{SCRATCH} It may fail in use, so the valve should be rej")
+        said = named(f"{SCRATCH} It may fail in use, so the valve should be rej", "scratch")
         assert all("rej" not in answer["text"] for answer in said.answers)
 
     def test_a_fact_about_several_defects_is_cited_for_the_named_one(self):
@@ -133,31 +138,94 @@ class TestState:
 
 
 class TestNames:
-    def test_a_name_that_was_not_taught_is_not_asserted(self):
+    def test_a_name_that_no_candidate_holds_is_never_said(self):
         said = made(SCRATCH)
         assert all("scratch" not in answer["text"].split("About")[0] for answer in said.answers)
-        assert any("There is a defect in the upper left area" in answer["text"] for answer in said.answers)
-        assert "it said dark scratch, which nothing taught supports" in said.note
+        assert "0 of 5 answers in its words" in said.note
+        assert "it names a defect (scratch) that no candidate holds" in said.note
 
-    def test_the_taught_name_takes_the_place_of_the_models(self):
-        taught = state(defect="blowhole")
-        said = compose(taught, view(), FACTS, QUESTIONS, reply(SCRATCH), "sage")
-        assert any("a blowhole in the upper left area" in answer["text"] for answer in said.answers)
-        assert all("dark scratch" not in answer["text"] for answer in said.answers)
-        assert "it said dark scratch, the taught looks say blowhole" in said.note
+    def test_another_name_than_the_asserted_one_is_dropped(self):
+        said = named(SCRATCH, "blowhole")
+        assert all("a scratch in" not in answer["text"] for answer in said.answers)
+        assert any("It is a blowhole." in answer["text"] for answer in said.answers)
 
-    def test_what_a_pack_tells_more_of_and_what_the_kinds_fit_comes_first(self):
-        kinds = {"hole": 0.7, "scratch": 0.2, "stain": 0.1}
-        first = [name for name, _ in ranked_names({"scratch": 9, "blowhole": 2, "crack": 1, "fuzz": 5}, kinds)]
-        assert first[0] == "blowhole"
-        assert "fuzz" not in first
-        assert ranked_names({"scratch": 9, "blowhole": 2}, {"scratch": 0.6, "hole": 0.4})[0][0] == "scratch"
-        assert ranked_names({}, kinds) == []
+    @pytest.mark.parametrize(
+        ("words", "held", "strange"),
+        [
+            ("It may be a stain (0.41) or a crack (0.33).", ["stain", "crack"], None),
+            ("It may be a stain (0.41) or a crack (0.33).", ["stain", "dent"], "crack"),
+            ("What stands out is a dent.", ["scratch"], "dent"),
+            ("There is a grey spot, 12 % darker.", ["grey spot, 9 x 8 px, 12 % darker than its surroundings"], None),
+            ("There is a scratch; rust follows in damp air.", ["scratch"], None),
+            ("There is a defect in the centre area.", [], None),
+        ],
+    )
+    def test_only_candidates_and_measured_words_may_be_named(self, words, held, strange):
+        assert strange_name(words, held) == strange
 
-    def test_the_packs_defects_of_a_product_are_those_of_its_facts(self, inspector):
-        known = known_defects(inspector.resources.store, "photovoltaics", "solar cell")
-        assert known["crack"] > 1
-        assert known_defects(inspector.resources.store, None, "solar cell") == {}
+
+class Backend:
+    """Says one thing, and keeps what it was asked."""
+
+    name, trained_facts = "sage", "soft"
+
+    def __init__(self, text, log_odds=2.0):
+        self.reply = reply([text], log_odds)
+
+    def answer_parts(self, queries, **settings):
+        self.query, self.settings = queries[0], settings
+        return [self.reply]
+
+
+class TestExplanation:
+    WORDS = "In the upper left area the valve shows a dark spot, 9 x 8 px. It may be a stain (0.41) or a crack (0.33)."
+
+    def explained(self, text, log_odds=2.0):
+        import torch
+
+        own = state()
+        own["evidence"]["regions"][0]["description"] = "dark spot, 9 x 8 px"
+        own["candidates"] = [
+            {"name": name, "probability": share, "source": "looks", "reason": ""}
+            for name, share in (("stain", 0.41), ("crack", 0.33))
+        ]
+        own |= {"request": {"image": "part.png"}, "settings": {"facts": "auto"}}
+        seen = SimpleNamespace(
+            features=torch.rand(8, 8, 4), margins=torch.rand(8, 8), margin=1.0, score=0.7, threshold=0.5,
+            threshold_from="references", regions=[SimpleNamespace(place="upper left")],
+        )  # fmt: skip
+        backend = Backend(text, log_odds)
+        resources = SimpleNamespace(backend=backend, view=lambda *_: SimpleNamespace(evidence=seen))
+        return explain_as_sage(own, resources, FACTS), backend
+
+    def test_the_model_is_given_description_and_candidates_and_its_words_are_used(self):
+        words, backend = self.explained(self.WORDS)
+        assert words == self.WORDS
+        told = backend.query.visual.measured("valve", backend.query.names)
+        assert "upper left: dark spot, 9 x 8 px. Names: stain 0.41, crack 0.33, none of them 0.26." in told
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            WORDS.replace("0.41", "0.91"),
+            WORDS.replace("upper", "lower"),
+            "The valve looks as a good one should.",
+            "",
+        ],
+    )
+    def test_words_that_say_more_than_is_known_are_not_used(self, wrong):
+        assert self.explained(wrong)[0] is None
+
+    def test_a_sentence_that_nothing_given_supports_is_left_out(self):
+        assert self.explained(f"{self.WORDS} It will break under load within a year.")[0] == self.WORDS
+        finding = self.WORDS.partition(" It may")[0]
+        assert self.explained(self.WORDS.replace("crack", "dent"))[0] == finding
+        assert self.explained(f"{finding} It is most likely a stain (0.41).")[0] == finding
+        action = "Set the valve aside until somebody has looked at the marked area."
+        assert self.explained(f"{self.WORDS} {action}")[0] == f"{self.WORDS} {action}"
+
+    def test_a_model_that_sees_the_part_otherwise_does_not_explain_it(self):
+        assert self.explained(self.WORDS, -1.0)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -177,19 +245,3 @@ class TestNames:
 )
 def test_a_defect_is_read_from_the_models_phrases(words, name):
     assert defect_named(words) == name
-
-
-def test_any_way_to_name_a_place_gives_way_to_the_measured_one():
-    said = placed("There is a scratch on the lower centre area.", state()["evidence"])
-    assert said == "There is a scratch in the upper left area."
-
-
-def test_a_part_without_a_name_is_called_the_part():
-    said = "There is contamination on the defect in the centre area."
-    assert about(said, None) == "There is contamination on the part in the centre area."
-    assert about(said, "valve") == said
-
-
-def test_a_place_without_a_region_is_left_out():
-    evidence = state("normal")["evidence"]
-    assert placed("There is a crack in the centre area.", evidence) == "There is a crack."

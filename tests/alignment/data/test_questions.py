@@ -7,19 +7,23 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from sage_ad.alignment.data.labelled import LabelledPart, Picture, drawn_parts, pasted_parts, real_parts
 from sage_ad.alignment.data.questions import (
     FactPool,
     Stage1Settings,
+    as_measured,
     inspection_examples,
     stage1_examples,
 )
 from sage_ad.evaluation.inspection import FAMILIES
 from sage_ad.evaluation.questions import read_question, wordings
+from sage_ad.knowledge.looks.index import ASSERTED
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.places import PLACES
+from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 SIZE = 96
 
@@ -42,7 +46,8 @@ def examples(parts, pool):
 
 @pytest.fixture(scope="module")
 def inspections(examples):
-    return [e for e in examples if e.task == "inspect"]
+    """The five questions of each part."""
+    return [e for e in examples if e.family is not None]
 
 
 class TestQuestions:
@@ -100,7 +105,7 @@ class TestAnswers:
     def test_an_unknown_defect_or_place_is_not_invented(self, pool):
         part = _part(anomalous=True, defect=None, place=None)
         for example in inspection_examples(part, pool, Stage1Settings()):
-            assert "a defect" in example.answer
+            assert "a defect" in example.answer, example.answer
             assert "area" not in example.answer
 
     def test_a_consequence_is_one_of_the_facts_given(self, inspections):
@@ -130,6 +135,62 @@ class TestAnswers:
         ]
         means = [score.mean for score in load_judge("local").judge(requests) if score.mean is not None]
         assert np.mean(means) > 4.5
+
+
+def seen(score: float = 0.7) -> VisualInputs:
+    """What the evidence says of a part, without its features."""
+    nothing = torch.zeros(1)
+    return VisualInputs(
+        nothing, nothing, nothing, 1.0, score, 0.5, "references", "lower right",
+        "dark line, 90 x 8 px, 40 % darker than the reference there" if score > 0.5 else "",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(pool):
+    """A scratch as many inspections have it."""
+    parts = [_part(anomalous=True, defect="scratch", group=f"part{i}") for i in range(400)]
+    return [as_measured(part, seen(), pool, seed=0) for part in parts]
+
+
+class TestAsMeasured:
+    def test_state_and_place_are_the_evidences(self, pool, found):
+        assert {(part.anomalous, part.place) for part in found} == {(True, "lower right")}
+        missed = as_measured(_part(anomalous=True, defect="scratch"), seen(0.4), pool, seed=0)
+        assert (missed.anomalous, missed.place, missed.defect, missed.names) == (False, None, None, ())
+
+    def test_a_name_is_asserted_from_the_products_probability_on_and_as_often_right_as_it_says(self, found):
+        sure = [part for part in found if part.defect]
+        assert all(part.names[0][1] >= ASSERTED and part.defect == part.names[0][0] for part in sure)
+        assert all(not part.names or part.names[0][1] < ASSERTED for part in found if not part.defect)
+        right = np.mean([part.defect == "scratch" for part in sure])
+        assert right == pytest.approx(np.mean([part.names[0][1] for part in sure]), abs=0.05)
+        assert 0.2 < np.mean([not part.names for part in found]) < 0.4
+
+    def test_probabilities_leave_a_share_for_none_and_fall(self, found):
+        for part in found:
+            shares = [share for _, share in part.names]
+            assert shares == sorted(shares, reverse=True)
+            assert sum(shares) <= 1 + 1e-9
+            assert len({name for name, _ in part.names}) == len(shares)
+
+    def test_an_explanation_says_what_was_measured_and_names_no_more_than_the_candidates(self, found, pool):
+        from sage_ad.evaluation.judge.defect_match import concepts_of
+
+        said = set()
+        for part in found:
+            example = list(inspection_examples(part, pool, Stage1Settings()))[-1]
+            assert example.family is None
+            text = example.answer.removeprefix("anomalous. ")
+            assert part.description in text
+            assert f"{part.place} area" in text
+            own = text.replace("marked area", "area").replace(part.description, "")
+            for fact in example.facts:
+                own = own.replace(fact, "")
+            assert concepts_of(own) <= frozenset().union(*(concepts_of(name) for name, _ in part.names)), text
+            said.add((bool(part.defect), bool(part.names), "taught" in text))
+        assert (False, False, True) in said
+        assert (True, True, False) in said
 
 
 class TestNoHints:

@@ -142,6 +142,7 @@ def test_prompts_are_those_of_stage_1_and_of_inspection():
             "picture_file": str(i),
             "reference_file": "9" if i else None,
             "product": "plate",
+            "candidates": [{"name": "crack", "probability": 0.8}] if i else [],
         }
         for i in range(2)
     ]
@@ -150,7 +151,10 @@ def test_prompts_are_those_of_stage_1_and_of_inspection():
         text=QUESTIONS,
         patch_features=torch.cat([features(0), features(1)]),
         facts=FACTS,
-        measured=[VisualInputDouble().get(Picture("file", str(i)), None).measured("plate") for i in range(2)],
+        measured=[
+            VisualInputDouble().get(Picture("file", str(i)), None).measured("plate", [("crack", 0.8)] if i else [])
+            for i in range(2)
+        ],
     )
     assert torch.equal(made["input_ids"], expected["input_ids"])
     assert torch.equal(made["attention_mask"], expected["attention_mask"])

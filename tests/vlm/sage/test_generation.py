@@ -105,10 +105,25 @@ class TestCompany:
 
 
 def test_visual_inputs_survive_the_disk():
-    first = visual(3, 1.5)
+    first = dataclasses.replace(visual(3, 1.5), description="dark line, 9 x 2 px, 18 % darker than the reference there")
     again = visual_inputs_from_tensors(visual_input_tensors(first))
-    assert (again.margin, again.compared, again.place) == (first.margin, first.compared, first.place)
+    assert dataclasses.replace(again, **tensors_of(first)) == first
     assert torch.equal(again.features, first.features)
-    assert again.measured("nut", "hole") == (
-        "Part: nut. Measured: difference 70, ratio 14, place lower right, looks like hole."
-    )
+
+
+def tensors_of(visual: VisualInputs) -> dict[str, torch.Tensor]:
+    return {name: getattr(visual, name) for name in ("features", "evidence", "distinct")}
+
+
+class TestMeasured:
+    def test_place_description_and_taught_names_stand_in_the_prompt(self):
+        seen = dataclasses.replace(visual(3, 1.5), description="dark line, 9 x 2 px")
+        assert seen.measured("nut", [("scratch", 0.81), ("crack", 0.11)]) == (
+            "Part: nut. Measured: ratio 14, lower right: dark line, 9 x 2 px. Names: scratch 0.81, crack 0.11, "
+            "none of them 0.08."
+        )
+        assert seen.measured().endswith("dark line, 9 x 2 px. Names: none was taught.")
+
+    def test_a_part_below_the_threshold_has_nothing_to_name(self):
+        good = dataclasses.replace(visual(3, -1.0), score=0.4)
+        assert good.measured("nut", [("scratch", 0.81)]) == "Part: nut. Measured: ratio 8, nothing stands out."
