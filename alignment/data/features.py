@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 _DECIDING = (
-    "evidence/patch_matching", "evidence/encoders", "evidence/extractor", "images", "places", "evidence/memory_bank", "sage/visual_inputs", "evidence/thresholds",
+    "evidence/patch_matching", "evidence/encoders", "evidence/extractor", "images", "places", "evidence/memory_bank",
+    "sage/visual_inputs", "evidence/thresholds",
 )  # fmt: skip
 
 
