@@ -47,9 +47,9 @@ REGION_EDGE = 0.8
 """Share of the built-in threshold down to which a region extends."""
 
 BUILTIN_REASON = (
-    "Without a good part this is a hint, not a verdict: the score says how rare the rarest patches are within the picture, "
-    f"and the threshold of {RARITY_THRESHOLD:.2f} is the same for every product. Over 18 products a quarter of the good parts "
-    "scored higher and half of the defective ones lower; on three of them every good part scored higher."
+    "The score says how far the rarest patches are from the rest of the picture, and the threshold of "
+    f"{RARITY_THRESHOLD:.2f} is the same for every product, because there was no reference. Over 18 products a quarter of "
+    "the good parts scored higher and half of the defective ones lower; on three of them every good part scored higher."
 )
 
 FOREIGN = 0.35
@@ -65,7 +65,7 @@ TOP_SHARE = 0.01
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
     "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
-    "builtin": "From the distance to the built-in threshold, as the share of defective parts rose over other products.",
+    "builtin": "Without a good part this is a hint, not a verdict: over other products about so large a share was right.",
 }
 
 
