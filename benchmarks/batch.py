@@ -17,7 +17,7 @@ two thirds of them, resumes it, and counts the rows of the table.
     .venv/bin/python benchmarks/batch.py --alone 48
 
 compares parts without references with the same ones against one and eight, evidence only, in processor seconds. From 33 parts
-on the cost of a part does not depend on their number.
+on the cost of a part does not depend on their number. Where there are too few cells, turned crops of them are parts, too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import argparse
 import csv
 import json
 import os
+import random
 import resource
 import signal
 import statistics
@@ -40,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import cell_folder
+from PIL import Image
 
 from sage_ad.agents.batch.manifest import Part
 from sage_ad.agents.batch.run import CHUNK_EVIDENCE_ONLY, CHUNK_WITH_LANGUAGE, make_engine
@@ -69,6 +71,22 @@ def cells(count: int, references: int) -> list[Part]:
     images = [image for pair in zip(good[references:], bad, strict=False) for image in pair][:count]
     given = tuple(good[:references])
     return [Part(n, f"{n}", image, given, "solar cell", "photovoltaics") for n, image in enumerate(images, start=1)]
+
+
+def more_parts(parts: Sequence[Part], count: int, folder: Path) -> list[Part]:
+    """So many parts: those given, and turned, mirrored crops of them, written into the folder."""
+    from sage_ad.vlm.images import load_image
+
+    made = list(parts[:count])
+    for number in range(len(made), count):
+        draw, origin = random.Random(number), parts[number % len(parts)]
+        picture = load_image(Path(origin.image))
+        left, top = draw.randrange(picture.width // 8), draw.randrange(picture.height // 8)
+        picture = picture.crop((left, top, left + picture.width * 7 // 8, top + picture.height * 7 // 8))
+        picture = picture.transpose(draw.choice(list(Image.Transpose)))
+        picture.save(folder / f"{number}.png")
+        made.append(replace(origin, number=number + 1, key=str(number + 1), image=str(folder / f"{number}.png")))
+    return made
 
 
 def evidence_loop(extractor: Any, parts: Sequence[Part], anew: bool) -> Timing:
@@ -243,15 +261,15 @@ def alone(count: int) -> None:
 
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     worker = PartWorker(BatchSettings(AgentSettings(keep_references=False), language=False))
-    parts = cells(count, 8)
     each: dict[int, float] = {}
-    for shots in (1, 8):
-        own = [replace(part, references=part.references[:shots]) for part in parts]
-        worker.inspect(own[:1])
-        start = time.process_time()
-        worker.inspect(own)
-        each[shots] = (time.process_time() - start) / count
     with tempfile.TemporaryDirectory(prefix="sage-batch-") as folder:
+        parts = more_parts(cells(count, 8), count, Path(folder))
+        for shots in (1, 8):
+            own = [replace(part, references=part.references[:shots]) for part in parts]
+            worker.inspect(own[:1])
+            start = time.process_time()
+            worker.inspect(own)
+            each[shots] = (time.process_time() - start) / count
         start, files = time.process_time(), [Path(folder, f"{part.key}.npy") for part in parts]
         for part, file in zip(parts, files, strict=True):
             write_features(file, Path(part.image), worker.resources)

@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/evidence_trials.py ../shared/data --out runs/evidence-trials
     .venv/bin/python benchmarks/evidence_trials.py ../shared/data --groups test,train        # a part of it
+    .venv/bin/python benchmarks/evidence_trials.py ../shared/data --alone                    # without a reference
 
 Every category of *train*, *dev* and *test* that has good and defective test images (never *fresh*: it is there to
 report), at most 20 good and 20 defective test images and 12 references each, five draws of 1, 4 and 8 of these; beside
@@ -35,8 +36,13 @@ QUANTILES = np.linspace(0.005, 0.995, 100)
 OTHER_WAYS = ("median", "level", "448", "centred")
 """Maps beside the pictures as they are: their median brought to 140; their mean weighted by brightness (which a dark
 ground does not move) to 150; encoded at 448 pixels; less the reference's mean patch, again of unit length."""
+NEAR, STRIDE_8 = 2, 48
+"""Patches that overlap a patch, as in `sage_ad.vlm.evidence.memory_bank`; channels of the finer scale."""
 FACTORS = (1.05, 1.1, 1.15, 1.2, 1.25)
 SCATTERS = (0.5, 0.75, 1.0, 1.25)
+ALONE = ("rarity (taken)", "rarity at 224 pixels", "mean of both maps", "five nearest patches", "stride 16 alone")
+"""Without a reference: distance of each patch to the nearest in the rest of its picture, and what was tried in its place."""
+OVERKILL = 0.25
 Data = dict[str, Any]
 
 
@@ -66,6 +72,65 @@ def measured(root: Path, out: Path, groups: Sequence[str]) -> Iterator[tuple[str
                 yield name, {key: _wide(kept[key]) for key in kept.files}
 
 
+def measured_alone(root: Path, out: Path, groups: Sequence[str]) -> Iterator[tuple[str, Data]]:
+    """`anomalous`, and a score of each test image in each of the `ALONE` ways, from disk or measured now."""
+    from sage_ad.evaluation.datasets import open_dataset
+
+    out.mkdir(parents=True, exist_ok=True)
+    for group in groups:
+        for category in open_dataset(root / group).categories:
+            file = out / f"{category} alone.npz"
+            if not file.exists():
+                tests = _tests(open_dataset(root / group, categories=[category]), category)
+                if len({sample.anomalous for sample in tests}) < 2:
+                    continue
+                found = np.array([_scores_alone(sample.image) for sample in tests])
+                states = np.array([bool(sample.anomalous) for sample in tests])
+                np.savez(file, anomalous=states, **dict(zip(ALONE, found.T, strict=True)))
+                print(f"{category}: measured", flush=True)
+            with np.load(file) as kept:
+                yield category, dict(kept)
+
+
+def _scores_alone(path: Path) -> list[float]:
+    import torch.nn.functional as F
+
+    from sage_ad.vlm.evidence.encoders import load_encoder, one_thread
+    from sage_ad.vlm.evidence.patch_matching import within_similarity
+    from sage_ad.vlm.images import load_image
+
+    encoder, picture = load_encoder(), load_image(path)
+    with one_thread():
+        fine, coarse = encoder.encode([picture])[0], encoder.encode([picture], 224)[0]
+        plain, small = (1 - within_similarity(grid, NEAR) for grid in (fine, coarse))
+        large = F.interpolate(small[None, None], size=plain.shape, mode="bilinear", align_corners=False)[0, 0]
+        deep = 1 - within_similarity(F.normalize(fine[..., STRIDE_8:], dim=-1), NEAR)
+        maps = (plain, small, (plain + large) / 2, _five_nearest(fine), deep)
+    return [top(values.numpy()) for values in maps]
+
+
+def _five_nearest(grid: torch.Tensor) -> torch.Tensor:
+    """(h * w,) mean distance of each patch to the five nearest in the rest of its picture."""
+    import torch
+
+    height, width = grid.shape[:2]
+    index = torch.arange(height * width)
+    rows, columns = index // width, index % width
+    near = ((rows[:, None] - rows).abs() <= NEAR) & ((columns[:, None] - columns).abs() <= NEAR)
+    tokens = grid.flatten(0, 1)
+    return 1 - (tokens @ tokens.T).masked_fill_(near, -1.0).topk(5, dim=1).values.mean(dim=1)
+
+
+def _tests(dataset: Any, category: str) -> list[Any]:
+    """At most 20 good and 20 defective test images."""
+    tests: list[Any] = []
+    for state in (False, True):
+        same = sorted((s for s in dataset.samples(category, "test") if s.anomalous is state), key=lambda s: s.id)
+        random.Random(f"{category}/{state}").shuffle(same)
+        tests += same[:TESTS]
+    return tests
+
+
 def _wide(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
@@ -78,11 +143,7 @@ def _measure(dataset: Any, category: str, black: bool) -> Data | None:
     from sage_ad.vlm.images import load_image
 
     torch.set_num_threads(1)
-    tests: list[Any] = []
-    for state in (False, True):
-        same = sorted((s for s in dataset.samples(category, "test") if s.anomalous is state), key=lambda s: s.id)
-        random.Random(f"{category}/{state}").shuffle(same)
-        tests += same[:TESTS]
+    tests = _tests(dataset, category)
     own = all(sample.reference for sample in tests)
     pool = sorted(dataset.normals(category), key=lambda s: s.id)
     random.Random(category).shuffle(pool)
@@ -114,7 +175,7 @@ def _measure(dataset: Any, category: str, black: bool) -> Data | None:
                     encoder.encode([_lit(pictures[i], 2 ** (step / STEPS))])[0], plain
                 )
     for j in range(0 if own else min(DRAWS, len(references))):
-        found[f"{j}/rarity"] = (1 - within_similarity(seen["light 0"][first + j], 2)).numpy().astype(np.float16)
+        found[f"{j}/rarity"] = (1 - within_similarity(seen["light 0"][first + j], NEAR)).numpy().astype(np.float16)
     return found
 
 
@@ -292,15 +353,51 @@ def thresholds(data: Data) -> dict[str, np.ndarray]:
     return found
 
 
+def print_alone(table: dict[str, Data]) -> None:
+    """AUROC without a reference, and the built-in threshold with each category left out of its choice."""
+    from sklearn.linear_model import LogisticRegression
+
+    from sage_ad.evaluation.reports.metrics import rank_auroc
+    from sage_ad.vlm.evidence.extractor import RARITY_THRESHOLD
+
+    values = np.array([[rank_auroc(data["anomalous"], data[way]) for way in ALONE] for data in table.values()], float)
+    print("| | mean | " + " | ".join(table) + " |\n" + "|---" * (2 + len(table)) + "|")
+    for way, column in zip(ALONE, values.T, strict=True):
+        print(f"| {way} | {column.mean():.3f} | " + " | ".join(f"{cell:.3f}" for cell in column) + " |")
+    for way, lost in zip(ALONE[1:], (values[:, 1:] - values[:, :1]).T, strict=True):
+        worst = f"{100 * lost.min():+.1f} ({list(table)[int(lost.argmin())]})"
+        print(f"{way}: {100 * lost.mean():+.1f} points in the mean, worst {worst}, {int((lost >= 0).sum())} not below")
+    good = [data[ALONE[0]][~data["anomalous"]] for data in table.values()]
+    bad = [data[ALONE[0]][data["anomalous"]] for data in table.values()]
+    grid = np.arange(0.2, 0.7, 0.01)
+    over = np.array([[(scores > level).mean() for level in grid] for scores in good])
+    chosen = [grid[np.argmax(np.delete(over, k, 0).mean(axis=0) <= OVERKILL)] for k in range(len(good))]
+    for title, levels in (("built in", [RARITY_THRESHOLD] * len(good)), ("chosen without the category", chosen)):
+        alarms = [(scores > level).mean() for scores, level in zip(good, levels, strict=True)]
+        missed = np.mean([(scores <= level).mean() for scores, level in zip(bad, levels, strict=True)])
+        print(
+            f"threshold {title} ({min(levels):.2f} to {max(levels):.2f}): overkill {np.mean(alarms):.2f}, miss {missed:.2f}; "
+            f"every good part alarms in {sum(a == 1 for a in alarms)} categories, none in {sum(a == 0 for a in alarms)}"
+        )
+    states = np.repeat([False, True] * len(good), [len(own) for pair in zip(good, bad, strict=True) for own in pair])
+    scores = np.concatenate([own for pair in zip(good, bad, strict=True) for own in pair])
+    fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(scores[:, None], states)
+    print(f"the odds of a defect grow e-fold in {1 / fitted.coef_[0, 0]:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds the groups")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-trials"))
+    parser.add_argument("--alone", action="store_true", help="without a reference, in place of with some")
     parser.add_argument("--groups", default=",".join(GROUPS), help="groups of categories, with commas between them")
     args = parser.parse_args()
     groups = args.groups.split(",")
     if unknown := [group for group in groups if group not in GROUPS]:
         parser.error(f"no group {unknown[0]!r}; choose among {', '.join(GROUPS)}")
+    if args.alone:
+        print_alone(dict(measured_alone(args.data, args.out, groups)))
+        return
     table: dict[str, dict[str, list[float]]] = {trial: {} for trial in TRIALS}
     rules: list[dict[str, np.ndarray]] = []
     for category, data in measured(args.data, args.out, groups):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 import typer
 
-from sage_ad.vlm.commandline import print_json, run_app
+from sage_ad.vlm.commandline import garbage_left_alone, print_json, run_app
 from sage_ad.vlm.errors import BackendError, InputError
 
 
@@ -82,3 +83,14 @@ def test_a_closed_pipe_is_no_failure() -> None:
     )  # fmt: skip
     assert ran.returncode == 0
     assert ran.stderr == ""
+
+
+def test_garbage_is_collected_again_after_a_load_that_failed() -> None:
+    def load() -> None:
+        with garbage_left_alone():
+            raise InputError("no model")
+
+    with pytest.raises(InputError):
+        load()
+    assert gc.isenabled()
+    gc.unfreeze()

@@ -38,15 +38,18 @@ if TYPE_CHECKING:
 ThresholdFrom = Literal["references", "batch", "builtin"]
 
 RARITY_THRESHOLD = 0.44
-"""Built-in threshold without a reference: a quarter of the good parts of *train*, *dev* and *test* score higher."""
+"""Built-in threshold without a reference; benchmarks/evidence_trials.py --alone says what it is worth."""
 
-RARITY_SPREAD = 0.13
-"""Distance from the threshold at which the odds of a defect are e to one there, fitted on the same categories."""
+RARITY_SPREAD = 0.15
+"""Rarity over which the odds of a defect grow e-fold, in the same trials."""
+
+REGION_EDGE = 0.8
+"""Share of the built-in threshold down to which a region extends."""
 
 BUILTIN_REASON = (
-    "Without a good part this is a hint, not a verdict: the score says how rare the rarest patches are within the picture, "
-    f"and the threshold of {RARITY_THRESHOLD:.2f} is the same for every product. Over 17 products a quarter of the good parts "
-    "scored higher and half of the defective ones lower, and on some products every good part did."
+    "The score says how far the rarest patches are from the rest of the picture, and the threshold of "
+    f"{RARITY_THRESHOLD:.2f} is the same for every product, because there was no reference. Over 18 products a quarter of "
+    "the good parts scored higher and half of the defective ones lower; on three of them every good part scored higher."
 )
 
 FOREIGN = 0.35
@@ -62,7 +65,7 @@ TOP_SHARE = 0.01
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
     "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
-    "builtin": "From the distance to the built-in threshold, as the share of defective parts rose over other products.",
+    "builtin": "Without a good part this is a hint, not a verdict: over other products about so large a share was right.",
 }
 
 
@@ -285,7 +288,7 @@ class EvidenceExtractor:
             (distances - RARITY_THRESHOLD) / RARITY_SPREAD,
             "builtin",
             BUILTIN_REASON,
-            RARITY_THRESHOLD - RARITY_SPREAD,
+            REGION_EDGE * RARITY_THRESHOLD,
         )
         warnings = self._reduced(image) if side is None else ()
         return self._report(image, seen.features, distances, score, standard, warnings=warnings)

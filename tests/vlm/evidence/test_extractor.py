@@ -172,7 +172,8 @@ class TestWithoutReference:
     def test_the_builtin_threshold_is_named(self, extractor: EvidenceExtractor) -> None:
         evidence = extractor.extract(washer(2, hole=True))
         assert evidence.threshold_from == "builtin"
-        assert "a hint, not a verdict" in evidence.threshold_reason
+        assert "no reference" in evidence.threshold_reason
+        assert "a hint, not a verdict" in evidence.confidence_reason
         assert evidence.reference_features is None
 
     def test_a_defect_scores_higher_than_none(self, extractor: EvidenceExtractor) -> None:

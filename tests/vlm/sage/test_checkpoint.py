@@ -8,14 +8,24 @@ import shutil
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 from sage_ad.vlm.backends.registry import load_backend  # noqa: E402
 from sage_ad.vlm.backends.sage_backend import SageBackend  # noqa: E402
 from sage_ad.vlm.errors import BackendError, InputError  # noqa: E402
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor  # noqa: E402
 from sage_ad.vlm.images import load_image  # noqa: E402
-from sage_ad.vlm.sage.checkpoint import BEST, FOLDER, SETTINGS, WEIGHTS, is_checkpoint, load_checkpoint, shipped  # noqa: E402
+from sage_ad.vlm.sage.checkpoint import (  # noqa: E402
+    BEST,
+    FOLDER,
+    SETTINGS,
+    WEIGHTS,
+    base_model,
+    is_checkpoint,
+    load_checkpoint,
+    read_settings,
+    shipped,
+)
 from sage_ad.vlm.sage.generation import PartQuery  # noqa: E402
 from sage_ad.vlm.sage.visual_inputs import visual_inputs_of  # noqa: E402
 
@@ -63,6 +73,15 @@ class TestShipped:
         assert shipped("some/model") is None
         with pytest.raises(InputError, match="no shipped checkpoint 'sage-tiny-xl'"):
             load_backend("sage-tiny-xl")
+
+
+def test_merged_it_is_bit_by_bit_what_peft_makes():
+    settings = read_settings(FOLDER / BEST)
+    made, _ = base_model(settings["base"], settings["config"], settings["processor"], torch.bfloat16)
+    expected = peft.PeftModel.from_pretrained(made, str(FOLDER / BEST)).merge_and_unload().state_dict()
+    merged = load_checkpoint(FOLDER / BEST)[0].state_dict()
+    assert merged.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in merged.items())
 
 
 class TestKnownAnswer:
