@@ -32,7 +32,7 @@ def answered(work: Callable[[], T]) -> T:
     try:
         return work()
     except SageError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(safety.without_places(str(error)), print_exception=False) from None
 
 
 def add_endpoints(engine: Engine) -> None:

@@ -174,7 +174,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             rows = None
     if rows is None:
-        rows = [_row(path, number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        rows = [_row(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise InputError(f"{path}, row {number}: this is no JSON object; mend or remove it.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.peers import peer_groups
+from sage_ad.knowledge.text.decoding import decode
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ MANIFEST_ENDINGS = (".csv", ".jsonl", ".ndjson")
 COLUMNS = ("id", "image", "references", "product", "domain", "questions")
 _ALIASES = {"reference": "references", "question": "questions"}
 _LISTS = ("references", "questions")
+_HEADINGS = {*COLUMNS, *_ALIASES}
 SEPARATOR = "|"
 """Between several references or questions in one field of a CSV manifest."""
 
@@ -229,44 +233,57 @@ def _manifest(source: Path) -> Iterator[dict[str, Any]]:
     """Entries of a manifest with plain names and absolute paths."""
     read = _csv_lines if source.suffix.lower() == ".csv" else _json_lines
     try:
-        for line, raw in read(source):
-            yield _entry(raw, f"Line {line} of {source}", Path(os.path.abspath(source)).parent)
-    except UnicodeDecodeError:
-        raise InputError(f"The manifest {source} is not UTF-8 text; save it as UTF-8.") from None
+        text = decode(source, source.read_bytes())
     except OSError as error:
         raise InputError(f"The manifest {source} cannot be read ({error.strerror}); check the path.") from None
+    for line, raw in read(source, text):
+        yield _entry(raw, f"Line {line} of {source}", Path(os.path.abspath(source)).parent)
 
 
-def _csv_lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with source.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, strict=True)
+def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows as Excel and others write them: separated by the sign under which most headings are known."""
+    told = re.match(r'"?sep=(.)"?\n', text)  # Excel's own first line
+    text = text[told.end() :] if told else text
+    heading = text.partition("\n")[0]
+    sign = (
+        told.group(1)
+        if told
+        else max(",;\t", key=lambda sign: sum(name in _HEADINGS for name in _cells(heading, sign)))
+    )
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=sign)
+    try:
+        for raw in reader:
+            number = reader.line_num + bool(told)
+            if None in raw or None in raw.values():
+                raise InputError(
+                    f"Line {number} of {source} has another number of fields than the first line; "
+                    "put fields with commas in quotation marks."
+                )
+            filled: dict[str, Any] = {name.strip(): value.strip() for name, value in raw.items() if value.strip()}
+            for name in filled.keys() & {*_LISTS, *_ALIASES}:
+                filled[name] = [item.strip() for item in filled[name].split(SEPARATOR) if item.strip()]
+            if filled:  # tables end in empty rows
+                yield number, filled
+    except csv.Error as error:
+        raise InputError(f"Line {reader.line_num} of {source} is no CSV ({error}); mend or remove it.") from None
+
+
+def _cells(line: str, sign: str) -> list[str]:
+    return [cell.strip(' "') for cell in line.split(sign)]
+
+
+def _json_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            for raw in reader:
-                if None in raw or None in raw.values():
-                    raise InputError(
-                        f"Line {reader.line_num} of {source} has another number of fields than the first line; "
-                        "put fields with commas in quotation marks."
-                    )
-                filled: dict[str, Any] = {name: text.strip() for name, text in raw.items() if text.strip()}
-                for name in filled.keys() & {*_LISTS, *_ALIASES}:
-                    filled[name] = [item.strip() for item in filled[name].split(SEPARATOR) if item.strip()]
-                yield reader.line_num, filled
-        except csv.Error as error:
-            raise InputError(f"Line {reader.line_num} of {source} is no CSV ({error}); mend or remove it.") from None
-
-
-def _json_lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with source.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                raw = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"Line {number} of {source} is no JSON ({error.msg}); mend or remove it.") from None
-            if not isinstance(raw, dict):
-                raise InputError(f"Line {number} of {source} is no JSON object; write one object a line.")
-            yield number, {name: value for name, value in raw.items() if value is not None}
+            raw = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise InputError(f"Line {number} of {source} is no JSON ({what}); mend or remove it.") from None
+        if not isinstance(raw, dict):
+            raise InputError(f"Line {number} of {source} is no JSON object; write one object a line.")
+        yield number, {name: value for name, value in raw.items() if value is not None}
 
 
 def _entry(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_TEXT = 2000
 """Longest text of one field in characters."""
 
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -62,6 +64,15 @@ def without_folders(text: str, *paths: str | Path) -> str:
     return text
 
 
+def without_places(text: str) -> str:
+    """A message without the server's own folders, which a full disk or a damaged store would name."""
+    from sage_ad.vlm.paths import cache_home, data_home
+
+    for place in (data_home(), cache_home()):
+        text = text.replace(f"{place}/", "").replace(str(place), "its folder")
+    return text
+
+
 def short_source(source: str) -> str:
     """A fact's source with file names instead of whole paths ("/srv/x/manual.pdf, page 3" -> "manual.pdf, page 3")."""
     return "; ".join(_last(part) for part in source.split("; "))
@@ -84,9 +95,14 @@ def plain_trace(trace: InspectionTrace) -> dict[str, Any]:
     return values
 
 
+def without_controls(value: Any) -> Any:
+    """A text without control characters and without marks that turn the order of letters round ("gnp.exe"); else the value."""
+    return type(value)(_UNSEEN.sub("", value)) if isinstance(value, str) and _UNSEEN.search(value) else value
+
+
 def check_text(text: str | None, what: str, limit: int = MAX_TEXT) -> str:
     """The text without surrounding space; refuses overlong ones with one sentence."""
-    text = (text or "").strip()
+    text = without_controls(text or "").strip()
     if len(text) > limit:
         raise InputError(f"{what} has {len(text)} characters, and more than {limit} are not taken; shorten it.")
     return text

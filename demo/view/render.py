@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering.report import UNSURE, sentence_case
 from sage_ad.demo.services.pictures import Shown, boxes, data_uri
-from sage_ad.demo.services.safety import short_source
+from sage_ad.demo.services.safety import short_source, without_controls, without_places
 from sage_ad.demo.view.progress import STEPS, Progress
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
+        finalize=without_controls,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -191,7 +192,7 @@ def fact_html(fact: Fact) -> str:
 
 def notice_html(text: str, kind: str = "problem") -> str:
     """A sentence for the viewer; `kind` is "problem" or "done"."""
-    return fragment("notice", text=text, kind=kind)
+    return fragment("notice", text=without_places(text), kind=kind)
 
 
 def _stated_in(line: str, trace: InspectionTrace) -> list[str]:

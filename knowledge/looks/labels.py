@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote
 
 from sage_ad.knowledge.looks.pictures import GOOD, Added, add_looks
 from sage_ad.vlm.errors import InputError
@@ -133,16 +133,16 @@ def add_labelled(
     left: Counter[str] = Counter()
     places = _Places(pictures or file.parent)
     looks: dict[str, list[tuple[Path, Box | None]]] = {}
-    for name, size, boxes in _entries(file, left):
+    for name, size, boxes in [*_entries(file, left)]:
         named = [(label, box) for label, box in boxes if label.casefold() != UNNAMED]
         kinds = {label.casefold() for label, _ in named}
         if len(kinds) != 1:
             left["have no named label" if not kinds else "have labels of several names; a look shows one defect"] += 1
             continue
         defect, box = max(named, key=lambda item: 0 if item[1] is None else _area(item[1]))
-        whole = defect.casefold() == GOOD or box is None
-        looks.setdefault(defect.casefold() if whole and defect.casefold() == GOOD else defect, []).append(
-            (places.find(name), None if whole or box is None else _inside(box, size))
+        picture = places.find(name)
+        looks.setdefault(GOOD if defect.casefold() == GOOD else defect, []).append(
+            (picture, None if box is None or defect.casefold() == GOOD else _inside(box, size, picture))
         )
     if not looks:
         raise InputError(
@@ -166,7 +166,7 @@ Entry = tuple[str, tuple[int, int] | None, list[tuple[str, tuple[float, float, f
 def _entries(file: Path, left: Counter[str]) -> Iterator[Entry]:
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The labels in {file} cannot be read ({error}); give a COCO or Label Studio file.") from None
     try:
         if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
@@ -177,7 +177,7 @@ def _entries(file: Path, left: Counter[str]) -> Iterator[Entry]:
             raise InputError(
                 f"{file} is neither COCO (images, annotations, categories) nor a JSON export of Label Studio; export one."
             )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(
             f"The labels in {file} are damaged ({type(error).__name__}: {error}); export them again."
         ) from None
@@ -205,13 +205,24 @@ def _task_entries(tasks: Iterable[dict[str, Any]], left: Counter[str]) -> Iterat
         for result in done[-1]["result"]:
             if result["type"] == "choices":
                 labels += [(str(name), None) for name in result["value"]["choices"]]
+            elif result.get("image_rotation"):
+                left["have a label on the picture turned in Label Studio, which is not read"] += 1
             elif result["type"] in ("rectanglelabels", "polygonlabels"):
                 size = (int(result["original_width"]), int(result["original_height"]))
                 box = _pixels(result["value"], size)
                 labels += [(str(name), box) for name in result["value"][result["type"]]]
             else:
                 left[f"have a label of the kind {result['type']!r}, which is not read"] += 1
-        yield str(next(iter(task["data"].values()))), size, labels
+        yield _address(task["data"]), size, labels
+
+
+def _address(data: dict[str, Any]) -> str:
+    """The picture among the fields of a task, whose names are the user's choice."""
+    from sage_ad.vlm.images import ENDINGS
+
+    texts = [str(data["image"])] if data.get("image") else [*map(str, data.values())]
+    named = [text for text in texts if {posixpath.splitext(part)[1].lower() for part in text.split("?")} & {*ENDINGS}]
+    return [*named, *texts][0]
 
 
 def _pixels(value: dict[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -230,16 +241,37 @@ def _pixels(value: dict[str, Any], size: tuple[int, int]) -> tuple[float, float,
     return min(across), min(down), max(across), max(down)
 
 
-def _inside(box: tuple[float, float, float, float], size: tuple[int, int] | None) -> Box:
-    """The box in whole pixels, cut off at the edge of the picture."""
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int] | None, picture: Path) -> Box:
+    """The box in whole pixels, cut off at the edge of the picture.
+
+    Raises:
+        InputError: the picture is no longer as large as it was when it was labelled, or the box is nowhere.
+    """
+    from sage_ad.vlm.images import load_image
+
+    real = load_image(picture).size
+    if size is not None and size != real:
+        (width, height), (now_wide, now_high) = size, real
+        raise InputError(
+            f"{picture} has {now_wide} x {now_high} pixels, but was labelled with {width} x {height}; give the pictures "
+            "that were labelled."
+        )
+    if not all(map(math.isfinite, box)):
+        raise InputError(f"The box {box} of {picture} holds a value that is no number; label it again.")
     x0, y0, x1, y1 = (max(0, round(number)) for number in box)
-    if size is not None:
-        x1, y1 = min(x1, size[0]), min(y1, size[1])
+    x1, y1 = min(x1, real[0]), min(y1, real[1])
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
 def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _told(left: Counter[str]) -> str:
@@ -259,11 +291,11 @@ class _Places:
         Raises:
             InputError: it is missing, or there are several of that name.
         """
-        split = urlsplit(address)
-        below = parse_qs(split.query).get("d", [""])[0]
-        path = f"/{below}" if LOCAL_FILES in split.path and below else address
+        where, _, query = address.partition("?")
+        below = parse_qs(query).get("d", [""])[0]
+        path = f"/{below}" if LOCAL_FILES in where and below else address
         for candidate in (Path(path), self.folder / path.lstrip("/")):
-            if candidate.is_file():
+            if _is_file(candidate):
                 return candidate
         if self._names is None:
             self._names = {}
@@ -271,7 +303,8 @@ class _Places:
                 self._names.setdefault(known.name, []).append(known)
         name = posixpath.basename(path.replace("\\", "/"))
         # Label Studio puts eight digits before the name of an uploaded file.
-        found = self._names.get(name) or self._names.get(re.sub(r"^[0-9a-f]{8}-", "", name)) or []
+        names = (name, unquote(name), *(re.sub(r"^[0-9a-f]{8}-", "", text) for text in (name, unquote(name))))
+        found = next((self._names[name] for name in names if name in self._names), [])
         if len(found) == 1:
             return found[0]
         why = "is not there" if not found else f"stands for {len(found)} files"

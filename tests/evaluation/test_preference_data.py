@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -29,6 +32,12 @@ from sage_ad.vlm.errors import InputError
 
 QUESTION, BETTER, WORSE = "Is the bottle free of defects?", "No. The rim is broken.", "Yes, it is intact."
 PAIR = {"prompt": QUESTION, "chosen": BETTER, "rejected": WORSE}
+
+
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_characters="<|>") | st.sampled_from("\r\n\x85\u2028\u2029\u202e\x1c&'\""),
+    min_size=1,
+).filter(str.strip)
 
 
 def png(colour: str) -> bytes:
@@ -300,3 +309,33 @@ class TestCommands:
         assert json.loads(done.stdout)["unknown_keys"] == {"annotator": 1}
         (folder / "pairs.json").write_text(json.dumps([PAIR]))
         assert "unscored" in CliRunner().invoke(eval_app, ["judge", str(folder / "pairs.json")]).stdout
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([".jsonl", ".json", ".parquet"]),
+    st.sampled_from(["TRL", "messages", "ranked"]),
+    st.lists(st.lists(TEXTS, min_size=3, max_size=3, unique_by=str.strip), min_size=1, max_size=3),
+)
+def test_any_pair_is_read_back(ending: str, form: str, texts: list[list[str]]) -> None:
+    rows: list[dict[str, Any]] = []
+    for question, better, worse in texts:
+        if form == "TRL":
+            rows.append({"prompt": question, "chosen": better, "rejected": worse})
+        elif form == "messages":
+            answers = {"chosen": [said("assistant", better)], "rejected": [said("assistant", worse)]}
+            rows.append({"prompt": [said("system", "Be brief."), said("user", question)], **answers})
+        else:
+            rows.append({"question": question, "answers": [better, worse]})
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / f"a{ending}"
+        if ending == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        elif ending == ".json":
+            path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        else:
+            path.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8-sig", newline="")
+        lines = read_preferences(path)
+    plain = str if form == "ranked" else str.strip
+    assert lines is not None
+    assert [[line.question, *line.answers] for line in lines] == [[*map(plain, row)] for row in texts]

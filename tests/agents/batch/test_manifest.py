@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plates import plate
 
 from sage_ad.agents.batch.manifest import Part, in_working_order, read_parts
@@ -107,7 +113,7 @@ def test_parts_with_the_same_references_come_together() -> None:
         ("a.jsonl", "\n", "names no part"),
         ("a.csv", "image,prodct\na.png,x\n", "unknown field 'prodct'"),
         ("a.csv", "image,product\na.png,x,y\n", "Line 2 .*another number of fields"),
-        ("a.csv", b"image\n\xff\xfe.png\n", "not UTF-8"),
+        ("a.csv", b"image\n\x81\x8d.png\n", "neither UTF-8 nor Windows-1252 text; save it as UTF-8"),
         ("a.png", "x", "neither a folder nor a manifest"),
     ],
 )
@@ -130,6 +136,43 @@ def test_absent_sources_are_named(tmp_path: Path, name: str) -> None:
 def test_a_shared_reference_that_is_absent_is_refused(plates: Path) -> None:
     with pytest.raises(InputError, match="gone"):
         read_parts(plates, references=[plates / "gone"])
+
+
+WORDS = st.lists(st.sampled_from([*"abz09 ;,'\"|\t_-.%", "fäß", "né"]), max_size=9).map(
+    lambda text: f"p{''.join(text)}q"
+)
+LISTED = WORDS.filter(lambda text: "|" not in text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["", "sep={}\r\n"]),
+    st.permutations(["id", "image", "references", "product", "questions"]),
+    st.lists(st.tuples(WORDS, WORDS, st.lists(LISTED, min_size=1, max_size=3), WORDS, LISTED), min_size=1, max_size=4),
+)
+def test_any_table_of_parts_is_read_back(
+    encoding: str, sign: str, quoting: int, first: str, columns: list[str], rows: list[tuple[Any, ...]]
+) -> None:
+    entries = [dict(zip(("id", "image", "references", "product", "questions"), row, strict=True)) for row in rows]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns, delimiter=sign, quoting=quoting)
+    writer.writeheader()
+    writer.writerows({**entry, "references": "|".join(entry["references"])} for entry in entries)
+    writer.writerow(dict.fromkeys(columns, ""))  # as Excel ends a table
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "a.csv").write_bytes((first.format(sign) + stream.getvalue()).encode(encoding))
+        lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+        (folder / "a.jsonl").write_bytes("\n".join(lines).encode("utf-8-sig" if "16" not in encoding else encoding))
+        for name in ("a.csv", "a.jsonl"):
+            parts = read_parts(folder / name)
+            assert [(part.id, part.image, list(part.references), part.product, part.questions) for part in parts] == [
+                (row[0], str(folder / row[1]), [str(folder / path) for path in row[2]], row[3], (row[4],))
+                for row in rows
+            ]
 
 
 def test_what_a_folder_of_references_leaves_out_is_said_once(plates: Path) -> None:

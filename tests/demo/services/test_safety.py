@@ -105,6 +105,17 @@ def test_questions_are_lines_and_not_too_many() -> None:
         safety.questions_of("x" * 5000)
 
 
+def test_control_characters_and_marks_that_turn_text_round_are_taken_out() -> None:
+    assert safety.check_text("\u202evalve\x00\x1b[31m 3\u2066 é שלום", "The name") == "valve[31m 3 é שלום"
+    assert safety.questions_of("Is it\u202e good?\x07\r\nWhere?") == ["Is it good?", "Where?"]
+
+
+def test_a_message_does_not_tell_where_the_server_keeps_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path))
+    told = safety.without_places(f"{tmp_path / 'domains' / 'x.yaml'} cannot be written; free room in {tmp_path}.")
+    assert told == "domains/x.yaml cannot be written; free room in its folder."
+
+
 def test_a_login_needs_name_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAGE_DEMO_PASSWORD", raising=False)
     with pytest.raises(InputError, match="SAGE_DEMO_PASSWORD"):

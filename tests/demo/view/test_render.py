@@ -57,6 +57,13 @@ def test_text_from_outside_stays_text(everything: str) -> None:
     assert sum(HOSTILE in text for text in seen.texts) >= 6, "it is shown as it stands"
 
 
+def test_nothing_shown_turns_the_text_around_it_round(trace: InspectionTrace, pictures: Shown) -> None:
+    odd = trace.model_copy(update={"product": "\u202evalve\x1b", "warnings": ["\u2066a\x00"], "explanation": "\u202dx"})
+    shown = render.result_html(odd, pictures, "t", "\u202egnp.exe") + render.notice_html("\u202e/etc")
+    assert "gnp.exe" in shown
+    assert not set(shown) & {*"\u202e\u202d\u2066\x00\x1b"}
+
+
 def test_streamed_words_stay_text_and_with_their_question() -> None:
     story = Progress(uid="t")
     story.feed({"event": "token", "question": "One?", "text": HOSTILE})

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from plates import plate
 
-from sage_ad.knowledge.looks.labels import add_labelled
+from sage_ad.knowledge.looks.labels import UNNAMED, LabelledPicture, add_labelled, label_studio
+from sage_ad.knowledge.looks.labels import coco as coco_file
 from sage_ad.knowledge.looks.pictures import looks_folder, read_looks
 from sage_ad.vlm.errors import InputError
 
@@ -90,3 +100,63 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, value: Any, said: s
     with pytest.raises(InputError, match=said):
         add(tmp_path, value)
     assert read_looks(looks_folder("machining")) == []
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=40).filter(
+    lambda name: re.search(r"\w", name) and name.casefold().strip() not in ("good", UNNAMED)
+)
+FILES = st.text(st.sampled_from("abz0 %+#&?=äß零;'-_.()[]"), min_size=1, max_size=30).map(lambda name: f"p{name}.png")
+
+
+@settings(max_examples=40, deadline=None)
+@given(NAMES, FILES, st.data())
+def test_what_is_exported_is_read_back(label: str, name: str, data: st.DataObject) -> None:
+    wide, high = (data.draw(st.integers(16, 400)) for _ in "xy")
+    left, top = data.draw(st.integers(0, wide - 1)), data.draw(st.integers(0, high - 1))
+    box = (left, top, data.draw(st.integers(left + 1, wide)), data.draw(st.integers(top + 1, high)))
+    with tempfile.TemporaryDirectory() as place:
+        picture = Path(place) / "parts" / name
+        picture.parent.mkdir()
+        noise = np.random.default_rng(0).integers(0, 255, (high, wide, 3), np.uint8)
+        Image.fromarray(noise).save(picture)
+        found = LabelledPicture(str(picture), (wide, high), [(label, box)])
+        (task,) = label_studio([found])
+        task["annotations"] = task.pop("predictions")  # as a person accepts them
+        for number, value in enumerate((coco_file([found]), [task], coco_file([replace(found, image=name)]))):
+            os.environ["SAGE_HOME"] = f"{place}/home{number}"  # set back by the fixture
+            add(Path(place), value)
+            (look,) = read_looks(looks_folder("machining"))
+            assert (look.defect, look.box) == (" ".join(label.split()), box)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (96, 192)])
+def test_a_picture_resized_since_it_was_labelled_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    plate(tmp_path / "parts" / "p.png", True, 1)
+    Image.open(tmp_path / "parts" / "p.png").resize(size).save(tmp_path / "parts" / "p.png")
+    with pytest.raises(InputError, match="but was labelled with 96 x 96; give the pictures that were labelled"):
+        add(tmp_path, coco("p.png", [1, 1, 5, 5]))
+
+
+def test_a_task_with_other_fields_before_its_picture_and_one_turned_while_labelling(tmp_path: Path) -> None:
+    for number in range(2):
+        plate(tmp_path / "parts" / f"p {number}.png", True, number)
+    first = task("", rectangle("gash", 0, 0, 50, 50))
+    first["data"] = {"id": 7, "lot": "A.12", "photo": "/data/upload/1/0a1b2c3d-p%200.png"}
+    turned = task("p 1.png", rectangle("gash", 0, 0, 50, 50) | {"image_rotation": 90})
+    found = add(tmp_path, [first, turned])
+    assert [look.box for look in read_looks(looks_folder("machining"))] == [(0, 0, 48, 48)]
+    assert any("turned in Label Studio" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 5, math.nan], [0, 0, math.inf, 5]])
+def test_a_box_of_no_numbers_is_one_sentence(tmp_path: Path, box: list[float]) -> None:
+    plate(tmp_path / "parts" / "p.png", True, 1)
+    with pytest.raises(InputError, match="no number"):
+        add(tmp_path, coco("p.png", box))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "//[.png", "a\x00b.png", "http://[::1/p.png"])
+def test_an_odd_address_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(InputError, match="is not there"):
+        add(tmp_path, coco(name, [1, 1, 5, 5]))
