@@ -146,9 +146,11 @@ class TeachPanel:
         ) as self.group:
             self.lesson = Lesson(engine, prefix)
             self.places = gr.CheckboxGroup(
-                [], label="Where it is", info="the boxes on the picture; the box around them, if there are several",
+                [],
+                label="Where it is",
+                info="the boxes on the picture, or the box around several; none: where the part departs from good ones",
                 elem_id=f"{prefix}-places",
-            )  # fmt: skip
+            )
             self.go = gr.Button("Teach this", elem_id=f"{prefix}-learn", variant="primary", size="md")
             self.told = gr.HTML(elem_id=f"{prefix}-told")
         self.lesson.shows.input(
@@ -174,15 +176,16 @@ class TeachPanel:
         # A pack may be gone since; and where a product belongs that only the general pack serves is for people to say.
         domain = trace.domain if trace.domain in self.engine.store.packs() and trace.domain != GENERAL else ""
         names = names_for(self.engine, trace.product, domain, [one.name for one in trace.candidates])
+        bad = trace.verdict == "anomalous"
         places = [(f"{number} · {region.place}", number) for number, region in enumerate(trace.regions, start=1)]
         return {
             self.group: gr.Accordion(visible=run.original is not None),
-            lesson.shows: gr.Radio(value=DEFECT),
-            lesson.name: gr.Dropdown(choices=names, value=trace.defect, visible=True),
+            lesson.shows: gr.Radio(value=DEFECT if bad else GOOD),
+            lesson.name: gr.Dropdown(choices=names, value=trace.defect, visible=bad),
             lesson.product: trace.product or "",
             lesson.domain: lesson.domains(domain),
             lesson.new: "",
-            self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bool(places)),
+            self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bad),
             self.told: render.notice_html(SHARED, "plain"),
         }
 
@@ -281,6 +284,8 @@ class LooksPage:
     def take_out(self, chosen: list[str], product: str, domain: str) -> dict[Any, Any]:
         """Takes the chosen picture out of its pack."""
         try:
+            if not chosen:
+                raise InputError("No picture is chosen; click one of the pictures.")
             gone = remove_look(*chosen)
         except SageError as error:
             return {self.told: render.notice_html(str(error))}
