@@ -112,12 +112,7 @@ class Lesson:
             told.append("With a single kind of defect a name is listed but not asserted: teach a second kind.")
         if (note := unnamed_product(self.engine.store.packs()[domain], product)) is not None:
             told.append(note)
-        fields = {
-            self.domain: self.domains(domain),
-            self.new: "",
-            self.name: gr.Dropdown(names_for(self.engine, product, domain)),
-        }
-        return fields, " ".join(told)
+        return {self.domain: self.domains(domain), self.new: ""}, " ".join(told)
 
 
 def names_for(engine: Engine, product: str | None, domain: str | None, first: Iterable[str] = ()) -> list[str]:
@@ -159,7 +154,7 @@ class TeachPanel:
         )  # fmt: skip
         self.go.click(
             self.teach, [run, self.places, *self.lesson.inputs, token],
-            [self.told, self.lesson.domain, self.lesson.new, self.lesson.name], api_visibility="private",
+            [self.told, self.lesson.domain, self.lesson.new], api_visibility="private",
             show_progress="hidden",
         )  # fmt: skip
         lesson = self.lesson
@@ -242,7 +237,7 @@ class LooksPage:
         listed = [self.gallery, self.files, self.chosen, self.remove]
         self.go.click(
             self.teach, [self.pictures, *lesson.inputs],
-            [self.told, self.pictures, lesson.domain, lesson.new, lesson.name, *listed], **private,
+            [self.told, self.pictures, lesson.domain, lesson.new, *listed], **private,
         )  # fmt: skip
         for field in (lesson.product, lesson.domain):
             field.input(self.listed, [lesson.product, lesson.domain], listed, trigger_mode="always_last", **private)
