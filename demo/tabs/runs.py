@@ -43,7 +43,7 @@ class RunsTab:
                 self.found = gr.Radio([], label="Runs", elem_id="runs-found", elem_classes="sg-list", visible=False)
                 self.note = gr.HTML(elem_id="runs-note")
             with gr.Column(scale=8, min_width=300):
-                with gr.Row(visible=False) as self.verbs:
+                with gr.Row(visible=False, equal_height=True) as self.verbs:
                     self.report = gr.DownloadButton(
                         "Save report (HTML)", elem_id="runs-report", min_width=160, size="md"
                     )

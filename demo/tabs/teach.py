@@ -112,12 +112,7 @@ class Lesson:
             told.append("With a single kind of defect a name is listed but not asserted: teach a second kind.")
         if (note := unnamed_product(self.engine.store.packs()[domain], product)) is not None:
             told.append(note)
-        fields = {
-            self.domain: self.domains(domain),
-            self.new: "",
-            self.name: gr.Dropdown(names_for(self.engine, product, domain)),
-        }
-        return fields, " ".join(told)
+        return {self.domain: self.domains(domain), self.new: ""}, " ".join(told)
 
 
 def names_for(engine: Engine, product: str | None, domain: str | None, first: Iterable[str] = ()) -> list[str]:
@@ -146,9 +141,11 @@ class TeachPanel:
         ) as self.group:
             self.lesson = Lesson(engine, prefix)
             self.places = gr.CheckboxGroup(
-                [], label="Where it is", info="the boxes on the picture; the box around them, if there are several",
+                [],
+                label="Where it is",
+                info="the boxes on the picture, or the box around several; none: where the part departs from good ones",
                 elem_id=f"{prefix}-places",
-            )  # fmt: skip
+            )
             self.go = gr.Button("Teach this", elem_id=f"{prefix}-learn", variant="primary", size="md")
             self.told = gr.HTML(elem_id=f"{prefix}-told")
         self.lesson.shows.input(
@@ -157,7 +154,7 @@ class TeachPanel:
         )  # fmt: skip
         self.go.click(
             self.teach, [run, self.places, *self.lesson.inputs, token],
-            [self.told, self.lesson.domain, self.lesson.new, self.lesson.name], api_visibility="private",
+            [self.told, self.lesson.domain, self.lesson.new], api_visibility="private",
             show_progress="hidden",
         )  # fmt: skip
         lesson = self.lesson
@@ -174,15 +171,16 @@ class TeachPanel:
         # A pack may be gone since; and where a product belongs that only the general pack serves is for people to say.
         domain = trace.domain if trace.domain in self.engine.store.packs() and trace.domain != GENERAL else ""
         names = names_for(self.engine, trace.product, domain, [one.name for one in trace.candidates])
+        bad = trace.verdict == "anomalous"
         places = [(f"{number} · {region.place}", number) for number, region in enumerate(trace.regions, start=1)]
         return {
             self.group: gr.Accordion(visible=run.original is not None),
-            lesson.shows: gr.Radio(value=DEFECT),
-            lesson.name: gr.Dropdown(choices=names, value=trace.defect, visible=True),
+            lesson.shows: gr.Radio(value=DEFECT if bad else GOOD),
+            lesson.name: gr.Dropdown(choices=names, value=trace.defect, visible=bad),
             lesson.product: trace.product or "",
             lesson.domain: lesson.domains(domain),
             lesson.new: "",
-            self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bool(places)),
+            self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bad),
             self.told: render.notice_html(SHARED, "plain"),
         }
 
@@ -239,7 +237,7 @@ class LooksPage:
         listed = [self.gallery, self.files, self.chosen, self.remove]
         self.go.click(
             self.teach, [self.pictures, *lesson.inputs],
-            [self.told, self.pictures, lesson.domain, lesson.new, lesson.name, *listed], **private,
+            [self.told, self.pictures, lesson.domain, lesson.new, *listed], **private,
         )  # fmt: skip
         for field in (lesson.product, lesson.domain):
             field.input(self.listed, [lesson.product, lesson.domain], listed, trigger_mode="always_last", **private)
@@ -281,6 +279,8 @@ class LooksPage:
     def take_out(self, chosen: list[str], product: str, domain: str) -> dict[Any, Any]:
         """Takes the chosen picture out of its pack."""
         try:
+            if not chosen:
+                raise InputError("No picture is chosen; click one of the pictures.")
             gone = remove_look(*chosen)
         except SageError as error:
             return {self.told: render.notice_html(str(error))}

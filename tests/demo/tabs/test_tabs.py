@@ -54,7 +54,7 @@ def test_a_document_becomes_facts_that_an_expert_judges(
     page.locator("#kb-files").get_by_text("line-7").first.wait_for()
     page.get_by_label("Or a new domain").fill("line-7")
     page.click("#kb-add")
-    page.locator("#kb-arrival .sg-notice-done").first.wait_for()
+    page.locator("#new-found label").first.wait_for()
     assert page.locator("#kb-arrival .sg-step-done").count() >= 7
     assert str(visitor.server.home) not in page.locator("#kb-arrival").inner_text()
     # The new facts are judged where they arrive: after each the next one is shown.
