@@ -15,6 +15,7 @@ from sage_ad.agents.answering.report import (
     action_line,
     card_of,
     consequence_lines,
+    described_regions,
     name_line,
     sentence_case,
     trust_line,
@@ -143,8 +144,13 @@ def _name(state: InspectionState, cards: Cards) -> str:
     return name_line(state["defect"], state["candidates"], state["product"], state["domain"], cards)
 
 
+def _likeliest(state: InspectionState, cards: Cards) -> str:
+    """The candidates, where there are any; how to teach a name is told where a name is asked for."""
+    return f" {_name(state, cards)}" if state["candidates"] else ""
+
+
 def _regions(state: InspectionState, tell: Callable[[dict[str, Any]], str]) -> str:
-    lines = [f"{region['place'].capitalize()}: {tell(region)}." for region in state["evidence"]["regions"]]
+    lines = [f"{sentence_case(place)}: {tell(region)}." for place, region in described_regions(state["evidence"])]
     return " ".join(lines) or "No area stands out enough to be marked."
 
 
@@ -168,7 +174,7 @@ def _depth(state: InspectionState, cards: Cards) -> str:
 def _severity(state: InspectionState, cards: Cards) -> str:
     defect = state["defect"]
     if defect is None:
-        return f"How serious it is is not known, for the defect has no name. {_name(state, cards)}"
+        return f"Its severity is not known, for the defect has no name.{_likeliest(state, cards)}"
     card = card_of(defect, cards)
     told = [f"{defect.capitalize()}: usually {card.severity}."] if card else []
     lines = [*told, *consequence_lines(defect, cards, state["facts"], [])]
@@ -184,7 +190,8 @@ def _number(state: InspectionState, cards: Cards) -> str:
 def _place(state: InspectionState, cards: Cards) -> str:
     del cards
     return _regions(
-        state, lambda region: "box x {} to {}, y {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3)))
+        state,
+        lambda region: "box x {} to {}, y {} to {} px".format(*(region["measured"]["box"][i] for i in (0, 2, 1, 3))),
     )
 
 
@@ -201,7 +208,7 @@ def _action(state: InspectionState, cards: Cards) -> str:
 def _cause(state: InspectionState, cards: Cards) -> str:
     defect = state["defect"]
     if defect is None:
-        return f"The cause is not known, for the defect has no name. {_name(state, cards)}"
+        return f"The cause is not known, for the defect has no name.{_likeliest(state, cards)}"
     if (card := card_of(defect, cards)) is None:
         return f"The pack tells no cause of {with_article(defect)}."
     return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."

@@ -78,7 +78,7 @@ def test_is_it_not_turns_the_answer() -> None:
 def test_how_serious_it_is_is_known_of_an_asserted_defect_alone() -> None:
     own = state(defect="hole", candidates=[looks("hole", 0.95)])
     assert said("How serious is it?", own)[1] == "Hole: usually functional. What follows from a hole."
-    assert said("Is it dangerous?", state())[1].startswith("How serious it is is not known")
+    assert said("Is it dangerous?", state())[1].startswith("Its severity is not known")
 
 
 def test_depth_is_said_not_to_show() -> None:
