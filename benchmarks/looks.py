@@ -2,12 +2,13 @@
 
     .venv/bin/python benchmarks/looks.py ../shared/data --out runs/looks
 
-Reads up to ten pictures a type and sixty a set, and keeps their vectors in --out (delete the folder to
-measure again). Then, 20 times over, it teaches 1, 3 or 5 pictures of each type and names the others. It prints the share
-named rightly (mean over types), beside it what the means of the region's patches alone would name (nearest taught example),
-and how well a type that was not taught is told from those that were (AUROC). Sets with masks or boxes come a second time,
-with the region pointed at in the taught pictures and in the others. Then follow what probabilities and assertions are worth
-on sets that the calibration was not fitted on, and the constants of `sage_ad.knowledge.looks.index`, fitted on all sets.
+Reads up to ten pictures a type and sixty a set, and keeps their vectors in --out (delete the folder to measure again). Then,
+20 times over, it teaches 1, 3 or 5 pictures of each type and names the others. It prints the share named rightly (mean over
+types), beside it what the mean of the region's patches alone would name (nearest taught example), and how well a type that
+was not taught is told from those that were (AUROC). Sets with masks or boxes come a second time, with the region pointed at
+in the taught pictures, and a third time with the region pointed at in the others, too. Then follow what probabilities and
+assertions are worth on sets that the calibration was not fitted on, and the constants of `sage_ad.knowledge.looks.index`,
+fitted on all sets.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def measured(data: Path, group: str, category: str, out: Path) -> tuple[Rows, Ro
         chosen = random.Random(category).sample(goods, min(REFERENCES, len(goods)))
         tests = sorted(dataset.samples(category, "test"), key=lambda sample: sample.id)
         names, found, pointed = [], [], []
-        common = None
+        common, marked = None, 0
         types = sorted({sample.defect for sample in tests} - set(UNTYPED))
         each = PICTURES // max(len(types), PICTURES // 10)
         for defect in types:
@@ -116,11 +117,11 @@ def measured(data: Path, group: str, category: str, out: Path) -> tuple[Rows, Ro
                 heat = extractor.extract(image, bank).distances.cpu().numpy()
                 names.append(defect)
                 found.append(region_features(extractor.encoder, image, heat=heat, references=shown))
-                if box is not None:
-                    pointed.append(region_features(extractor.encoder, image, box=box, references=shown))
+                marked += box is not None
+                own = region_features(extractor.encoder, image, box=box, references=shown) if box else found[-1]
+                pointed.append(own)
             print(f"{category}, {defect}", file=sys.stderr, flush=True)
-        # A picture without a mask leaves the set without pointed regions: the two are to be compared.
-        pointed = pointed if len(pointed) == len(found) else []
+        pointed = pointed if marked else []  # a single picture without a mask keeps the region that was found
         columns = {
             f"{kind}_{field}": np.stack([getattr(own, field) for own in rows])
             for kind, rows in (("found", found), ("pointed", pointed))
@@ -139,9 +140,18 @@ def measured(data: Path, group: str, category: str, out: Path) -> tuple[Rows, Ro
         return rows_of("found"), rows_of("pointed")
 
 
-def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden: str | None = None) -> list[list[Case]]:
+def cases(
+    rows: Rows,
+    prior: Sequence[float],
+    shots: int,
+    draws: int,
+    *,
+    hidden: str | None = None,
+    taught_as: Rows | None = None,
+) -> list[list[Case]]:
     """For each draw what comes of the pictures that were not taught; with `hidden`, that type is not taught, and only its
-    pictures are named."""
+    pictures are named; with `taught_as`, the vectors of what is taught come from there."""
+    shown_as = taught_as or rows
     kinds = sorted({name for name, _ in rows})
     types = [kind for kind in kinds if sum(name == kind for name, _ in rows) > shots and kind != hidden]
     if len(types) < 2:
@@ -151,9 +161,9 @@ def cases(rows: Rows, prior: Sequence[float], shots: int, draws: int, *, hidden:
         order = list(range(len(rows)))
         random.Random(draw).shuffle(order)
         taught = [i for kind in types for i in [j for j in order if rows[j][0] == kind][:shots]]
-        index = LooksIndex([rows[i][1] for i in taught], [rows[i][0] for i in taught], prior)
+        index = LooksIndex([shown_as[i][1] for i in taught], [rows[i][0] for i in taught], prior)
         asked = [i for i in order if i not in taught and (rows[i][0] == hidden if hidden else rows[i][0] in types)]
-        shown = np.stack([rows[i][1].region for i in taught])
+        shown = np.stack([shown_as[i][1].region for i in taught])
         result.append(
             [
                 Case(
@@ -236,20 +246,24 @@ def calibration_error(probability: np.ndarray, right: np.ndarray, weight: np.nda
     return total / float(weight.sum())
 
 
-def figures(rows: Rows, prior: Sequence[float], draws: int) -> tuple[str, dict[int, list[Case]], dict[int, list[Case]]]:
+def figures(
+    rows: Rows, prior: Sequence[float], draws: int, taught_as: Rows | None = None
+) -> tuple[str, dict[int, list[Case]], dict[int, list[Case]]]:
     """Cells of one line of the table, and the cases of taught and of hidden types by number of examples."""
     counts = Counter(name for name, _ in rows)
     rows = [row for row in rows if counts[row[0]] > 1]
+    taught_as = taught_as and [row for row in taught_as if counts[row[0]] > 1]
     named, plain, areas = [], [], []
     known: dict[int, list[Case]] = {}
     unknown: dict[int, list[Case]] = {}
     for shots in SHOTS:
-        drawn = cases(rows, prior, shots, draws)
+        drawn = cases(rows, prior, shots, draws, taught_as=taught_as)
         named.append(float(np.mean([recall(draw) for draw in drawn])) if drawn else float("nan"))
         plain.append(float(np.mean([recall(draw, plain=True) for draw in drawn])) if drawn else float("nan"))
         known[shots] = [case for draw in drawn for case in draw]
         kinds = [kind for kind in sorted(counts) if counts[kind] > shots]
-        hidden = [cases(rows, prior, shots, max(1, draws // 5), hidden=kind) for kind in kinds]
+        few = max(1, draws // 5)
+        hidden = [cases(rows, prior, shots, few, hidden=kind, taught_as=taught_as) for kind in kinds]
         unknown[shots] = [case for cell in hidden for draw in cell for case in draw]
         both = known[shots] and unknown[shots]
         areas.append(auroc(known[shots], unknown[shots]) if both else float("nan"))
@@ -273,17 +287,16 @@ def main() -> None:
     for group, category in SETS:
         if category not in names:
             continue
-        for pointed, rows in enumerate(measured(args.data, group, category, args.out)):
-            if not rows:
-                continue
-            prior = PRIOR
-            if category == "hot_rolled_steel":
-                prior = (*PRIOR[:-1], 0.0) if pointed else PRIOR_WITHOUT_REFERENCE
-            line, told, unlike = figures(rows, prior, args.draws)
-            print(f"| {category}{', pointed at' * pointed} | {line} |", flush=True)
-            if not pointed:
-                known |= {(category, shots): cell for shots, cell in told.items()}
-                unknown |= {(category, shots): cell for shots, cell in unlike.items()}
+        found, pointed = measured(args.data, group, category, args.out)
+        prior = PRIOR_WITHOUT_REFERENCE if category == "hot_rolled_steel" else PRIOR
+        line, known_here, unknown_here = figures(found, prior, args.draws)
+        print(f"| {category} | {line} |", flush=True)
+        known |= {(category, shots): cell for shots, cell in known_here.items()}
+        unknown |= {(category, shots): cell for shots, cell in unknown_here.items()}
+        if pointed:
+            print(f"| {category}, taught with boxes | {figures(found, prior, args.draws, pointed)[0]} |")
+            sure = (*PRIOR[:-1], prior[-1] and PRIOR[-1])
+            print(f"| {category}, pointed at | {figures(pointed, sure, args.draws)[0]} |", flush=True)
     if len(names) < 3:
         return
     result = []
@@ -304,9 +317,18 @@ def main() -> None:
             f"| {shots} | {calibration_error(first[at], right[at], weight[at]):.3f} "
             f"| {calibration_error(none[at], is_none[at], weight[at]):.3f} |"
         )
+    print("\n| probability said | " + " | ".join(f"right, {n} | share of regions, {n}" for n in SHOTS) + " |")
+    print("|---" * (1 + 2 * len(SHOTS)) + "|")
+    for low, high in ((0, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
+        line = []
+        for shots in SHOTS:
+            whole, said = weight[shots_of == shots].sum(), (shots_of == shots) & (first >= low) & (first < high)
+            held = (weight * right)[said].sum() / weight[said].sum() if said.any() else float("nan")
+            line += [f"{held:.2f}", f"{weight[said].sum() / whole:.2f}"]
+        print(f"| {low} to {min(high, 1)} | {' | '.join(line)} |")
     print("\n| asserted from | " + " | ".join(f"precision, {n} | of the known ones, {n}" for n in SHOTS) + " |")
     print("|---" * (1 + 2 * len(SHOTS)) + "|")
-    for level in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9):
+    for level in (0.5, 0.7, 0.8, 0.85, 0.9, 0.95):
         line = []
         for shots in SHOTS:
             said = (shots_of == shots) & (first >= level)

@@ -16,6 +16,7 @@ from sage_ad.agents.answering.report import (
     action_line,
     card_of,
     consequence_lines,
+    described_regions,
     explanation,
     name_line,
     sentence_case,
@@ -27,32 +28,47 @@ from sage_ad.evaluation.inspection import TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
 
 PATTERNS: tuple[tuple[str, str], ...] = (
+    ("depth", r"\bhow deep\b|\bdepth\b|\bdeeper\b"),
     (
         "size",
-        r"\bhow (?:large|big|long|wide|deep|small|tall)\b|\bwhat (?:size|dimensions?)\b|\b(?:size|dimensions?) of\b",
+        r"\bhow (?:large|big|long|wide|small|tall)\b|\bwhat (?:size|dimensions?)\b|\b(?:size|dimensions?) of\b"
+        r"|\b(?:larger|bigger|longer|wider|smaller|shorter|narrower) than\b",
     ),
     ("number", r"\bhow many\b"),
-    ("place", r"^\W*(?:and )?where\b|\bwhich (?:area|place|location|position|region|part of)\b|\bwhereabouts\b"),
+    (
+        "place",
+        r"^\W*(?:and )?where\b|\bwhich (?:area|place|location|position|region|part of)\b|\bwhereabouts\b"
+        r"|^\W*(?:is|are) [\w -]+? (?:in|on|at|near) the (?:\w+ )?"
+        r"(?:left|right|top|bottom|centre|center|middle|edge|corner|rim)\b",
+    ),
     (
         "action",
         r"\bwhat (?:should|must|can|do|shall) (?:i|we|one|be done)\b|\bwhat to do\b|\bwhat now\b"
-        r"|\bhow (?:should|do) (?:i|we) (?:proceed|handle|treat)\b|\b(?:rework|scrap|repair|reject) (?:it|this)\b",
+        r"|\bhow (?:should|do) (?:i|we) (?:proceed|handle|treat)\b|\b(?:rework|scrap|repair|reject) (?:it|this)\b"
+        r"|\bbe (?:repaired|reworked|fixed|scrapped)\b",
     ),
     (
         "cause",
         r"^\W*(?:and )?why\b|\bwhat (?:is the |are the |could be the )?(?:causes?|caused|reasons?)\b"
-        r"|\bhow did (?:it|this|that) (?:happen|come about|arise)\b|\bwhere does (?:it|this) come from\b",
+        r"|\bhow did (?:it|this|that) (?:happen|come about|arise)\b|\bwhere does (?:it|this) come from\b"
+        r"|^\W*what happened\b",
     ),
     (
         "use",
         r"\b(?:can|may|should|could) (?:i|we|it|this|that|they|the [\w -]+?) (?:still |be )*"
-        r"(?:ship|use|sell|deliver|install|release|keep|accept)(?:p?ed|d)?\b|\b(?:sold|delivered|kept)\b",
+        r"(?:ship|use|sell|deliver|install|release|keep|accept)(?:p?ed|d)?\b|\b(?:sold|delivered|kept)\b"
+        r"|^\W*(?:is|are) (?:it|this|that|they|the [\w -]+?) (?:still |really )?(?:safe|usable|shippable|acceptable|fit for)\b",
+    ),
+    (
+        "severity",
+        r"\bhow (?:bad|serious|severe|dangerous|critical)\b"
+        r"|^\W*(?:is|are) (?:it|this|that|they|the [\w -]+?) (?:very |really )?(?:serious|severe|dangerous|critical)\b",
     ),
     ("trust", r"\bhow (?:sure|certain|confident|reliable)\b"),
     (
         "name",
         r"\b(?:what|which) (?:kind|type|sort|defect|fault|flaw|anomaly)\b"
-        r"|\bwhat is (?:it|this|wrong|that|the (?:defect|fault|flaw))\b",
+        r"|\bwhat(?: is|['’]s) (?:it|this|wrong|that|the (?:defect|fault|flaw))\b",
     ),
     (
         "appearance",
@@ -63,14 +79,17 @@ PATTERNS: tuple[tuple[str, str], ...] = (
 """Intent and how it is asked, the most particular first; matched on lower-case text."""
 IS_IT = re.compile(
     r"^\W*(?:is|are|does|do|could|can|might)\s+(?:it|this|that|there|these|the [\w -]+?)\s+"
+    r"(?P<negated>not\s+)?"
     r"(?:(?:be|have|has|show|shows|any|a|an|some|really|possibly|maybe|just|only|sign of|signs of)\s+)*(?P<name>[\w -]+?)\W*$"
 )
 """A question for one defect by its name: "is it a stain?", "does the part have any scratches?"."""
+ANY = re.compile(r"^\W*(?:(?:any|an?|maybe|perhaps)\s+)*(?P<name>[\w-]+(?: [\w-]+)?)\W*$")
+"""The same in a word or two: "any scratches?", "rust?"."""
 
 
 UNKNOWN = (
     "Neither the picture nor the pack answers this. Answered are, in English: is it a ..., which defect, where, how large, "
-    "how many, why, what to do, may it be used, how sure."
+    "how many, why, how serious, what to do, may it be used, how sure."
 )
 
 
@@ -83,8 +102,9 @@ def asked_about(question: Question) -> tuple[str, str] | None:
         # "Must it be kept back?" asks for the state with the sign turned.
         if re.search(pattern, text) and not (intent == "use" and question.polarity == "anomalous"):
             return intent, ""
-    found = IS_IT.match(text)
-    if found and concepts_of(found["name"]):
+    if (found := IS_IT.match(text)) and concepts_of(found["name"]):
+        return "is it not" if found["negated"] else "is it", found["name"]
+    if (found := ANY.match(text)) and concepts_of(found["name"]):
         return "is it", found["name"]
     # With a yes or no it asks for the state of the part; in several lines it brings choices to pick from.
     return ("unknown", "") if question.polarity is None and "\n" not in question.text.strip() else None
@@ -102,8 +122,8 @@ def answer_asked(question: Question, intent: str, named: str, state: InspectionS
     elif state["evidence"]["verdict"] == "normal" and intent != "trust":
         verdict = False if intent == "is it" else None
         text = "No. Nothing stands out." if intent == "is it" else "Nothing stands out on this part."
-    elif intent == "is it":
-        verdict, text = _is_it(named, state, cards)
+    elif named:
+        verdict, text = _is_it(named, state, cards, wanted=intent == "is it")
     else:
         verdict, text = None, _ANSWERS[intent](state, cards)
     answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=text)
@@ -119,7 +139,8 @@ def _explanation(state: InspectionState, cards: Cards) -> str:
     return " ".join(text.splitlines())
 
 
-def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | None, str]:
+def _is_it(named: str, state: InspectionState, cards: Cards, *, wanted: bool) -> tuple[bool | None, str]:
+    """Verdict and text for "is it a ...?" (`wanted`), or for "is it not a ...?"."""
     from sage_ad.evaluation.judge.defect_match import concepts_of
 
     defect, asked = state["defect"], concepts_of(named)
@@ -128,7 +149,7 @@ def _is_it(named: str, state: InspectionState, cards: Cards) -> tuple[bool | Non
         return named in name.casefold() or bool(asked & concepts_of(name))
 
     if defect is not None:
-        holds = same(defect)
+        holds = same(defect) == wanted
         return holds, f"{'Yes' if holds else 'No'}. {_name(state, cards)}"
     return None, f"That is not known. {_name(state, cards)}"
 
@@ -137,8 +158,13 @@ def _name(state: InspectionState, cards: Cards) -> str:
     return name_line(state["defect"], state["candidates"], state["product"], state["domain"], cards)
 
 
+def _likeliest(state: InspectionState, cards: Cards) -> str:
+    """The candidates, where there are any; how to teach a name is told where a name is asked for."""
+    return f" {_name(state, cards)}" if state["candidates"] else ""
+
+
 def _regions(state: InspectionState, tell: Callable[[dict[str, Any]], str]) -> str:
-    lines = [f"{region['place'].capitalize()}: {tell(region)}." for region in state["evidence"]["regions"]]
+    lines = [f"{sentence_case(place)}: {tell(region)}." for place, region in described_regions(state["evidence"])]
     return " ".join(lines) or "No area stands out enough to be marked."
 
 
@@ -155,6 +181,20 @@ def _size(state: InspectionState, cards: Cards) -> str:
     return _regions(state, tell) + hint
 
 
+def _depth(state: InspectionState, cards: Cards) -> str:
+    return f"Depth does not show in one picture. Length and width: {_size(state, cards)}"
+
+
+def _severity(state: InspectionState, cards: Cards) -> str:
+    defect = state["defect"]
+    if defect is None:
+        return f"Its severity is not known, for the defect has no name.{_likeliest(state, cards)}"
+    card = card_of(defect, cards)
+    told = [f"{defect.capitalize()}: usually {card.severity}."] if card else []
+    lines = [*told, *consequence_lines(defect, cards, state["facts"], [])]
+    return " ".join(lines) or f"The pack tells nothing of what follows from {with_article(defect)}."
+
+
 def _number(state: InspectionState, cards: Cards) -> str:
     del cards
     count = len(state["evidence"]["regions"])
@@ -164,7 +204,8 @@ def _number(state: InspectionState, cards: Cards) -> str:
 def _place(state: InspectionState, cards: Cards) -> str:
     del cards
     return _regions(
-        state, lambda region: "box x {} to {}, y {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3)))
+        state,
+        lambda region: "box x {} to {}, y {} to {} px".format(*(region["measured"]["box"][i] for i in (0, 2, 1, 3))),
     )
 
 
@@ -181,7 +222,7 @@ def _action(state: InspectionState, cards: Cards) -> str:
 def _cause(state: InspectionState, cards: Cards) -> str:
     defect = state["defect"]
     if defect is None:
-        return f"The cause is not known, for the defect has no name. {_name(state, cards)}"
+        return f"The cause is not known, for the defect has no name.{_likeliest(state, cards)}"
     if (card := card_of(defect, cards)) is None:
         return f"The pack tells no cause of {with_article(defect)}."
     return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."
@@ -193,11 +234,13 @@ def _trust(state: InspectionState, cards: Cards) -> str:
 
 
 _ANSWERS: dict[str, Callable[[InspectionState, Cards], str]] = {
+    "depth": _depth,
     "size": _size,
     "number": _number,
     "place": _place,
     "action": _action,
     "cause": _cause,
+    "severity": _severity,
     "trust": _trust,
     "name": _name,
     "appearance": _appearance,

@@ -77,21 +77,26 @@ def _verdict(evidence: EvidenceSummary, product: str | None) -> str:
     return f"{thing} is {evidence['verdict']}{', narrowly' if close else ''}: its score is {score}, {against}."
 
 
-def _places(evidence: EvidenceSummary) -> list[str]:
-    """A line for each of the first regions, but not for one of which the same pixels were described."""
+def described_regions(evidence: EvidenceSummary) -> list[tuple[str, dict[str, Any]]]:
+    """The regions with the place of the pixels that were described, best first; none whose pixels were described before."""
     shown: list[dict[str, Any]] = []
     for region in evidence["regions"]:
         boxes = [other["measured"]["box"] for other in shown]
-        if len(shown) < NAMED_REGIONS and not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
+        if not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
             shown.append(region)
-    places = [place_of_box(region["measured"]["box"], *evidence["size"]) for region in shown]
+    return [(place_of_box(region["measured"]["box"], *evidence["size"]), region) for region in shown]
+
+
+def _places(evidence: EvidenceSummary) -> list[str]:
+    """A line for each of the first regions."""
+    shown = described_regions(evidence)
     alike: dict[str, list[str]] = {}  # what is told of several areas is told once
-    for place, own in zip(places, shown, strict=True):
+    for place, own in shown[:NAMED_REGIONS]:
         size, unlike, what = own["description"].removeprefix("area, ").partition(", unlike ")
         size = size.replace(" (", ", ").replace(")", "")  # millimetres; these brackets stand within others
         alike.setdefault(unlike + what or own["description"], []).append(f"{place} ({size})" if unlike else place)
     lines = [f"{sentence_case(join(where))}: {what.removeprefix(', ')}." for what, where in alike.items()]
-    more = len(evidence["regions"]) - len(shown)
+    more = len(evidence["regions"]) - len(shown[:NAMED_REGIONS])
     return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more else lines
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_ad.knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kind, Status
 from sage_ad.knowledge.ingestion.classifier import Embedder, FactClassifier, Judgement
+from sage_ad.knowledge.ingestion.tables import NUMBERING, heading_kind, is_vague
 from sage_ad.knowledge.text.instructions import quote_fact
 from sage_ad.vlm.backends.json_reply import json_objects
 
@@ -146,8 +147,6 @@ def _likeliest(candidate: Candidate, judgement: Judgement) -> Kind:
 
 def _heading_kind(headings: Sequence[str], judgement: Judgement) -> Kind | None:
     """The kind that the nearest heading names ("Causes"), unless the sentence plainly is of another."""
-    from sage_ad.knowledge.ingestion.tables import heading_kind
-
     kind = heading_kind(headings[-1]) if headings else None
     return kind if kind and judgement.kinds[kind] >= 0.1 else None
 
@@ -156,7 +155,6 @@ def _heading_kind(headings: Sequence[str], judgement: Judgement) -> Kind | None:
 # What is no fact whatever it is about
 
 _LABEL = re.compile(r"^(?:description|overview|summary|note|definition|remark)\s*[:–-]\s+", re.I)
-_NUMBERING = re.compile(r"^\s*\d{1,2}(?:\.\d{1,2}){0,3}[.)]?\s+")
 _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"https?://|www\.|\b[\w.+-]+@[\w-]+\.\w{2,}\b"), "is a link or an address"),
     (
@@ -212,8 +210,17 @@ def boilerplate_reason(text: str, *, stated: bool = False) -> str | None:
 _OPENING = (
     r"^(?:(?:if|when|once|because|since|while|where|as|then|otherwise|therefore|also|sometimes|often|usually),? )?"
 )
-_PRONOUN = re.compile(_OPENING + r"(?:it|they|this|these|those|such|he|both|each|here|there|its|their)\b", re.I)
-_BARE_PRONOUN = re.compile(_OPENING + r"(?:it|they|its|their)\b(?! (?:is|was) (?:\w+ )?(?:that|to)\b)", re.I)
+_PLACED = (
+    r"^(?:(?:in|on|at|under|above|below|near|after|before|during|with|without|by|from|through|for)"
+    r" (?:[\w-]+ ){0,3}[\w-]+,? )(?:it|they)\b"
+)
+"""A place, a time or a means before the pronoun: "on a sealing face it leaks"."""
+_PRONOUN = re.compile(
+    rf"{_OPENING}(?:it|they|this|these|those|such|he|both|each|here|there|its|their)\b|{_PLACED}", re.I
+)
+_BARE_PRONOUN = re.compile(
+    rf"(?:{_OPENING}(?:it|they|its|their)\b|{_PLACED})(?! (?:is|was) (?:\w+ )?(?:that|to)\b)", re.I
+)
 _BARE_SUBJECT = re.compile(
     r"^(?:(?:the|this|these|such|common|affected|other|key|useful|typical|overall,?|additionally,?|furthermore,?|also,?)\s+)*"
     r"(?:examined |visual |observed |visible |physical )?"
@@ -237,7 +244,7 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
     text = tidy(node.get_content()) if text is None else text
     start, end = _span(node)
     products, defects = tuple(meta.get("products") or ()), tuple(meta.get("defects") or ())
-    headings = tuple(_NUMBERING.sub("", heading) for heading in meta.get("headings") or ())
+    headings = tuple(NUMBERING.sub("", heading) for heading in meta.get("headings") or ())
     whole = text
     if meta.get("layout") != "statement":
         subject = _subject(products, defects, headings)
@@ -262,7 +269,20 @@ def _subject(products: Sequence[str], defects: Sequence[str], headings: Sequence
     """What a sentence is about: product and defect, where the title says more than a name such as "bad"."""
     named = [name for name in defects[:1] if name.lower() not in _VAGUE]
     title = [headings[-1].lower()] if headings and defects and not named else []
-    return ", ".join((*products[:1], *named, *title)) or (headings[-1] if headings else "")
+    return ", ".join((*products[:1], *named, *title)) or _title(headings)
+
+
+def _title(headings: Sequence[str]) -> str:
+    """The nearest heading that names a thing; one of a kind of fact ("Causes") does so with the heading above it.
+
+    Below "General" or "Disposition" nothing is named: the heading above may be the product while "it" is a defect.
+    """
+    if not headings or is_vague(headings[-1]):
+        return ""
+    if heading_kind(headings[-1]) is None:
+        return headings[-1]
+    above = _title(headings[:-1])
+    return f"{above}, {headings[-1].lower()}" if above else ""
 
 
 def _span(node: BaseNode) -> tuple[int, int]:
@@ -416,8 +436,6 @@ def _from_bullets(reply: str) -> Iterator[WrittenFact]:
 
 
 def _kind(name: str) -> Kind | None:
-    from sage_ad.knowledge.ingestion.tables import heading_kind
-
     return heading_kind(name) if name else None
 
 

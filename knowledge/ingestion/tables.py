@@ -26,6 +26,8 @@ _LEAD: dict[Kind, str] = {
     "normal-variation": "still normal",
     "inspection": "inspection",
 }
+NUMBERING = re.compile(r"^\s*\d{1,2}(?:\.\d{1,2}){0,3}[.)]?\s+")
+"""Number of a chapter in front of its heading."""
 _HEADER_WITHIN = 30  # rows before the headings: company, date of export, title
 _LONGEST_HEADING = 80
 
@@ -197,7 +199,10 @@ class _Rows:
     def __init__(self, table: Table, about: str, fill: bool) -> None:
         self.table = table
         self.columns = table.columns
-        self.about = about
+        about = NUMBERING.sub("", about)
+        # "Disposition" above a table with a column of that name adds nothing to its rows.
+        known = {word for heading in self.columns.headings for word in _name(heading).split("_")}
+        self.about = "" if set(_name(about).split("_")) <= known or is_vague(about) else about
         self.fill = fill
         self.filled: dict[str, int] = {}
         self.left_out: dict[str, int] = {}
@@ -270,7 +275,7 @@ class _Rows:
                 self.left_out[columns.headings[column]] = 1
         decided = any(_name(heading) in resource("columns.yaml")["disposition"] for heading in columns.headings)
         if not columns.usable and (decided or not columns.defects):
-            if text := self._whole_row(cells):
+            if text := self._whole_row(cells, ", ".join((*products[:1], *defects))):
                 yield Statement(text, "consequence" if decided else None, products, defects, "", row, plain=decided)
             return
         others = [(column, heading, text) for column, heading in self._others() if (text := _said(cells[column]))]
@@ -295,12 +300,14 @@ class _Rows:
                     _led(text, subject, heading.lower()), None, products, defects, heading, row, plain=bool(defects)
                 )
 
-    def _whole_row(self, cells: Sequence[Any]) -> str:
-        """ "Size: 5 mm, disposition: second choice", under the title of the table."""
-        parts: list[str] = []
+    def _whole_row(self, cells: Sequence[Any], subject: str) -> str:
+        """ "Gas pore, size: 5 mm, disposition: second choice", under the title of the table."""
+        columns = self.columns
+        named = {*columns.unread, *columns.products, *columns.defects}
+        parts: list[str] = [subject[:1].upper() + subject[1:]] if subject else []
         for column, cell in enumerate(cells):
-            heading = self.columns.headings[column]
-            if (text := _said(cell)) and column not in self.columns.unread:
+            heading = columns.headings[column]
+            if (text := _said(cell)) and column not in named:
                 parts.append(f"{heading[:1].lower() + heading[1:] if parts else heading}: {text}" if heading else text)
         worded = any(re.search(r"[^\W\d_]{2,}", _said(cell)) for cell in cells)
         text = ", ".join(parts) if len(parts) > 1 and worded else ""
@@ -364,6 +371,12 @@ def table_cells(line: str, *, literal: bool) -> list[str | None]:
     return [
         None if literal and not piece else plain_text(piece.replace(r"\|", "|"), literal=literal) for piece in pieces
     ]
+
+
+def is_vague(heading: str) -> bool:
+    """Whether a heading names neither a thing nor a kind of fact ("General", "Remarks", "Disposition")."""
+    words = resource("columns.yaml")
+    return _name(heading) in {*words["vague"], *words["text"], *words["disposition"]}
 
 
 def heading_kind(heading: str) -> Kind | None:

@@ -28,13 +28,16 @@ There is no tone without a reference."""
 TRUST = 5.0
 """Log of how much more a vector counts that tells all examples apart than one that tells none."""
 
-FIRST_OF_ONE = (-1.45, 0.98, 1.85)
+DOUBT = 12.0
+"""Examples named by chance that are counted beside the taught ones: nine that agree are no proof yet."""
+
+FIRST_OF_ONE = (-1.07, 0.81, 1.37)
 """Log-odds that the first name is right where no name has a second example: intercept, similarity, lead over the second."""
 
-FIRST = (-1.18, 0.03, 5.19, 2.94)
+FIRST = (-1.06, -0.86, 11.46, 7.28)
 """The same elsewhere: intercept, reliability, and similarity and lead, each times the reliability."""
 
-NONE = (-0.11, -1.79)
+NONE = (-0.09, -1.56)
 """Log-odds that a region whose first name is wrong shows none of the taught kinds: intercept, similarity."""
 
 SHARPNESS = 4.0
@@ -126,8 +129,9 @@ class LooksIndex:
         self._vectors = vectors.astype(np.float32)
         gram = vectors @ vectors.T
         self._lengths = np.sqrt(np.maximum(np.einsum("ik,ij,jk->k", members, gram, members), 1e-9))
-        self.reliability = _left_out(gram, self._labels, members)
-        """Share of the taught examples that the others name rightly; None where no name has two."""
+        rate, tried = _left_out(gram, self._labels, members), float(self._counts[self._counts > 1].sum())
+        self.reliability = None if rate is None else (rate * tried + DOUBT / len(self.names)) / (tried + DOUBT)
+        """Share of the taught examples that the others name rightly, with `DOUBT`; None where no name has two."""
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -177,7 +181,7 @@ def probabilities(similarity: np.ndarray, reliability: float | None) -> tuple[np
 
     Args:
         similarity: (k,) similarity to each name.
-        reliability: share of the examples that the others name rightly, or None.
+        reliability: `LooksIndex.reliability`.
 
     Returns:
         Probability of each name, (k,), and the probability that it is none of them; they sum to 1.

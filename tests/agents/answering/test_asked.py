@@ -39,6 +39,19 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Explain what was found.", "explain"),
         ("Could you summarise the inspection?", "explain"),
         ("Is it fit for use? Explain why.", None),
+        ("Is it safe to ship?", "use"),
+        ("Can it be repaired?", "action"),
+        ("How serious is it?", "severity"),
+        ("Is it dangerous?", "severity"),
+        ("How deep is it?", "depth"),
+        ("Is it longer than 5 mm?", "size"),
+        ("Is the stain on the left?", "place"),
+        ("What's wrong?", "name"),
+        ("Any scratches?", "is it"),
+        ("Rust?", "is it"),
+        ("Is it not a stain?", "is it not"),
+        ("Is it ok?", None),
+        ("Blub wub?", "unknown"),
         ("Who made it?", "unknown"),
         ("Is it magnetic?", "unknown"),
         ("Compare with the last one", "unknown"),
@@ -57,6 +70,24 @@ def test_is_it_compares_names() -> None:
     verdict, text = said("Is it a hole?", own)
     assert verdict is False
     assert text.startswith("No. Most likely a stain (0.92")
+
+
+def test_is_it_not_turns_the_answer() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.92)])
+    assert [said(f"Is it not a {name}?", own)[0] for name in ("stain", "hole")] == [False, True]
+    assert said("Is it not a stain?", state("normal"))[0] is None
+
+
+def test_how_serious_it_is_is_known_of_an_asserted_defect_alone() -> None:
+    own = state(defect="hole", candidates=[looks("hole", 0.95)])
+    assert said("How serious is it?", own)[1] == "Hole: usually functional. What follows from a hole."
+    assert said("Is it dangerous?", state())[1].startswith("Its severity is not known")
+
+
+def test_depth_is_said_not_to_show() -> None:
+    assert said("How deep is it?", state())[1].startswith(
+        "Depth does not show in one picture. Length and width: Upper left"
+    )
 
 
 def test_is_it_without_a_taught_name_is_not_known() -> None:

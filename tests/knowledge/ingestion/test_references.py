@@ -55,6 +55,28 @@ def test_a_sentence_whose_it_is_nowhere_is_left_out_with_the_reason(tmp_path: Pa
     assert extraction.dropped[0][1] == "does not say what it is about"
 
 
+def test_it_behind_a_place_leans_on_the_sentence_before_too(tmp_path: Path, classifier: FactClassifier):
+    text = "# Housings\n\nGas pores are round holes in the casting. On a sealing face it leads to leaks of coolant.\n"
+    assert extract(tmp_path / "a.md", text, classifier).candidates[-1].text == (
+        "Gas pores are round holes in the casting. On a sealing face it leads to leaks of coolant."
+    )
+
+
+def test_it_below_causes_is_what_the_heading_above_names(tmp_path: Path, classifier: FactClassifier):
+    text = "# Castings\n\n## 5 Gas pores\n\n### Causes\n\nThey come from wet moulds and hydrogen in the melt.\n"
+    assert [candidate.text for candidate in extract(tmp_path / "a.md", text, classifier).candidates] == [
+        "Gas pores, causes: They come from wet moulds and hydrogen in the melt."
+    ]
+
+
+@pytest.mark.parametrize("heading", ["# Pump covers\n\n## 7 General", "# Causes"])
+def test_it_below_a_heading_that_names_nothing_is_left_out(heading: str, tmp_path: Path, classifier: FactClassifier):
+    text = f"{heading}\n\nAt the gate it can be ground off when it is shallower than 1 mm.\n"
+    extraction = extract(tmp_path / "a.md", text, classifier)
+    assert extraction.candidates == []
+    assert extraction.dropped[0][1] == "does not say what it is about"
+
+
 def test_a_disposition_table_below_its_heading_becomes_facts(tmp_path: Path, classifier: FactClassifier):
     text = (
         "# Knots in boards\n\n| Diameter | Disposition |\n|---|---|\n| up to 5 mm | first choice |\n"

@@ -109,6 +109,11 @@ class TestRows:
             "Knots: Size: > 8 mm, disposition: scrap",
         ]
 
+    def test_a_row_begins_with_what_it_is_about_and_not_with_numbers_and_headings(self):
+        rows = [["Pos.", "Defect", "Size", "Disposition"], ["1", "gas pore", "> 1 mm", "scrap"]]
+        assert sayings(rows, about="6 Disposition") == ["Gas pore, size: > 1 mm, disposition: scrap"]
+        assert sayings(rows, about="6.2 Pump covers") == ["Pump covers: Gas pore, size: > 1 mm, disposition: scrap"]
+
     def test_more_cells_than_headings_is_a_problem_and_no_shifted_row(self):
         table = read_table([CATALOGUE, ["Blister", "wet enamel", " gas", "peeling"], JOINT])
         assert table is not None
