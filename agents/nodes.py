@@ -311,6 +311,7 @@ def _answered(
 ) -> dict[str, dict[str, Any]]:
     """Answers by question that measurement and pack give by themselves; the standard questions are the model's."""
     from sage_ad.agents.answering.asked import answer_asked, asked_about
+    from sage_ad.agents.answering.report import verdict_line
     from sage_ad.evaluation.questions import is_standard
 
     cards = cards_of(state, resources)
@@ -321,7 +322,7 @@ def _answered(
             continue
         found[question.text] = answer_asked(question, *intent, state, cards)
         if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
-            found[question.text]["text"] = words
+            found[question.text]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
     return found
 
 
