@@ -147,8 +147,8 @@ def recall_facts(
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
     The asserted defect guides the search; without one, the defect of the fact that fits the appearance of the strongest
-    region ("dark line") best does, so that the cited facts speak of one and the same. Neither the head of kinds nor the
-    cards' looks point out the right defect more often than the count of a pack's facts does, so neither is asked.
+    region ("dark line") best does, so that the cited facts speak of one and the same. The cards' looks do not point out the right
+    defect more often than the count of a pack's facts does, so they are not asked.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
