@@ -156,8 +156,8 @@ def recall_facts(
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
     The asserted defect guides the search; without one, the defect of the fact that fits the appearance of the strongest
-    region ("dark line") best does, so that the cited facts speak of one and the same. Neither the head of kinds nor the
-    cards' looks point out the right defect more often than the count of a pack's facts does, so neither is asked.
+    region ("dark line") best does, so that the cited facts speak of one and the same. The cards' looks do not point out the right
+    defect more often than the count of a pack's facts does, so they are not asked.
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
@@ -333,6 +333,7 @@ def _answered(
 ) -> dict[str, dict[str, Any]]:
     """Answers by question that measurement and pack give by themselves; the standard questions are the model's."""
     from sage_ad.agents.answering.asked import answer_asked, asked_about
+    from sage_ad.agents.answering.report import verdict_line
     from sage_ad.evaluation.questions import is_standard
 
     cards = cards_of(state, resources)
@@ -343,7 +344,7 @@ def _answered(
             continue
         found[question.text] = answer_asked(question, *intent, state, cards)
         if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
-            found[question.text]["text"] = words
+            found[question.text]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
     return found
 
 

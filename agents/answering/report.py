@@ -48,7 +48,7 @@ def explanation(
         cards: `Cards`.
         facts: recalled facts, the most fitting first.
     """
-    lines = [_verdict(evidence, product)]
+    lines = [verdict_line(evidence, product)]
     cited: list[str] = []
     if evidence["verdict"] == "anomalous":
         lines += _places(evidence)
@@ -62,7 +62,8 @@ def explanation(
     return "\n".join(lines), cited
 
 
-def _verdict(evidence: EvidenceSummary, product: str | None) -> str:
+def verdict_line(evidence: EvidenceSummary, product: str | None) -> str:
+    """The verdict with its score and the limit."""
     thing = f"The {product}" if product else "The part"
     score, threshold = (f"{evidence[name]:.2f}" for name in ("score", "threshold"))
     if score == threshold:

@@ -37,13 +37,16 @@ CAREFUL = frozenset(("may", "fail", "use"))
 EXPLAIN = "Explain what was found."
 """The question that the model was trained to answer with an explanation."""
 EXPLANATION_TOKENS = 128
-EXPLAINING = wording.REPORTING_WORDS | frozenset(
-    """defect defects flaw taught examples example likely probably probability most name given called none kind told what cannot
-    may can so neither sure set aside until somebody should looked marked before used pass""".split()  # noqa: SIM905
+EXPLAINING = frozenset(
+    """area there shows what stands differs reference good rest picture looks even nothing compared defect defects taught
+    examples likely probably probability most name called none no kind told cannot may can so neither sure given not set aside
+    until somebody should looked look marked before used pass resembles""".split()  # noqa: SIM905
 )
 """Words that an explanation may bring beside those that were measured, taught or told by a fact."""
-ASSERTS = re.compile(r"\b(?:likely|probability)\b")
-"""How an explanation asserts a name, which only the product's own may be."""
+ASSERTS = re.compile(
+    r"\b(?:(?:it|this|that|defect) is (?!cannot\b|probably none\b)|likely\b|probability\b)", re.IGNORECASE
+)
+"""How an explanation asserts a name."""
 SURE = (
     "Calibrated: how often this verdict was right for such evidence in the training data, good and bad parts "
     "counted alike."
@@ -146,7 +149,7 @@ def compose(
 
 
 def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequence[dict[str, Any]]) -> str | None:
-    """The explanation in a SAGE model's words; None for another kind of model, and where its words do not hold.
+    """What stands out, its name and what to do in a SAGE model's words; None for another model, and unless every word holds.
 
     Args:
         state: the inspection so far.
@@ -165,21 +168,33 @@ def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequenc
     (reply,) = backend.answer_parts([query], mode=mode, max_new_tokens=EXPLANATION_TOKENS)
     # A fact about another defect than the asserted one says nothing of this part.
     about = [fact["text"] for fact in facts if state["defect"] in fact.get("defects", ())]
-    given = f"{query.visual.measured(query.product, query.names)} {wording.AGAINST.get(evidence['threshold_from'], '')}"
-    allowed = wording.content_words(given) | EXPLAINING
-    said = whole_sentences(reply.texts[0])
-    sure = [
-        (wording.content_words(own) <= allowed and (not ASSERTS.search(own) or (state["defect"] or "?") in own))
-        or any(_tells(own, fact) for fact in about)
-        for own in said
+    told = wording.content_words(query.visual.measured(query.product or "part", query.names)) | EXPLAINING
+    against = wording.AGAINST.get(evidence["threshold_from"], "the rest of its picture")
+    said = [
+        re.sub("the good reference|the rest of its picture", against, own) for own in whole_sentences(reply.texts[0])
     ]
-    # The first sentence says what stands out; the others may be left out.
-    words = " ".join(own for own, holds in zip(said, sure, strict=True) if holds) if sure and sure[0] else ""
-    held = [*(name for name, _ in query.names), *about]
+    sure = all(
+        any(_tells(own, fact) for fact in about)
+        or (wording.content_words(own) <= told and _names_hold(own, query, state["defect"]))
+        for own in said
+    )
+    words = " ".join(said)
+    # A defect is explained by what stands out and what it is called.
+    whole = len(said) > (evidence["verdict"] == "anomalous") and reply.state == evidence["verdict"]
     # The probabilities are numbers that the words may bring, as those of a fact are.
     shares = [{"text": f"{share:.2f}", "kind": "inspection"} for _, share in query.names]
+    held = [*(name for name, _ in query.names), *about]
     fault = words_fault(words, question, evidence, state["product"], [*facts, *shares], state["defect"], held)
-    return None if fault or reply.state != evidence["verdict"] else words
+    return words if sure and whole and fault is None else None
+
+
+def _names_hold(sentence: str, query: PartQuery, defect: str | None) -> bool:
+    """Whether only the asserted name is asserted, and each other one stands with its own probability."""
+    named = defect_named(sentence) or ""
+    asserted = named not in query.visual.description or ASSERTS.search(sentence)
+    if asserted and (defect is None or defect not in sentence):
+        return False
+    return all(own == defect or own not in sentence or f"{own} ({share:.2f})" in sentence for own, share in query.names)
 
 
 def probability(reply: PartReply) -> float:

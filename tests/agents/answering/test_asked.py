@@ -38,7 +38,7 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Must it be kept out of the shipment?", None),
         ("Explain what was found.", "explain"),
         ("Could you summarise the inspection?", "explain"),
-        ("Is it fit for use? Explain why.", None),
+        ("Is it fit for use? Explain why.", "use"),
         ("Is it safe to ship?", "use"),
         ("Can it be repaired?", "action"),
         ("How serious is it?", "severity"),
