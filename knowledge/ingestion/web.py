@@ -151,8 +151,8 @@ def _grid(table: Any) -> list[list[str | None]]:
         for cell in line.find_all(["td", "th"], recursive=False):
             take_from_above()
             for inner in cell(["p", "li", "div"]):
-                inner.append("\n")
-            text = " ".join(cell.get_text().split())
+                inner.append("; " if inner.name == "li" and inner.find_next_sibling("li") else "\n")
+            text = re.sub(r"\s*([.,;:!?])\s*; ", r"\1 ", " ".join(cell.get_text().split()))
             for column in range(min(_span(cell, "colspan"), _WIDEST)):
                 content = None if column else text
                 if (rows := _span(cell, "rowspan")) > 1:

@@ -86,6 +86,12 @@ def test_a_table_that_lays_out_a_page_is_read_as_text(tmp_path: Path):
     assert page(tmp_path, html)[0] == ["They are round.", "Gap, cause: a clogged screen"]
 
 
+def test_the_points_of_a_list_in_a_cell_are_told_apart(tmp_path: Path):
+    html = "<table><tr><th>Defect</th><th>Cause</th></tr><tr><td>Blister</td><td><ul><li>Dirt on the base</li>"
+    html += "<li><p>Moisture in the slip.</p></li><li>Gas</li></ul></td></tr></table>"
+    assert page(tmp_path, html)[0] == ["Blister, cause: Dirt on the base; Moisture in the slip. Gas"]
+
+
 @pytest.mark.parametrize("span", ["99999999999", "0", "-3", "many", "5000"])
 def test_absurd_spans_cost_nothing(tmp_path: Path, span: str):
     html = "<table><tr><td>Defect</td><td>Cause</td></tr>"
