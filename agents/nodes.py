@@ -204,7 +204,9 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
         return {}, f"no product is named, so the model has nothing to write facts about ({reason})"
     resources = runtime.context.resources
     if not resources.backend.capabilities.writes_facts:
-        return {}, f"because {reason}: {_missing_pack(product, state['domain'], resources.backend.name)}"
+        if state["covered"]:  # an answer has failed, though the pack tells enough
+            return {}, f"because {reason}: {resources.backend.name} cannot write facts of its own"
+        return {}, _missing_pack(product, state["domain"], resources.backend.name)
     written = write_facts(
         resources.backend,
         product=product,

@@ -248,8 +248,9 @@ def calibration_error(probability: np.ndarray, right: np.ndarray, weight: np.nda
 
 def figures(
     rows: Rows, prior: Sequence[float], draws: int, taught_as: Rows | None = None
-) -> tuple[str, dict[int, list[Case]], dict[int, list[Case]]]:
-    """Cells of one line of the table, and the cases of taught and of hidden types by number of examples."""
+) -> tuple[np.ndarray, dict[int, list[Case]], dict[int, list[Case]]]:
+    """Share named rightly, the same by the plain rule, and AUROC of unknown types, each by number of examples (nan: too few
+    pictures), in one row; and the cases of taught and of hidden types by number of examples."""
     counts = Counter(name for name, _ in rows)
     rows = [row for row in rows if counts[row[0]] > 1]
     taught_as = taught_as and [row for row in taught_as if counts[row[0]] > 1]
@@ -267,8 +268,12 @@ def figures(
         unknown[shots] = [case for cell in hidden for draw in cell for case in draw]
         both = known[shots] and unknown[shots]
         areas.append(auroc(known[shots], unknown[shots]) if both else float("nan"))
-    cells = [f"{value:.2f}" if np.isfinite(value) else "" for value in (*named, *plain, *areas)]
-    return " | ".join([str(len({row[0] for row in rows})), *cells]), known, unknown
+    return np.array([*named, *plain, *areas]), known, unknown
+
+
+def line_of(name: str, values: np.ndarray) -> str:
+    """One line of the table."""
+    return f"| {name} | {' | '.join(f'{value:.2f}' if np.isfinite(value) else '' for value in values)} |"
 
 
 def main() -> None:
@@ -283,20 +288,25 @@ def main() -> None:
     unknown: dict[tuple[str, int], list[Case]] = {}
     names = [category for _, category in SETS if category in args.sets]
     head = [f"{what}, {n}" for what in ("named", "plain", "unknown") for n in SHOTS]
-    print(f"| set | types | {' | '.join(head)} |\n" + "|---" * (2 + len(head)) + "|")
+    print(f"| set | {' | '.join(head)} |\n" + "|---" * (1 + len(head)) + "|")
+    told = []
     for group, category in SETS:
         if category not in names:
             continue
         found, pointed = measured(args.data, group, category, args.out)
         prior = PRIOR_WITHOUT_REFERENCE if category == "hot_rolled_steel" else PRIOR
-        line, known_here, unknown_here = figures(found, prior, args.draws)
-        print(f"| {category} | {line} |", flush=True)
+        values, known_here, unknown_here = figures(found, prior, args.draws)
+        told.append(values)
+        types = sum(count > 1 for count in Counter(name for name, _ in found).values())
+        print(line_of(f"{category} ({types} types)", values), flush=True)
         known |= {(category, shots): cell for shots, cell in known_here.items()}
         unknown |= {(category, shots): cell for shots, cell in unknown_here.items()}
         if pointed:
-            print(f"| {category}, taught with boxes | {figures(found, prior, args.draws, pointed)[0]} |")
+            print(line_of("- taught with boxes", figures(found, prior, args.draws, pointed)[0]))
             sure = (*PRIOR[:-1], prior[-1] and PRIOR[-1])
-            print(f"| {category}, pointed at | {figures(pointed, sure, args.draws)[0]} |", flush=True)
+            print(line_of("- pointed at", figures(pointed, sure, args.draws)[0]), flush=True)
+    print(line_of("mean", np.nanmean(told, axis=0)))
+    print(line_of("worst", np.nanmin(told, axis=0)))
     if len(names) < 3:
         return
     result = []

@@ -1,4 +1,4 @@
-"""The README's example: make a domain, add a document, approve two facts, and see an inspection cite one of them."""
+"""Make a domain, add a document, approve facts, and see the inspection of a good part cite the one that holds of it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ NOTES = (
     "A dark patch with a straight border in an HL-3 cell is a piece that a crack has cut off from the busbar.",
     "An HL-3 cell with a cut-off piece larger than eight percent of its area is rejected, because the string current drops.",
     "Cracks in HL-3 cells come mostly from the suction cups of the stringer, which press too hard when worn.",
+    "Slight differences in grey between the grains of an HL-3 cell are normal and belong to good cells.",
 )
 
 
@@ -36,6 +37,7 @@ def test_from_a_manual_to_a_cited_fact(
     inspector: SageInspector,
     cracked: Path,
     good: Path,
+    elpv: dict[str, list[Path]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -56,18 +58,20 @@ def test_from_a_manual_to_a_cited_fact(
     kb("add", "hl3", pdf(tmp_path / "manual.pdf"))
     facts = {fact["text"]: fact for fact in json.loads(kb("list", "--domain", "hl3", "--json"))["facts"]}
     assert {fact["status"] for fact in facts.values()} == {"proposed"}
-    kb("approve", facts[NOTES[0]]["id"], facts[NOTES[1]]["id"])
+    kb("approve", *(facts[note]["id"] for note in NOTES))
 
     parts = inspector.resources
     bench = Resources(
         inspector.settings, extractor=parts.extractor, backend=parts.backend, judge=parts.judge, store=FactStore.open()
     )
-    trace = SageInspector(resources=bench).inspect(
-        InspectionRequest(image=cracked, references=[good], product="HL-3 cell", questions=STANDARD)
-    )
-    assert trace.domain == "hl3"
-    cited = {identifier for answer in trace.answers for identifier in answer.facts}
-    known = {fact.id: fact for fact in trace.facts}
-    assert cited & {facts[NOTES[0]]["id"], facts[NOTES[1]]["id"]}
-    assert all(known[identifier].status == "approved" for identifier in cited)
-    assert "manual.pdf, page 1" in known[facts[NOTES[0]]["id"]].source
+    other = next(path for path in elpv["mono good"] if path.name == "cell0423.png")
+    for image, verdict, told in ((cracked, "anomalous", set()), (other, "normal", {facts[NOTES[3]]["id"]})):
+        trace = SageInspector(resources=bench).inspect(
+            InspectionRequest(image=image, references=[good], product="HL-3 cell", questions=STANDARD)
+        )
+        assert (trace.domain, trace.verdict) == ("hl3", verdict)
+        # The other facts are about cracks and pieces, and nobody has shown what those look like.
+        assert {identifier for answer in trace.answers for identifier in answer.facts} | set(trace.cited) == told
+        known = {fact.id: fact for fact in trace.facts}
+        assert all("manual.pdf, page 1" in known[identifier].source for identifier in told)
+        assert any(fact.id in known for fact in FactStore.open().facts("hl3"))

@@ -118,6 +118,7 @@ class TestWrapped:
     def test_it_is_a_plain_model_that_sees_as_well(self, wrapped: Any) -> None:
         assert wrapped.capabilities.images
         assert wrapped.capabilities.soft_facts
+        assert not wrapped.capabilities.writes_facts  # a handful of parameters knows nothing of products
         text = wrapped.generate(looking("red"), max_new_tokens=6)
         assert not text.startswith(("normal", "anomalous"))
 
