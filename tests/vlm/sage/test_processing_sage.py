@@ -122,4 +122,6 @@ class TestEmbeddedComposition:
         inputs = processor(
             text=["Is it normal?"], patch_features=torch.zeros(1, 6, 6, 168), measured=[measured_sentence(0.31, 0.22)]
         )
-        assert "Measured: difference 31, ratio 14.\nIs it normal?" in processor.tokenizer.decode(inputs["input_ids"][0])
+        assert "Measured: ratio 14. Names: none was taught.\nIs it normal?" in processor.tokenizer.decode(
+            inputs["input_ids"][0]
+        )
