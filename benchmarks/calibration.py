@@ -22,7 +22,7 @@ from detection import HEADLINE
 if TYPE_CHECKING:
     from sage_ad.alignment.data.features import VisualInputCache
 
-SYNTHETIC, PASTED, LIMIT, SEED = 450, 60, 30, 1
+SYNTHETIC, PASTED, LIMIT, SEED = 300, 30, 15, 1
 """The options of the model card."""
 TESTS = 20
 Rows = list[tuple[str, bool, float]]
@@ -31,17 +31,16 @@ Rows = list[tuple[str, bool, float]]
 
 def fitted(data: Path, cache: VisualInputCache) -> dict[str, list[float]]:
     """The calibration that stage 1 would write."""
+    from sage_ad.alignment.data.questions import Stage1Settings, shown_reference
     from sage_ad.alignment.options import Stage1Run
     from sage_ad.alignment.sft.calibration import calibrate
-    from sage_ad.alignment.sft.run import labelled_parts, measure_parts, tasks_of
+    from sage_ad.alignment.sft.run import labelled_parts
 
     run = Stage1Run(data=(data,), synthetic=SYNTHETIC, pasted=PASTED, limit=LIMIT, seed=SEED)
-    tasks = tasks_of(run, labelled_parts(run))
-    measure_parts(tasks, cache, lambda text: print(text, flush=True))
-    examples = [task.examples[0] for task in tasks if task.pictured]
-    return calibrate(
-        (cache.get(e.picture, e.reference), bool(e.anomalous), e.category) for e in examples if e.picture is not None
-    )
+    parts = labelled_parts(run)
+    shown = [(part.picture, shown_reference(part, Stage1Settings(seed=run.seed))) for part in parts]
+    cache.fill(shown)
+    return calibrate((cache.get(*pair), part.anomalous, part.category) for part, pair in zip(parts, shown, strict=True))
 
 
 def margins(data: Path, cache: VisualInputCache) -> dict[str, Rows]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -294,3 +296,16 @@ def test_tests_use_public_names_only(repository: Path) -> None:
 def test_a_private_name_would_be_found(line: str) -> None:
     assert private_names(line)
     assert not private_names(line.replace("_", ""))
+
+
+def test_what_benchmarks_and_tools_import_exists(repository: Path) -> None:
+    """They run for hours and are seldom run: a name that moved would be missed by the next who needs it."""
+    missing = []
+    for path in [*(repository / "benchmarks").glob("*.py"), *(repository / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sage_ad"):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    if not hasattr(module, alias.name) and not importlib.util.find_spec(f"{node.module}.{alias.name}"):
+                        missing.append(f"{path.relative_to(repository)}:{node.lineno} {node.module}.{alias.name}")
+    assert not missing
