@@ -62,7 +62,7 @@ notebooks-store: setup  ## Run all notebooks afresh and store their outputs
 lint: setup  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-pins:  ## Write requirements.txt anew from pyproject.toml, in a fresh environment
+pins:  ## Write requirements.txt anew from pyproject.toml; installs nothing
 	@sh tools/pins.sh "$(PYTHON)"
 
 clean:  ## Remove what was made (not the user's data)
