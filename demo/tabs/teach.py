@@ -16,7 +16,7 @@ from sage_ad.demo.tabs.widgets import checked_picture, domain_list, reference_ga
 from sage_ad.demo.view import render
 from sage_ad.knowledge.facts import check_domain_name
 from sage_ad.knowledge.looks.naming import looks_of, taught, unnamed_product
-from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, remove_look
+from sage_ad.knowledge.looks.pictures import Look, add_looks, looks_folder, remove_look
 from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError, SageError
 
@@ -258,9 +258,12 @@ class LooksPage:
 
     def listed(self, product: str | None, domain: str | None) -> dict[Any, Any]:
         """What the pack was shown of a product."""
+        looks: list[Look] = []
+        seen: list[tuple[Any, str]] = []
         try:
-            looks = looks_of(domain, product) if domain and product else []
-            seen = [(marked(looks_folder(domain) / look.file, look.box), look.defect or "good") for look in looks]
+            if domain and product:
+                looks, folder = looks_of(domain, product), looks_folder(domain)
+                seen = [(marked(folder / look.file, look.box), look.defect or "good") for look in looks]
         except SageError as error:
             gr.Warning(safety.escaped(str(error)))
             looks, seen = [], []

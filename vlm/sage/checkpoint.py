@@ -200,7 +200,7 @@ def _merged(model: SageForConditionalGeneration, folder: Path) -> SageForConditi
         for name in [name for name in state if name.endswith(".lora_A.weight")]:
             layer, down = name.removesuffix("lora_A.weight"), state.pop(name).float()
             up, weight = state.pop(f"{layer}lora_B.weight").float(), parameters[f"{layer}weight"]
-            weight += up @ down * (lora["lora_alpha"] / lora["r"])
+            weight.add_(up @ down * (lora["lora_alpha"] / lora["r"]))
     model.fusion.load_state_dict({name.removeprefix("fusion."): value for name, value in state.items()})
     return model.eval()
 
