@@ -50,8 +50,8 @@ def test_the_model_gets_facts_measurement_and_question_in_words(
     plain, (prompt,) = ask(["True. A crack runs along a busbar."])
     assert plain.facts
     assert all(fact.text in prompt for fact in plain.facts)
-    assert f"difference {round(100 * trace.anomaly_score)}," in prompt
-    assert f"place {trace.regions[0].place}" in prompt
+    ratio = round(10 * trace.anomaly_score / trace.threshold)
+    assert f"Measured: ratio {ratio}, {trace.regions[0].place}." in prompt
     assert BAD in prompt
     assert [answer.text for answer in plain.answers] == ["True. A crack runs along a busbar."]
     assert plain.answers[0].facts == [fact.id for fact in plain.facts]
