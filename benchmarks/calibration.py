@@ -31,16 +31,11 @@ Rows = list[tuple[str, bool, float]]
 
 def fitted(data: Path, cache: VisualInputCache) -> dict[str, list[float]]:
     """The calibration that stage 1 would write."""
-    from sage_ad.alignment.data.questions import Stage1Settings, shown_reference
     from sage_ad.alignment.options import Stage1Run
-    from sage_ad.alignment.sft.calibration import calibrate
-    from sage_ad.alignment.sft.run import labelled_parts
+    from sage_ad.alignment.sft.run import calibrated, labelled_parts
 
     run = Stage1Run(data=(data,), synthetic=SYNTHETIC, pasted=PASTED, limit=LIMIT, seed=SEED)
-    parts = labelled_parts(run)
-    shown = [(part.picture, shown_reference(part, Stage1Settings(seed=run.seed))) for part in parts]
-    cache.fill(shown)
-    return calibrate((cache.get(*pair), part.anomalous, part.category) for part, pair in zip(parts, shown, strict=True))
+    return calibrated(labelled_parts(run), cache)
 
 
 def margins(data: Path, cache: VisualInputCache) -> dict[str, Rows]:

@@ -51,8 +51,8 @@ def calibrate(seen: Iterable[tuple[VisualInputs, bool, str]]) -> dict[str, list[
         fitted[name] = [float(model.coef_[0, 0]), 0.0]
     if not fitted:
         raise InputError(
-            f"The evidence cannot be calibrated: it needs at least {MINIMUM} good and {MINIMUM} defective parts that are seen "
-            "alike, with a reference or without; give more with --data or --synthetic."
+            f"The evidence cannot be calibrated: it needs at least {MINIMUM} good and {MINIMUM} defective parts; "
+            "give more with --data or --synthetic."
         )
     only = next(iter(fitted.values()))
     return {name: fitted.get(name, only) for name in groups}

@@ -64,6 +64,19 @@ def tasks_of(run: Stage1Run, parts: Sequence[LabelledPart], cache: VisualInputCa
     return part_tasks(list(stage1_examples(measured, pool, settings)))
 
 
+def calibrated(parts: Sequence[LabelledPart], cache: VisualInputCache) -> dict[str, list[float]]:
+    """The calibration of the evidence on labelled parts, each seen with its reference and without.
+
+    Raises:
+        InputError: there are too few good or defective parts.
+    """
+    from sage_ad.alignment.sft.calibration import calibrate
+
+    ways = [(part, part.reference) for part in parts if part.reference is not None] + [(part, None) for part in parts]
+    cache.fill([(part.picture, reference) for part, reference in ways])
+    return calibrate((cache.get(part.picture, reference), part.anomalous, part.category) for part, reference in ways)
+
+
 def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     """Trains and writes the checkpoint.
 
@@ -77,7 +90,6 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
 
     from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.run_folder import begin_folder, last_checkpoint, train_from
-    from sage_ad.alignment.sft.calibration import calibrate
     from sage_ad.alignment.sft.trainer import Stage1Trainer
     from sage_ad.vlm.sage.checkpoint import save_checkpoint
 
@@ -91,10 +103,7 @@ def train_stage1(run: Stage1Run, say: Say = print) -> dict[str, Any]:
     parts = labelled_parts(run)
     tasks = tasks_of(run, parts, cache, say)
     seen = [task.examples[0] for task in tasks if task.pictured]
-    calibration = calibrate(
-        (cache.get(part.picture, example.reference), part.anomalous, part.category)
-        for part, example in zip(parts, seen, strict=True)
-    )
+    calibration = calibrated(parts, cache)
     say(f"Calibrated the evidence: {calibration}")
     # Loading the encoder draws random numbers, and it is only loaded for parts that are not in the cache.
     torch.manual_seed(run.seed)

@@ -51,7 +51,9 @@ class TestDocuments:
             assert not any(normalise_text(hostile) in normalise_text(text) for hostile in document["hostile"]), text
         for legit in document["legit"]:
             assert any(normalise_text(legit) in normalise_text(text) for text in stored), (legit, report.record())
-        assert any(checked.outcome == "instruction" for checked in report.refused) or not _visible(document)
+        refused = any(checked.outcome == "instruction" for checked in report.refused)
+        told = [line for file in report.files for line in (*file.notes, *file.problems)]
+        assert refused or any("not read" in line or "no text" in line for line in told), report.record()
 
     def test_hostile_sentences_are_recognised_one_by_one(self):
         missed = [text for text in HOSTILE if instruction_reason(text) is None]
@@ -65,11 +67,6 @@ class TestDocuments:
         ]
         flagged = [text for text in [*packs, *LEGIT] if instruction_reason(text)]
         assert not flagged
-
-
-def _visible(document: dict[str, Any]) -> bool:
-    """Whether the order is read at all: hidden parts of a web page are not, so that nothing has to be refused."""
-    return document["format"] != "html"
 
 
 class TestDisguises:

@@ -47,4 +47,4 @@ def test_odd_parts_lie_above_the_threshold_and_within_the_estimate(odd: int, sca
 def test_few_parts_are_a_warning() -> None:
     (warning,) = batch_threshold([0.1, 0.1, 0.1, 0.1, 0.3]).warnings
     assert "Only 5 parts" in warning
-    assert "--reference" in warning
+    assert "Give a good part" in warning
