@@ -47,6 +47,7 @@ ASSERTS = re.compile(
     r"\b(?:(?:it|this|that|defect) is (?!cannot\b|probably none\b)|likely\b|probability\b)", re.IGNORECASE
 )
 """How an explanation asserts a name."""
+EMPTY = re.compile(r"\b(defect|flaw|fault|anomaly) is (?:a|an|the) \1\b", re.IGNORECASE)
 SURE = (
     "Calibrated: how often this verdict was right for such evidence in the training data, good and bad parts "
     "counted alike."
@@ -286,6 +287,8 @@ def words_fault(
     fault = text_fault(words, question, evidence, product, facts, defect)
     if fault:
         return fault
+    if EMPTY.search(words):
+        return "it says that the defect is a defect"
     if evidence["verdict"] == "anomalous":
         strange = strange_name(words, [*held, *(region.get("description", "") for region in evidence["regions"])])
         return f"it names a defect ({strange}) that no candidate holds" if strange else None

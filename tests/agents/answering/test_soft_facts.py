@@ -81,6 +81,7 @@ class TestWords:
             ("The valve is in order and can pass the inspection.", "reads as normal"),
             ("There is a defect of 17 millimetres in the upper left area.", "number that was not measured"),
             ("There is a defect in the lower right area.", "place that was not measured"),
+            ("The defect is a defect in the upper left area.", "defect is a defect"),
         ],
     )
     def test_words_that_do_not_hold_are_dropped_and_the_note_says_why(self, words, why):
