@@ -18,6 +18,7 @@ from sage_ad.agents.answering.report import (
     consequence_lines,
     described_regions,
     explanation,
+    facts_about,
     name_line,
     sentence_case,
     trust_line,
@@ -224,7 +225,8 @@ def _cause(state: InspectionState, cards: Cards) -> str:
     if defect is None:
         return f"The cause is not known, for the defect has no name.{_likeliest(state, cards)}"
     if (card := card_of(defect, cards)) is None:
-        return f"The pack tells no cause of {with_article(defect)}."
+        told = facts_about(defect, cards, state["facts"], "cause")
+        return " ".join(fact["text"] for fact in told) or f"The pack tells no cause of {with_article(defect)}."
     return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."
 
 

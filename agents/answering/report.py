@@ -159,12 +159,23 @@ def consequence_lines(defect: str | None, cards: Cards, facts: Sequence[dict[str
     """What follows from the asserted defect, by a fact or its card; nothing where none is asserted."""
     if defect is None:
         return []
+    if about := facts_about(defect, cards, facts, "consequence"):
+        return _cite(about, cited)
+    card = card_of(defect, cards)
+    return [card.consequence] if card else []
+
+
+def facts_about(defect: str, cards: Cards, facts: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The facts of a kind about a defect: tagged with one of its names, or untagged and saying the name."""
     card = card_of(defect, cards)
     names = {defect, card.name if card else defect}
-    about = [fact for fact in facts if fact["kind"] == "consequence" and names.intersection(fact.get("defects", ()))]
-    if about:
-        return _cite(about, cited)
-    return [card.consequence] if card else []
+
+    def is_about(fact: dict[str, Any]) -> bool:
+        said = fact["text"].casefold()
+        tags = fact.get("defects", ())
+        return bool(names.intersection(tags)) if tags else any(name.casefold() in said for name in names)
+
+    return [fact for fact in facts if fact["kind"] == kind and is_about(fact)]
 
 
 def action_line(defect: str | None, cards: Cards) -> str:

@@ -141,6 +141,8 @@ def add_looks(
         raise InputError("There is no picture to add; name at least one file.")
     if not product.strip():
         raise InputError("Looks need the name of a product; give it with --product.")
+    if not product.strip().isprintable():
+        raise InputError(f"The product {product!r} has control characters in its name; give it without.")
     name = None if defect is None else " ".join(defect.split())
     if name is not None and (not re.search(r"\w", name) or name.casefold() == GOOD):
         raise InputError(f"{defect!r} is no name of a defect; give one, or --good for good parts.")

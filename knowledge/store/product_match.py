@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Embed = Callable[[Sequence[str]], "np.ndarray"]
 How = Literal["name", "synonym", "domain", "spelling", "mentioned", "similar", "ambiguous", "unknown"]
 
+MAY = re.compile(r"\bcan (?=(?:i|we|you|it|this|that|they|these|the|one|be|still)\b)", re.IGNORECASE)
+"""The verb in a question ("Can I ship it?"), which is no drink can."""
+
 WORDS_WEIGHT = 0.4
 """Weight of shared words in the similarity of two names; the cosine of their embeddings has the rest."""
 OTHER_THINGS_WEIGHT = 0.6
@@ -112,7 +115,7 @@ class ProductNames:
             embed: function that gives the vectors of texts, of unit length, (n, dimensions); None matches by words only.
         """
         question = question or "?" in text
-        words = tuple(plain_words(text).split())
+        words = tuple(plain_words(MAY.sub(" ", text) if question else text).split())
         if not words:
             return DomainMatch(self.general, None, "unknown", self._say("No product is named"))
         said = " ".join(text.split())[:60]

@@ -89,6 +89,11 @@ def test_a_defect_needs_a_name(tmp_path: Path, name: str) -> None:
         add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect=name)
 
 
+def test_a_product_has_no_control_characters(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="control characters"):
+        add_looks("textiles", "clo\x1bth", [picture(tmp_path / "a.png", 90)], defect=None)
+
+
 def test_a_box_must_lie_in_the_picture(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"40 x 30 pixels"):
         add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect="stain", boxes=[(0, 0, 41, 30)])

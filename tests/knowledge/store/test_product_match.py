@@ -78,6 +78,12 @@ def test_a_text_that_mentions_is_no_name() -> None:
     assert names.match("What is wrong with it", question=True).how == "unknown"
 
 
+def test_the_verb_can_is_no_product() -> None:
+    store = FactStore.open()
+    assert store.match_product("Can I ship it?", question=True).how == "unknown"
+    assert store.match_product("Is this can dented?", question=True).product == "drink can"
+
+
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
