@@ -25,7 +25,7 @@ from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import Candidate, InspectionRequest, TraceFact, TraceRegion
 from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
-from sage_ad.knowledge.ingestion.tags import canonical, tagger
+from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
 from sage_ad.knowledge.store.packs import GENERAL, Pack
 from sage_ad.vlm.errors import InputError
 
@@ -74,6 +74,12 @@ def trace_fact(fact: Fact, score: float | None, pack: Pack | None, defect: str |
         about = tagger(pack)(fact.text, ())[1]
     asserted = canonical([defect], known) if defect else ()
     return {**shape.model_dump(mode="json"), "defects": [defect if name in asserted else name for name in about]}
+
+
+def _pack(resources: Resources, domain: str | None) -> Pack | None:
+    """The pack with what was taught by showing, perhaps after its facts were tagged."""
+    pack = resources.store.packs().get(domain or "")
+    return with_taught(pack) if pack else None
 
 
 @step
@@ -165,7 +171,7 @@ def recall_facts(
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["appearances"])
     hint = state["appearances"][seen] if anomalous and seen is not None else None
-    pack = resources.store.packs().get(domain or "")
+    pack = _pack(resources, domain)
     suspect = canonical([defect], pack.defects if pack else ())[0] if defect else None
     hint = defect or hint
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
@@ -232,7 +238,7 @@ def extract(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upd
     )
     if refused:
         summary += f"; refused: {'; '.join(refused[:3])}"
-    pack, defect = resources.store.packs().get(domain), state["defect"]
+    pack, defect = _pack(resources, domain), state["defect"]
     return {"facts": [*state["facts"], *(trace_fact(fact, None, pack, defect) for fact in new)]}, summary
 
 

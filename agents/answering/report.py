@@ -166,16 +166,10 @@ def consequence_lines(defect: str | None, cards: Cards, facts: Sequence[dict[str
 
 
 def facts_about(defect: str, cards: Cards, facts: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The facts of a kind about a defect: tagged with one of its names, or untagged and saying the name."""
+    """The facts of a kind about a defect, by any name of its card."""
     card = card_of(defect, cards)
     names = {defect, card.name if card else defect}
-
-    def is_about(fact: dict[str, Any]) -> bool:
-        said = fact["text"].casefold()
-        tags = fact.get("defects", ())
-        return bool(names.intersection(tags)) if tags else any(name.casefold() in said for name in names)
-
-    return [fact for fact in facts if fact["kind"] == kind and is_about(fact)]
+    return [fact for fact in facts if fact["kind"] == kind and names.intersection(fact.get("defects", ()))]
 
 
 def action_line(defect: str | None, cards: Cards) -> str:

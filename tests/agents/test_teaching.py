@@ -11,9 +11,11 @@ from PIL import Image, ImageDraw
 from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
+from sage_ad.agents.nodes import trace_fact
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.ingestion.tags import with_taught
 from sage_ad.knowledge.looks.pictures import add_looks
 from sage_ad.knowledge.store.fact_store import FactStore
 
@@ -118,3 +120,13 @@ def test_answers_cite_facts_of_the_asserted_defect_and_of_no_other(taught: SageI
             told = "\n".join([trace.explanation, *(answer.text for answer in trace.answers)])
             others = [f for f in trace.facts if f.id not in cited and store.get(f.id).defects]
             assert not any(fact.text.rstrip(".") in told for fact in others)
+
+
+def test_a_fact_that_came_before_the_pictures_is_about_the_defect_that_they_teach(tmp_path: Path) -> None:
+    store = FactStore.open()
+    fact = Fact(text="A brown bloom comes from wet storage.", kind="cause", domain="machining")
+    other = Fact(text="A brown bloomery is a furnace.", kind="cause", domain="machining")
+    add_looks("machining", "brushed sheet", [sheet(tmp_path / "part.png", "rust spot", 77)], defect="brown bloom")
+    pack = with_taught(store.packs()["machining"])
+    assert trace_fact(fact, None, pack, "brown bloom")["defects"] == ["brown bloom"]
+    assert trace_fact(other, None, pack, "brown bloom")["defects"] == []

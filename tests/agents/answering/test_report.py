@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from findings import CARDS, card, looks, state
 
-from sage_ad.agents.answering.report import explanation, facts_about
+from sage_ad.agents.answering.report import explanation
 
 FACT = {
     "id": "f1",
@@ -109,12 +109,3 @@ def test_a_close_verdict_is_called_narrow() -> None:
     own = state()
     own["evidence"]["confidence"] = 0.55
     assert lines(own)[0].startswith("The woven cloth is anomalous, narrowly:")
-
-
-def test_an_untagged_fact_that_says_the_name_is_about_it() -> None:
-    facts = [
-        {"id": "1", "text": "A broken yarn is caused by high warp tension.", "kind": "cause", "defects": []},
-        {"id": "2", "text": "A stain is caused by oil.", "kind": "cause", "defects": []},
-        {"id": "3", "text": "A broken yarn of another loom.", "kind": "cause", "defects": ["slub"]},
-    ]
-    assert [fact["id"] for fact in facts_about("broken yarn", {}, facts, "cause")] == ["1"]
