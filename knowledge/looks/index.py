@@ -148,7 +148,7 @@ class LooksIndex:
         """How much a region is like what was taught.
 
         Returns:
-            Likeness to each of `names` (at most 1), and the label of each taught look, the most alike first.
+            Similarity to each of `names` (at most 1), and the label of each taught look, the most alike first.
         """
         parts = [
             root * _unit(block[None].astype(np.float64) - mean)[0]
@@ -177,7 +177,7 @@ class LooksIndex:
 
 
 def probabilities(similarity: np.ndarray, reliability: float | None) -> tuple[np.ndarray, float]:
-    """Likeness to probability.
+    """Similarity to probability.
 
     Args:
         similarity: (k,) similarity to each name.
