@@ -458,14 +458,13 @@ def report(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     """The explanation: measured words, names that were taught, what the pack says of them."""
     from sage_ad.agents.answering.report import explanation
 
-    domain, anomalous = state["domain"], state["evidence"]["verdict"] == "anomalous"
+    anomalous = state["evidence"]["verdict"] == "anomalous"
     found = state["candidates"] if anomalous else []
     defect = state["defect"] if anomalous else None
     cards = cards_of(state, runtime.context.resources)
     text, cited = explanation(
         state["evidence"],
         product=state["product"],
-        domain=domain,
         defect=defect,
         candidates=found,
         cards=cards,

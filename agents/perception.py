@@ -9,6 +9,7 @@ from sage_ad.agents.answering import wording
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest, measured
 from sage_ad.vlm.evidence.description import describe
+from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
     from sage_ad.agents.state import EvidenceSummary
@@ -29,8 +30,11 @@ def measure_part(
     found = measured(seen)
     regions = [region.model_dump(mode="json") for region in found.pop("regions")]
     given = {"score": found.pop("anomaly_score"), **found, "regions": regions, "size": list(view.image.size)}
+    height, width = seen.map.shape
+    row, column = divmod(int(seen.map.argmax()), width)
+    given["peak"] = place_of_box((column, row, column + 1, row + 1), width, height)
     evidence = cast("EvidenceSummary", given)
-    described = [describe(view.image, seen.map, region, view.references) for region in seen.regions]
+    described = describe(view.image, seen.map, seen.regions, view.references)
     for region, own in zip(regions, described, strict=True):
         region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": own.to_dict()}
     appearances = [own.in_brief() for own in described]

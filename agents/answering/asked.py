@@ -27,6 +27,7 @@ from sage_ad.agents.answering.wording import join
 from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
+from sage_ad.vlm.evidence.description import Description
 
 PATTERNS: tuple[tuple[str, str], ...] = (
     ("depth", r"\bhow deep\b|\bdepth\b|\bdeeper\b"),
@@ -132,11 +133,8 @@ def answer_asked(question: Question, intent: str, named: str, state: InspectionS
 
 
 def _explanation(state: InspectionState, cards: Cards) -> str:
-    defect, product, domain = state["defect"], state["product"], state["domain"]
-    text, _ = explanation(
-        state["evidence"], product=product, domain=domain, defect=defect, candidates=state["candidates"], cards=cards,
-        facts=state["facts"],
-    )  # fmt: skip
+    own = {name: state[name] for name in ("product", "defect", "candidates", "facts")}  # type: ignore[literal-required]
+    text, _ = explanation(state["evidence"], cards=cards, **own)
     return " ".join(text.splitlines())
 
 
@@ -156,7 +154,7 @@ def _is_it(named: str, state: InspectionState, cards: Cards, *, wanted: bool) ->
 
 
 def _name(state: InspectionState, cards: Cards) -> str:
-    return name_line(state["defect"], state["candidates"], state["product"], state["domain"], cards)
+    return name_line(state["defect"], state["candidates"], state["product"], cards)
 
 
 def _likeliest(state: InspectionState, cards: Cards) -> str:
@@ -174,9 +172,7 @@ def _size(state: InspectionState, cards: Cards) -> str:
     scale = state["settings"]["mm_per_pixel"]
 
     def tell(region: dict[str, Any]) -> str:
-        length, width = region["measured"]["length"], region["measured"]["width"]
-        text = f"{length:.0f} x {width:.0f} px"
-        return text + (f" ({length * scale:.2g} x {width * scale:.2g} mm)" if scale else "")
+        return Description.from_dict(region["measured"]).size_in_words(scale)
 
     hint = "" if scale else " With the scale of the picture (millimetres per pixel), sizes are in millimetres, too."
     return _regions(state, tell) + hint

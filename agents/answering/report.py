@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.agents.answering.wording import NAMED_REGIONS, citable, join
+from sage_ad.agents.answering.wording import NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
 from sage_ad.vlm.places import place_of_box
@@ -21,8 +21,8 @@ Cards = Mapping[str, "DefectCard"]
 """The defect cards of the pack that serves the product, by name; empty where no pack knows it."""
 LISTED = 3
 """So many taught names are listed where none is asserted."""
-KNOWN = 8
-"""So many of the pack's defects are named where none was taught."""
+MOST = 0.5
+"""Share of the picture from which an area without a description speaks against the picture rather than the part."""
 UNSURE = 0.6
 """Confidence below which a verdict is called borderline."""
 
@@ -31,7 +31,6 @@ def explanation(
     evidence: EvidenceSummary,
     *,
     product: str | None,
-    domain: str | None,
     defect: str | None,
     candidates: Sequence[dict[str, Any]],
     cards: Cards,
@@ -42,7 +41,6 @@ def explanation(
     Args:
         evidence: what was measured; its regions carry their description.
         product: name of the product, if known.
-        domain: the pack that was searched.
         defect: the name that is asserted, or None.
         candidates: `Candidate` dumps, the likeliest first.
         cards: `Cards`.
@@ -52,12 +50,11 @@ def explanation(
     cited: list[str] = []
     if evidence["verdict"] == "anomalous":
         lines += _places(evidence)
-        lines.append(name_line(defect, candidates, product, domain, cards))
+        lines.append(name_line(defect, candidates, product, cards))
         lines += consequence_lines(defect, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
-        general = citable(facts, evidence["verdict"], None)
-        lines += _cite([fact for fact in general if fact["kind"] == "normal-variation"], cited)
+        lines.append(f"Closest to the threshold: {evidence['peak']}.")
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
 
@@ -91,14 +88,24 @@ def described_regions(evidence: EvidenceSummary) -> list[tuple[str, dict[str, An
 def _places(evidence: EvidenceSummary) -> list[str]:
     """A line for each of the first regions."""
     shown = described_regions(evidence)
-    alike: dict[str, list[str]] = {}  # what is told of several areas is told once
+    lines: list[str] = []
+    plain: dict[str, list[str]] = {}  # sizes of the areas without a description, by place
+    unlike = ""
     for place, own in shown[:NAMED_REGIONS]:
-        size, unlike, what = own["description"].removeprefix("area, ").partition(", unlike ")
-        size = size.replace(" (", ", ").replace(")", "")  # millimetres; these brackets stand within others
-        alike.setdefault(unlike + what or own["description"], []).append(f"{place} ({size})" if unlike else place)
-    lines = [f"{sentence_case(join(where))}: {what.removeprefix(', ')}." for what, where in alike.items()]
-    more = len(evidence["regions"]) - len(shown[:NAMED_REGIONS])
-    return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more else lines
+        what, found, than = own["description"].removeprefix("area, ").partition(", unlike ")
+        unlike = than or unlike
+        if not found:
+            lines.append(f"{sentence_case(place)}: {what}.")
+        elif own["measured"]["share"] >= MOST:
+            lines.append("Most of the picture is unlike good parts: check that product, view and light are the same.")
+        else:
+            # Millimetres stand in brackets, too.
+            plain.setdefault(place, []).append(what.replace(" (", ", ").replace(")", ""))
+    if plain:
+        where = join([f"{place} ({join(sizes)})" for place, sizes in plain.items()])
+        lines.append(f"{sentence_case(where)}: unlike {unlike}.")
+    more = len(shown) - NAMED_REGIONS
+    return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more > 0 else lines
 
 
 def _mostly_shared(first: Sequence[int], second: Sequence[int]) -> bool:
@@ -108,9 +115,7 @@ def _mostly_shared(first: Sequence[int], second: Sequence[int]) -> bool:
     return max(0, sides[0]) * max(0, sides[1]) >= 0.5 * min(areas)
 
 
-def name_line(
-    defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, domain: str | None, cards: Cards
-) -> str:
+def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, cards: Cards) -> str:
     """What the defect is called, or why it has no name; the arguments are those of `explanation`."""
     taught = [item for item in candidates if item["source"] == "looks"]
     said = [item for item in candidates if item["source"] == "model"]
@@ -136,12 +141,7 @@ def name_line(
             f"No pack knows {thing}, so the defect has no name; choose a pack, or begin one with your manual and a few "
             "pictures of the defect."
         )
-    known = list(cards)
-    more = f" and {len(known) - KNOWN} more" if len(known) > KNOWN else ""
-    return (
-        f"Which defect it is was not taught for {thing}; three pictures of a defect teach its name. "
-        f"The pack {domain} knows: {', '.join(known[:KNOWN])}{more}."
-    )
+    return "The name of the defect was not taught; three pictures of such a defect teach it."
 
 
 def sentence_case(text: str) -> str:
@@ -173,11 +173,11 @@ def facts_about(defect: str, cards: Cards, facts: Sequence[dict[str, Any]], kind
 
 
 def action_line(defect: str | None, cards: Cards) -> str:
-    """What to do with the part: what the card of the asserted defect says, else to set it aside."""
+    """What to do with the part: what the card of the asserted defect says, else to look at it."""
     if (card := card_of(defect, cards)) is not None:
         standard = f" ({', '.join(card.standards)})" if card.standards else ""
         return f"What to do: {card.action.rstrip('.')}{standard}."
-    return "What to do: set the part aside until somebody has looked at the marked areas."
+    return "What to do: have the marked areas checked by eye."
 
 
 def _cite(facts: Sequence[dict[str, Any]], cited: list[str]) -> list[str]:

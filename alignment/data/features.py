@@ -98,7 +98,7 @@ class VisualInputCache:
         image, good = picture.load(), [] if reference is None else [reference.load()]
         evidence = self._extractor.extract(image, self._prepared(reference))
         self.measured += 1
-        first = [describe(image, evidence.map, region, good).in_words() for region in evidence.regions[:1]]
+        first = [found.in_words() for found in describe(image, evidence.map, evidence.regions[:1], good)]
         try:
             write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, "".join(first)))))
         except OSError as error:

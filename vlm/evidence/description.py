@@ -1,8 +1,8 @@
 """What stands out, measured: tone, colour, texture, edge, shape, orientation and size, and the words that follow.
 
 Every word is a measurement with a rule (the constants below). Nothing here names a defect: a name is taught
-(`sage_ad.knowledge`) or it is not given. A region is compared with the reference at the same place where the two
-pictures match around it, else with its own surroundings.
+(`sage_ad.knowledge`) or it is not given. A region is compared with the reference at the same place, moved onto the part,
+where the two pictures match around it, else with its own surroundings.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ LINE = 4.0
 """Ratio of length to width from which a region is a line."""
 ROUND = 1.5
 """Ratio of the axes up to which a compact region is round."""
+DISC = (0.7, 0.9)
+"""Share of its box that a round region fills: a disc pi / 4, a triangle half, a square all of it."""
 SOLID = 0.85
 """Share of its convex hull that a compact region fills."""
 STRIP = 2.0
@@ -55,6 +57,14 @@ MAIN = 0.3
 """Share of them that the largest piece must hold."""
 MEASURABLE = 8
 """Width in pixels from which the sharpness of an edge can be told."""
+SHIFT = 0.06
+"""Share of the shorter side by which a part may lie elsewhere than its reference."""
+SLACK = 2
+"""Pixels by which the reference may still be off after that: what it shows as near as this is no difference."""
+MISSING = 0.35
+"""Contrast to what is next to the pixels, in units of the reference's, below which the part lacks what good parts show."""
+ALONG = 0.3
+"""Share of the peak's difference down to which a line is followed from its clearest stretch."""
 
 Shape = Literal["line", "ring", "round spot", "spot", "area"]
 Background = Literal["reference", "surroundings"]
@@ -65,13 +75,13 @@ class Description:
     """One region in numbers and words.
 
     Attributes:
-        box: x0, y0, x1, y1 of the pixels that differ, in pixels of the picture, x1 and y1 exclusive.
+        box: x0, y0, x1, y1 of the largest piece of what differs, in pixels of the picture, x1 and y1 exclusive.
         background: what it was compared with.
         tone: change of the mean grey value as a share of the background's (-0.18: 18 % darker); None where no pixels stand
             out from what the picture shows around them anyway (the part's own structure). Nothing but box and size is
             known of such a region, and all that follows up to `angle` is None too but for the shape, which is "area".
         colour: change of a* and b* (CIELAB).
-        colour_change: the same in a word ("redder", "paler"), or None below `COLOUR`.
+        colour_change: the same in a word ("redder", "less colourful"), or None below `COLOUR`.
         colour_name: name of the region's own colour ("dark brown").
         texture: fine contrast in units of the background's; None where too few pixels tell.
         edge: share of the step to the background that is passed within two pixels.
@@ -79,7 +89,8 @@ class Description:
         angle: direction of a straight line in degrees from horizontal, 0 to 180, counter-clockwise; else None.
         length, width: in pixels; of a line along and across it, else of the axes.
         area: pixels that differ; share: the same as a share of the picture.
-        count: how many separate pieces the pixels form.
+        count: how many separate pieces the pixels form; two with a gap that the eye closes are one.
+        missing: the reference shows something there that the part lacks.
     """
 
     box: tuple[int, int, int, int]
@@ -97,6 +108,7 @@ class Description:
     area: int
     share: float
     count: int
+    missing: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; `Description.from_dict` gives an equal description back."""
@@ -118,25 +130,36 @@ class Description:
         Args:
             mm_per_pixel: scale of the picture; sizes are then in millimetres too.
         """
-        size = f"{self.length:.0f} x {self.width:.0f} px"
-        if mm_per_pixel is not None:
-            size += f" ({self.length * mm_per_pixel:.2g} x {self.width * mm_per_pixel:.2g} mm)"
-        if self.share >= 0.001:
-            size += f", {100 * self.share:.1f} % of the picture"
-        against = "the reference there" if self.background == "reference" else "its surroundings"
+        size = self.size_in_words(mm_per_pixel)
         changes = self._changes()
         if not changes:
             unlike = "good parts" if self.background == "reference" else "its surroundings"
             return f"area, {size}, unlike {unlike} in structure"
+        if self.share >= 0.001:
+            size += f", {100 * self.share:.1f} % of the picture"
         what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
         if self.shape == "line" and self.angle is None:
             what = "bent line"
         pieces = f" in {self.count} pieces, the largest" if self.count > 1 else ","
+        if self.missing:
+            return f"missing: a structure of good parts{pieces} {size}"
+        against = "the reference there" if self.background == "reference" else "its surroundings"
         change = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
         line = f"{self.colour_name} {what}{pieces} {size}, {change} than {against}"
         if self.edge is None or self.shape == "line" or SOFT < self.edge < SHARP:
             return line
         return line + (", sharp edge" if self.edge >= SHARP else ", no clear edge")
+
+    def size_in_words(self, mm_per_pixel: float | None = None) -> str:
+        """Length and width of a line or of one of several pieces; else width and height as they lie in the picture."""
+        line = self.shape == "line"
+        first, second = self.length, self.width
+        if not line and self.count == 1:
+            first, second = float(self.box[2] - self.box[0]), float(self.box[3] - self.box[1])
+        size = f"{first:.0f} px long and {second:.0f} px wide" if line else f"{first:.0f} x {second:.0f} px"
+        if mm_per_pixel is not None:
+            size += f" ({first * mm_per_pixel:.2g} x {second * mm_per_pixel:.2g} mm)"
+        return size
 
     def _changes(self) -> list[str]:
         """Words for what changed against the background; none where nothing stands apart from it."""
@@ -155,20 +178,34 @@ class Description:
 def describe(
     image: Image.Image,
     heat: np.ndarray,
-    region: EvidenceRegion,
+    regions: Sequence[EvidenceRegion],
     references: Sequence[Image.Image] = (),
-) -> Description:
-    """Measures one region.
+) -> list[Description]:
+    """Measures each region.
 
     Args:
         image: the part.
-        heat: (H, W) evidence map of the picture; tells which pixels of the region's box are meant.
-        region: one region of the evidence.
-        references: good parts; the one that is most alike around the region is the background, if one matches there.
+        heat: (H, W) evidence map of the picture; tells which pixels of a region's box are meant.
+        regions: regions of the evidence.
+        references: good parts; the one that is most alike around a region is its background, if one matches there.
     """
+    if not regions:
+        return []
+    pixels = np.asarray(image.convert("RGB"))
+    good = [np.asarray(reference.convert("RGB").resize(image.size)) for reference in references]
+    placed = [(picture, shift) for picture in good for shift in {(0, 0), _shift(pixels, picture)}]
+    return [_describe_region(pixels, heat, region, placed) for region in regions]
+
+
+def _describe_region(
+    pixels: np.ndarray,
+    heat: np.ndarray,
+    region: EvidenceRegion,
+    references: Sequence[tuple[np.ndarray, tuple[int, int]]],
+) -> Description:
+    """One region of (H, W, 3) pixels; the references with the rows and columns by which they are moved."""
     from scipy import ndimage
 
-    pixels = np.asarray(image.convert("RGB"))
     height, width = heat.shape
     window = _window(region.box, width, height)
     here = _lab(pixels[window])
@@ -180,12 +217,12 @@ def describe(
     around = ~ndimage.binary_dilation(warm, iterations=2)
     if around.mean() < 0.05:
         around = ~hot if (~hot).any() else np.ones_like(hot)
-    background, source = _background(here, around, window, image.size, references)
-    difference = np.linalg.norm(ndimage.gaussian_filter(here - background, (1, 1, 0)), axis=2)
-    mask = _differing(difference, hot, warm, around)
-    if mask is None or not _stands_apart(difference, mask, region.box, window, (height, width)):
-        return _structure(region.box, "reference" if references else "surroundings", (height, width))
-    return _describe(here, background, source, mask, window, (height, width))
+    background, source = _background(here, around, window, references)
+    difference = _difference(here, background, source)
+    found = _differing(difference, hot, warm, around)
+    if found is None or not _stands_apart(difference, found[0], region.box, window, (height, width)):
+        return _structure(region.box, "reference" if references else "surroundings", warm, height * width)
+    return _describe(here, background, source, *found, window, (height, width))
 
 
 def _stands_apart(
@@ -217,14 +254,13 @@ def _stands_apart(
     return 2 * mask.sum() <= (x1 - x0) * (y1 - y0) or not any(inner and side.any() for inner, side in ends)
 
 
-def _structure(box: tuple[int, int, int, int], source: Background, picture: tuple[int, int]) -> Description:
-    """A region of which only place and size are known."""
-    sides = (box[2] - box[0], box[3] - box[1])
-    area = sides[0] * sides[1]
+def _structure(box: tuple[int, int, int, int], source: Background, warm: np.ndarray, pixels: int) -> Description:
+    """A region of which only place and size are known, and how many of the picture's pixels are meant."""
+    sides, area = (box[2] - box[0], box[3] - box[1]), int(warm.sum())
     return Description(
         box=box, background=source, tone=None, colour=None, colour_change=None, colour_name=None, texture=None, edge=None,
         shape="area", angle=None, length=float(max(sides)), width=float(min(sides)), area=area,
-        share=round(area / (picture[0] * picture[1]), 5), count=1,
+        share=round(area / pixels, 5), count=1,
     )  # fmt: skip
 
 
@@ -247,8 +283,7 @@ def _background(
     here: np.ndarray,
     around: np.ndarray,
     window: tuple[slice, slice],
-    size: tuple[int, int],
-    references: Sequence[Image.Image],
+    references: Sequence[tuple[np.ndarray, tuple[int, int]]],
 ) -> tuple[np.ndarray, Background]:
     """What a good part would show: the reference if it matches around the region better than the surroundings do."""
     ys, xs = np.mgrid[: here.shape[0], : here.shape[1]]
@@ -264,18 +299,52 @@ def _background(
             break
     source: Background = "surroundings"
     misfit = float(np.mean(np.linalg.norm(here - best, axis=2)[around]))
-    for reference in references:
-        other = _lab(np.asarray(reference.convert("RGB").resize(size))[window])
+    for good, shift in references:
+        rows, columns = (
+            np.clip(np.arange(part.start, part.stop) - by, 0, side - 1)
+            for part, by, side in zip(window, shift, good.shape, strict=False)
+        )
+        other = _lab(good[np.ix_(rows, columns)])
         other = other + np.median((here - other)[around], axis=0)  # light differs between two photographs
         off = float(np.mean(np.linalg.norm(here - other, axis=2)[around]))
         # The surroundings are the simpler explanation: a reference must be clearly better, not by a breath.
-        if off < 0.8 * misfit:
+        if off < (0.8 * misfit if source == "surroundings" else misfit):
             best, misfit, source = other, off, "reference"
     return best, source
 
 
-def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around: np.ndarray) -> np.ndarray | None:
-    """Pixels that differ from the background, connected to the hottest; None if none does."""
+def _shift(part: np.ndarray, good: np.ndarray) -> tuple[int, int]:
+    """Rows and columns by which a reference must be moved to lie on the part; none beyond `SHIFT` of the shorter side."""
+    height, width = part.shape[:2]
+    step = max(1, round(max(height, width) / 256))
+    grey, other = (picture[::step, ::step].mean(axis=2) for picture in (part, good))
+    alike = np.fft.irfft2(np.fft.rfft2(grey - grey.mean()) * np.conj(np.fft.rfft2(other - other.mean())), grey.shape)
+    peak = np.unravel_index(alike.argmax(), alike.shape)
+    # Beyond half of the picture it was moved the other way.
+    down, right = (
+        step * (int(at) - (side if at > side / 2 else 0)) for at, side in zip(peak, alike.shape, strict=True)
+    )
+    return (down, right) if max(abs(down), abs(right)) <= SHIFT * min(height, width) else (0, 0)
+
+
+def _difference(here: np.ndarray, background: np.ndarray, source: Background) -> np.ndarray:
+    """(h, w) distance in CIELAB to the background; to the nearest that a reference shows within `SLACK` pixels."""
+    from scipy import ndimage
+
+    here, background = (ndimage.gaussian_filter(lab, (1, 1, 0)) for lab in (here, background))
+    least = np.linalg.norm(here - background, axis=2)
+    if source == "reference":
+        padded = np.pad(background, ((SLACK, SLACK), (SLACK, SLACK), (0, 0)), mode="edge")
+        for down, right in np.ndindex(3, 3):
+            near = padded[down * SLACK :, right * SLACK :][: here.shape[0], : here.shape[1]]
+            least = np.minimum(least, np.linalg.norm(here - near, axis=2))
+    return least
+
+
+def _differing(
+    difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pixels that differ from the background, connected to the hottest, and what a line runs on to; None if none does."""
     from scipy import ndimage
 
     usual = difference[around]
@@ -295,7 +364,9 @@ def _differing(difference: np.ndarray, hot: np.ndarray, warm: np.ndarray, around
     mask = np.isin(labels, list(touched))
     sizes = ndimage.sum(mask, labels, range(1, labels.max() + 1))
     small = {index for index, count in enumerate(sizes, start=1) if count < 0.05 * sizes.max()}
-    return mask & ~np.isin(labels, list(small))
+    mask &= ~np.isin(labels, list(small))
+    weak = difference >= max(level, middle + ALONG * (peak - middle))
+    return mask, ndimage.binary_propagation(mask, np.ones((3, 3), bool), mask | weak)
 
 
 def _describe(
@@ -303,19 +374,34 @@ def _describe(
     background: np.ndarray,
     source: Background,
     mask: np.ndarray,
+    further: np.ndarray,
     window: tuple[slice, slice],
     picture: tuple[int, int],
 ) -> Description:
     from scipy import ndimage
 
-    inner = ndimage.binary_erosion(mask)
-    core = inner if inner.sum() >= 12 else mask
+    mask |= further & ndimage.binary_fill_holes(mask)  # what differs less inside is still no hole
+    missing = source == "reference" and _contrast(here, mask) < MISSING * _contrast(background, mask)
+    if missing:  # as far as `SLACK`, what is next to it in the reference hid its rim
+        mask, further = (ndimage.binary_dilation(pixels, iterations=SLACK) for pixels in (mask, further))
+    shape, angle, length, width = _shape(mask, picture)
+    if shape == "line":
+        # A faint stretch belongs to the line as long as the whole is still one, and hardly wider.
+        whole = _shape(further, picture)
+        if whole[0] == "line" and whole[2] > length and whole[3] <= 1.5 * width:
+            mask, (shape, angle, length, width) = further, whole
+    pieces, count = ndimage.label(mask, np.ones((3, 3), int))
+    closed = ndimage.binary_dilation(mask, iterations=max(SLACK, round(width) if shape == "line" else 0))
+    groups, groups_count = ndimage.label(closed, np.ones((3, 3), int))
+    main = mask & (groups == np.bincount(groups[mask]).argmax())
+    if shape == "line" and groups_count < count:
+        length = sum(_shape(pieces == piece, picture)[2] for piece in np.unique(pieces[main]))
+    core = _core(mask)
     inside, behind = np.median(here[core], axis=0), np.median(background[core], axis=0)
     grey, grey_behind = _luminance(inside[0]), _luminance(behind[0])
     tone = (grey - grey_behind) / max(grey_behind, 2.0)
     colour = (float(inside[1] - behind[1]), float(inside[2] - behind[2]))
-    shape, angle, length, width = _shape(mask, picture)
-    rows, columns = np.nonzero(mask)
+    rows, columns = np.nonzero(main)
     top, left = window[0].start, window[1].start
     box = (
         int(left + columns.min()),
@@ -323,7 +409,6 @@ def _describe(
         int(left + columns.max() + 1),
         int(top + rows.max() + 1),
     )
-    count = int(ndimage.label(mask, np.ones((3, 3), int))[1])
     area = int(mask.sum())
     return Description(
         box=box,
@@ -340,8 +425,27 @@ def _describe(
         width=round(width, 1),
         area=area,
         share=round(area / (picture[0] * picture[1]), 5),
-        count=count,
+        count=groups_count,
+        missing=missing,
     )
+
+
+def _core(mask: np.ndarray) -> np.ndarray:
+    """The pixels away from the rim, or all where there are few."""
+    from scipy import ndimage
+
+    inner: np.ndarray = ndimage.binary_erosion(mask)
+    return inner if inner.sum() >= 12 else mask
+
+
+def _contrast(lab: np.ndarray, mask: np.ndarray) -> float:
+    """Distance in CIELAB between the pixels and what is next to them; infinite where nothing is."""
+    from scipy import ndimage
+
+    near = ndimage.binary_dilation(mask, iterations=6) & ~ndimage.binary_dilation(mask, iterations=2)
+    if not near.any():
+        return math.inf
+    return float(np.linalg.norm(np.median(lab[_core(mask)], axis=0) - np.median(lab[near], axis=0)))
 
 
 def _luminance(lightness: float) -> float:
@@ -414,8 +518,8 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
         if along * along / area >= LINE and thick <= STRIP * area / along:
             return "line", None, along, area / along
     compact = length / width <= ROUND and piece.solidity >= SOLID
-    # A disc fills pi/4 of its box, a square all of it; below 30 pixels the two cannot be distinguished.
-    if compact and (piece.extent <= 0.9 or area < 30):
+    # Below 30 pixels a disc and a square cannot be distinguished.
+    if compact and (DISC[0] <= piece.extent <= DISC[1] or area < 30):
         return "round spot", None, length, width
     return "spot", None, length, width
 
@@ -468,13 +572,13 @@ def orientation_word(angle: float) -> str:
 
 
 def colour_change(colour: tuple[float, float], behind: tuple[float, float]) -> str | None:
-    """Change of colour in a word: "redder", "yellower", "greener", "bluer", "paler"; None below `COLOUR`."""
+    """Change of colour in a word: "redder", "yellower", "greener", "bluer", "less colourful"; None below `COLOUR`."""
     a, b = colour
     if math.hypot(a, b) < COLOUR:
         return None
     was, now = math.hypot(*behind), math.hypot(behind[0] + a, behind[1] + b)
     if was >= NEUTRAL and now < 0.6 * was:
-        return "paler"
+        return "less colourful"
     hue = math.degrees(math.atan2(b, a)) % 360
     for limit, word in ((45, "redder"), (135, "yellower"), (205, "greener"), (320, "bluer"), (360, "redder")):
         if hue < limit:

@@ -93,7 +93,7 @@ def test_depth_is_said_not_to_show() -> None:
 def test_is_it_without_a_taught_name_is_not_known() -> None:
     verdict, text = said("Is it a stain?", state())
     assert verdict is None
-    assert text.startswith("That is not known. Which defect it is was not taught")
+    assert text.startswith("That is not known. The name of the defect was not taught")
 
 
 @pytest.mark.parametrize("verdict", ["normal", "anomalous"])
@@ -112,7 +112,7 @@ def test_whether_it_may_be_used_follows_from_verdict_and_card() -> None:
     assert said("Can I ship it?", state("normal")) == (True, "Yes, as far as was measured. Nothing stands out.")
     assert said("May it be used?", state()) == (
         False,
-        "No. Set the part aside until somebody has looked at the marked areas.",
+        "No. Have the marked areas checked by eye.",
     )
 
 

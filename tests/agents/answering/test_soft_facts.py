@@ -30,6 +30,7 @@ def state(verdict: str = "anomalous", place: str = "upper left", defect: str | N
         "evidence": {
             "score": 0.7 if regions else 0.3, "threshold": 0.5, "threshold_from": "references", "threshold_reason": "",
             "verdict": verdict, "confidence": 0.6, "confidence_reason": "", "regions": regions, "size": [90, 90],
+            "peak": place,
         },
     }  # fmt: skip
 

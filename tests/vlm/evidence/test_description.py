@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def flaw(draw: random.Random) -> tuple[str, float, tuple[float, float], np.ndarr
     return shape, angle, (size[0] / FINE, size[1] / FINE), mask
 
 
-def coarse(mask: np.ndarray) -> tuple[np.ndarray, SimpleNamespace]:
+def coarse(mask: np.ndarray) -> tuple[np.ndarray, list[SimpleNamespace]]:
     """Evidence as patches of 16 pixels see the mask, and its region."""
     from scipy.ndimage import gaussian_filter
 
@@ -65,7 +66,12 @@ def coarse(mask: np.ndarray) -> tuple[np.ndarray, SimpleNamespace]:
     heat /= heat.max()
     rows, columns = np.nonzero(heat > 0.5)
     box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-    return heat, SimpleNamespace(box=box, score=1.0)
+    return heat, [SimpleNamespace(box=box, score=1.0)]
+
+
+def described(*args: Any) -> Description:
+    """The first region's description."""
+    return describe(*args)[0]
 
 
 def picture_of(values: np.ndarray) -> Image.Image:
@@ -85,7 +91,7 @@ def drawn(draw: random.Random, *, reference: bool) -> tuple[list[str], int]:
         other = np.clip(good * (1 - step if change == "darker" else 1 + step), 0, 255)
     seen = good * (1 - mask[..., None]) + other * mask[..., None]
     seen = seen + np.random.default_rng(draw.randint(0, 9999)).normal(0, 1, seen.shape)
-    found = describe(picture_of(seen), *coarse(mask), [picture_of(good)] if reference else [])
+    found = described(picture_of(seen), *coarse(mask), [picture_of(good)] if reference else [])
     right = {
         f"{shape}, not {found.shape}": found.shape == shape,
         change: change in found.in_words(),
@@ -120,7 +126,7 @@ def spot(colour: tuple[int, int, int], *, blur: float = 0.0) -> Description:
         ImageDraw.Draw(canvas).ellipse([100, 80, 140, 120], fill=fill)
     if blur:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
-    return describe(picture, *coarse(np.asarray(mask, float) / 255))
+    return described(picture, *coarse(np.asarray(mask, float) / 255))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_light_that_differs_between_photographs_is_no_finding() -> None:
     good = np.repeat((140 + 25 * np.sin(columns / 9) * np.sin(rows / 7))[..., None], 3, axis=2)
     mask = np.hypot(columns - 120, rows - 120) <= 20
     part = good + 40.0 * mask[..., None]
-    found = describe(picture_of(part), *coarse(mask.astype(float)), [picture_of(good - 30)])
+    found = described(picture_of(part), *coarse(mask.astype(float)), [picture_of(good - 30)])
     assert found.background == "reference"
     assert found.tone > 0.15
 
@@ -158,10 +164,56 @@ def test_the_parts_own_outline_is_not_described_as_a_flaw() -> None:
     values = np.full((SIDE, SIDE, 3), 190.0)
     values[90:150] = 60.0
     heat = np.exp(-(np.hypot(*(np.mgrid[:SIDE, :SIDE] - 120)) ** 2) / 200)
-    found = describe(picture_of(values), heat, SimpleNamespace(box=(108, 108, 132, 132), score=1.0))
+    found = described(picture_of(values), heat, [SimpleNamespace(box=(108, 108, 132, 132), score=1.0)])
     assert found.tone is None
-    assert found.in_words() == "area, 24 x 24 px, 1.0 % of the picture, unlike its surroundings in structure"
+    assert found.in_words() == "area, 24 x 24 px, unlike its surroundings in structure"
     assert Description.from_dict(found.to_dict()) == found
+
+
+def ringed(centre: tuple[int, int]) -> np.ndarray:
+    """A dark part with a bright rim on black ground."""
+    distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] - np.array(centre)[:, None, None]))
+    grey = np.where(distance < 80, np.where(distance < 68, 70.0, 130.0), 5.0)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def test_a_part_that_lies_elsewhere_than_its_reference_is_compared_at_the_same_place_of_the_part() -> None:
+    part, mask = ringed((124, 110)), np.zeros((SIDE, SIDE))
+    mask[120:132, 100:112] = 1
+    part[mask > 0] = 200
+    found = described(picture_of(part), *coarse(mask), [picture_of(ringed((116, 118)))])
+    assert found.in_words().startswith("light grey spot, 12 x 12 px")
+    outline = np.zeros((SIDE, SIDE))
+    outline[116:132, 24:48] = 1  # the evidence stands on the rim: nothing but the shift is there
+    assert described(picture_of(ringed((124, 110))), *coarse(outline), [picture_of(ringed((116, 118)))]).tone is None
+
+
+def test_what_good_parts_have_and_the_part_lacks_is_called_missing() -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    part = np.repeat((140 + 25 * np.sin(columns / 9) * np.sin(rows / 7))[..., None], 3, axis=2)
+    good, mask = part.copy(), np.zeros((SIDE, SIDE))
+    mask[100:108, 60:180] = 1
+    good[mask > 0] = 40
+    found = described(picture_of(part), *coarse(mask), [picture_of(good)])
+    assert found.in_words().startswith("missing: a structure of good parts, ")
+    assert (found.length, found.width) == (pytest.approx(120, abs=3), pytest.approx(8, abs=1))
+    assert "darker than the reference" in described(picture_of(good), *coarse(mask), [picture_of(part)]).in_words()
+
+
+def test_a_line_is_followed_where_it_is_faint_and_over_gaps() -> None:
+    values, mask = np.full((SIDE, SIDE, 3), 190.0), np.zeros((SIDE, SIDE))
+    for left, right, grey in ((40, 90, 150), (90, 140, 100), (144, 200, 100)):
+        values[116:120, left:right] = grey
+        mask[116:120, left:right] = 1
+    found = described(picture_of(values), *coarse(mask))
+    assert (found.shape, found.count) == ("line", 1)
+    assert found.length == pytest.approx(156, abs=6)
+
+
+def test_a_faint_middle_makes_no_ring() -> None:
+    distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] - 120))
+    values = np.repeat(np.where(distance < 30, np.where(distance < 18, 150.0, 90.0), 190.0)[..., None], 3, axis=2)
+    assert described(picture_of(values), *coarse((distance < 30).astype(float))).shape == "round spot"
 
 
 def test_several_pieces_give_the_size_of_the_largest() -> None:
@@ -169,4 +221,4 @@ def test_several_pieces_give_the_size_of_the_largest() -> None:
     for left in (80, 125):
         mask[110:120, left : left + 35] = 1
     values[mask > 0] = 90
-    assert " in 2 pieces, the largest 35 x 10 px" in describe(picture_of(values), *coarse(mask)).in_words()
+    assert " in 2 pieces, the largest 35 x 10 px" in described(picture_of(values), *coarse(mask)).in_words()
