@@ -60,7 +60,7 @@ def places(evidence: EvidenceSummary) -> list[str]:
     return list(dict.fromkeys(region["place"] for region in evidence["regions"][:NAMED_REGIONS]))
 
 
-AGAINST = {"references": "the good reference", "batch": "the other parts of its batch"}
+AGAINST = {"references": "good parts", "batch": "the other parts of its batch"}
 """What a part was compared with, by `threshold_from`."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ class VisualInputCache:
     def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
         from safetensors.torch import save
 
-        from sage_ad.vlm.evidence.description import describe
+        from sage_ad.vlm.evidence.description import describe_regions
         from sage_ad.vlm.sage.visual_inputs import visual_input_tensors, visual_inputs_of
 
         if self._extractor is None:
@@ -98,9 +99,10 @@ class VisualInputCache:
         image, good = picture.load(), [] if reference is None else [reference.load()]
         evidence = self._extractor.extract(image, self._prepared(reference))
         self.measured += 1
-        first = [describe(image, evidence.map, region, good).in_words() for region in evidence.regions[:1]]
+        evidence.regions, described = describe_regions(image, replace(evidence, regions=evidence.regions[:1]), good)
+        first = "".join(own.in_words() for own in described)
         try:
-            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, "".join(first)))))
+            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, first))))
         except OSError as error:
             raise InputError(
                 f"The features of {picture.path or picture.product} cannot be kept in {self.folder} "

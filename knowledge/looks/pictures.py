@@ -84,6 +84,11 @@ def looks_folder(domain: str) -> Path:
     return data_home() / "domains" / check_domain_name(domain) / "looks"
 
 
+def content_name(data: bytes) -> str:
+    """Name under which a pack keeps the picture with this content."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def product_names(domain: str, product: str) -> set[str]:
     """The plain words of every name that a pack has for a product."""
     own = plain_words(product)
@@ -163,8 +168,7 @@ def add_looks(
     for path in files:
         size = load_image(path).size  # a file that is no picture is refused before anything is written
         data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        contents.append((path, data, f"{where}/{digest}{path.suffix.lower()}"))
+        contents.append((path, data, f"{where}/{content_name(data)}{path.suffix.lower()}"))
         box = None if boxes is None else boxes[len(contents) - 1]
         if box is not None and not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
             raise InputError(f"The box {box} does not lie in {path} ({size[0]} x {size[1]} pixels).")
@@ -254,7 +258,7 @@ def merge_looks(folder: Path, taken: Iterable[tuple[Look, bytes]]) -> tuple[list
         looks = read_looks(folder)
         held = {Path(look.file).stem: look for look in looks}
         for look, data in taken:
-            stem = hashlib.sha256(data).hexdigest()[:16]
+            stem = content_name(data)
             if not re.fullmatch(rf"[\w-]+/{stem}\.[a-z0-9]+", look.file):
                 refused.append(f"{look.file}: is not named by its content")
             elif stem in held:

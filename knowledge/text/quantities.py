@@ -125,15 +125,17 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
     return Quantity(low, high, dimension, bound, match.group().strip(), aspect)
 
 
+def aspect_of(words: str) -> str | None:
+    """What of a thing words in lower case measure ("deeper than", "in depth"): "depth", "width", "height", "thickness"."""
+    return next((aspect for aspect, pattern in _ASPECTS.items() if re.search(rf"\b(?:{pattern})\b", words)), None)
+
+
 def _aspect(match: re.Match[str], text: str) -> str | None:
     """What a length measures, by the words in it, behind it ("0.05 mm deep", "in depth") or before it ("depth: 0.05 mm")."""
     behind = re.match(r"[\s-]*(?:in |of )?(\w+)", text[match.end() :])
     before = re.search(r"(\w+)(?: (?:of|is|are|must be|may be|in))?[\s:=]*$", text[: match.start()])
-    for words in (match.group(), behind[1] if behind else "", before[1] if before else ""):
-        for aspect, pattern in _ASPECTS.items():
-            if re.search(rf"\b(?:{pattern})\b", words):
-                return aspect
-    return None
+    words = (match.group(), behind[1] if behind else "", before[1] if before else "")
+    return next(filter(None, map(aspect_of, words)), None)
 
 
 def _value(text: str) -> float:
