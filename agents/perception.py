@@ -29,6 +29,7 @@ def measure_part(
     told = trace_regions(seen.regions, view.descriptions, settings["mm_per_pixel"])
     found["regions"] = regions = [region.model_dump(mode="json") for region in told]
     given = {"score": found.pop("anomaly_score"), **found, "size": list(view.image.size)}
+    given["references"] = len(view.references)
     evidence = cast("EvidenceSummary", given)
     appearances = [own.in_brief() for own in view.descriptions]
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"

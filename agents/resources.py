@@ -272,7 +272,7 @@ class Resources:
             evidence = self.extractor.extract(picture, bank)
         else:
             evidence = self.extractor.extract_among(picture, peers)
-        evidence.regions, descriptions = describe_regions(picture, evidence, pictures)
+        evidence.regions, descriptions = describe_regions(picture, evidence.map, evidence.regions, pictures)
         return View(picture, pictures, evidence, descriptions, notes, brightness)
 
     def forget_views(self) -> None:

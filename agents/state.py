@@ -12,7 +12,10 @@ from sage_ad.evaluation.inspection import Verdict
 
 
 class EvidenceSummary(TypedDict):
-    """What perceive found, without the pixels; `regions` are `TraceRegion` dumps, `size` is [width, height]."""
+    """What perceive found, without the pixels.
+
+    `regions` are `TraceRegion` dumps, `size` is [width, height], `references` how many good parts were compared.
+    """
 
     score: float
     threshold: float
@@ -23,6 +26,7 @@ class EvidenceSummary(TypedDict):
     confidence_reason: str
     regions: list[dict[str, Any]]
     size: list[int]
+    references: int
 
 
 class InspectionState(TypedDict, total=False):

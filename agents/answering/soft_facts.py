@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.agents.answering import wording
@@ -39,7 +38,7 @@ EXPLAIN = "Explain what was found."
 """The question that the model was trained to answer with an explanation."""
 EXPLANATION_TOKENS = 128
 EXPLAINING = frozenset(
-    """area there shows what stands differs reference good part parts rest picture looks even nothing compared defect defects
+    """area there shows what stands differs reference references good rest picture looks even nothing compared defect defects
     taught examples likely probably probability most name called none no kind told cannot may can so neither sure given not set
     aside until somebody should looked look marked before used pass resembles""".split()  # noqa: SIM905
 )
@@ -222,7 +221,7 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
     if reply.state == "anomalous":
         peak = float(view.evidence.map.max())
         found = find_regions(view.evidence.map, 0.98 * peak, down_to=0.9 * peak, limit=1)
-        seen = describe_regions(view.image, replace(view.evidence, regions=found), view.references)
+        seen = describe_regions(view.image, view.evidence.map, found, view.references)
         regions = [region.model_dump(mode="json") for region in trace_regions(*seen)]
     warning = (
         f"The model takes the part for {reply.state} (chance of a defect {chance:.2f}), although the score "
@@ -233,7 +232,7 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
 
 def compared(said: str, evidence: EvidenceSummary) -> str:
     """The model's words with what the part was really compared with, in place of what it was trained to say."""
-    against = wording.AGAINST.get(evidence["threshold_from"], "the rest of its picture")
+    against = wording.compared_with(evidence) or "the rest of its picture"
     return re.sub("the good reference|the rest of its picture", against, said)
 
 

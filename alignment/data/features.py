@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +98,7 @@ class VisualInputCache:
         image, good = picture.load(), [] if reference is None else [reference.load()]
         evidence = self._extractor.extract(image, self._prepared(reference))
         self.measured += 1
-        evidence.regions, described = describe_regions(image, replace(evidence, regions=evidence.regions[:1]), good)
+        evidence.regions, described = describe_regions(image, evidence.map, evidence.regions[:1], good)
         first = "".join(own.in_words() for own in described)
         try:
             write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, first))))

@@ -77,6 +77,7 @@ def state(verdict: str = "anomalous", **changes: Any) -> dict[str, Any]:
             "confidence_reason": "From three good parts.",
             "regions": [region] if verdict == "anomalous" else [],
             "size": [200, 200],
+            "references": 3,
         },
         **changes,
     }

@@ -19,7 +19,6 @@ from sage_ad.vlm.places import place_of_box
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.vlm.evidence.extractor import Evidence
     from sage_ad.vlm.evidence.regions import EvidenceRegion
 
 TONE = 0.05
@@ -192,7 +191,7 @@ def describe(
 
 
 def describe_regions(
-    image: Image.Image, evidence: Evidence, references: Sequence[Image.Image] = ()
+    image: Image.Image, heat: np.ndarray, found: Sequence[EvidenceRegion], references: Sequence[Image.Image] = ()
 ) -> tuple[list[EvidenceRegion], list[Description]]:
     """Measures the regions of a picture; each gets box and place of the pixels that are meant.
 
@@ -201,13 +200,14 @@ def describe_regions(
 
     Args:
         image: the part.
-        evidence: what was measured on it.
+        heat: (H, W) evidence map of the picture.
+        found: its regions, the strongest first.
         references: good parts.
     """
     regions: list[EvidenceRegion] = []
     descriptions: list[Description] = []
-    for region in evidence.regions:
-        own = describe(image, evidence.map, region, references)
+    for region in found:
+        own = describe(image, heat, region, references)
         if not any(_mostly_shared(own.box, other.box) for other in regions):
             regions.append(replace(region, box=own.box, place=place_of_box(own.box, *image.size)))
             descriptions.append(own)

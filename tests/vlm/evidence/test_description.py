@@ -179,7 +179,7 @@ def test_a_region_gets_the_box_of_its_pixels_and_each_thing_is_told_once() -> No
     heat = np.zeros((SIDE, SIDE))
     heat[80:160, 40:170], heat[96:116, 56:114] = 0.6, 1.0
     found = [EvidenceRegion((40, 80, 170, 160), "centre", 1.0), EvidenceRegion((50, 90, 150, 130), "centre", 0.9)]
-    regions, descriptions = describe_regions(picture_of(values), SimpleNamespace(map=heat, regions=found))
+    regions, descriptions = describe_regions(picture_of(values), heat, found)
     assert [region.box for region in regions] == [own.box for own in descriptions]
     (region,) = regions
     assert np.abs(np.subtract(region.box, (60, 100, 110, 112))).max() <= 2
