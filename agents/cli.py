@@ -72,7 +72,7 @@ def inspect(
 
     quiet_libraries()
     start = time.perf_counter()
-    from sage_ad.agents.inspector import SageInspector
+    from sage_ad.agents.inspector import SageInspector, check_words
     from sage_ad.evaluation.inspection import InspectionRequest
     from sage_ad.vlm.errors import InputError
 
@@ -88,6 +88,10 @@ def inspect(
         image, reference, product = EXAMPLE / "leather-test.jpg", [EXAMPLE / "leather-good-1.jpg"], "leather"
     elif image is None:
         raise InputError("Give a picture of the part (sage-inspect part.png --reference good.png), or --example.")
+    request = InspectionRequest(
+        image=image, references=reference or [], questions=questions, domain=domain, product=product
+    )
+    check_words(request)
     check_files(image, reference or [], out)
     with garbage_left_alone():
         import_heavy(language=bool(questions))
@@ -105,9 +109,6 @@ def inspect(
         )
         inspector.load(language=bool(questions))
     loaded = time.perf_counter()
-    request = InspectionRequest(
-        image=image, references=reference or [], questions=questions, domain=domain, product=product
-    )
     trace = watch(inspector, request, quiet=json)
     timing = {"imports": imported - start, "model load": loaded - imported}
     trace = with_timing(trace, timing)

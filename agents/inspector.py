@@ -57,6 +57,20 @@ def with_taught(request: InspectionRequest) -> InspectionRequest:
     return request.model_copy(update={"domain": domain, "references": references})
 
 
+def check_words(request: InspectionRequest) -> None:
+    """Refuses a request whose questions or product say nothing, before anything is measured.
+
+    Raises:
+        InputError: a question is empty, or the product has control characters.
+    """
+    from sage_ad.evaluation.questions import read_question
+
+    for text in request.questions:
+        read_question(text)
+    if request.product and not request.product.isprintable():
+        raise InputError(f"The product {request.product!r} has control characters in its name; give it without.")
+
+
 class SageInspector:
     """Inspects parts with the SFE agent. Models load when first used (or with `load()`), and all requests share them.
 
@@ -205,7 +219,8 @@ class SageInspector:
             raise InputError(
                 "A review needs a checkpointer and a thread: SageInspector(checkpointer=...).stream(..., thread=...)."
             )
-        self._check_domain(request)
+        check_words(request)
+        self.resources.store.check_domain(request.domain)
         request = with_taught(request.model_copy(update={"references": expand_references(request.references)}))
         state = {
             "request": request.model_dump(mode="json"),
@@ -214,6 +229,7 @@ class SageInspector:
             "retry_reason": None,
             "defect": None,
             "candidates": [],
+            "taught_as": None,
             "explanation": "",
             "cited": [],
             "answers": [],
@@ -237,13 +253,6 @@ class SageInspector:
                 f"The setting {fixed[0]!r} belongs to the inspector, not to a request; give it to SageInspector(...)."
             )
         return self.settings.updated(request.settings)
-
-    def _check_domain(self, request: InspectionRequest) -> None:
-        if request.domain is None:
-            return
-        known = sorted(info.name for info in self.resources.store.domains())
-        if request.domain not in known:
-            raise InputError(f"There is no domain named {request.domain!r}; the domains are: {', '.join(known)}.")
 
     def _run(self, state: Any, thread: str | None) -> Iterator[dict[str, Any]]:
         start = time.perf_counter()

@@ -123,13 +123,17 @@ def recall(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
 def name_defect(
     state: InspectionState, resources: Resources, domain: str | None, product: str | None
 ) -> dict[str, Any]:
-    """Names that the defect may bear, and the one that is asserted; none on a normal part."""
-    if state["evidence"]["verdict"] == "normal" or domain is None:
-        return {"candidates": [], "defect": None}
-    request = request_of(state)
+    """Names that the defect may bear, and the one that is asserted; of a normal part, the one that its picture was taught."""
+    from sage_ad.knowledge.looks.naming import taught_as
+
+    request, none = request_of(state), {"candidates": [], "defect": None, "taught_as": None}
+    if domain is None:
+        return none
+    if state["evidence"]["verdict"] == "normal":
+        return {**none, "taught_as": taught_as(domain, product, request.image) if product else None}
     view = resources.view(request.image, request.references)
     found, defect = taught_names(view, domain, product, resources.extractor)
-    return {"candidates": [item.model_dump() for item in found], "defect": defect}
+    return {**none, "candidates": [item.model_dump() for item in found], "defect": defect}
 
 
 def cards_of(state: InspectionState, resources: Resources) -> dict[str, DefectCard]:
@@ -308,15 +312,18 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
     facts = [fact for fact in state["facts"] if fact["id"] in state["prompt_facts"]]
     questions = [read_question(text) for text in request.questions] or standard_questions()
     resources = runtime.context.resources
-    known = {} if resources.backend.capabilities.images else _answered(state, resources, facts, questions)
+    known, more = ({}, []) if resources.backend.capabilities.images else _answered(state, resources, facts, questions)
     asked, questions = questions, [question for question in questions if question.text not in known]
     if not questions:
-        return _in_order(state, runtime, asked, known, wording.Answers([], None, "from measurement and pack"))
+        ordered, summary = _in_order(
+            state, runtime, asked, known, wording.Answers([], None, "from measurement and pack")
+        )
+        return {**ordered, "facts": [*state["facts"], *more]}, summary
     finished = answer_with_pictures(state, resources, facts, questions)
     warnings = [] if finished is None else finished.warnings
     if finished is None or not finished.answers:
         finished = answer_as_sage(state, resources, facts, questions, _passed_on(runtime, questions))
-    update: Update = {"round": state.get("round", 0) + 1}
+    update: Update = {"round": state.get("round", 0) + 1, "facts": [*state["facts"], *more]}
     if finished is None:
         worded, note = word_finding(state, runtime, facts)
         finished = wording.Answers([], None, note, warnings)
@@ -338,22 +345,53 @@ def answer(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
 
 def _answered(
     state: InspectionState, resources: Resources, facts: list[dict[str, Any]], questions: list[Question]
-) -> dict[str, dict[str, Any]]:
-    """Answers by question that measurement and pack give by themselves; the standard questions are the model's."""
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Answers by question that measurement and pack give by themselves, and the facts that they cite and nobody recalled.
+
+    The standard questions are the model's.
+    """
     from sage_ad.agents.answering.asked import answer_asked, asked_about
     from sage_ad.agents.answering.report import verdict_line
     from sage_ad.evaluation.questions import is_standard
 
     cards = cards_of(state, resources)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    more: dict[str, dict[str, Any]] = {}
     for question in questions:
         intent = None if is_standard(question.text, state["product"]) else asked_about(question)
         if intent is None:
             continue
-        found[question.text] = answer_asked(question, *intent, state, cards)
+        limits = limits_for(question, state, resources) if intent[0] == "limit" else []
+        more |= {fact["id"]: fact for fact in limits}
+        found[question.text] = answer_asked(question, *intent, state, cards, limits)
         if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
             found[question.text]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
-    return found
+    recalled = {fact["id"] for fact in state["facts"]}
+    return found, [fact for fact in more.values() if fact["id"] not in recalled]
+
+
+def limits_for(question: Question, state: InspectionState, resources: Resources) -> list[dict[str, Any]]:
+    """The approved facts of the product that state the limit which a question asks for."""
+    from sage_ad.agents.answering.limits import limits_about, states_limit
+
+    domain, defect = state["domain"], state["defect"]
+    if domain is None or state["settings"]["facts"] == "none":
+        return []
+    store, pack = resources.store, _pack(resources, domain)
+    tags = tagger(pack) if pack else lambda text, headings: ((), ())
+    match = store.match_product(state["product"] or "")
+    product = match.product if match.domain == domain else state["product"]
+    found = []
+    for fact in store.iterate(domain, status="approved"):
+        if fits(fact, product) and states_limit(fact.text, question.text):
+            # What is still accepted of a defect is a limit of it.
+            about = fact.defects or tags(fact.text, ())[1]
+            found.append(trace_fact(fact.model_copy(update={"defects": about}), None, pack, defect))
+    known = pack.defects if pack else ()
+    asserted = canonical([defect], known) if defect else ()
+    named = tags(question.text, ())[1] or asserted
+    wanted = [defect if defect and name in asserted else name for name in named]
+    return limits_about(found, wanted)
 
 
 def _in_order(
@@ -374,7 +412,7 @@ def _in_order(
         "warnings": finished.warnings,
         "round": state.get("round", 0) + 1,
     }
-    return update, f"{len(answers)} answers; {finished.note}"
+    return update, f"{len(answers)} answer{'s' * (len(answers) != 1)}; {finished.note}"
 
 
 def _passed_on(runtime: Runtime[AgentContext], questions: list[Question]) -> Callable[[int, str], None]:
@@ -469,6 +507,7 @@ def report(state: InspectionState, runtime: Runtime[AgentContext]) -> tuple[Upda
         candidates=found,
         cards=cards,
         facts=state["facts"],
+        taught_as=state["taught_as"],
     )
     runtime.stream_writer({"event": "explanation", "text": text})
     lines = len(text.splitlines())

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.resources import Resources
-from sage_ad.evaluation.inspection import InspectionRequest, measured
-from sage_ad.vlm.evidence.description import describe
+from sage_ad.evaluation.inspection import InspectionRequest, measured, trace_regions
 from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
@@ -28,16 +27,15 @@ def measure_part(
     view = resources.view(request.image, request.references)
     seen = view.evidence
     found = measured(seen)
-    regions = [region.model_dump(mode="json") for region in found.pop("regions")]
-    given = {"score": found.pop("anomaly_score"), **found, "regions": regions, "size": list(view.image.size)}
+    told = trace_regions(seen.regions, view.descriptions, settings["mm_per_pixel"])
+    found["regions"] = regions = [region.model_dump(mode="json") for region in told]
+    given = {"score": found.pop("anomaly_score"), **found, "size": list(view.image.size)}
+    given["references"] = len(view.references)
     height, width = seen.map.shape
     row, column = divmod(int(seen.map.argmax()), width)
     given["peak"] = place_of_box((column, row, column + 1, row + 1), width, height)
     evidence = cast("EvidenceSummary", given)
-    described = describe(view.image, seen.map, seen.regions, view.references)
-    for region, own in zip(regions, described, strict=True):
-        region |= {"description": own.in_words(settings["mm_per_pixel"]), "measured": own.to_dict()}
-    appearances = [own.in_brief() for own in described]
+    appearances = [own.in_brief() for own in view.descriptions]
     where = f"{len(regions)} region{'s' * (len(regions) != 1)} ({wording.join(wording.places(evidence))})"
     scored = f"score {evidence['score']:.3f} against threshold {evidence['threshold']:.3f}"
     summary = f"{scored}: {evidence['verdict']}, {where if regions else 'no region'}"

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sage_ad.evaluation.inspection import Judge
     from sage_ad.knowledge.store.fact_store import FactStore
     from sage_ad.vlm.backends.base import LanguageBackend
+    from sage_ad.vlm.evidence.description import Description
     from sage_ad.vlm.evidence.extractor import Evidence, EvidenceExtractor, MemoryBank
     from sage_ad.vlm.evidence.peers import PeerEvidence
     from sage_ad.vlm.pictures.brightness import Brightness
@@ -36,12 +37,14 @@ PICTURES_KEPT = 16
 class View:
     """One test part as seen: pictures and evidence (see `sage_ad.vlm.evidence.extractor.Evidence`).
 
-    `notes` say what of the pictures was left out when they were read, `brightness` the range that was used (None: 8 bits).
+    `descriptions` are those of the evidence's regions, whose boxes hold the pixels that are described. `notes` say what of
+    the pictures was left out when they were read, `brightness` the range that was used (None: 8 bits).
     """
 
     image: Image.Image
     references: list[Image.Image]
     evidence: Evidence
+    descriptions: list[Description] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     brightness: Brightness | None = None
 
@@ -261,6 +264,7 @@ class Resources:
         brightness: Brightness | None,
         peers: PeerEvidence | None = None,
     ) -> View:
+        from sage_ad.vlm.evidence.description import describe_regions
         from sage_ad.vlm.images import notes_of
 
         notes = tuple(dict.fromkeys(note for shown in (picture, *pictures) for note in notes_of(shown)))
@@ -268,7 +272,8 @@ class Resources:
             evidence = self.extractor.extract(picture, bank)
         else:
             evidence = self.extractor.extract_among(picture, peers)
-        return View(picture, pictures, evidence, notes, brightness)
+        evidence.regions, descriptions = describe_regions(picture, evidence.map, evidence.regions, pictures)
+        return View(picture, pictures, evidence, descriptions, notes, brightness)
 
     def forget_views(self) -> None:
         """Forgets the measured parts (not the references), so that the next call measures anew."""

@@ -14,7 +14,8 @@ from sage_ad.evaluation.inspection import Verdict
 class EvidenceSummary(TypedDict):
     """What perceive found, without the pixels.
 
-    `regions` are `TraceRegion` dumps, `size` is [width, height], `peak` the place of the highest evidence.
+    `regions` are `TraceRegion` dumps, `size` is [width, height], `peak` the place of the highest evidence, `references` how
+    many good parts were compared.
     """
 
     score: float
@@ -27,6 +28,7 @@ class EvidenceSummary(TypedDict):
     regions: list[dict[str, Any]]
     size: list[int]
     peak: str
+    references: int
 
 
 class InspectionState(TypedDict, total=False):
@@ -39,7 +41,8 @@ class InspectionState(TypedDict, total=False):
         covered: whether recall covers the object; `recall_note` says how the pack was chosen.
         facts: all facts so far (`TraceFact` dumps), recalled ones first; a node returns the whole new list.
         prompt_facts: ids of the facts that reach the answer.
-        defect: name of the defect that is asserted, or None; `candidates`: `Candidate` dumps, the likeliest first.
+        defect: name of the defect that is asserted, or None; `candidates`: `Candidate` dumps, the likeliest first;
+            `taught_as`: the defect as which this very picture was taught, where the evidence calls the part normal.
         explanation: the report, a sentence or two a line; `cited`: ids of the facts that it cites.
         answers: `TraceAnswer` dumps; `measured`: the questions among them that no model answered.
         round: how often the agent has answered; `retry_reason`: why the last round failed, None when it passed.
@@ -58,6 +61,7 @@ class InspectionState(TypedDict, total=False):
     prompt_facts: list[str]
     defect: str | None
     candidates: list[dict[str, Any]]
+    taught_as: str | None
     explanation: str
     cited: list[str]
     answers: list[dict[str, Any]]

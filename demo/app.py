@@ -236,8 +236,13 @@ def launch_app(settings: DemoSettings, block: bool = True) -> tuple[gr.Blocks, E
     if settings.mcp:
         print(f"MCP tools are at {address}/gradio_api/mcp/", flush=True)
     if block:
-        app.block_thread()
-        shutil.rmtree(uploads, ignore_errors=True)
+        try:
+            threading.Event().wait()  # until Ctrl-C or SIGTERM
+        finally:
+            # An open page holds its connections for good; they are cut, and what is being inspected is given up.
+            app.server.config.timeout_graceful_shutdown = 1
+            app.close(verbose=False)
+            shutil.rmtree(uploads, ignore_errors=True)
     assert isinstance(app, gr.Blocks)
     return app, engine
 

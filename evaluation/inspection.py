@@ -19,6 +19,7 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sage_ad.vlm.evidence.description import Description
     from sage_ad.vlm.evidence.extractor import Evidence
     from sage_ad.vlm.evidence.regions import EvidenceRegion
 
@@ -210,9 +211,14 @@ MEASURED = (
 """Fields of a trace that go by the same name in the `Evidence` of a picture."""
 
 
-def trace_regions(regions: Iterable[EvidenceRegion]) -> list[TraceRegion]:
-    """Regions as a trace holds them."""
-    return [TraceRegion(box=region.box, place=region.place, score=float(region.score)) for region in regions]
+def trace_regions(
+    regions: Iterable[EvidenceRegion], descriptions: Sequence[Description] = (), mm_per_pixel: float | None = None
+) -> list[TraceRegion]:
+    """Regions as a trace holds them, with their descriptions (none, or one each)."""
+    told = [TraceRegion(box=region.box, place=region.place, score=float(region.score)) for region in regions]
+    for region, own in zip(told, descriptions, strict=False):
+        region.description, region.measured = own.in_words(mm_per_pixel), own.to_dict()
+    return told
 
 
 def measured(evidence: Evidence) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Questions that measurement and pack answer by themselves: which defect, is it a ..., where, how large, how many, why,
-what to do, how sure, explain it. Each answer says what is known, or that it is not.
+"""Questions that measurement and pack answer by themselves: which defect, is it a ..., where, how large, how large it may be,
+how many, why, what to do, how sure, explain it. Each answer says what is known, or that it is not.
 
 A language model has no part in these: it would have to guess, and its guess would read like knowledge. Only the explanation
 may be worded by a SAGE model, which was trained to say no more than this (`sage_ad.agents.answering.soft_facts`).
@@ -8,28 +8,36 @@ may be worded by a SAGE model, which was trained to say no more than this (`sage
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from sage_ad.agents.answering.limits import limit_line
 from sage_ad.agents.answering.report import (
     Cards,
     action_line,
     card_of,
     consequence_lines,
-    described_regions,
     explanation,
     facts_about,
     name_line,
     sentence_case,
     trust_line,
+    unseen_line,
 )
-from sage_ad.agents.answering.wording import join
 from sage_ad.agents.state import InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
 from sage_ad.vlm.evidence.description import Description
 
 PATTERNS: tuple[tuple[str, str], ...] = (
+    (
+        "limit",
+        r"\bhow (?:large|big|long|wide|deep|small|tall|thick|high|many|much)\b.*\b(?:may|can|must|should|is|are)\b"
+        r".*\b(?:be\b(?! \w+(?:ed|t)\b)|allowed|permitted|accepted|acceptable|tolerated|too \w+)"
+        r"|\b(?:tolerances?|limits?|acceptance criteri\w+)\b|\btoo (?:large|big|long|wide|deep|thick|high|many|small)\b"
+        r"|^(?=.*\b(?:max|maximum|minimum|permitted|permissible|allowed|allowable|acceptable|accepted|tolerated)\b)"
+        r".*(?:\b(?:size|length|width|depth|height|diameter|area|number)\b|\d ?(?:mm|cm|µm|um|px|%))",
+    ),
     ("depth", r"\bhow deep\b|\bdepth\b|\bdeeper\b"),
     (
         "size",
@@ -91,7 +99,7 @@ ANY = re.compile(r"^\W*(?:(?:any|an?|maybe|perhaps)\s+)*(?P<name>[\w-]+(?: [\w-]
 
 UNKNOWN = (
     "Neither the picture nor the pack answers this. Answered are, in English: is it a ..., which defect, where, how large, "
-    "how many, why, how serious, what to do, may it be used, how sure."
+    "how large it may be, how many, why, how serious, what to do, may it be used, how sure."
 )
 
 
@@ -101,8 +109,10 @@ def asked_about(question: Question) -> tuple[str, str] | None:
 
     text = " ".join(question.text.casefold().split())
     for intent, pattern in PATTERNS:
-        # "Must it be kept back?" asks for the state with the sign turned.
-        if re.search(pattern, text) and not (intent == "use" and question.polarity == "anomalous"):
+        # "Must it be kept back?" asks for the state with the sign turned, "is it within tolerance?" for the state.
+        turned = intent == "use" and question.polarity == "anomalous"
+        state = intent == "limit" and question.polarity and not re.search(r"\b(?:how|what|which)\b", text)
+        if re.search(pattern, text) and not turned and not state:
             return intent, ""
     if (found := IS_IT.match(text)) and concepts_of(found["name"]):
         return "is it not" if found["negated"] else "is it", found["name"]
@@ -112,29 +122,47 @@ def asked_about(question: Question) -> tuple[str, str] | None:
     return ("unknown", "") if question.polarity is None and "\n" not in question.text.strip() else None
 
 
-def answer_asked(question: Question, intent: str, named: str, state: InspectionState, cards: Cards) -> dict[str, Any]:
-    """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump."""
-    if intent == "unknown":
+def answer_asked(
+    question: Question,
+    intent: str,
+    named: str,
+    state: InspectionState,
+    cards: Cards,
+    limits: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump; `limits` are facts for "limit"."""
+    nothing = unseen_line(taught) if (taught := state.get("taught_as")) else "Nothing stands out."
+    if intent == "limit":
+        verdict, text = None, _limit(limits, state, cards)
+    elif intent == "unknown":
         verdict, text = None, UNKNOWN
     elif intent == "explain":
         verdict, text = None, _explanation(state, cards)
     elif intent == "use":
         verdict = state["evidence"]["verdict"] == "normal"
-        text = "Yes, as far as was measured. Nothing stands out." if verdict else f"No. {_action(state, cards)}"
+        text = f"Yes, as far as was measured. {nothing}" if verdict else f"No. {_action(state, cards)}"
+        if verdict and taught:
+            verdict, text = None, f"That is not known. {nothing}"
     elif state["evidence"]["verdict"] == "normal" and intent != "trust":
-        verdict = False if intent == "is it" else None
-        text = "No. Nothing stands out." if intent == "is it" else "Nothing stands out on this part."
+        verdict = False if intent == "is it" and not taught else None
+        text = f"No. {nothing}" if verdict is False else nothing
     elif named:
         verdict, text = _is_it(named, state, cards, wanted=intent == "is it")
     else:
         verdict, text = None, _ANSWERS[intent](state, cards)
-    answer = TraceAnswer(question=question.text, family=question.family, verdict=verdict, text=text)
+    answer = TraceAnswer(
+        question=question.text,
+        family=question.family,
+        verdict=verdict,
+        text=text,
+        facts=[fact["id"] for fact in limits],
+    )
     return answer.model_dump(mode="json")
 
 
 def _explanation(state: InspectionState, cards: Cards) -> str:
-    own = {name: state[name] for name in ("product", "defect", "candidates", "facts")}  # type: ignore[literal-required]
-    text, _ = explanation(state["evidence"], cards=cards, **own)
+    names = ("product", "defect", "candidates", "facts", "taught_as")
+    text, _ = explanation(state["evidence"], cards=cards, **{name: state.get(name) for name in names})
     return " ".join(text.splitlines())
 
 
@@ -163,7 +191,7 @@ def _likeliest(state: InspectionState, cards: Cards) -> str:
 
 
 def _regions(state: InspectionState, tell: Callable[[dict[str, Any]], str]) -> str:
-    lines = [f"{sentence_case(place)}: {tell(region)}." for place, region in described_regions(state["evidence"])]
+    lines = [f"{sentence_case(region['place'])}: {tell(region)}." for region in state["evidence"]["regions"]]
     return " ".join(lines) or "No area stands out enough to be marked."
 
 
@@ -176,6 +204,14 @@ def _size(state: InspectionState, cards: Cards) -> str:
 
     hint = "" if scale else " With the scale of the picture (millimetres per pixel), sizes are in millimetres, too."
     return _regions(state, tell) + hint
+
+
+def _limit(limits: Sequence[dict[str, Any]], state: InspectionState, cards: Cards) -> str:
+    defect = state["defect"]
+    said = limit_line(
+        limits, state["product"], defect, searched=state["domain"] is not None and state["settings"]["facts"] != "none"
+    )
+    return f"{said} Measured: {_size(state, cards)}" if defect else said
 
 
 def _depth(state: InspectionState, cards: Cards) -> str:
@@ -202,7 +238,7 @@ def _place(state: InspectionState, cards: Cards) -> str:
     del cards
     return _regions(
         state,
-        lambda region: "box x {} to {}, y {} to {} px".format(*(region["measured"]["box"][i] for i in (0, 2, 1, 3))),
+        lambda region: "box x {} to {}, y {} to {} px".format(*(region["box"][i] for i in (0, 2, 1, 3))),
     )
 
 
@@ -223,7 +259,8 @@ def _cause(state: InspectionState, cards: Cards) -> str:
     if (card := card_of(defect, cards)) is None:
         told = facts_about(defect, cards, state["facts"], "cause")
         return " ".join(fact["text"] for fact in told) or f"The pack tells no cause of {with_article(defect)}."
-    return f"{defect.capitalize()}: {join([cause.rstrip('.') for cause in card.causes])}."
+    # Causes are phrases with an "and" of their own.
+    return f"{defect.capitalize()}: {'; '.join(cause.rstrip('.') for cause in card.causes)}."
 
 
 def _trust(state: InspectionState, cards: Cards) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.agents.answering.wording import NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
-from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
@@ -35,6 +34,7 @@ def explanation(
     candidates: Sequence[dict[str, Any]],
     cards: Cards,
     facts: Sequence[dict[str, Any]],
+    taught_as: str | None = None,
 ) -> tuple[str, list[str]]:
     """The explanation, a sentence or two a line, and the ids of the facts that it cites.
 
@@ -45,6 +45,7 @@ def explanation(
         candidates: `Candidate` dumps, the likeliest first.
         cards: `Cards`.
         facts: recalled facts, the most fitting first.
+        taught_as: the defect as which this very picture was taught.
     """
     lines = [verdict_line(evidence, product)]
     cited: list[str] = []
@@ -54,65 +55,55 @@ def explanation(
         lines += consequence_lines(defect, cards, facts, cited)
         lines.append(action_line(defect, cards))
     else:
+        if taught_as is not None:
+            lines.append(unseen_line(taught_as))
         lines.append(f"Closest to the threshold: {evidence['peak']}.")
     lines.append(trust_line(evidence))
     return "\n".join(lines), cited
 
 
 def verdict_line(evidence: EvidenceSummary, product: str | None) -> str:
-    """The verdict with its score and the limit."""
+    """The verdict with its score and the threshold."""
     thing = f"The {product}" if product else "The part"
     score, threshold = (f"{evidence[name]:.2f}" for name in ("score", "threshold"))
     if score == threshold:
         score, threshold = (f"{evidence[name]:.4f}" for name in ("score", "threshold"))
     if evidence["threshold_from"] == "references":
-        against = f"the limit for good parts is {threshold}"
+        against = f"the threshold for good parts is {threshold}"
     elif evidence["threshold_from"] == "batch":
-        against = f"the limit from its batch is {threshold}"
+        against = f"the threshold from its batch is {threshold}"
     else:
-        against = f"the built-in limit is {threshold}, because there was no good part to compare with"
+        against = f"the built-in threshold is {threshold}, because there was no good part to compare with"
     close = evidence["confidence"] is not None and evidence["confidence"] < UNSURE
     return f"{thing} is {evidence['verdict']}{', narrowly' if close else ''}: its score is {score}, {against}."
 
 
-def described_regions(evidence: EvidenceSummary) -> list[tuple[str, dict[str, Any]]]:
-    """The regions with the place of the pixels that were described, best first; none whose pixels were described before."""
-    shown: list[dict[str, Any]] = []
-    for region in evidence["regions"]:
-        boxes = [other["measured"]["box"] for other in shown]
-        if not any(_mostly_shared(region["measured"]["box"], box) for box in boxes):
-            shown.append(region)
-    return [(place_of_box(region["measured"]["box"], *evidence["size"]), region) for region in shown]
+def unseen_line(taught_as: str) -> str:
+    """What is said of a normal part whose very picture was taught as a defect."""
+    return f"This picture was taught as {with_article(taught_as)}, which the evidence does not see."
 
 
 def _places(evidence: EvidenceSummary) -> list[str]:
     """A line for each of the first regions."""
-    shown = described_regions(evidence)
+    shown = evidence["regions"]
     lines: list[str] = []
     plain: dict[str, list[str]] = {}  # sizes of the areas without a description, by place
     unlike = ""
-    for place, own in shown[:NAMED_REGIONS]:
+    for own in shown[:NAMED_REGIONS]:
         what, found, than = own["description"].removeprefix("area, ").partition(", unlike ")
         unlike = than or unlike
         if not found:
-            lines.append(f"{sentence_case(place)}: {what}.")
+            lines.append(f"{sentence_case(own['place'])}: {what}.")
         elif own["measured"]["share"] >= MOST:
             lines.append("Most of the picture is unlike good parts: check that product, view and light are the same.")
         else:
             # Millimetres stand in brackets, too.
-            plain.setdefault(place, []).append(what.replace(" (", ", ").replace(")", ""))
+            plain.setdefault(own["place"], []).append(what.replace(" (", ", ").replace(")", ""))
     if plain:
         where = join([f"{place} ({join(sizes)})" for place, sizes in plain.items()])
         lines.append(f"{sentence_case(where)}: unlike {unlike}.")
     more = len(shown) - NAMED_REGIONS
     return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more > 0 else lines
-
-
-def _mostly_shared(first: Sequence[int], second: Sequence[int]) -> bool:
-    """Whether two boxes share half of the smaller one."""
-    sides = [min(first[i + 2], second[i + 2]) - max(first[i], second[i]) for i in (0, 1)]
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return max(0, sides[0]) * max(0, sides[1]) >= 0.5 * min(areas)
 
 
 def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, cards: Cards) -> str:
@@ -127,10 +118,14 @@ def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product:
     if taught:
         names = join([f"{item['name']} ({item['probability']:.2f})" for item in taught[:LISTED]])
         # The probabilities of the taught names and of none of them add up to one.
-        none = 1 - sum(item["probability"] for item in taught)
-        if none > taught[0]["probability"]:
-            return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}."
-        return f"It is not sure which of the taught defects it is: {names}."
+        best = taught[0]["probability"]
+        none, limit = 1 - sum(item["probability"] for item in taught), _asserted_from(best)
+        if len(taught) == 1:
+            what = with_article(taught[0]["name"])
+            return f"Whether it is {what} is not sure ({best:.2f}): nothing else was taught, and {limit}."
+        if none > best:
+            return f"It is probably none of the taught defects ({none:.2f}); the likeliest of them: {names}; {limit}."
+        return f"It is not sure which of the taught defects it is: {names}; {limit}."
     if said:
         return f"{sentence_case(said[0]['reason'])} that it is {with_article(said[0]['name'])}; nothing taught confirms it."
     if not cards and product is None:
@@ -142,6 +137,13 @@ def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product:
             "pictures of the defect."
         )
     return "The name of the defect was not taught; three pictures of such a defect teach it."
+
+
+def _asserted_from(best: float) -> str:
+    """What the likeliest name lacks to be asserted."""
+    from sage_ad.knowledge.looks.index import ASSERTED
+
+    return f"a name is asserted from {f'{ASSERTED:.2f}' if best < ASSERTED else 'its second example'} on"
 
 
 def sentence_case(text: str) -> str:

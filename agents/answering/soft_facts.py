@@ -38,9 +38,9 @@ EXPLAIN = "Explain what was found."
 """The question that the model was trained to answer with an explanation."""
 EXPLANATION_TOKENS = 128
 EXPLAINING = frozenset(
-    """area there shows what stands differs reference good rest picture looks even nothing compared defect defects taught
-    examples likely probably probability most name called none no kind told cannot may can so neither sure given not set aside
-    until somebody should looked look marked before used pass resembles""".split()  # noqa: SIM905
+    """area there shows what stands differs reference references good rest picture looks even nothing compared defect defects
+    taught examples likely probably probability most name called none no kind told cannot may can so neither sure given not set
+    aside until somebody should looked look marked before used pass resembles""".split()  # noqa: SIM905
 )
 """Words that an explanation may bring beside those that were measured, taught or told by a fact."""
 ASSERTS = re.compile(
@@ -135,7 +135,7 @@ def compose(
     dropped: list[str] = []
     told = wording.citable(facts, evidence["verdict"], defect)
     for question, verdict, said in zip(questions, reply.verdicts, reply.texts, strict=True):
-        words = backed(reason(said), told)
+        words = backed(reason(compared(said, evidence)), told)
         fault = words_fault(words, question, evidence, product, facts, defect, [defect] if defect else [])
         if fault:
             dropped.append(f"{len(answers) + 1}: {fault}")
@@ -170,10 +170,7 @@ def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequenc
     # A fact about another defect than the asserted one says nothing of this part.
     about = [fact["text"] for fact in facts if state["defect"] in fact.get("defects", ())]
     told = wording.content_words(query.visual.measured(query.product or "part", query.names)) | EXPLAINING
-    against = wording.AGAINST.get(evidence["threshold_from"], "the rest of its picture")
-    said = [
-        re.sub("the good reference|the rest of its picture", against, own) for own in whole_sentences(reply.texts[0])
-    ]
+    said = whole_sentences(compared(reply.texts[0], evidence))
     sure = all(
         any(_tells(own, fact) for fact in about)
         or (wording.content_words(own) <= told and _names_hold(own, query, state["defect"]))
@@ -208,6 +205,7 @@ def probability(reply: PartReply) -> float:
 def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[EvidenceSummary, list[str]]:
     """The evidence with the model's state: confidence, and regions where the state calls for them or forbids them."""
     from sage_ad.evaluation.inspection import trace_regions
+    from sage_ad.vlm.evidence.description import describe_regions
     from sage_ad.vlm.evidence.regions import find_regions
 
     chance = probability(reply)
@@ -223,12 +221,19 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
     if reply.state == "anomalous":
         peak = float(view.evidence.map.max())
         found = find_regions(view.evidence.map, 0.98 * peak, down_to=0.9 * peak, limit=1)
-        regions = [region.model_dump(mode="json") for region in trace_regions(found)]
+        seen = describe_regions(view.image, view.evidence.map, found, view.references)
+        regions = [region.model_dump(mode="json") for region in trace_regions(*seen)]
     warning = (
         f"The model takes the part for {reply.state} (chance of a defect {chance:.2f}), although the score "
         f"{measured['score']:.3f} against the threshold {measured['threshold']:.3f} alone says {measured['verdict']}."
     )
     return {**evidence, "regions": regions}, [warning]
+
+
+def compared(said: str, evidence: EvidenceSummary) -> str:
+    """The model's words with what the part was really compared with, in place of what it was trained to say."""
+    against = wording.compared_with(evidence) or "the rest of its picture"
+    return re.sub("the good reference|the rest of its picture", against, said)
 
 
 def reason(said: str) -> str:

@@ -64,10 +64,17 @@ AGAINST = {"references": "the good reference", "batch": "the other parts of its 
 """What a part was compared with, by `threshold_from`."""
 
 
+def compared_with(evidence: EvidenceSummary) -> str | None:
+    """What a part was compared with; None where it was its own picture."""
+    against = AGAINST.get(evidence["threshold_from"])
+    several = evidence["threshold_from"] == "references" and evidence["references"] > 1
+    return f"{against}s" if several else against
+
+
 def finding(evidence: EvidenceSummary, product: str | None) -> str:
     """One sentence with what was measured, without a verdict word."""
     thing = f"the {product}" if product else "the part"
-    compared = AGAINST.get(evidence["threshold_from"])
+    compared = compared_with(evidence)
     if evidence["verdict"] == "normal":
         if compared:
             return f"T{thing[1:]} looks like {compared}; nothing stands out."

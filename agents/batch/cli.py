@@ -165,9 +165,7 @@ def check(settings: BatchSettings, references: Sequence[Path], domain: str | Non
         from sage_ad.knowledge.store.fact_store import FactStore
 
         with FactStore.open() as store:
-            known = sorted(info.name for info in store.domains())
-        if domain not in known:
-            raise InputError(f"There is no domain named {domain!r}; the domains are: {', '.join(known)}.")
+            store.check_domain(domain)
 
 
 def show(summary: BatchSummary) -> None:
@@ -176,8 +174,11 @@ def show(summary: BatchSummary) -> None:
     print(
         f"{summary.parts} parts: {summary.anomalous} anomalous, {summary.normal} normal, {summary.errors} with an error"
     )
-    rate = f", {summary.parts_a_second:.2f} parts/s" if summary.parts_a_second else ""
-    print(f"{new} inspected now by {summary.workers} {summary.engine} workers in {summary.seconds:.1f} s{rate}")
+    # The rate without the loading of models stands on the lines before.
+    print(
+        f"{new} inspected now by {summary.workers} {summary.engine} worker{'s' * (summary.workers != 1)} in "
+        f"{summary.seconds:.1f} s, loading of models included"
+    )
     if summary.restarts:
         print(f"{summary.restarts} workers died and were replaced")
     for group in summary.judged_by_batch:

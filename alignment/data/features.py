@@ -88,7 +88,7 @@ class VisualInputCache:
     def _measure(self, picture: Picture, reference: Picture | None, file: Path) -> None:
         from safetensors.torch import save
 
-        from sage_ad.vlm.evidence.description import describe
+        from sage_ad.vlm.evidence.description import describe_regions
         from sage_ad.vlm.sage.visual_inputs import visual_input_tensors, visual_inputs_of
 
         if self._extractor is None:
@@ -98,9 +98,10 @@ class VisualInputCache:
         image, good = picture.load(), [] if reference is None else [reference.load()]
         evidence = self._extractor.extract(image, self._prepared(reference))
         self.measured += 1
-        first = [found.in_words() for found in describe(image, evidence.map, evidence.regions[:1], good)]
+        evidence.regions, described = describe_regions(image, evidence.map, evidence.regions[:1], good)
+        first = "".join(own.in_words() for own in described)
         try:
-            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, "".join(first)))))
+            write_whole(file, save(visual_input_tensors(visual_inputs_of(evidence, first))))
         except OSError as error:
             raise InputError(
                 f"The features of {picture.path or picture.product} cannot be kept in {self.folder} "

@@ -287,10 +287,13 @@ class _Rows:
             kind = _kind(_said(cells[columns.kind])) if columns.kind is not None else None
             yield Statement(text, kind, products, defects, columns.headings[columns.text], row)
         for column, question in columns.questions.items():
-            if text := _said(cells[column]):
+            heading = columns.headings[column]
+            if (text := _said(cells[column])) and question == "consequence" and _is_number(text):
+                self.left_out[heading] = 1  # a rating from 1 to 10
+            elif text:
                 # A cell that covers two columns answers neither question alone.
                 own = None if column + 1 < len(cells) and cells[column + 1] is None else question
-                text = _led(text, subject, _LEAD[question] if own else "")
+                text = _led(text, subject, _lead(heading, question) if own else "")
                 yield Statement(text, own, products, defects, columns.headings[column], row)
         for column, heading, text in others:
             if columns.text is not None or (_is_number(text) and not _is_measure(heading)):
@@ -312,6 +315,12 @@ class _Rows:
         worded = any(re.search(r"[^\W\d_]{2,}", _said(cell)) for cell in cells)
         text = ", ".join(parts) if len(parts) > 1 and worded else ""
         return f"{self.about}: {text}" if self.about and text else text
+
+
+def _lead(heading: str, kind: Kind) -> str:
+    """What leads a cell: the name of its kind, or a word of the heading that says more ("action", "severity")."""
+    known = resource("columns.yaml")["leads"]
+    return next((word for word in re.findall(r"[a-z]+", heading.lower()) if word.rstrip("s") in known), _LEAD[kind])
 
 
 def _measured(heading: str, name: str) -> str:

@@ -13,8 +13,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sage_ad.knowledge.looks.pictures import GOOD, Look, looks_folder, read_looks
-from sage_ad.knowledge.store.packs import SHIPPED, Pack, read_pack
+from sage_ad.knowledge.looks.pictures import GOOD, Look, content_name, looks_folder, product_names, read_looks
+from sage_ad.knowledge.store.packs import Pack
 from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
@@ -38,22 +38,22 @@ def looks_of(domain: str, product: str) -> list[Look]:
         InputError: when the list of looks or the `pack.yaml` cannot be read.
     """
     looks = read_looks(looks_folder(domain))
-    wanted = _names(domain, product) if looks else set()
+    wanted = product_names(domain, product) if looks else set()
     return [look for look in looks if plain_words(look.product) in wanted]
-
-
-def _names(domain: str, product: str) -> set[str]:
-    own = plain_words(product)
-    for path in (data_home() / "domains" / domain / "pack.yaml", SHIPPED / domain / "pack.yaml"):
-        for term in read_pack(path).products if path.is_file() else ():
-            if own in (names := {plain_words(name) for name in term.names}):
-                return names
-    return {own}
 
 
 def taught(domain: str, product: str) -> dict[str, int]:
     """How many looks of a product there are, by what they show ("good", or the defect's name)."""
     return dict(Counter(look.defect or GOOD for look in looks_of(domain, product)))
+
+
+def taught_as(domain: str, product: str, picture: Path) -> str | None:
+    """The defect as which a product's very picture was taught; None if it was not."""
+    from sage_ad.vlm.images import file_of
+
+    looks = looks_of(domain, product)
+    own = content_name(file_of(picture).read_bytes()) if looks else ""
+    return next((look.defect for look in looks if Path(look.file).stem == own), None)
 
 
 def unnamed_product(pack: Pack, product: str) -> str | None:

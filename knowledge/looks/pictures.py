@@ -27,7 +27,8 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sage_ad.knowledge.facts import check_domain_name
-from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.knowledge.store.packs import SHIPPED, read_pack
+from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import data_home
@@ -83,6 +84,21 @@ def looks_folder(domain: str) -> Path:
     return data_home() / "domains" / check_domain_name(domain) / "looks"
 
 
+def content_name(data: bytes) -> str:
+    """Name under which a pack keeps the picture with this content."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def product_names(domain: str, product: str) -> set[str]:
+    """The plain words of every name that a pack has for a product."""
+    own = plain_words(product)
+    for path in (data_home() / "domains" / domain / "pack.yaml", SHIPPED / domain / "pack.yaml"):
+        for term in read_pack(path).products if path.is_file() else ():
+            if own in (names := {plain_words(name) for name in term.names}):
+                return names
+    return {own}
+
+
 def read_looks(folder: Path) -> list[Look]:
     """All pictures of a `looks` folder; none if it does not exist.
 
@@ -132,7 +148,7 @@ def add_looks(
         replace: a picture that the pack holds as something else, or elsewhere, is from now on what is said here.
 
     Raises:
-        InputError: a picture cannot be read, or is known as something else; then nothing is added.
+        InputError: a picture cannot be read, or is known as something else or of another product; then nothing is added.
     """
     from sage_ad.vlm.images import load_image
 
@@ -152,8 +168,7 @@ def add_looks(
     for path in files:
         size = load_image(path).size  # a file that is no picture is refused before anything is written
         data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        contents.append((path, data, f"{where}/{digest}{path.suffix.lower()}"))
+        contents.append((path, data, f"{where}/{content_name(data)}{path.suffix.lower()}"))
         box = None if boxes is None else boxes[len(contents) - 1]
         if box is not None and not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
             raise InputError(f"The box {box} does not lie in {path} ({size[0]} x {size[1]} pixels).")
@@ -161,6 +176,15 @@ def add_looks(
     with FileLock(folder / ".lock"):
         looks = read_looks(folder)
         held = {Path(look.file).stem: look for look in looks}
+        if not replace:
+            names = product_names(domain, product)
+            for path, _, file in contents:
+                look = held.get(Path(file).stem)
+                if look and (look.defect != name or plain_words(look.product) not in names):
+                    raise InputError(
+                        f"{path} is in the pack {domain!r} as {look.defect or 'a good part'!r} of {look.product!r} already; "
+                        f"delete that entry of {folder / LIST} first."
+                    )
         new: list[Look] = []
         known: list[Path] = []
         stale: list[str] = []
@@ -173,11 +197,6 @@ def add_looks(
                     stale.append(held[stem].file)
                 del held[stem]
             if stem in held:
-                if held[stem].defect != name:
-                    raise InputError(
-                        f"{path} is in the pack {domain!r} as {held[stem].defect or 'a good part'!r} already; "
-                        f"delete that entry of {folder / LIST} first."
-                    )
                 known.append(path)
                 continue
             write_whole(folder / file, data)
@@ -239,12 +258,12 @@ def merge_looks(folder: Path, taken: Iterable[tuple[Look, bytes]]) -> tuple[list
         looks = read_looks(folder)
         held = {Path(look.file).stem: look for look in looks}
         for look, data in taken:
-            stem = hashlib.sha256(data).hexdigest()[:16]
+            stem = content_name(data)
             if not re.fullmatch(rf"[\w-]+/{stem}\.[a-z0-9]+", look.file):
                 refused.append(f"{look.file}: is not named by its content")
             elif stem in held:
-                if held[stem].defect != look.defect:
-                    here, there = (one.defect or "a good part" for one in (held[stem], look))
+                here, there = (f"{one.defect or 'a good part'} of {one.product}" for one in (held[stem], look))
+                if plain_words(here) != plain_words(there):
                     refused.append(f"{look.file}: is {here!r} here, {there!r} in the file")
             elif reason := _no_picture(data, Path(look.file).suffix):
                 refused.append(f"{look.file}: {reason}")

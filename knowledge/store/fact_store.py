@@ -8,6 +8,7 @@ one line on standard error, when they are damaged or belong to another embedding
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import os
 import shutil
@@ -215,7 +216,7 @@ class FactStore:
     ) -> Iterator[Fact]:
         """As `facts`, one at a time."""
         self.catalogue.sync()
-        self._check_domain(domain)
+        self.check_domain(domain)
         kinds, statuses = _choice(kind, KINDS, "kind"), _choice(status, STATUSES, "status")
         return self.catalogue.facts(domain, kinds, statuses, source)
 
@@ -231,7 +232,7 @@ class FactStore:
             InputError: for an unknown domain.
         """
         self.catalogue.sync()
-        self._check_domain(domain)
+        self.check_domain(domain)
         return self.catalogue.cards(domain)
 
     def domains(self) -> list[DomainInfo]:
@@ -280,11 +281,17 @@ class FactStore:
         self.catalogue.sync()
         return self.catalogue.problems()
 
-    def _check_domain(self, domain: str | None) -> None:
+    def check_domain(self, domain: str | None) -> None:
+        """Refuses a domain that does not exist (None is none).
+
+        Raises:
+            InputError: with the nearest one.
+        """
         if domain is not None and domain not in (packs := self.catalogue.packs()):
+            nearest = difflib.get_close_matches(domain, packs, 1, cutoff=0)[0]
             raise InputError(
-                f"Domain {domain!r} is not known; use one of {', '.join(packs)}, or make it with "
-                f"sage-kb new-domain {domain}."
+                f"There is no domain named {domain!r}; the nearest is {nearest} (sage-kb stats lists all, sage-kb new-domain "
+                "makes one)."
             )
 
     # -- searching -------------------------------------------------------------------------------------------------
@@ -325,7 +332,7 @@ class FactStore:
         self.catalogue.sync()
         domains = () if domain is None else (domain,) if isinstance(domain, str) else tuple(domain)
         for name in domains:
-            self._check_domain(name)
+            self.check_domain(name)
         kinds, statuses = _choice(kind, KINDS, "kind"), _choice(status, STATUSES, "status")
         query = Query(text, product, defect, place)
         limits = {"domain": domains, "kind": kinds, "status": statuses}

@@ -25,10 +25,11 @@ _PREFIXES = ("un", "in", "im", "ir", "il", "non", "non-", "dis")
 
 @dataclass(frozen=True)
 class Word:
-    """A content word of a sentence: its stem, and the number of the negator that reaches it (None when none does)."""
+    """A content word: its stem, the number of the negator that reaches it (None when none does), and how it is written."""
 
     stem: str
     negator: int | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Relation:
         kind: "cause", "order" or "comparison".
         first: stems of the cause, of what comes earlier, or of what stands before "than".
         second: stems of the other one.
+        text: how the sentence states it.
     """
 
     kind: str
     first: frozenset[str]
     second: frozenset[str]
+    text: str
 
     def swapped(self, other: Relation) -> bool:
         """Whether the other relation has the two things the other way round."""
@@ -81,18 +84,20 @@ class Flip:
 
     Attributes:
         how: "negation", "opposites", "numbers" or "direction".
-        left: words of the first sentence.
-        right: words of the second one.
+        left: what of the first sentence is opposed: the stem of a word, else words as they are written.
+        right: the same of the second one.
+        written: both as they are written.
     """
 
     how: str
     left: str
     right: str
+    written: tuple[str, str]
 
     def __str__(self) -> str:
         if self.how == "negation":
-            return f"one denies {self.left!r}"
-        return f"{self.left!r} against {self.right!r}"
+            return f"one denies {self.written[0]!r}"
+        return f"{self.written[0]!r} against {self.written[1]!r}"
 
 
 def contradiction(first: str, second: str) -> str | None:
@@ -128,7 +133,8 @@ def find_flips(left: Profile, right: Profile) -> list[Flip]:
     flips.extend(denials if verdicts % 2 == 0 or (left.stems & right.stems & _condemning()) else denials[1:])
     flips.extend(_numbers(left, right))
     if left.relation and right.relation and left.relation.swapped(right.relation):
-        flips.append(Flip("direction", " ".join(sorted(left.relation.first)), " ".join(sorted(right.relation.first))))
+        stated = (left.relation.text, right.relation.text)
+        flips.append(Flip("direction", *stated, stated))
     return flips
 
 
@@ -143,7 +149,7 @@ def _opposites(left: Profile, right: Profile) -> list[Flip]:
                 continue
             taken.add(b.stem)
             if a.negator is None and b.negator is None:
-                flips.append(Flip("opposites", a.stem, b.stem))
+                flips.append(Flip("opposites", a.stem, b.stem, (a.text, b.text)))
             break
     return flips
 
@@ -157,7 +163,7 @@ def _negations(left: Profile, right: Profile, used: set[str]) -> list[Flip]:
         asserted = {word.stem for word in other.words if word.negator is None} - named
         for word in one.words:
             if word.negator is not None and word.stem in asserted - used:
-                flips.setdefault((side, word.negator), Flip("negation", word.stem, word.stem))
+                flips.setdefault((side, word.negator), Flip("negation", word.stem, word.stem, (word.text, word.text)))
     # "no cracks and no chips" against "cracks and chips" is one denial, not two that cancel.
     sides = {side for side, _ in flips}
     return [next(flip for (side, _), flip in flips.items() if side == wanted) for wanted in sorted(sides)]
@@ -169,7 +175,7 @@ def _numbers(left: Profile, right: Profile) -> list[Flip]:
     if not clashes or (same and len(left.quantities) + len(right.quantities) > 2):
         return []
     a, b = clashes[0]
-    return [Flip("numbers", a.text, b.text)]
+    return [Flip("numbers", a.text, b.text, (a.text, b.text))]
 
 
 def same_subject(left: Profile, right: Profile, flips: list[Flip]) -> bool:
@@ -230,7 +236,7 @@ def profile(text: str) -> Profile:
         elif token in ",;:.()" or token in {"but", "and", "because", "although", "while", "which", "so", "than"}:
             negator = None
         elif not _is_stop(token):
-            words.append(Word(meaning(token), negator))
+            words.append(Word(meaning(token), negator, token))
             reach -= 1
             negator = negator if reach > 0 else None
     return Profile(tuple(words), tuple(quantities), tuple(word.stem for word in words[:3]), _relation(rest))
@@ -254,7 +260,9 @@ def _relation(text: str) -> Relation | None:
         if match := pattern.search(text):
             before, after = _content(text[: match.start()]), _content(text[match.end() :])
             if before and after:
-                return Relation(kind, *((before, after) if forward else (after, before)))
+                return Relation(
+                    kind, *((before, after) if forward else (after, before)), " ".join(text.split()).strip(" .")
+                )
     return None
 
 

@@ -40,6 +40,15 @@ _PATTERN = re.compile(
 )
 
 
+_ASPECTS = {
+    "depth": r"deep(?:er)?|shallow(?:er)?|depth",
+    "width": r"wid(?:e|er|th)|narrow(?:er)?|broad(?:er)?|breadth",
+    "height": r"high|height|tall(?:er)?",
+    "thickness": r"thick(?:er|ness)?|thin(?:ner)?",
+}
+"""Words by which a length is one across the surface or into it; all others ("longer", "larger", "> 5 mm") tell an extent."""
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A number of a sentence as an interval.
@@ -50,6 +59,7 @@ class Quantity:
         dimension: "length", "share", ...; for a bare count the word that is counted ("screws").
         bound: "above", "below" or None for a value or range; a limit is compared with a limit by its value.
         text: how it stands in the sentence.
+        aspect: what of a thing a length measures, one of `_ASPECTS`; None: its extent, or no length.
     """
 
     low: float
@@ -57,6 +67,7 @@ class Quantity:
     dimension: str
     bound: Literal["above", "below"] | None
     text: str
+    aspect: str | None = None
 
     def same_as(self, other: Quantity) -> bool:
         """Whether both say the same number of the same dimension (within 2 %)."""
@@ -110,7 +121,21 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
         high = math.inf
     elif bound == "below":
         low, high = -math.inf, low
-    return Quantity(low, high, dimension, bound, match.group().strip())
+    aspect = _aspect(match, text) if dimension == "length" else None
+    return Quantity(low, high, dimension, bound, match.group().strip(), aspect)
+
+
+def aspect_of(words: str) -> str | None:
+    """What of a thing words in lower case measure ("deeper than", "in depth"): "depth", "width", "height", "thickness"."""
+    return next((aspect for aspect, pattern in _ASPECTS.items() if re.search(rf"\b(?:{pattern})\b", words)), None)
+
+
+def _aspect(match: re.Match[str], text: str) -> str | None:
+    """What a length measures, by the words in it, behind it ("0.05 mm deep", "in depth") or before it ("depth: 0.05 mm")."""
+    behind = re.match(r"[\s-]*(?:in |of )?(\w+)", text[match.end() :])
+    before = re.search(r"(\w+)(?: (?:of|is|are|must be|may be|in))?[\s:=]*$", text[: match.start()])
+    words = (match.group(), behind[1] if behind else "", before[1] if before else "")
+    return next(filter(None, map(aspect_of, words)), None)
 
 
 def _value(text: str) -> float:
@@ -118,8 +143,11 @@ def _value(text: str) -> float:
 
 
 def conflict(a: Quantity, b: Quantity) -> bool:
-    """Whether two quantities exclude each other: disjoint intervals, or the same kind of limit at another value."""
-    if a.dimension != b.dimension:
+    """Whether two quantities exclude each other: disjoint intervals, or the same kind of limit at another value.
+
+    A depth says nothing against a width.
+    """
+    if a.dimension != b.dimension or a.aspect != b.aspect:
         return False
     if a.bound and a.bound == b.bound:
         ours, theirs = (a.low, b.low) if a.bound == "above" else (a.high, b.high)

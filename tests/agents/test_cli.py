@@ -49,7 +49,7 @@ def test_a_person_reads_one_explanation_in_25_lines(run, cracked: Path, good: Pa
     assert len(out.splitlines()) <= 25
     for said in (
         "ANOMALOUS",
-        "the limit for good parts",
+        "the threshold for good parts",
         "Centre: ",
         " px",
         "was not taught",
@@ -168,7 +168,8 @@ def test_unusual_pictures_are_read_right(good: Path, tmp_path: Path, mode: str) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--domain", "phrenology"), "photovoltaics"),
+        (("--domain", "photovoltaic"), "the nearest is photovoltaics"),
+        (("--question", " "), "The question is empty"),
         (("--model", "no/such-model", "--question", "Is it good?"), "no/such-model"),
         (("--model", "smollm2-135m"), "--question"),
         (("--learn",), "--question"),

@@ -14,6 +14,7 @@ from sage_ad.agents.settings import make_settings
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace, Inspector
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.images import expand_references
+from sage_ad.vlm.places import place_of_box
 
 
 def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace) -> None:
@@ -23,6 +24,18 @@ def test_a_cracked_cell_is_anomalous_where_it_is_cracked(trace: InspectionTrace)
     # The dark, torn-off piece lies between (170, 160) and (300, 250) of the picture.
     middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (region.box for region in trace.regions)]
     assert any(170 < x < 300 and 160 < y < 250 for x, y in middles)
+
+
+def test_a_region_has_one_box_and_one_place_wherever_it_is_told(
+    inspector: SageInspector, cracked: Path, good: Path, trace: InspectionTrace
+) -> None:
+    view = inspector.resources.view(cracked, [good])
+    assert [region.box for region in view.evidence.regions] == [region.box for region in trace.regions]
+    for region in trace.regions:
+        assert list(region.box) == region.measured["box"]
+        assert region.place == place_of_box(region.box, *view.image.size)
+    told = {region.place for region in trace.regions[:3]}
+    assert all(place in trace.explanation.lower() and place in trace.steps[0].summary for place in told)
 
 
 def test_each_question_is_answered_as_asked(trace: InspectionTrace) -> None:
@@ -169,7 +182,9 @@ def test_is_an_inspector(inspector: SageInspector) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"domain": "phrenology"}, r"no domain named 'phrenology'; the domains are: .*photovoltaics"),
+        ({"domain": "photovoltaic"}, r"no domain named 'photovoltaic'; the nearest is photovoltaics \("),
+        ({"questions": ["Is it fine?", " "]}, "The question is empty"),
+        ({"product": "cell\x1b[31m"}, "has control characters in its name"),
         ({"references": ["nowhere.png"]}, r"nowhere\.png does not exist"),
         ({"image": "nowhere.png"}, r"nowhere\.png"),
         ({"settings": {"fats": "none"}}, r"no setting named 'fats'"),

@@ -71,6 +71,41 @@ def test_a_good_part_gets_no_name(taught: SageInspector, tmp_path: Path) -> None
     assert (trace.verdict, trace.defect, trace.candidates) == ("normal", None, [])
 
 
+def test_a_taught_picture_that_passes_is_said_to_be_one(taught: SageInspector, tmp_path: Path) -> None:
+    missed = sheet(tmp_path / "missed.png", None, 90)
+    add_looks("machining", "brushed sheet", [missed], defect="scratch")
+    trace = taught.inspect(
+        InspectionRequest(image=missed, product="brushed sheet", questions=["Is it a scratch?", "How large is it?"])
+    )
+    unseen = "This picture was taught as a scratch, which the evidence does not see."
+    assert trace.verdict == "normal"
+    assert unseen in trace.explanation
+    assert [(answer.verdict, answer.text) for answer in trace.answers] == [(None, unseen)] * 2
+
+
+def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageInspector, tmp_path: Path) -> None:
+    def answer() -> tuple[str, list[str]]:
+        part = sheet(tmp_path / "part.png", "rust spot", 77)
+        request = InspectionRequest(image=part, product="brushed sheet", questions=["How wide may it be?"])
+        trace = taught.inspect(request)
+        assert trace.answers[0].verdict is None
+        assert set(trace.answers[0].facts) <= {fact.id for fact in trace.facts}
+        return trace.answers[0].text, trace.answers[0].facts
+
+    limit = Fact(text="A rust spot of at most 2 mm is accepted.", kind="normal-variation", domain="machining")
+    other = Fact(
+        text="A scratch of at most 9 mm is accepted.", kind="normal-variation", domain="machining", status="approved"
+    )
+    taught.resources.store.add([limit, other])
+    text, cited = answer()
+    assert text.startswith("No approved fact about brushed sheet states a limit of a rust spot;")
+    assert cited == []
+    taught.resources.store.set_status(limit.id, "approved")
+    text, cited = answer()
+    assert text.startswith("A rust spot of at most 2 mm is accepted. Measured: ")
+    assert cited == [limit.id]
+
+
 def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector, tmp_path: Path) -> None:
     part, good = sheet(tmp_path / "part.png", "scratch", 77), sheet(tmp_path / "good.png", None, 1)
     trace = taught.inspect(InspectionRequest(image=part, references=[good], product="turned part", domain="machining"))

@@ -66,7 +66,7 @@ def state(verdict: str = "anomalous", **changes: Any) -> dict[str, Any]:
         "defect": None,
         "candidates": [],
         "facts": [],
-        "settings": {"mm_per_pixel": None},
+        "settings": {"mm_per_pixel": None, "facts": "auto"},
         "evidence": {
             "score": 0.63 if verdict == "anomalous" else 0.41,
             "threshold": 0.5,
@@ -78,6 +78,7 @@ def state(verdict: str = "anomalous", **changes: Any) -> dict[str, Any]:
             "regions": [region] if verdict == "anomalous" else [],
             "size": [200, 200],
             "peak": "upper left",
+            "references": 3,
         },
         **changes,
     }

@@ -44,7 +44,7 @@ def test_a_picture_taught_as_something_else_stays_what_it_is_here(exported: Path
     with FactStore.open() as store:
         report = import_pack(store, exported)
     assert (report.looks, len(report.refused)) == (1, 1)
-    assert "'oil spot' here, 'stain' in the file" in report.refused[0]
+    assert "'oil spot of cloth' here, 'stain of cloth' in the file" in report.refused[0]
 
 
 def test_a_file_that_is_no_picture_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from sage_ad.vlm.places import place_of_box
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -223,6 +225,36 @@ def _describe_region(
     if found is None or not _stands_apart(difference, found[0], region.box, window, (height, width)):
         return _structure(region.box, "reference" if references else "surroundings", warm, height * width)
     return _describe(here, background, source, *found, window, (height, width))
+
+
+def describe_regions(
+    image: Image.Image, heat: np.ndarray, found: Sequence[EvidenceRegion], references: Sequence[Image.Image] = ()
+) -> tuple[list[EvidenceRegion], list[Description]]:
+    """Measures the regions of a picture; each gets box and place of the pixels that are meant.
+
+    Those lie nearer to a defect than the boxes of the evidence, whose patches reach beyond it (benchmarks/places.py). A
+    region whose pixels a stronger one holds is left out.
+
+    Args:
+        image: the part.
+        heat: (H, W) evidence map of the picture.
+        found: its regions, the strongest first.
+        references: good parts.
+    """
+    regions: list[EvidenceRegion] = []
+    descriptions: list[Description] = []
+    for region, own in zip(found, describe(image, heat, found, references), strict=True):
+        if not any(_mostly_shared(own.box, other.box) for other in regions):
+            regions.append(replace(region, box=own.box, place=place_of_box(own.box, *image.size)))
+            descriptions.append(own)
+    return regions, descriptions
+
+
+def _mostly_shared(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
+    """Whether two boxes share half of the smaller one."""
+    sides = [min(first[i + 2], second[i + 2]) - max(first[i], second[i]) for i in (0, 1)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return max(0, sides[0]) * max(0, sides[1]) >= 0.5 * min(areas)
 
 
 def _stands_apart(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from findings import CARDS, looks, state
+from findings import CARDS, card, looks, state
 
 from sage_ad.agents.answering.asked import answer_asked, asked_about
 from sage_ad.evaluation.questions import read_question
@@ -45,6 +45,14 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Is it dangerous?", "severity"),
         ("How deep is it?", "depth"),
         ("Is it longer than 5 mm?", "size"),
+        ("How wide may it be?", "limit"),
+        ("What tolerance applies?", "limit"),
+        ("What is the limit?", "limit"),
+        ("How many pores are allowed?", "limit"),
+        ("Up to what size is a scratch accepted?", "limit"),
+        ("Is it too wide?", "limit"),
+        ("How long must it be kept?", "size"),
+        ("Is it within tolerance?", None),
         ("Is the stain on the left?", "place"),
         ("What's wrong?", "name"),
         ("Any scratches?", "is it"),
@@ -103,7 +111,7 @@ def test_what_cannot_be_answered_is_said_to_be_so(verdict: str) -> None:
 
 def test_sizes_and_places_are_those_that_were_measured() -> None:
     assert "Upper left: 40 x 30 px." in said("How large is it?", state())[1]
-    scaled = state(settings={"mm_per_pixel": 0.1})
+    scaled = state(settings={"mm_per_pixel": 0.1, "facts": "auto"})
     assert said("How large is it?", scaled)[1] == "Upper left: 40 x 30 px (4 x 3 mm)."
     assert said("Where is it?", state())[1] == "Upper left: box x 10 to 50, y 20 to 50 px."
 
@@ -127,9 +135,45 @@ def test_the_cause_of_what_has_no_name_is_not_known() -> None:
     assert named == "Hole: What causes a hole."
 
 
+def test_causes_with_an_and_of_their_own_are_kept_apart() -> None:
+    cards = {"hole": card("hole", causes=["Knots and nails.", "Tension peaks."])}
+    own = state(defect="hole", candidates=[looks("hole", 0.95)])
+    answer = answer_asked(read_question("Why?"), "cause", "", own, cards)
+    assert answer["text"] == "Hole: Knots and nails; Tension peaks."
+
+
+LIMIT = {"id": "f2", "text": "A stain of at most 2 mm is accepted.", "defects": ["stain"], "status": "approved"}
+
+
+def test_a_limit_is_that_of_a_fact_with_the_measured_size_of_the_asserted_defect() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.95)])
+    question = read_question("How wide may it be?")
+    answer = answer_asked(question, "limit", "", own, CARDS, [LIMIT])
+    assert answer["text"].startswith("A stain of at most 2 mm is accepted. Measured: Upper left: 40 x 30 px.")
+    assert (answer["facts"], answer["verdict"]) == (["f2"], None)
+    plain = answer_asked(question, "limit", "", state("normal"), CARDS, [LIMIT])
+    assert plain["text"] == "A stain of at most 2 mm is accepted."
+
+
+def test_a_limit_that_no_fact_states_is_not_made_up() -> None:
+    text = said("What is the limit?", state())[1]
+    assert text.startswith("No approved fact about woven cloth states a limit; add a sentence that does")
+    assert "approve it" in text
+    assert "40 x 30" not in text
+    assert said("What is the limit?", state(domain=None))[1].startswith("No pack was asked")
+
+
+def test_a_picture_that_was_taught_as_a_defect_is_said_to_be_one_that_the_evidence_does_not_see() -> None:
+    own = state("normal", taught_as="stain")
+    unseen = "This picture was taught as a stain, which the evidence does not see."
+    assert said("Is it a stain?", own) == (None, unseen)
+    assert said("Can I ship it?", own) == (None, f"That is not known. {unseen}")
+    assert unseen in said("Explain what was found.", own)[1]
+
+
 def test_a_normal_part_has_nothing_to_name_or_measure() -> None:
     assert said("Is it a stain?", state("normal")) == (False, "No. Nothing stands out.")
-    assert said("How large is it?", state("normal")) == (None, "Nothing stands out on this part.")
+    assert said("How large is it?", state("normal")) == (None, "Nothing stands out.")
 
 
 def test_the_explanation_is_that_of_the_report() -> None:

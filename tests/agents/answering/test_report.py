@@ -27,7 +27,7 @@ def lines(own: dict[str, Any], cards: Any = CARDS) -> list[str]:
 def test_a_taught_name_is_asserted_with_its_consequence_and_action() -> None:
     own = state(defect="stain", candidates=[looks("stain", 0.92), looks("hole", 0.05)], facts=[FACT])
     said = lines(own)
-    assert said[0] == "The woven cloth is anomalous: its score is 0.63, the limit for good parts is 0.50."
+    assert said[0] == "The woven cloth is anomalous: its score is 0.63, the threshold for good parts is 0.50."
     assert said[1] == (
         "Upper left: grey round spot, 40 x 30 px, 1.0 % of the picture, 18 % darker than the reference there, no clear edge."
     )
@@ -48,11 +48,22 @@ def test_without_a_taught_name_none_is_asserted() -> None:
 
 @pytest.mark.parametrize(
     ("chances", "words"),
-    [((0.5, 0.3), "not sure which of the taught defects"), ((0.2, 0.1), "probably none of the taught defects (0.70)")],
+    [
+        ((0.5, 0.3), "It is not sure which of the taught defects it is: stain (0.50) and hole (0.30); {} 0.90 on."),
+        (
+            (0.92, 0.01),
+            "It is not sure which of the taught defects it is: stain (0.92) and hole (0.01); {} its second example on.",
+        ),
+        (
+            (0.2, 0.1),
+            "It is probably none of the taught defects (0.70); the likeliest of them: stain (0.20) and hole (0.10); {} 0.90 on.",
+        ),
+        ((0.5,), "Whether it is a stain is not sure (0.50): nothing else was taught, and {} 0.90 on."),
+    ],
 )
-def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[float, float], words: str) -> None:
-    said = lines(state(candidates=[looks("stain", chances[0]), looks("hole", chances[1])]))
-    assert words in said[2]
+def test_what_is_unsure_or_unlike_everything_taught_is_said_so(chances: tuple[float, ...], words: str) -> None:
+    found = [looks(name, chance) for name, chance in zip(("stain", "hole"), chances, strict=False)]
+    assert lines(state(candidates=found))[2] == words.format("a name is asserted from")
 
 
 def test_a_product_without_a_pack_says_how_to_begin_one() -> None:
@@ -78,18 +89,10 @@ def test_a_normal_part_gets_no_defect_and_no_fact_but_the_place_that_came_closes
     fact = {**FACT, "kind": "normal-variation", "text": "Slubs are normal.", "defects": []}
     said = lines(state("normal", facts=[fact]))
     assert said == [
-        "The woven cloth is normal: its score is 0.41, the limit for good parts is 0.50.",
+        "The woven cloth is normal: its score is 0.41, the threshold for good parts is 0.50.",
         "Closest to the threshold: upper left.",
         "How sure: 0.90. From three good parts.",
     ]
-
-
-def test_no_area_is_described_twice() -> None:
-    own = state()
-    own["evidence"]["regions"] *= 2
-    said = lines(own)
-    assert sum("grey round spot" in line for line in said) == 1
-    assert not any("more area" in line for line in said)
 
 
 def test_what_holds_of_several_areas_is_told_once() -> None:
@@ -98,7 +101,7 @@ def test_what_holds_of_several_areas_is_told_once() -> None:
     for at in (95, 105):
         region = own["evidence"]["regions"][0]
         measured = {**region["measured"], "tone": None, "box": [at, at, at + 9, at + 8]}
-        own["evidence"]["regions"].append({**region, **plain, "measured": measured})
+        own["evidence"]["regions"].append({**region, **plain, "place": "centre", "measured": measured})
     said = lines(own)
     assert said[2] == "Centre (9 x 8 px and 9 x 8 px): unlike good parts in structure."
 

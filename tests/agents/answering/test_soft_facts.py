@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sage_ad.agents.answering.soft_facts import compose, defect_named, explain_as_sage, probability, strange_name
 from sage_ad.evaluation.questions import standard_questions
@@ -30,7 +31,7 @@ def state(verdict: str = "anomalous", place: str = "upper left", defect: str | N
         "evidence": {
             "score": 0.7 if regions else 0.3, "threshold": 0.5, "threshold_from": "references", "threshold_reason": "",
             "verdict": verdict, "confidence": 0.6, "confidence_reason": "", "regions": regions, "size": [90, 90],
-            "peak": place,
+            "peak": place, "references": 1,
         },
     }  # fmt: skip
 
@@ -44,7 +45,8 @@ def reply(texts, log_odds: float = 2.0) -> PartReply:
 def view():
     spots = np.zeros((90, 90), np.float32)
     spots[60:80, 60:80] = 0.45
-    return SimpleNamespace(evidence=SimpleNamespace(map=spots))
+    picture = Image.new("RGB", (90, 90), (120, 120, 120))
+    return SimpleNamespace(evidence=SimpleNamespace(map=spots), image=picture, references=[])
 
 
 def made(texts, log_odds: float = 2.0, measured: str = "anomalous"):
@@ -130,7 +132,10 @@ class TestState:
     def test_a_model_that_overrules_the_threshold_says_so_and_points_somewhere(self):
         said = made(SCRATCH, 0.5, "normal")
         assert said.evidence["verdict"] == "anomalous"
-        assert [region["place"] for region in said.evidence["regions"]] == ["lower right"]
+        (region,) = said.evidence["regions"]
+        assert region["place"] == "lower right"
+        assert region["description"].startswith("area, ")
+        assert region["measured"]["box"] == region["box"]
         assert "although the score 0.300 against the threshold 0.500 alone says normal" in said.warnings[0]
 
     def test_a_model_that_clears_a_part_leaves_no_region(self):

@@ -15,6 +15,7 @@ def evidence(verdict: str, *places: str, compared: bool = True) -> EvidenceSumma
     values: Any = {
         "verdict": verdict,
         "threshold_from": "references" if compared else "builtin",
+        "references": 1,
         "regions": regions,
     }
     return values
@@ -59,6 +60,12 @@ def test_a_good_part_is_like_its_reference_not_a_reference() -> None:
     normal = evidence("normal")
     assert wording.wording_fault("The solar cell is a good reference, nothing stands out.", normal, "solar cell")
     assert not wording.wording_fault("The solar cell looks like the good reference.", normal, "solar cell")
+
+
+def test_several_references_are_called_several() -> None:
+    several: Any = {**evidence("normal"), "references": 4}
+    assert wording.finding(several, "cell") == "The cell looks like the good references; nothing stands out."
+    assert wording.wording_fault(wording.finding(several, "cell"), several, "cell") is None
 
 
 def test_every_grounded_finding_passes_its_own_gate() -> None:

@@ -102,6 +102,22 @@ class TestRows:
         ]
         assert table.notes == ["column(s) 'No.', 'RPN' (ratings, dates, numbers) were not read."]
 
+    def test_severity_and_action_stand_under_their_own_words(self):
+        table = read_table(
+            [
+                ["Defect", "Severity", "Recommended action(s)"],
+                ["Scratch", "functional, may leak", "Rework by polishing"],
+                ["Pore", "8", "Scrap the part"],
+            ]
+        )
+        assert table is not None
+        assert [(s.text, s.kind) for s in table.statements] == [
+            ("Scratch, severity: functional, may leak", "consequence"),
+            ("Scratch, action: Rework by polishing", "inspection"),
+            ("Pore, action: Scrap the part", "inspection"),
+        ]
+        assert table.notes == ["column(s) 'Severity' (ratings, dates, numbers) were not read."]
+
     def test_a_disposition_table_is_read_as_rows_with_their_headings(self):
         rows = [["Size", "Disposition"], ["5 mm", "second choice"], ["> 8 mm", "scrap"]]
         assert sayings(rows, about="Knots") == [

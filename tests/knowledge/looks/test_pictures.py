@@ -45,8 +45,20 @@ def test_the_same_picture_counts_once(tmp_path: Path) -> None:
 def test_one_picture_is_not_two_things(tmp_path: Path) -> None:
     stain = picture(tmp_path / "a.png", 90)
     add_looks("textiles", "cloth", [stain], defect="stain")
-    with pytest.raises(InputError, match=r"'stain' already"):
-        add_looks("textiles", "cloth", [stain], defect=None)
+    other = picture(tmp_path / "b.png", 80)
+    for defect, product in ((None, "cloth"), ("stain", "bottle")):
+        with pytest.raises(InputError, match=r"'stain' of 'cloth' already"):
+            add_looks("textiles", product, [other, stain], defect=defect)
+    assert [path.stem for path in looks_folder("textiles").glob("*/*.png")] == [
+        Path(look.file).stem for look in read_looks(looks_folder("textiles"))
+    ], "nothing is written where one picture is refused"
+
+
+def test_a_picture_is_known_under_every_name_of_its_product(tmp_path: Path) -> None:
+    stain = picture(tmp_path / "a.png", 90)
+    names = next(product.names for product in FactStore.open().packs()["textiles"].products if len(product.names) > 1)
+    add_looks("textiles", names[0], [stain], defect="stain")
+    assert add_looks("textiles", names[1], [stain], defect="stain").known == [stain]
 
 
 def test_what_a_picture_shows_can_be_said_anew(tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ class TestQuantities:
             ("180 °C", "240 °C", True),
             ("2 bar", "200 kPa", False),
             ("10 or more stitches", "6 stitches", True),
+            ("> 0.5 mm", "deeper than 0.05 mm", False),
+            ("deeper than 0.1 mm", "deeper than 0.05 mm", True),
+            ("0.2 mm deep", "depth up to 0.1 mm", True),
+            ("wider than 0.5 mm", "longer than 5 mm", False),
+            ("> 0.5 mm", "larger than 5 mm", True),
         ],
     )
     def test_conflict(self, first: str, second: str, clash: bool):
@@ -115,6 +120,21 @@ class TestContradictions:
     )
     def test_direction(self, first: str, second: str):
         assert any(flip.how == "direction" for flip in find_flips(profile(first), profile(second)))
+
+    @pytest.mark.parametrize(
+        ("first", "second", "reason"),
+        [
+            ("Chipped edges are accepted.", "Chipped edges are rejected.", "'accepted' against 'rejected'"),
+            ("Scratches are accepted.", "Scratches are not accepted.", "one denies 'accepted'"),
+            (
+                "Moisture causes corrosion.",
+                "Corrosion causes moisture.",
+                "'moisture causes corrosion' against 'corrosion causes moisture'",
+            ),
+        ],
+    )
+    def test_the_reason_shows_words_as_they_are_written(self, first: str, second: str, reason: str):
+        assert contradiction(first, second) == reason
 
     def test_it_is_symmetric(self, repository: Path):
         pairs = yaml.safe_load((repository / "tests/data/contradictions_development.yaml").read_text(encoding="utf-8"))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sage_ad.vlm.evidence.description import Description, describe, orientation_word
+from sage_ad.vlm.evidence.description import Description, describe, describe_regions, orientation_word
+from sage_ad.vlm.evidence.regions import EvidenceRegion
 
 SIDE, FINE = 240, 4
 AXES = {"redder": (0, 1, 0), "bluer": (0, 0, -1), "greener": (0, -1, 0), "yellower": (0, 0, 1)}
@@ -222,3 +223,16 @@ def test_several_pieces_give_the_size_of_the_largest() -> None:
         mask[110:120, left : left + 35] = 1
     values[mask > 0] = 90
     assert " in 2 pieces, the largest 35 x 10 px" in described(picture_of(values), *coarse(mask)).in_words()
+
+
+def test_a_region_gets_the_box_of_its_pixels_and_each_thing_is_told_once() -> None:
+    values = np.full((SIDE, SIDE, 3), 150.0)
+    values[100:112, 60:110] = 40
+    heat = np.zeros((SIDE, SIDE))
+    heat[80:160, 40:170], heat[96:116, 56:114] = 0.6, 1.0
+    found = [EvidenceRegion((40, 80, 170, 160), "centre", 1.0), EvidenceRegion((50, 90, 150, 130), "centre", 0.9)]
+    regions, descriptions = describe_regions(picture_of(values), heat, found)
+    assert [region.box for region in regions] == [own.box for own in descriptions]
+    (region,) = regions
+    assert np.abs(np.subtract(region.box, (60, 100, 110, 112))).max() <= 2
+    assert (region.place, region.score) == ("centre", 1.0)

@@ -1,0 +1,35 @@
+"""Which facts state a limit of what is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from sage_ad.agents.answering.limits import limits_about, states_limit
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answers"),
+    [
+        ("Scratches of up to 0.5 mm are accepted.", "What is the limit?", True),
+        ("Scratches of up to 0.5 mm are accepted.", "How wide may it be?", True),
+        ("Scratches of up to 0.5 mm are accepted.", "How deep may it be?", False),
+        ("Scratches deeper than 0.05 mm are rejected.", "How deep may it be?", True),
+        ("Scratches deeper than 0.05 mm are rejected.", "How long may it be?", False),
+        ("Scratches deeper than 0.05 mm are rejected.", "What tolerance applies?", True),
+        ("Knots: Size: > 8 mm, disposition: scrap", "How large may a knot be?", True),
+        ("At most three pores are allowed.", "How many pores are allowed?", True),
+        ("At most three pores are allowed.", "How large may a pore be?", False),
+        ("A crack longer than 5 mm grows under load.", "What is the limit?", False),
+        ("Scratches are not accepted.", "What is the limit?", False),
+    ],
+)
+def test_a_limit_is_a_number_and_what_becomes_of_parts_beyond_it(text: str, question: str, answers: bool) -> None:
+    assert states_limit(text, question) is answers
+
+
+def test_the_limit_of_another_defect_is_none_of_this_one() -> None:
+    stain, hole, all_ = ({"id": name, "defects": [name] * bool(name)} for name in ("stain", "hole", ""))
+    assert limits_about([all_, hole, stain], ["stain"]) == [stain]
+    assert limits_about([all_, hole], ["stain"]) == [all_]
+    assert limits_about([hole], ["stain"]) == []
+    assert limits_about([all_, hole, stain], []) == [all_, hole, stain]
