@@ -7,6 +7,7 @@ A batch keeps the files in its folder and computes them in worker processes (`sa
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -137,13 +138,17 @@ def _peer_maps(files: Sequence[Path], contents: Sequence[str]) -> dict[str, torc
     drawn = draw_peers(contents)
     first = {content: index for index, content in reversed(list(enumerate(contents)))}
     order = [first[content] for content in sorted(first)]
+    buffers = threading.local()
 
     def compare(index: int) -> tuple[tuple[int, int], list[torch.Tensor], dict[int, torch.Tensor]]:
         """Both ways, with those that come later in the order: the earlier ones have done it."""
         own, there, back = _read(files[index]), [], {}
+        # One buffer a thread: small results kept between large ones that are freed would scatter the memory, which grew by
+        # 4 MB a part.
+        similarity = buffers.__dict__.setdefault("similarity", torch.empty(0))
         for other in drawn[index]:
             if contents[other] > contents[index]:
-                similarity = own.flatten(0, 1) @ _read(files[other]).flatten(0, 1).T
+                torch.mm(own.flatten(0, 1), _read(files[other]).flatten(0, 1).T, out=similarity.resize_(0))
                 there.append((1 - similarity.amax(dim=1)).half())
                 back[other] = (1 - similarity.amax(dim=0)).half()
         return (own.shape[0], own.shape[1]), there, back

@@ -62,6 +62,8 @@ SEEN_FROM = 8
 TOP_SHARE = 0.01
 """Share of the patches that makes the score."""
 
+CONFIDENCE = 0.4
+"""Log-odds that a verdict is right, per unit of its margin."""
 _CONFIDENCE = {
     "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
     "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
