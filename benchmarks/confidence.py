@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/confidence.py ../shared/data [--each 10] [--out FILE]
 
 Up to so many good and defective test images of each category of *train*, *dev* and *test*, with references drawn by seed. The
-margin of a verdict (the distance between score and threshold, in units of the references' scatter) becomes its log-odds by a
-factor that is fitted on all categories but one, and measured on that one. Beside it stand the margin itself (factor 1), the factor
-that ships, and the plainest rule: the share of right verdicts, for all the same. `--out` keeps the margins, so that a run that
-was stopped goes on.
+margin of a verdict is the distance between score and threshold, in units of the references' scatter. The odds that the verdict is
+right are taken for (1 + margin) to a power, which is fitted on all categories but one and measured on that one. Beside it stand
+the power that ships, the margin as log-odds, and the plainest rule: the share of right verdicts, for all the same. `--out`
+keeps the margins, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -65,20 +65,27 @@ def margins(data: Path, each: int, kept: Path | None) -> list[tuple[str, int, bo
 
 
 def fitted(right: np.ndarray, size: np.ndarray) -> float:
-    """The factor of the size of the margins with the least log loss for "the verdict is right"."""
+    """The power with the least log loss for "the verdict is right"."""
     from scipy.optimize import minimize_scalar
 
-    return float(minimize_scalar(lambda f: np.mean(np.logaddexp(0, np.where(right, -f, f) * size)), (0.01, 1)).x)
+    return float(
+        minimize_scalar(lambda f: np.mean(np.logaddexp(0, np.where(right, -f, f) * np.log1p(size))), (0.1, 1)).x
+    )
 
 
-def measured(right: np.ndarray, chance: np.ndarray) -> str:
+def chance(size: np.ndarray, power: float) -> np.ndarray:
+    """That a verdict is right."""
+    return 1 / (1 + (1 + size) ** -power)
+
+
+def measured(right: np.ndarray, chances: np.ndarray) -> str:
     """Mean confidence, log loss and calibration error (ten bins of equal width)."""
     from sage_ad.evaluation.reports.metrics import expected_calibration_error, reliability
 
-    chance = np.clip(chance, 1e-4, 1 - 1e-4)
-    loss = -np.mean(np.log(np.where(right, chance, 1 - chance)))
-    error = expected_calibration_error(reliability(chance, right))
-    return f"{chance.mean():.3f} | {loss:.3f} | {error:.3f}"
+    chances = np.clip(chances, 1e-4, 1 - 1e-4)
+    loss = -np.mean(np.log(np.where(right, chances, 1 - chances)))
+    error = expected_calibration_error(reliability(chances, right))
+    return f"{chances.mean():.3f} | {loss:.3f} | {error:.3f}"
 
 
 def main() -> None:
@@ -92,7 +99,7 @@ def main() -> None:
     rows = margins(args.data, args.each, args.out)
     names, shots, states, values = (np.array(column) for column in zip(*rows, strict=True))
     right, size = (values > 0) == states, np.abs(values)
-    print(f"load average {os.getloadavg()[0]:.1f}; {len(rows)} verdicts on {len(np.unique(names))} categories; factor of all "
+    print(f"load average {os.getloadavg()[0]:.1f}; {len(rows)} verdicts on {len(np.unique(names))} categories; power of all "
           f"together {fitted(right, size):.3f}\n")  # fmt: skip
     print("| references | right | confidence from | mean | log loss | calibration error |\n|---|---|---|---|---|---|")
     for number in SHOTS:
@@ -100,16 +107,17 @@ def main() -> None:
         left_out, plain = np.zeros(len(rows)), np.zeros(len(rows))
         for name in np.unique(names):
             others = of & (names != name)
-            left_out[names == name] = 1 / (1 + np.exp(-fitted(right[names != name], size[names != name]) * size[names == name]))
+            power = fitted(right[names != name], size[names != name])
+            left_out[names == name] = chance(size[names == name], power)
             plain[names == name] = right[others].mean()
         ways = {
-            "the margin itself": 1 / (1 + np.exp(-size)),
+            "the margin as log-odds": 1 / (1 + np.exp(-size)),
             "fitted on the other categories": left_out,
-            f"as shipped ({CONFIDENCE})": 1 / (1 + np.exp(-CONFIDENCE * size)),
+            f"as shipped ({CONFIDENCE})": chance(size, CONFIDENCE),
             "the share of the others that is right": plain,
         }
-        for way, chance in ways.items():
-            print(f"| {number} | {right[of].mean():.3f} | {way} | {measured(right[of], chance[of])} |")
+        for way, chances in ways.items():
+            print(f"| {number} | {right[of].mean():.3f} | {way} | {measured(right[of], chances[of])} |")
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ SEEN_FROM = 8
 TOP_SHARE = 0.01
 """Share of the patches that makes the score."""
 
-CONFIDENCE = 0.4
-"""Log-odds that a verdict is right, per unit of its margin."""
+CONFIDENCE = 0.9
+"""The odds that a verdict is right are (1 + its margin) to this power (`benchmarks/confidence.py`)."""
 _CONFIDENCE = {
-    "references": "From the distance between score and threshold, in units of the references' scatter; not calibrated.",
+    "references": "Of verdicts on 18 other products, as far from the threshold in units of the references' scatter, about so "
+    "large a share was right.",
     "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
     "builtin": "Without a good part this is a hint, not a verdict: over other products about so large a share was right.",
 }
@@ -318,7 +319,7 @@ class EvidenceExtractor:
             threshold_from=standard.source,
             threshold_reason=standard.reason,
             verdict="anomalous" if anomalous else "normal",
-            confidence=round(float(1 / (1 + np.exp(-abs(standard.margin)))), 4),
+            confidence=round(standard.confidence, 4),
             confidence_reason=_CONFIDENCE[standard.source],
             map=evidence_map,
             regions=regions,
@@ -342,6 +343,12 @@ class _Standard:
     source: ThresholdFrom
     reason: str
     region_edge: float
+
+    @property
+    def confidence(self) -> float:
+        """How probably the verdict is right; without a reference the margin is the log-odds of a fit."""
+        margin = abs(self.margin)
+        return float(1 / (1 + np.exp(-(margin if self.source == "builtin" else CONFIDENCE * np.log1p(margin)))))
 
 
 def _doubts(features: torch.Tensor, distances: torch.Tensor, bank: MemoryBank) -> list[str]:
