@@ -144,7 +144,8 @@ class Description:
             what = "bent line"
         pieces = f" in {self.count} pieces, the largest" if self.count > 1 else ","
         if self.missing:
-            return f"missing: a structure of good parts{pieces} {size}"
+            found = f"{self.count} pieces, the largest " if self.count > 1 else ""
+            return f"a structure of good parts is missing: {found}{size}"
         against = "the reference there" if self.background == "reference" else "its surroundings"
         change = " and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
         line = f"{self.colour_name} {what}{pieces} {size}, {change} than {against}"

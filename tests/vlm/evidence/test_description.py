@@ -196,7 +196,7 @@ def test_what_good_parts_have_and_the_part_lacks_is_called_missing() -> None:
     mask[100:108, 60:180] = 1
     good[mask > 0] = 40
     found = described(picture_of(part), *coarse(mask), [picture_of(good)])
-    assert found.in_words().startswith("missing: a structure of good parts, ")
+    assert found.in_words().startswith("a structure of good parts is missing: ")
     assert (found.length, found.width) == (pytest.approx(120, abs=3), pytest.approx(8, abs=1))
     assert "darker than the reference" in described(picture_of(good), *coarse(mask), [picture_of(part)]).in_words()
 
