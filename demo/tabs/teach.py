@@ -245,7 +245,8 @@ def named_at(engine: Engine, picture: Path, box: Box, product: str, domain: str)
     goods = [load_image(path) for path in good_references(domain, product)]
     naming = candidates(domain, product, load_image(picture), None, extractor, references=goods, box=box)
     if naming is not None and len(naming.candidates) > 1:
-        yield {"event": "named", "words": f"By what was taught, this region: {naming.in_words()}."}
+        words = naming.in_words()
+        yield {"event": "named", "words": f"What you marked: {words[0].lower()}{words[1:]}."}
 
 
 def around(boxes: Sequence[Sequence[int]]) -> Box:

@@ -191,7 +191,7 @@ def test_a_region_that_is_pointed_at_is_named_by_what_was_taught_and_taught_in_p
     page.locator("#inspect-teach button").first.click()
     for name, box in (("gash", GASH), ("clogged hole", HOLE)):
         drag(visitor, "#inspect-region", box)
-        page.locator("#inspect-like").get_by_text(f"Most likely {name}").wait_for()
+        page.locator("#inspect-like").get_by_text(f"most likely {name}").wait_for()
     assert page.locator("#inspect-places input:checked").count() == 0
     photograph(visitor, "teach-region")
     page.locator("#inspect-name input").fill("clogged hole")
