@@ -296,7 +296,7 @@ class LooksPage:
         )
         self.go.click(
             self.teach, [self.pictures, self.boxes, *lesson.inputs],
-            [self.told, self.pictures, self.boxes, lesson.domain, lesson.new, *listed], **private,
+            [self.told, self.pictures, self.boxes, lesson.domain, lesson.new, *pointing, *listed], **private,
         )  # fmt: skip
         for field in (lesson.product, lesson.domain):
             field.input(self.listed, [lesson.product, lesson.domain], listed, trigger_mode="always_last", **private)
@@ -346,7 +346,8 @@ class LooksPage:
         except SageError as error:
             return {self.told: render.notice_html(str(error))}
         shown = self.listed(product, new.strip() or domain)
-        return {**fields, self.told: render.notice_html(told, "done"), self.pictures: None, self.boxes: {}, **shown}
+        emptied = {self.pictures: None, self.boxes: {}, **self.offer(None, {}, shows, "")}
+        return {**fields, **emptied, **shown, self.told: render.notice_html(told, "done")}
 
     def listed(self, product: str | None, domain: str | None) -> dict[Any, Any]:
         """What the pack was shown of a product."""
