@@ -15,7 +15,7 @@ Box = tuple[int, int, int, int]
 
 # All that is put in is numbers, and a picture as a data address; `${...}` evaluates nothing in them.
 TEMPLATE = """${picture ? `<div class="sg-pick">
-<p>Mark the defect: drag across it, or click two opposite corners.</p>
+<p>Drag across the defect with the mouse, or tap two opposite corners.</p>
 <div class="sg-stack" style="aspect-ratio: ${width} / ${height}; width: min(100%, ${Math.round(360 * width / height)}px)">
 <img src="${picture}" alt="The picture in which to mark a region" draggable="false">${found.map(one => `
 <span class="sg-box${one.top < 8 ? " sg-box-high" : ""}" style="left: ${one.left}%; top: ${one.top}%; width: ${one.width}%;

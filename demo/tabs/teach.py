@@ -26,8 +26,8 @@ DEFECT, GOOD = "a defect", "a good part"
 SHARED = "The picture is copied into the pack, which everybody who uses this page sees."
 LOOKS = (
     "A few pictures of good parts serve as references of the product; three of a defect teach its name. They go into "
-    "the pack, which everybody who uses this page sees. To mark where a defect is is optional: it counts when you "
-    "point at a region of an inspected part (Inspect, Runs)."
+    "the pack, which everybody who uses this page sees. You may mark where the defect is: that counts when you point at "
+    "a region of an inspected part (Inspect, Runs)."
 )
 
 
@@ -291,9 +291,11 @@ class LooksPage:
         self.pictures.change(self.offer, [*about, self.shown], pointing, **private)
         lesson.shows.input(self.offer, [*about, self.shown], pointing, **private)
         self.pictures.select(self.point_at, about, pointing, **private)
+        # Each change in its turn: one that came while another was under way would be lost.
         self.region.input(
-            self.mark, [self.region, self.pictures, self.boxes, self.shown], [self.boxes, self.marks], **private
-        )
+            self.mark, [self.region, self.pictures, self.boxes, self.shown], [self.boxes, self.marks],
+            trigger_mode="multiple", concurrency_limit=1, **private,
+        )  # fmt: skip
         self.go.click(
             self.teach, [self.pictures, self.boxes, *lesson.inputs],
             [self.told, self.pictures, self.boxes, lesson.domain, lesson.new, *pointing, *listed], **private,
