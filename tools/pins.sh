@@ -6,7 +6,10 @@ set -eu
 python=${1:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$python" -m pip install -qq --dry-run --ignore-installed --report "$work/report" ${2:+--constraint "$2"} ".[dev]"
+# Later releases of these two need Python 3.11.5; Debian 12 has 3.11.2.
+printf 'soupsieve<3\npymdown-extensions<13\n' > "$work/limits"
+"$python" -m pip install -qq --dry-run --ignore-installed --report "$work/report" \
+    --constraint "$work/limits" ${2:+--constraint "$2"} ".[dev]"
 "$python" - "$work/report" > "$work/pins" <<'END'
 import json, pathlib, re, sys
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,25 @@ import gradio as gr
 
 from sage_ad.demo.services import safety
 from sage_ad.demo.services.engine import Engine
-from sage_ad.demo.services.pictures import marked
+from sage_ad.demo.services.pictures import fitted, marked, webp
 from sage_ad.demo.services.run_store import Run
+from sage_ad.demo.tabs.region import Box, marked_box, region_field, showing
 from sage_ad.demo.tabs.widgets import checked_picture, domain_list, reference_gallery
 from sage_ad.demo.view import render
 from sage_ad.knowledge.facts import check_domain_name
-from sage_ad.knowledge.looks.naming import looks_of, taught, unnamed_product
+from sage_ad.knowledge.looks.naming import candidates, good_references, looks_of, taught, unnamed_product
 from sage_ad.knowledge.looks.pictures import Look, add_looks, looks_folder, remove_look
 from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError, SageError
+from sage_ad.vlm.images import load_image
 
 DEFECT, GOOD = "a defect", "a good part"
 SHARED = "The picture is copied into the pack, which everybody who uses this page sees."
 LOOKS = (
     "A few pictures of good parts serve as references of the product; three of a defect teach its name. They go into "
-    "the pack, which everybody who uses this page sees. One by one, with its place, a defect is taught from an "
-    "inspection (Inspect, Runs)."
+    "the pack, which everybody who uses this page sees. You may mark where the defect is: that counts when you point at "
+    "a region of an inspected part (Inspect, Runs)."
 )
-Box = tuple[int, int, int, int]
 
 
 class Lesson:
@@ -72,14 +73,14 @@ class Lesson:
         return gr.Dropdown([("choose one", ""), *self.engine.domain_choices()], value=chosen)
 
     def learn(
-        self, pictures: Sequence[Path], box: Box | None, source: str, shows: str, name: str | None, product: str,
-        domain: str, new: str,
+        self, pictures: Sequence[Path], boxes: Sequence[Box | None], source: str, shows: str, name: str | None,
+        product: str, domain: str, new: str,
     ) -> tuple[dict[Any, Any], str]:  # fmt: skip
         """Adds pictures to the pack that the fields name; returns what changed in the fields, and what the pack holds now.
 
         Args:
             pictures: the files.
-            box: where the defect is; of a single picture.
+            boxes: where the defect is, one for each picture; a good part has none.
             source: where they come from.
             shows, name, product, domain, new: values of `inputs`.
 
@@ -96,8 +97,8 @@ class Lesson:
             raise InputError("No domain is chosen; choose the one of the product, or name a new one.")
         try:
             added = add_looks(
-                domain, product, pictures, defect=name if shows == DEFECT else None, boxes=[box] * len(pictures),
-                source=source, replace=True,
+                domain, product, pictures, defect=name if shows == DEFECT else None,
+                boxes=boxes if shows == DEFECT else None, source=source, replace=True,
             )  # fmt: skip
         except OSError as error:
             raise InputError(
@@ -146,20 +147,27 @@ class TeachPanel:
                 info="the boxes on the picture, or the box around several; none: where the part departs from good ones",
                 elem_id=f"{prefix}-places",
             )
+            self.region = region_field(f"{prefix}-region")
+            self.like = gr.HTML(elem_id=f"{prefix}-like")
             self.go = gr.Button("Teach this", elem_id=f"{prefix}-learn", variant="primary", size="md")
             self.told = gr.HTML(elem_id=f"{prefix}-told")
-        self.lesson.shows.input(
-            lambda shows: gr.CheckboxGroup(visible=shows == DEFECT), self.lesson.shows, self.places,
-            api_visibility="private", show_progress="hidden",
+        lesson = self.lesson
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        lesson.shows.input(
+            lambda shows: (gr.CheckboxGroup(visible=shows == DEFECT), gr.HTML(visible=shows == DEFECT), ""),
+            lesson.shows, [self.places, self.region, self.like], **private,
+        )  # fmt: skip
+        self.places.input(lambda: (None, ""), None, [self.region, self.like], **private)
+        self.region.input(
+            self.marked, [run, self.region, lesson.product, lesson.domain, token], [self.places, self.like],
+            trigger_mode="always_last", **private,
         )  # fmt: skip
         self.go.click(
-            self.teach, [run, self.places, *self.lesson.inputs, token],
-            [self.told, self.lesson.domain, self.lesson.new], api_visibility="private",
-            show_progress="hidden",
+            self.teach, [run, self.places, self.region, *lesson.inputs, token], [self.told, lesson.domain, lesson.new],
+            **private,
         )  # fmt: skip
-        lesson = self.lesson
         self.outputs = [self.group, lesson.shows, lesson.name, lesson.product, lesson.domain, lesson.new, self.places,
-                        self.told]  # fmt: skip
+                        self.region, self.like, self.told]  # fmt: skip
 
     def hidden(self) -> dict[Any, Any]:
         """The panel put away."""
@@ -181,25 +189,64 @@ class TeachPanel:
             lesson.domain: lesson.domains(domain),
             lesson.new: "",
             self.places: gr.CheckboxGroup(choices=places, value=[1] if places else [], visible=bad),
+            self.region: showing(run.pictures.test, run.pictures.size, trace.regions, visible=bad),
+            self.like: "",
             self.told: render.notice_html(SHARED, "plain"),
         }
 
+    def marked(
+        self, run: str | None, region: Any, product: str, domain: str, token: Any, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """A region marked by hand takes the place of those that were found; says what the pack would call it."""
+        owner = safety.owner_of(token, request)
+        yield {self.places: [], self.like: ""}
+        try:
+            box, product = marked_box(region), safety.check_text(product, "The product's name", 120)
+            if box is None or not product or not domain:
+                return
+            picture = self._picture(owner, run)[1]
+            work = lambda: named_at(self.engine, picture, box, product, domain)  # noqa: E731
+            for event in self.engine.queue.submit(owner, work):
+                if event["event"] == "named":
+                    yield {self.like: render.notice_html(event["words"], "plain")}
+        except SageError as error:
+            yield {self.like: render.notice_html(str(error))}
+
+    def _picture(self, owner: str, run: str | None) -> tuple[Run, Path]:
+        """A run, and its part as it was uploaded; raises `InputError` if it is gone."""
+        kept = self.engine.runs.get(owner, run or "")
+        if kept.original is None:
+            raise InputError("The picture of this run is no longer here; inspect the part again.")
+        return kept, kept.original
+
     def teach(
-        self, run: str | None, places: list[int] | None, shows: str, name: str | None, product: str, domain: str,
-        new: str, token: Any, request: gr.Request,
+        self, run: str | None, places: list[int] | None, region: Any, shows: str, name: str | None, product: str,
+        domain: str, new: str, token: Any, request: gr.Request,
     ) -> dict[Any, Any]:  # fmt: skip
         """Adds the part to the looks of the pack that the visitor confirmed; its picture is the one kept with the run."""
         try:
-            kept = self.engine.runs.get(safety.owner_of(token, request), run or "")
-            if kept.original is None:
-                raise InputError("The picture of this run is no longer here; inspect the part again.")
-            boxes = [kept.trace.regions[number - 1].box for number in places or ()]
-            box = around(boxes) if boxes and shows == DEFECT else None
+            kept, picture = self._picture(safety.owner_of(token, request), run)
+            found = [kept.trace.regions[number - 1].box for number in places or ()]
+            box = marked_box(region) or (around(found) if found else None)
             source = f"{kept.part}, inspected {kept.created[:10]}"
-            fields, told = self.lesson.learn([kept.original], box, source, shows, name, product, domain, new)
+            fields, told = self.lesson.learn([picture], [box], source, shows, name, product, domain, new)
         except SageError as error:
             return {self.told: render.notice_html(str(error))}
         return {**fields, self.told: render.notice_html(told, "done")}
+
+
+def named_at(engine: Engine, picture: Path, box: Box, product: str, domain: str) -> Iterator[dict[str, Any]]:
+    """What the looks of a pack call a region that was pointed at.
+
+    Yields:
+        {"event": "named", "words"}; nothing if fewer than two kinds of defect were taught.
+    """
+    extractor = engine.inspector().resources.extractor
+    goods = [load_image(path) for path in good_references(domain, product)]
+    naming = candidates(domain, product, load_image(picture), None, extractor, references=goods, box=box)
+    if naming is not None and len(naming.candidates) > 1:
+        words = naming.in_words()
+        yield {"event": "named", "words": f"What you marked: {words[0].lower()}{words[1:]}."}
 
 
 def around(boxes: Sequence[Sequence[int]]) -> Box:
@@ -218,9 +265,13 @@ class LooksPage:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.files = gr.State([])
+        self.boxes = gr.State({})
+        self.shown = gr.State("")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300):
                 self.pictures = reference_gallery(engine, "Pictures that all show the same", "looks-pictures")
+                self.region = region_field("looks-region")
+                self.marks = gr.HTML(elem_id="looks-marks")
                 self.lesson = Lesson(engine, "looks")
                 self.go = gr.Button("Teach this", variant="primary", elem_id="looks-learn")
             with gr.Column(scale=7, min_width=300):
@@ -235,26 +286,70 @@ class LooksPage:
         lesson = self.lesson
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         listed = [self.gallery, self.files, self.chosen, self.remove]
+        pointing = [self.region, self.marks, self.shown]
+        about = [self.pictures, self.boxes, lesson.shows]
+        self.pictures.change(self.offer, [*about, self.shown], pointing, **private)
+        lesson.shows.input(self.offer, [*about, self.shown], pointing, **private)
+        self.pictures.select(self.point_at, about, pointing, **private)
+        # Each change in its turn: one that came while another was under way would be lost.
+        self.region.input(
+            self.mark, [self.region, self.pictures, self.boxes, self.shown], [self.boxes, self.marks],
+            trigger_mode="multiple", concurrency_limit=1, **private,
+        )  # fmt: skip
         self.go.click(
-            self.teach, [self.pictures, *lesson.inputs],
-            [self.told, self.pictures, lesson.domain, lesson.new, *listed], **private,
+            self.teach, [self.pictures, self.boxes, *lesson.inputs],
+            [self.told, self.pictures, self.boxes, lesson.domain, lesson.new, *pointing, *listed], **private,
         )  # fmt: skip
         for field in (lesson.product, lesson.domain):
             field.input(self.listed, [lesson.product, lesson.domain], listed, trigger_mode="always_last", **private)
         self.gallery.select(self.choose, self.files, [self.chosen, self.remove], **private)
         self.remove.click(self.take_out, [self.chosen, lesson.product, lesson.domain], [self.told, *listed], **private)
 
-    def teach(self, pictures: Any, shows: str, name: str | None, product: str, domain: str, new: str) -> dict[Any, Any]:
+    def offer(self, pictures: Any, boxes: dict[str, Box], shows: str, shown: str) -> dict[Any, Any]:
+        """A picture in which the defect can be marked: the one that was shown, else the first."""
+        paths = safety.reference_paths(pictures)
+        if not paths or shows != DEFECT:
+            return {self.region: gr.HTML(visible=False), self.marks: "", self.shown: ""}
+        shown = shown if shown in paths else paths[0]
+        try:
+            image = load_image(checked_picture(self.engine, shown))
+        except SageError as error:
+            return {self.region: gr.HTML(visible=False), self.marks: render.notice_html(str(error)), self.shown: ""}
+        return {
+            self.region: showing(webp(fitted(image)), image.size, box=boxes.get(shown)),
+            self.marks: marks_html(paths, boxes, shown),
+            self.shown: shown,
+        }
+
+    def point_at(self, pictures: Any, boxes: dict[str, Box], shows: str, picked: gr.SelectData) -> dict[Any, Any]:
+        """The picture that was clicked, to be marked."""
+        return self.offer(pictures, boxes, shows, safety.reference_paths(pictures)[picked.index])
+
+    def mark(self, region: Any, pictures: Any, boxes: dict[str, Box], shown: str) -> dict[Any, Any]:
+        """Keeps what was marked in the picture that is shown."""
+        try:
+            box = marked_box(region)
+        except SageError as error:
+            return {self.boxes: boxes, self.marks: render.notice_html(str(error))}
+        kept = {path: one for path, one in boxes.items() if path != shown} | ({shown: box} if box else {})
+        return {self.boxes: kept, self.marks: marks_html(safety.reference_paths(pictures), kept, shown)}
+
+    def teach(
+        self, pictures: Any, boxes: dict[str, Box], shows: str, name: str | None, product: str, domain: str, new: str
+    ) -> dict[Any, Any]:
         """Adds the uploaded pictures to the looks of a pack."""
         try:
-            paths = [checked_picture(self.engine, path) for path in safety.reference_paths(pictures)]
+            given = safety.reference_paths(pictures)
+            paths = [checked_picture(self.engine, path) for path in given]
             if not paths:
                 raise InputError("There is no picture to learn from; drop some into the field.")
-            fields, told = self.lesson.learn(paths, None, "added on the page", shows, name, product, domain, new)
+            places = [boxes.get(path) for path in given]
+            fields, told = self.lesson.learn(paths, places, "added on the page", shows, name, product, domain, new)
         except SageError as error:
             return {self.told: render.notice_html(str(error))}
         shown = self.listed(product, new.strip() or domain)
-        return {**fields, self.told: render.notice_html(told, "done"), self.pictures: None, **shown}
+        emptied = {self.pictures: None, self.boxes: {}, **self.offer(None, {}, shows, "")}
+        return {**fields, **emptied, **shown, self.told: render.notice_html(told, "done")}
 
     def listed(self, product: str | None, domain: str | None) -> dict[Any, Any]:
         """What the pack was shown of a product."""
@@ -289,3 +384,12 @@ class LooksPage:
             return {self.told: render.notice_html(str(error))}
         told = f"The picture is no longer shown as {gone.defect or 'good'}."
         return {self.told: render.notice_html(told, "plain"), **self.listed(product, domain)}
+
+
+def marks_html(paths: Sequence[str], boxes: dict[str, Box], shown: str) -> str:
+    """Which picture is shown, and in how many the defect is marked; nothing where that goes without saying."""
+    if len(paths) == 1:
+        return ""
+    marked = sum(path in boxes for path in paths)
+    said = f"Picture {paths.index(shown) + 1} of {len(paths)}; marked in {marked}. Click another one above to mark it, too."
+    return render.notice_html(said, "plain")

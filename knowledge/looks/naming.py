@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from sage_ad.knowledge.looks.pictures import GOOD, Look, content_name, looks_folder, product_names, read_looks
+from sage_ad.knowledge.looks.pictures import GOOD, Look, content_name, inside, looks_folder, product_names, read_looks
 from sage_ad.knowledge.store.packs import Pack
 from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import BackendError, InputError
@@ -118,7 +118,7 @@ def candidates(
     domain: str,
     product: str,
     image: Image.Image,
-    evidence: Evidence,
+    evidence: Evidence | None,
     extractor: EvidenceExtractor,
     *,
     references: Sequence[Image.Image] = (),
@@ -130,14 +130,20 @@ def candidates(
         domain: the pack.
         product: the product.
         image: the part.
-        evidence: what was measured on it.
+        evidence: what was measured on it; None only with a box.
         extractor: the extractor that measured it.
         references: good parts, which tell whether the region is darker or lighter.
         box: x0, y0, x1, y1 of the region in pixels; None takes the most conspicuous one.
+
+    Raises:
+        InputError: the box does not lie in the picture.
+        ValueError: there is neither evidence nor a box.
     """
     from sage_ad.knowledge.looks.index import PRIOR, PRIOR_WITHOUT_REFERENCE
 
-    located = box is not None or evidence.threshold_from == "references"
+    if box is not None and not inside(box, image.size):
+        raise InputError(f"The box {box} does not lie in the picture ({image.width} x {image.height} pixels).")
+    located = box is not None or (evidence is not None and evidence.threshold_from == "references")
     prior = PRIOR if located else PRIOR_WITHOUT_REFERENCE
     if not references:
         prior = (*prior[:-1], 0.0)
@@ -146,7 +152,7 @@ def candidates(
         return None
     from sage_ad.vlm.evidence.region_features import region_features
 
-    heat = evidence.distances.cpu().numpy()
+    heat = None if evidence is None else evidence.distances.cpu().numpy()
     return index.name(region_features(extractor.encoder, image, heat=heat, box=box, references=references))
 
 

@@ -170,7 +170,7 @@ def add_looks(
         data = path.read_bytes()
         contents.append((path, data, f"{where}/{content_name(data)}{path.suffix.lower()}"))
         box = None if boxes is None else boxes[len(contents) - 1]
-        if box is not None and not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
+        if box is not None and not inside(box, size):
             raise InputError(f"The box {box} does not lie in {path} ({size[0]} x {size[1]} pixels).")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -218,6 +218,11 @@ def add_looks(
             named = {"name": domain, "products": [{"name": product.strip()}]}
             write_whole(head, yaml.safe_dump(named, sort_keys=False, allow_unicode=True))
     return Added(new, known)
+
+
+def inside(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
+    """Whether a box holds pixels, and only such of a picture of this width and height."""
+    return 0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]
 
 
 def _said(look: Look) -> tuple[str | None, str, tuple[int, int, int, int] | None]:

@@ -142,7 +142,7 @@ class Catalogue:
             BackendError: when the cache cannot be written.
         """
         with self._lock:
-            now = {str(file.path): (file.size, file.mtime_ns, file.inode) for file in self._files()}
+            now = {file.address: (file.size, file.mtime_ns, file.inode) for file in self._files()}
             if now == self._known():
                 return False
             try:
@@ -171,10 +171,10 @@ class Catalogue:
             for row in self.db.execute("select path, size, mtime, inode, offset, fingerprint from files")
         }
         touched: dict[str, None] = {}  # a dict, because it keeps the order of the files
-        for path in known.keys() - {str(file.path) for file in files}:
+        for path in known.keys() - {file.address for file in files}:
             touched |= self._forget(path)
         for file in files:
-            before = known.get(str(file.path))
+            before = known.get(file.address)
             if before is None or before[:3] != (file.size, file.mtime_ns, file.inode):
                 touched |= self._read(file, before)
         version = self.version + 1
@@ -191,7 +191,7 @@ class Catalogue:
 
     def _read(self, file: PackFile, before: Sequence[Any] | None) -> dict[str, None]:
         """Takes one new or changed file over; returns the ids whose state may be another now."""
-        path, name = str(file.path), file.path.name
+        path, name = file.address, file.path.name
         is_log = name.endswith(".jsonl")
         offset = 0
         if is_log and before and file.size >= before[3] and fingerprint(file.path, before[3]) == before[4]:

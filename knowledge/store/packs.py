@@ -77,18 +77,23 @@ class PackFile:
     """One file of a pack on disk.
 
     Attributes:
-        path: where it lies.
+        address: where it lies.
         domain: the pack's name.
         shipped: whether it came with SAGE.
         size, mtime_ns, inode: what tells that it changed.
     """
 
-    path: Path
+    address: str
     domain: str
     shipped: bool
     size: int
     mtime_ns: int
     inode: int
+
+    @property
+    def path(self) -> Path:
+        """Its path; made when asked for, because hundreds of files are listed before every look at a fact."""
+        return Path(self.address)
 
     @property
     def label(self) -> str:
@@ -103,19 +108,21 @@ def list_pack_files(root: Path, *, shipped: bool) -> list[PackFile]:
     for folder in _entries(root):
         if not folder.is_dir() or folder.name.startswith("."):
             continue
-        inner = [entry for entry in _entries(Path(folder.path)) if entry.name == "pack.yaml"]
-        inner += [entry for entry in _entries(Path(folder.path, "cards")) if entry.name.endswith(_YAML)]
-        inner += [entry for entry in _entries(Path(folder.path, "facts")) if entry.name.endswith((*_YAML, ".jsonl"))]
+        inner = [entry for entry in _entries(folder.path) if entry.name == "pack.yaml"]
+        inner += [entry for entry in _entries(os.path.join(folder.path, "cards")) if entry.name.endswith(_YAML)]
+        inner += [
+            entry for entry in _entries(os.path.join(folder.path, "facts")) if entry.name.endswith((*_YAML, ".jsonl"))
+        ]
         for entry in inner:
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
                 files.append(
-                    PackFile(Path(entry.path), folder.name, shipped, status.st_size, status.st_mtime_ns, status.st_ino)
+                    PackFile(entry.path, folder.name, shipped, status.st_size, status.st_mtime_ns, status.st_ino)
                 )
     return files
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from standard import STANDARD
 
@@ -82,14 +83,18 @@ def test_the_trace_survives_json_and_names_the_model(trace: InspectionTrace) -> 
     assert trace.model == "sage-tiny-sft"
 
 
-def test_the_same_request_gives_the_same_trace(
+def test_the_same_request_gives_the_same_trace_with_another_number_of_threads(
     inspector: SageInspector, trace: InspectionTrace, cracked: Path, good: Path
 ) -> None:
-    again = inspector.inspect(
-        InspectionRequest(
-            image=cracked, references=[good], domain="photovoltaics", product="solar cell", questions=STANDARD
-        )
+    request = InspectionRequest(
+        image=cracked, references=[good], domain="photovoltaics", product="solar cell", questions=STANDARD
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        again = inspector.inspect(request)
+    finally:
+        torch.set_num_threads(threads)
     timed = {"seconds", "steps"}
     assert again.model_dump(exclude=timed) == trace.model_dump(exclude=timed)
 

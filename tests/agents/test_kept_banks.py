@@ -156,13 +156,17 @@ def test_a_writer_that_is_killed_beside_another_leaves_a_whole_file(
         "from pathlib import Path\n"
         "from sage_ad.agents.kept_banks import keep_bank, read_bank\n"
         "bank = read_bank(Path(sys.argv[1]), 'cpu')\n"
+        "print('ready', flush=True)\n"
         "threading.Timer(0.2, os._exit, (9,)).start()\n"
         "while True:\n"
         "    keep_bank(Path(sys.argv[2]), bank)\n"
     )
-    killed = subprocess.Popen([sys.executable, "-c", script, str(source), str(file)])
-    while killed.poll() is None:
-        keep_bank(file, bank)
-        assert read_bank(file, "cpu") is not None
-    assert killed.wait() == 9
+    command = [sys.executable, "-c", script, str(source), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"ready\n"
+        while killed.poll() is None:
+            keep_bank(file, bank)
+            assert read_bank(file, "cpu") is not None
+    assert killed.returncode == 9
     assert read_bank(file, "cpu") is not None

@@ -162,34 +162,33 @@ def arrive(browser: Any, server: Server) -> Iterator[Callable[..., Visitor]]:
     assert [visitor.faults for visitor in visitors] == [[] for _ in visitors]
 
 
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go: $SAGE_SCREENSHOTS, else a temporary folder."""
-    folder = Path(os.environ.get("SAGE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 DRAWN = """() => [...document.images].every(image => {
     const {top, width} = image.getBoundingClientRect();
     return image.complete || !width || top > innerHeight; })"""
 """Every picture in view has arrived (those further down are loaded when they come into view)."""
 
 
+SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""The page has been laid out for its new size."""
+
+
 @pytest.fixture
-def photograph(shots: Path) -> Callable[[Visitor, str], None]:
-    """Photographs the page at three widths, light and dark; nothing may stick out of it."""
+def photograph() -> Callable[[Visitor, str], None]:
+    """Looks at the page at three widths: nothing may stick out. `$SAGE_SCREENSHOTS` gets pictures, light and dark."""
+    shots = os.environ.get("SAGE_SCREENSHOTS")
 
     def taken(visitor: Visitor, name: str) -> None:
         page = visitor.page
-        for dark in (False, True):
+        for dark in (False, True) if shots else (False,):
             page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
             for width, height in ((390, 844), (800, 1180), (1600, 1000)):
                 page.set_viewport_size({"width": width, "height": height})
                 page.wait_for_function(DRAWN)
-                file = shots / f"{name}-{width}-{'dark' if dark else 'light'}.png"
-                # Colours that are still fading from one theme to the other would look like a fault of the page.
-                page.screenshot(path=file, full_page=True, animations="disabled")
+                page.evaluate(SETTLED)
+                if shots:
+                    file = Path(shots) / f"{name}-{width}-{'dark' if dark else 'light'}.png"
+                    # Colours that are still fading from one theme to the other would look like a fault of the page.
+                    page.screenshot(path=file, full_page=True, animations="disabled")
                 assert not visitor.narrowest_fault(), f"{name} at {width}: {visitor.narrowest_fault()}"
         page.evaluate("document.body.classList.remove('dark')")
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
 import torch
 from tiny_models import IMAGE_ID, VOCABULARY, WRAPPED, vision_inputs
 
@@ -136,3 +141,25 @@ def picture(seed: int):
     from PIL import Image
 
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 48, 3), dtype=np.uint8))
+
+
+def killed_run(rank: int, folder: Path, at: int) -> None:
+    """Training of `text_rows` in a process that is killed at a step; a checkpoint every second step."""
+    from datasets import Dataset
+    from tiny_models import tiny_language_model, tiny_tokenizer
+    from transformers import TrainerCallback
+
+    from sage_ad.alignment import EDPOTrainer
+
+    class Killer(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    EDPOTrainer(
+        tiny_language_model(),
+        args=settings(folder, max_steps=8, save_strategy="steps", save_steps=2),
+        train_dataset=Dataset.from_list(text_rows()),
+        processing_class=tiny_tokenizer(),
+        callbacks=[Killer()],
+    ).train()

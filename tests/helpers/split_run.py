@@ -1,9 +1,8 @@
-"""One process of two whose model is split between them by FSDP 2, for test_edpo_saving.py: no GPU, gloo in its place."""
+"""One process of two whose model is split between them by FSDP 2, for test_saving.py: no GPU, gloo in its place."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +31,9 @@ def trained(run: EDPORun) -> Any:
     return model
 
 
-def main(folder: Path, rank: int, lora_rank: int) -> None:
+def main(rank: int, folder: Path, lora_rank: int) -> None:
     """Trains nothing: splits the model, then saves it as `align` does at its end."""
+    os.environ["ACCELERATE_USE_CPU"] = "true"
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     run = EDPORun(data=(), out=folder / "run", model=str(folder / "tiny"), lora_rank=lora_rank, device="cpu")
     model, mesh = trained(run), init_device_mesh("cpu", (2,))
@@ -54,11 +54,3 @@ def main(folder: Path, rank: int, lora_rank: int) -> None:
         save_model(whole_model(run, trainer, weights), load_for_alignment(run.model), folder / "saved", {})
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    # On a busy machine gloo's threads can abort an interpreter that shuts down; what was to be saved is saved by now.
-    sys.stdout.flush()
-    os._exit(0)

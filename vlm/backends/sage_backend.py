@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,16 +103,19 @@ def load_sage(
     from sage_ad.vlm.commandline import quiet_libraries
 
     quiet_libraries()
-    import torch
-    from transformers.utils import logging
-
     from sage_ad.vlm.sage.checkpoint import EMBEDDED_BASE, load_checkpoint, read_settings
-    from sage_ad.vlm.weights.embedded import smollm2_folder
+    from sage_ad.vlm.weights.embedded import smollm2_checked_meanwhile, smollm2_folder
 
     if dtype not in ("auto", "bfloat16", "float32"):
         raise InputError(f"A SAGE checkpoint runs in bfloat16 or float32, not in {dtype!r}.")
+    embedded = read_settings(folder)["base"] == EMBEDDED_BASE
+    with smollm2_checked_meanwhile() if embedded else contextlib.nullcontext():
+        import torch
+        from transformers.utils import logging
+
+        import sage_ad.vlm.sage.wrapping  # noqa: F401
     logging.disable_progress_bar()
-    place, embedded = pick_device(device), read_settings(folder)["base"] == EMBEDDED_BASE
+    place = pick_device(device)
 
     def load() -> HuggingFaceBackend:
         if embedded:

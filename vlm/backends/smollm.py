@@ -5,13 +5,10 @@ It is a general model that has not seen inspection: it words what the evidence a
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from typing import TYPE_CHECKING
 
-from sage_ad.vlm.errors import SageError
 from sage_ad.vlm.loaded import loaded_once
-from sage_ad.vlm.weights.embedded import Progress, smollm2_folder, smollm2_is_unpacked
+from sage_ad.vlm.weights.embedded import Progress, smollm2_checked_meanwhile, smollm2_folder
 
 if TYPE_CHECKING:
     from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
@@ -32,14 +29,10 @@ def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progres
         InputError: the weights are neither installed nor can they be fetched, or there is no such device.
         BackendError: the weights cannot be unpacked.
     """
-    # Most of the checksum's half second needs no interpreter lock: it runs while torch is being imported. A missing
-    # package or a damaged copy is dealt with below, where errors reach the caller.
-    checker = threading.Thread(target=_check_early, name="smollm2-checksum", daemon=True)
-    checker.start()
-    from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
-    from sage_ad.vlm.devices import pick_device
+    with smollm2_checked_meanwhile():
+        from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
+        from sage_ad.vlm.devices import pick_device
 
-    checker.join()
     place, precision = pick_device(device), "bfloat16" if dtype == "auto" else dtype
     return loaded_once(
         load_smollm2,
@@ -49,8 +42,3 @@ def load_smollm2(*, device: str = "auto", dtype: str = "auto", progress: Progres
             str(smollm2_folder(progress)), device=place, dtype=precision, name=SMOLLM2_NAME
         ),
     )
-
-
-def _check_early() -> None:
-    with contextlib.suppress(SageError, OSError):
-        smollm2_is_unpacked()

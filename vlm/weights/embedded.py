@@ -9,6 +9,7 @@ which load in about a second. The unpacked copy is hash-checked once per process
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -17,11 +18,11 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_ad.vlm.errors import BackendError, InputError, one_line
+from sage_ad.vlm.errors import BackendError, InputError, SageError, one_line
 from sage_ad.vlm.files import sync, write_whole
 from sage_ad.vlm.paths import cache_home
 from sage_ad.vlm.weights.hub import hub_answers
@@ -215,10 +216,26 @@ def smollm2_folder(progress: Progress | None = None) -> Path:
 
 
 def smollm2_is_unpacked() -> bool:
-    """Whether the unpacked copy is there and whole. It needs neither torch nor the interpreter's lock for most of its
-    half second, so that it can run in a thread while torch is being imported; the outcome is remembered.
-    """
+    """Whether the unpacked copy is there and whole; the outcome is remembered."""
     return _damage(_unpacked_folder()) is None
+
+
+@contextlib.contextmanager
+def smollm2_checked_meanwhile() -> Iterator[None]:
+    """Checks the unpacked copy in a thread while the block imports; `smollm2_folder` remembers the outcome.
+
+    The checksum needs no interpreter lock. A missing package or a damaged copy is dealt with in `smollm2_folder`, where
+    errors reach the caller.
+    """
+
+    def check() -> None:
+        with contextlib.suppress(SageError, OSError):
+            smollm2_is_unpacked()
+
+    checker = threading.Thread(target=check, name="smollm2-checksum", daemon=True)
+    checker.start()
+    yield
+    checker.join()
 
 
 def _unpacked_folder() -> Path:

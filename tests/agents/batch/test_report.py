@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openpyxl import load_workbook
 from plates import plate
 
@@ -76,6 +79,26 @@ def test_cells_are_never_formulas(rows: list[dict[str, Any]], tmp_path: Path) ->
     assert not [cell for cell in cells if cell.data_type == "f"]
     assert sheet["G4"].value == 0.4
     assert sheet.max_row == 6
+
+
+WORDS = st.lists(st.sampled_from([*"aZ0 ,;'|=+-@_\"<&>\t\n\r\x07\x85é中🙂\u2028", "_x0041_", "\r\n"]), max_size=9).map(
+    "".join
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3))
+def test_any_words_are_read_back_from_both_tables(words: list[tuple[str, str, str]]) -> None:
+    fields = ("id", "product", "explanation")
+    with tempfile.TemporaryDirectory() as place:
+        image, out = plate(Path(place) / "plate.png", False, 1), Path(place)
+        write_reports(out, [row(n, image, 0.1, **dict(zip(fields, said, strict=True))) for n, said in enumerate(words)])
+        with (out / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
+            listed = [[line[name] for name in fields] for line in csv.DictReader(stream)]
+        head, *lines = load_workbook(out / "results.xlsx")["parts"].iter_rows(values_only=True)
+        sheet = [[line[head.index(name)] or "" for name in fields] for line in lines]
+    expected = [[("'" if text.startswith(tuple("=+-@\t\r")) else "") + text for text in said] for said in words]
+    assert listed == sheet == [[text.replace("\x07", "\ufffd") for text in said] for said in expected]
 
 
 @pytest.mark.parametrize(

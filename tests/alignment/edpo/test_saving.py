@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,19 +24,11 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("lora_rank", [2, 0])
 def test_a_model_split_over_two_processes_is_saved_whole(tiny: Path, tmp_path: Path, lora_rank: int) -> None:
-    from split_run import trained
+    from forked import in_processes
+    from split_run import main, trained
     from transformers import AutoModelForCausalLM
 
-    script = Path(__file__).parents[2] / "helpers" / "split_run.py"
-    others = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), str(rank), str(lora_rank)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    for process in others:
-        _, said = process.communicate(timeout=280)
-        assert process.returncode == 0, said[-3000:]
+    in_processes(2, main, tmp_path, lora_rank)
     wanted = trained(EDPORun(data=(), out=tmp_path, model=str(tiny), lora_rank=lora_rank))
     if lora_rank:
         wanted = wanted.merge_and_unload()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -15,12 +14,14 @@ from edpo_models import (  # noqa: E402
     WORDS,
     HandMadePrompts,
     hand_made_rows,
+    killed_run,
     llava_processor,
     picture,
     settings,
     text_rows,
     wrapped,
 )
+from forked import in_processes  # noqa: E402
 from tiny_models import WRAPPED, tiny_language_model, tiny_tokenizer  # noqa: E402
 from tiny_sage import FACTS, QUESTIONS, features, make  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
@@ -277,35 +278,12 @@ class TestStops:
             trainer.train()
 
 
-KILLED = """
-import os, signal, sys
-sys.path += sys.argv[2:]
-from datasets import Dataset
-from edpo_models import settings, text_rows
-from tiny_models import tiny_language_model, tiny_tokenizer
-from transformers import TrainerCallback
-from sage_ad.alignment import EDPOTrainer
-
-class Killer(TrainerCallback):
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-EDPOTrainer(tiny_language_model(), args=settings(sys.argv[1], max_steps=8, save_strategy="steps", save_steps=2),
-            train_dataset=Dataset.from_list(text_rows()), processing_class=tiny_tokenizer(),
-            callbacks=[Killer()]).train()
-"""
-
-
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, repository):
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     """kill -9 at step 5, resume from the checkpoint of step 4: the same weights, to the bit."""
     whole = text_trainer(tmp_path / "whole", max_steps=8)
     whole.train()
-    paths = [str(repository), str(repository / "tests" / "helpers")]
-    ran = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *paths], cwd=tmp_path, capture_output=True, timeout=200
-    )
-    assert ran.returncode == -9, ran.stderr.decode()[-500:]
+    with pytest.raises(BrokenProcessPool):
+        in_processes(1, killed_run, tmp_path / "killed", 5)
     resumed = text_trainer(tmp_path / "killed", max_steps=8, save_strategy="steps", save_steps=2)
     at = last_checkpoint(tmp_path / "killed")
     assert at is not None

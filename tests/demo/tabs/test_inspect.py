@@ -272,10 +272,20 @@ Engine.submit = submit
 """
 
 
-def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
-    browser: Any, tmp_path_factory: pytest.TempPathFactory
+def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used_and_no_uploads(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """Uploads go with their server, and those of a server that was killed with the next one's start."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f"sage-demo-uploads-{ended.pid}-killed"
+    own = tmp_path / f"sage-demo-uploads-{os.getpid()}-runs"
+    for folder in (left, own):
+        folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with served(BROKEN, tmp_path_factory) as server:
+        assert not left.exists()
+        assert len(list(tmp_path.glob("sage-demo-uploads-*"))) == 2
         visitor = Visitor(browser.new_page(), server)
         page = visitor.page
         page.goto(server.url)
@@ -288,21 +298,6 @@ def test_an_error_that_nobody_foresaw_leaves_a_page_that_can_be_used(
         assert "no trace of this" not in page.content()
         assert "no trace of this" in server.log.read_text()
         page.close()
-
-
-def test_uploads_go_with_the_server_even_of_one_that_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = tmp_path / f"sage-demo-uploads-{ended.pid}-killed"
-    own = tmp_path / f"sage-demo-uploads-{os.getpid()}-runs"
-    for folder in (left, own):
-        folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with served(BROKEN, tmp_path_factory):
-        assert not left.exists()
-        assert len(list(tmp_path.glob("sage-demo-uploads-*"))) == 2
     assert list(tmp_path.glob("sage-demo-uploads-*")) == [own]
 
 

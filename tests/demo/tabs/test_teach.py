@@ -5,9 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from plates import plate
 from visitors import EXAMPLES, Visitor
+
+from sage_ad.knowledge.looks.pictures import add_looks, read_looks
+
+Box = tuple[int, int, int, int]
+GASH, HOLE = (4, 4, 36, 30), (62, 38, 82, 58)
+"""Where they are on a plate of 96 x 96 pixels."""
 
 
 def give(visitor: Visitor, part: Path, product: str, *goods: Path) -> None:
@@ -20,6 +28,31 @@ def give(visitor: Visitor, part: Path, product: str, *goods: Path) -> None:
         page.locator("#references img").first.wait_for()
     page.locator("#product textarea, #product input").fill(product)
     visitor.inspect()
+
+
+def on_screen(region: Any, x: int, y: int) -> tuple[float, float]:
+    """A pixel of a plate as the browser shows it."""
+    region.scroll_into_view_if_needed()
+    frame = region.bounding_box()
+    return frame["x"] + x * frame["width"] / 96, frame["y"] + y * frame["height"] / 96
+
+
+def drag(visitor: Visitor, field: str, box: Box) -> None:
+    """Marks a region of a plate with the mouse."""
+    region, mouse = visitor.page.locator(f"{field} .sg-stack"), visitor.page.mouse
+    mouse.move(*on_screen(region, *box[:2]))
+    mouse.down()
+    mouse.move(*on_screen(region, *box[2:]), steps=4)
+    mouse.up()
+
+
+def marked(visitor: Visitor, field: str, box: Box | None) -> None:
+    """Waits until the field holds this box, to a pixel, or none."""
+    visitor.page.wait_for_function(
+        """([field, box]) => [...document.querySelectorAll(field + " input")].every(
+            (edge, i) => box ? edge.value !== "" && Math.abs(edge.value - box[i]) <= 1 : edge.value === "")""",
+        arg=[field, box],
+    )
 
 
 def test_a_defect_taught_from_a_past_run_is_a_candidate_for_the_next_part(
@@ -93,3 +126,77 @@ def test_sets_of_pictures_are_taught_and_one_is_taken_out_again(
     page.click("#looks-remove")
     page.locator("#looks-told").get_by_text("no longer shown as gash").wait_for()
     page.wait_for_function("document.querySelectorAll('#looks-shown button.thumbnail-item').length === 2")
+
+
+def test_where_a_defect_is_can_be_marked_by_mouse_touch_and_number_and_taken_back(
+    arrive: Callable[..., Visitor], photograph: Callable[..., None], tmp_path: Path
+) -> None:
+    pictures = [plate(tmp_path / f"plate-{number}.png", True, number) for number in range(10, 13)]
+    visitor = arrive()
+    page, field = visitor.page, "#looks-region"
+    visitor.open_tab("Knowledge")
+    page.get_by_role("tab", name="Teach by pictures").click()
+    page.locator("#looks-pictures input[type=file]").set_input_files(pictures)
+    page.locator(f"{field} img").wait_for()
+    drag(visitor, field, HOLE)
+    marked(visitor, field, HOLE)
+    page.locator(field).get_by_role("button", name="Undo").click()
+    marked(visitor, field, None)
+    drag(visitor, field, GASH)
+    marked(visitor, field, GASH)
+    page.locator("#looks-marks").get_by_text("Picture 1 of 3; marked in 1").wait_for()
+    page.locator("#looks-pictures button.thumbnail-item").nth(1).click()
+    page.locator("#looks-marks").get_by_text("Picture 2 of 3").wait_for()
+    marked(visitor, field, None)
+    for x, y in (GASH[2:], GASH[:2]):
+        page.mouse.click(*on_screen(page.locator(f"{field} .sg-stack"), x, y))
+    marked(visitor, field, GASH)
+    page.locator(field).get_by_label("Right").fill("40")
+    page.keyboard.press("Tab")
+    page.locator("#looks-marks").get_by_text("marked in 2").wait_for()
+    photograph(visitor, "region")
+    page.locator("#looks-name input").fill("gash")
+    page.keyboard.press("Tab")
+    page.locator("#looks-product textarea, #looks-product input").fill("plate")
+    page.locator("#looks-new textarea, #looks-new input").fill("marked-plates")
+    page.click("#looks-learn")
+    page.locator("#looks-told .sg-notice-done").filter(has_text="3 gash").wait_for()
+    page.locator(f"{field} img").wait_for(state="hidden")
+    boxes = [look.box for look in read_looks(visitor.server.home / "domains" / "marked-plates" / "looks")]
+    assert boxes[2] is None
+    for box, meant in zip(boxes, (GASH, (*GASH[:2], 40, GASH[3])), strict=False):
+        assert box == pytest.approx(meant, abs=1)
+
+    other = arrive(390, 844, has_touch=True, is_mobile=True)
+    other.open_tab("Knowledge")
+    other.page.get_by_role("tab", name="Teach by pictures").click()
+    other.page.locator("#looks-pictures input[type=file]").set_input_files(pictures[0])
+    other.page.locator(f"{field} img").wait_for()
+    for x, y in (HOLE[:2], HOLE[2:]):
+        other.page.touchscreen.tap(*on_screen(other.page.locator(f"{field} .sg-stack"), x, y))
+    marked(other, field, HOLE)
+
+
+def test_a_region_that_is_pointed_at_is_named_by_what_was_taught_and_taught_in_place_of_what_was_found(
+    arrive: Callable[..., Visitor], photograph: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = arrive()
+    page = visitor.page
+    monkeypatch.setenv("SAGE_HOME", str(visitor.server.home))
+    for name, box in (("gash", GASH), ("clogged hole", HOLE)):
+        pictures = [plate(tmp_path / f"{name}-{number}.png", True, len(name) + number) for number in range(2)]
+        add_looks("line-4", "plate of line 4", pictures, defect=name, boxes=[box] * 2)
+    part, good = (plate(tmp_path / f"part-{bad}.png", bad, 30) for bad in (True, False))
+    give(visitor, part, "plate of line 4", good)
+    page.locator("#inspect-teach button").first.click()
+    for name, box in (("gash", GASH), ("clogged hole", HOLE)):
+        drag(visitor, "#inspect-region", box)
+        page.locator("#inspect-like").get_by_text(f"most likely {name}").wait_for()
+    assert page.locator("#inspect-places input:checked").count() == 0
+    photograph(visitor, "teach-region")
+    page.locator("#inspect-name input").fill("clogged hole")
+    page.keyboard.press("Tab")
+    page.click("#inspect-learn")
+    page.locator("#inspect-told .sg-notice-done").filter(has_text="3 clogged hole").wait_for()
+    taught = read_looks(visitor.server.home / "domains" / "line-4" / "looks")[-1]
+    assert taught.box == pytest.approx(HOLE, abs=1)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sage_ad.knowledge import FactStore
-from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks, remove_look
+from sage_ad.knowledge.looks.pictures import Look, add_looks, looks_folder, read_looks, remove_look
 from sage_ad.vlm.errors import InputError
 
 
@@ -109,6 +116,49 @@ def test_a_product_has_no_control_characters(tmp_path: Path) -> None:
 def test_a_box_must_lie_in_the_picture(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"40 x 30 pixels"):
         add_looks("textiles", "cloth", [picture(tmp_path / "a.png", 90)], defect="stain", boxes=[(0, 0, 41, 30)])
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
+NAME = st.sampled_from(["no", "null", "1e3", "2026-11-29", "~ a", "- a: b", "a #1", "&a", "'a'"]) | st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=12
+).map("a{}".format)
+BOX = st.none() | st.tuples(st.integers(0, 19), st.integers(0, 14), st.integers(20, 40), st.integers(15, 30))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | NAME, NAME, BOX, TEXT, st.dates()), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([None, False, True]),
+    st.integers(10, 200),
+)
+def test_any_list_that_pyyaml_writes_is_read(rows: list[Any], plain: bool, flow: bool | None, width: int) -> None:
+    fields = ("defect", "product", "box", "source", "added")
+    looks = [dict(zip(fields, row, strict=True)) for row in rows]
+    written = [{**look, "file": f"x/{n}.png", "box": look["box"] and list(look["box"])} for n, look in enumerate(looks)]
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "x").mkdir()
+        for row in written:
+            (Path(place) / row["file"]).touch()
+        text = yaml.safe_dump(written, allow_unicode=plain, default_flow_style=flow, width=width)
+        (Path(place) / "looks.yaml").write_bytes(text.encode())
+        assert read_looks(Path(place)) == [
+            Look(**{**look, "file": row["file"], "added": look["added"].isoformat()})
+            for look, row in zip(looks, written, strict=True)
+        ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(NAME, NAME, BOX, TEXT)
+def test_any_words_that_are_taught_are_read_back_by_pyyaml(defect: str, product: str, box: Any, source: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["SAGE_HOME"] = place  # set back by the fixture of all tests
+        add_looks("hinges", product, [picture(Path(place) / "a.png", 90)], defect=defect, boxes=[box], source=source)
+        (look,) = read_looks(looks_folder("hinges"))
+        (row,) = yaml.safe_load((looks_folder("hinges") / "looks.yaml").read_bytes())
+        assert (look.defect, look.product, look.box, look.source) == (" ".join(defect.split()), product, box, source)
+        assert (row["defect"], row["product"], row.get("source", "")) == (look.defect, product, source)
+        assert date.fromisoformat(look.added) == date.fromisoformat(row["added"])
 
 
 def test_a_list_that_points_outside_the_pack_is_refused(tmp_path: Path) -> None:

@@ -113,6 +113,37 @@ class TestReadsBackEqual:
         expected = upright(values, orientation)
         assert (pixels(path) == (expected if mode == "RGB" else expected[..., None])).all()
 
+    @PROPERTY
+    @given(
+        kind=st.sampled_from(["jpg", "cmyk.jpg", "mpo.jpg", "avif", "heic", "16-bit.png"]),
+        orientation=st.integers(1, 8),
+        fields=st.lists(st.integers(0, 15), min_size=6, max_size=6),
+    )
+    def test_orientation_of_lossy_and_deep_files(
+        self, tmp_path: Path, kind: str, orientation: int, fields: list[int]
+    ) -> None:
+        grey = np.kron(np.reshape(fields, (2, 3)) * 17, np.ones((24, 24))).astype(np.uint8)
+        exif, path = Image.Exif(), tmp_path / f"p.{kind}"
+        exif[0x0112] = orientation
+        image = Image.fromarray(grey).convert("CMYK" if kind == "cmyk.jpg" else "RGB")
+        if kind == "heic":  # pillow-heif writes the turn as HEIF does, too
+            heif = pytest.importorskip("pillow_heif")
+            heif.encode("RGB", image.size, image.tobytes(), str(path), exif=exif.tobytes(), quality=95)
+        elif kind == "16-bit.png":
+            codecs = pytest.importorskip("imagecodecs")
+            content, chunk = codecs.png_encode(np.asarray(image).astype(np.uint16) * 257), exif.tobytes()[6:]
+            chunk = struct.pack(">I", len(chunk)) + b"eXIf" + chunk + struct.pack(">I", zlib.crc32(b"eXIf" + chunk))
+            path.write_bytes(content[:33] + chunk + content[33:])  # behind the header
+        else:
+            more = {"save_all": True, "append_images": [image.resize((36, 24))]} if kind == "mpo.jpg" else {}
+            image.save(path, "MPO" if more else None, exif=exif, quality=95, **more)
+        inner = np.s_[4:-4, 4:-4]  # of each field: codecs blur its edges
+        read, expected = pixels(path).astype(int), upright(grey, orientation)
+        assert read.shape[:2] == expected.shape
+        for top, left in np.ndindex(expected.shape[0] // 24, expected.shape[1] // 24):
+            field = np.s_[24 * top : 24 * top + 24, 24 * left : 24 * left + 24]
+            assert np.abs(read[field][inner] - expected[field][inner][..., None]).max() <= 12
+
     @pytest.mark.parametrize("ending", ["jpg", "jpeg", "jpe", "jfif", "avif", "gif"])
     def test_lossy_files_of_pillow(self, tmp_path: Path, ending: str) -> None:
         values = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
