@@ -63,6 +63,8 @@ SHIFT = 0.06
 """Share of the shorter side by which a part may lie elsewhere than its reference."""
 SLACK = 2
 """Pixels by which the reference may still be off after that: what it shows as near as this is no difference."""
+GAP = 4
+"""Pixels on either side of a gap by which a line is taken to go on."""
 MISSING = 0.35
 """Contrast to what is next to the pixels, in units of the reference's, below which the part lacks what good parts show."""
 ALONG = 0.3
@@ -423,12 +425,7 @@ def _describe(
         whole = _shape(further, picture)
         if whole[0] == "line" and whole[2] > length and whole[3] <= 1.5 * width:
             mask, (shape, angle, length, width) = further, whole
-    pieces, count = ndimage.label(mask, np.ones((3, 3), int))
-    closed = ndimage.binary_dilation(mask, iterations=max(SLACK, round(width) if shape == "line" else 0))
-    groups, groups_count = ndimage.label(closed, np.ones((3, 3), int))
-    main = mask & (groups == np.bincount(groups[mask]).argmax())
-    if shape == "line" and groups_count < count:
-        length = sum(_shape(pieces == piece, picture)[2] for piece in np.unique(pieces[main]))
+    main, count, length = _main(mask, shape, length, width, picture)
     core = _core(mask)
     inside, behind = np.median(here[core], axis=0), np.median(background[core], axis=0)
     grey, grey_behind = _luminance(inside[0]), _luminance(behind[0])
@@ -458,9 +455,33 @@ def _describe(
         width=round(width, 1),
         area=area,
         share=round(area / (picture[0] * picture[1]), 5),
-        count=groups_count,
+        count=count,
         missing=missing,
     )
+
+
+def _main(
+    mask: np.ndarray, shape: Shape, length: float, width: float, picture: tuple[int, int]
+) -> tuple[np.ndarray, int, float]:
+    """Pixels of the largest piece, number of pieces, length of the largest. Gaps that the eye closes part no pieces.
+
+    A line goes on beyond a gap of up to twice `GAP` pixels, or its double width if that is less, in pieces as wide as it is.
+    """
+    from scipy import ndimage
+
+    wide = np.ones((3, 3), int)
+    if shape != "line":
+        groups, count = ndimage.label(ndimage.binary_dilation(mask, iterations=SLACK), wide)
+        return mask & (groups == np.bincount(groups[mask]).argmax()), count, length
+    pieces, count = ndimage.label(mask, wide)
+    largest = np.bincount(pieces[mask]).argmax()
+    near, _ = ndimage.label(ndimage.binary_dilation(mask, iterations=max(1, min(GAP, round(width)))), wide)
+    main = pieces == largest
+    for piece in np.unique(pieces[mask & (near == near[main][0])]):
+        own = _shape(pieces == piece, picture)
+        if piece != largest and own[0] == "line" and max(own[3], width) <= 1.5 * min(own[3], width):
+            main, count, length = main | (pieces == piece), count - 1, length + own[2]
+    return main, count, length
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
