@@ -65,8 +65,7 @@ TOP_SHARE = 0.01
 CONFIDENCE = 0.9
 """The odds that a verdict is right are (1 + its margin) to this power (`benchmarks/confidence.py`)."""
 _CONFIDENCE = {
-    "references": "Of verdicts on 18 other products, as far from the threshold in units of the references' scatter, about so "
-    "large a share was right.",
+    "references": "About so large a share of verdicts as far from the threshold was right on 18 other products.",
     "batch": "From the distance between score and threshold, in units of the scatter in the batch; not calibrated.",
     "builtin": "Without a good part this is a hint, not a verdict: over other products about so large a share was right.",
 }
