@@ -71,12 +71,14 @@ class PatchEncoder(Protocol):
         version: tells models of one name apart.
         device: where it runs.
         size: side in pixels at which it sees a square picture unless another is asked for.
+        offset: cells by which the middle of what a patch sees lies left of and above the middle of its cell.
     """
 
     name: str
     version: str
     device: str
     size: int
+    offset: float
 
     def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures: ...
 
@@ -145,6 +147,9 @@ class EfficientNetLite2:
     name = DEFAULT_ENCODER
     version = DEFAULT_ENCODER
     size = DEFAULT_SIZE
+    offset = 0.9
+    """The padding of its strided convolutions moves what a patch sees: a spot on noise shows 4 pixels (of the network's input) too
+    far right and down at stride 8, 10 at stride 16, which weigh the same (`tests/vlm/evidence/test_encoders.py`)."""
 
     def __init__(self, device: str = "cpu") -> None:
         import torch
@@ -240,6 +245,8 @@ class HuggingFaceEncoder:
     Raises:
         InputError: it cannot be found, or is no vision model.
     """
+
+    offset = 0.0
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         model, self._mean, self._std = _load_vision_model(name)

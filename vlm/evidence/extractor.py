@@ -306,7 +306,7 @@ class EvidenceExtractor:
         warnings: Sequence[str] = (),
     ) -> Evidence:
         """Everything that follows from the distances of the patches and the standard they are held to."""
-        evidence_map = _enlarge(distances, image.width, image.height)
+        evidence_map = _enlarge(distances, image.width, image.height, self.encoder.offset)
         anomalous = score > standard.threshold
         regions = []
         if anomalous:
@@ -372,9 +372,13 @@ def _doubts(features: torch.Tensor, distances: torch.Tensor, bank: MemoryBank) -
     ]
 
 
-def _enlarge(grid: torch.Tensor, width: int, height: int) -> np.ndarray:
-    """A map of patches at the resolution of the picture, (height, width) float32."""
-    import torch.nn.functional as F
-
-    large = F.interpolate(grid[None, None].float(), size=(height, width), mode="bilinear", align_corners=False)
-    return np.ascontiguousarray(large[0, 0].cpu().numpy())
+def _enlarge(grid: torch.Tensor, width: int, height: int, offset: float) -> np.ndarray:
+    """A map of patches at the resolution of the picture, (height, width) float32; bilinear, `PatchEncoder.offset` undone."""
+    large = grid.float().cpu().numpy()
+    for axis, side in enumerate((height, width)):
+        cells = large.shape[axis]
+        at = np.clip((np.arange(side) + 0.5) * cells / side - 0.5 + offset, 0, cells - 1).astype(np.float32)
+        low = np.minimum(at.astype(int), max(cells - 2, 0))
+        share = np.expand_dims(at - low, 1 - axis)
+        large = large.take(low, axis) * (1 - share) + large.take(np.minimum(low + 1, cells - 1), axis) * share
+    return np.ascontiguousarray(large, dtype=np.float32)
