@@ -5,8 +5,9 @@
 
 A large picture is a mosaic of good pictures of one category at their own scale, every other one mirrored so that seams
 match. Half of them get a soft dark spot of 12 x 12 pixels at a random place, or with --defects one picture of a defective
-part among the good ones. Two further mosaics are the references. Good and flawed pictures are different mosaics. Beside
-the product's score (the mean over as many patches as are 1 % of a tile) stands that of the highest patch alone.
+part among good ones of the test images. Two further mosaics of good training images are the references. Good and flawed
+pictures are different mosaics. Beside the product's score (the mean over as many patches as are 1 % of a tile) stands that
+of the highest patch alone.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def flawed(
 
 
 def measure(
-    files: list[Path], defective: list[Path], tile: str, arguments: argparse.Namespace
+    files: list[Path], tests: list[Path], defective: list[Path], tile: str, arguments: argparse.Namespace
 ) -> tuple[float, float, float, float]:
     """AUROC of the score and of the highest patch, share of the flawed pictures with the highest evidence at the flaw,
     seconds a picture. "At" is within 24 pixels of a spot, or in the cell of a defective part.
@@ -92,9 +93,9 @@ def measure(
     for number in range(2 * arguments.pictures):
         place = None
         if number % 2 and defective:
-            image, place = with_defect(files, defective, size, rng)
+            image, place = with_defect(tests, defective, size, rng)
         else:
-            image = mosaic(files, size, rng)
+            image = mosaic(tests, size, rng)
             if number % 2:
                 image, place = flawed(image, arguments.flaw, arguments.darker, rng)
         start = time.perf_counter()
@@ -113,6 +114,10 @@ def measure(
         float(np.mean(hits)),
         float(np.median(seconds)),
     )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
 
 
 def main() -> None:
@@ -135,13 +140,12 @@ def main() -> None:
         flush=True,
     )
     for category in arguments.categories:
-        files = sorted((arguments.data / category / "train" / "good").iterdir())
-        folders = (
-            [f for f in (arguments.data / category / "test").iterdir() if f.name != "good"] if arguments.defects else []
-        )
-        defective = sorted(file for folder in folders for file in folder.iterdir())
+        files, own = _files(arguments.data / category / "train" / "good"), arguments.data / category / "test"
+        tests = _files(own / "good") if arguments.defects else files
+        odd = [folder for folder in sorted(own.iterdir()) if folder.name != "good"] if arguments.defects else []
+        defective = [file for folder in odd for file in _files(folder)]
         for tile in arguments.tile or ["auto", "off"]:
-            auroc, highest, hits, seconds = measure(files, defective, tile, arguments)
+            auroc, highest, hits, seconds = measure(files, tests, defective, tile, arguments)
             print(f"| {category} | {tile} | {auroc:.3f} | {highest:.3f} | {hits:.2f} | {seconds:.1f} |", flush=True)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
