@@ -167,9 +167,10 @@ def test_where_a_defect_is_can_be_marked_by_mouse_touch_and_number_and_taken_bac
     for box, meant in zip(boxes, (GASH, (*GASH[:2], 40, GASH[3])), strict=False):
         assert box == pytest.approx(meant, abs=1)
 
-    other = arrive(390, 844, has_touch=True, is_mobile=True)
+    other = arrive(has_touch=True)
     other.open_tab("Knowledge")
     other.page.get_by_role("tab", name="Teach by pictures").click()
+    other.page.set_viewport_size({"width": 390, "height": 844})
     other.page.locator("#looks-pictures input[type=file]").set_input_files(pictures[0])
     other.page.locator(f"{field} img").wait_for()
     for x, y in (HOLE[:2], HOLE[2:]):
