@@ -126,7 +126,8 @@ def name_defect(
     """Names that the defect may bear, and the one that is asserted; of a normal part, the one that its picture was taught."""
     from sage_ad.knowledge.looks.naming import taught_as
 
-    request, none = request_of(state), {"candidates": [], "defect": None, "taught_as": None}
+    request = request_of(state)
+    none: dict[str, Any] = {"candidates": [], "defect": None, "taught_as": None}
     if domain is None:
         return none
     if state["evidence"]["verdict"] == "normal":

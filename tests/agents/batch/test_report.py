@@ -56,6 +56,10 @@ def test_the_page_shows_the_suspects_first_and_holds_everything(rows: list[dict[
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h3>\d+\. (.*?)</h3>", page)[:2] == ["-2+3", "plate 3.png"]
     assert page.count("data:image/webp") == 4
+    assert re.findall(r'alt="(.*?)"', page)[:2] == [
+        "-2+3: anomalous, marked upper left",
+        "plate 3.png: anomalous, marked upper left",
+    ]
     assert "50.0 %" in page
     assert "One good part in seven scored higher." in page
     assert "broken.png is no picture." in page
