@@ -48,7 +48,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Pages with diagrams load the site's own copy of the script; the theme would fetch one from elsewhere."""
+    """Links of notebooks lead to pages; pages with diagrams load the site's own script, not one from elsewhere."""
+    if page.file.src_uri.endswith(".ipynb"):  # its Markdown does not pass through on_page_markdown
+        html = re.sub(r'href="\.\./docs/([\w-]+)\.md', r'href="../../\1/', html)
     if 'class="mermaid"' not in html:
         return html
     return f'<script src="{get_relative_url(SCRIPT, page.url)}"></script>\n{html}'
