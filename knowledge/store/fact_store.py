@@ -459,8 +459,9 @@ class FactStore:
 
         packs = self.packs()
         problems = self.problems() + self.catalogue.check_files()
-        for name, pack in packs.items():
-            problems += check_pack(name, pack, self.cards(name), self.facts(name, status="approved"))
+        for name, pack in packs.items():  # from the catalogue, which looks at all files once and not for each pack
+            approved = list(self.catalogue.facts(name, status=("approved",)))
+            problems += check_pack(name, pack, self.catalogue.cards(name), approved)
         problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:
