@@ -117,6 +117,7 @@ class FactStore:
         self._seed = cache / "knowledge" / f"shipped-{hashlib.sha256(str(shipped.resolve()).encode()).hexdigest()[:12]}"
         if self._seed.is_dir() and not self.cache.exists():
             _copy_folder(self._seed, self.cache)
+        self._read_packs = False
         self._lock = threading.RLock()
         self._product_names: tuple[int, ProductNames] | None = None
         self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
@@ -152,7 +153,7 @@ class FactStore:
             embedder,
             vector_store,
         )
-        store.catalogue.sync()
+        store._read_packs = store.catalogue.sync()
         return store
 
     def close(self) -> None:
@@ -161,7 +162,12 @@ class FactStore:
             self._follower.close()
             self.catalogue.close()
             # A home without packs of its own holds what every home begins with: another one need not read it all again.
-            if not self.user.exists() and (self.cache / "index").is_dir() and not self._seed.exists():
+            old = self._read_packs or not self._seed.exists()
+            if old and not self.user.exists() and (self.cache / "index").is_dir():
+                aside = self._seed.with_name(f".{self._seed.name}.{os.getpid()}.old")
+                with contextlib.suppress(OSError):  # there is none, or another process was quicker
+                    self._seed.rename(aside)
+                    shutil.rmtree(aside)
                 _copy_folder(self.cache, self._seed)
 
     def __enter__(self) -> FactStore:
@@ -460,8 +466,9 @@ class FactStore:
 
         packs = self.packs()
         problems = self.problems() + self.catalogue.check_files()
-        for name, pack in packs.items():
-            problems += check_pack(name, pack, self.cards(name), self.facts(name, status="approved"))
+        for name, pack in packs.items():  # from the catalogue, which looks at all files once and not for each pack
+            approved = list(self.catalogue.facts(name, status=("approved",)))
+            problems += check_pack(name, pack, self.catalogue.cards(name), approved)
         problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:

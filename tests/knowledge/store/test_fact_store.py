@@ -62,6 +62,27 @@ def texts(found):
     return [item.fact.text for item in found]
 
 
+def test_a_new_home_begins_with_the_shipped_packs_as_another_read_them(tmp_path, shipped, monkeypatch):
+    """After an update of the packs, too: it is read once, not in every new home."""
+    from sage_ad.knowledge.store import catalogue
+
+    read, real = [], catalogue.read_fact_yaml
+    monkeypatch.setattr(catalogue, "read_fact_yaml", lambda file: read.append(file) or real(file))
+
+    def new_home():
+        read.clear()
+        home = tmp_path / f"home{len(list(tmp_path.glob('home*')))}"
+        home.mkdir()
+        with FactStore.open(home, LightEmbedder(), cache=tmp_path / "cache", shipped=shipped) as store:
+            found = texts(store.search("brown stain", k=1))
+        return len(read), found
+
+    assert [new_home() for _ in range(2)] == [(1, ["Rust is a brown stain."]), (0, ["Rust is a brown stain."])]
+    facts = shipped / "metal" / "facts" / "appearance.yaml"
+    facts.write_text(SHIPPED_FACTS.replace("Rust is a", "Fretting is a"))
+    assert [new_home() for _ in range(2)] == [(1, ["Fretting is a brown stain."]), (0, ["Fretting is a brown stain."])]
+
+
 class TestReading:
     def test_shipped_facts_are_there_and_approved(self, store):
         facts = store.facts("metal")
