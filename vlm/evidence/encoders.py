@@ -148,8 +148,8 @@ class EfficientNetLite2:
     version = DEFAULT_ENCODER
     size = DEFAULT_SIZE
     offset = 0.9
-    """The padding of its strided convolutions moves what a patch sees: a spot on noise shows 4 pixels (of the network's input) too
-    far right and down at stride 8, 10 at stride 16, which weigh the same (`tests/vlm/evidence/test_encoders.py`)."""
+    """The padding of its strided convolutions moves what a patch sees: a spot on noise shows four pixels of the network's
+    input too far right and down at stride 8, ten at stride 16; the two weigh the same (tests/vlm/evidence/test_encoders.py)."""
 
     def __init__(self, device: str = "cpu") -> None:
         import torch
