@@ -161,8 +161,10 @@ def answer_asked(
 
 
 def _explanation(state: InspectionState, cards: Cards) -> str:
-    names = ("product", "defect", "candidates", "facts", "taught_as")
-    text, _ = explanation(state["evidence"], cards=cards, **{name: state.get(name) for name in names})
+    text, _ = explanation(
+        state["evidence"], product=state["product"], defect=state["defect"], candidates=state["candidates"], cards=cards,
+        facts=state["facts"], taught_as=state.get("taught_as"),
+    )  # fmt: skip
     return " ".join(text.splitlines())
 
 
