@@ -60,9 +60,8 @@ def main() -> None:
     offset = extractor.encoder.offset
     for count in args.references:
         means = []
-        print(
-            f"\n{count} reference(s): place, middle, overlap | parts | without the offset | region | described pixels\n|---|---|---|---|---|"
-        )
+        print(f"\n{count} reference(s): place, middle, overlap\n")
+        print("| category | parts | without the offset | region | described pixels |\n|---|---|---|---|---|")
         for group, category in CATEGORIES:
             dataset = open_dataset(args.data / group, None, [category])
             bad = sorted((s for s in dataset.samples(category, "test") if s.masks), key=lambda sample: sample.id)
