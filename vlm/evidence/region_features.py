@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
-VERSION = 2
+VERSION = 3
 """Raise it when the vectors change: caches of older ones are then not read."""
 
 HOT_SHARE = 0.015
@@ -88,7 +88,7 @@ def region_features(
             raise ValueError("region_features needs a heat or a box.")
         weights, box = hottest(heat), hot_box(heat, image.width, image.height)
     else:
-        weights = _covered(box, image.width, image.height)
+        weights = _covered(box, image.width, image.height, encoder.offset)
     if isinstance(encoder, EfficientNetLite2):
         with one_thread():
             picture = _deep_levels(encoder, image, DEFAULT_SIZE)
@@ -146,7 +146,10 @@ def hottest(heat: np.ndarray) -> np.ndarray:
 
 
 def hot_box(heat: np.ndarray, width: int, height: int) -> Box:
-    """Box in pixels of the part around the highest peak that reaches half-way from the median up to it."""
+    """Box in pixels of the part around the highest peak that reaches half-way from the median up to it.
+
+    It takes cells for what they see; `PatchEncoder.offset` made no better names here (docs/looks.md).
+    """
     from scipy import ndimage
 
     smooth = ndimage.uniform_filter(np.asarray(heat, np.float32), 3)
@@ -173,11 +176,11 @@ def close_up_box(box: Box, width: int, height: int) -> Box:
     return round(left), round(top), round(left + side), round(top + side)
 
 
-def _covered(box: Box, width: int, height: int, side: int = 40) -> np.ndarray:
-    """(side, side) share of each cell that a box covers."""
+def _covered(box: Box, width: int, height: int, offset: float, side: int = 40) -> np.ndarray:
+    """(side, side) share that a box covers of what each cell sees."""
     shares = []
     for low, high, length in ((box[1], box[3], height), (box[0], box[2], width)):
-        edges = np.linspace(0, length, side + 1)
+        edges = np.linspace(0, length, side + 1) - offset * length / side
         overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
         shares.append(np.clip(overlap, 0, None) * side / length)
     covered: np.ndarray = np.outer(*shares).astype(np.float32)
