@@ -39,8 +39,7 @@ def find_regions(
     """Connected regions whose evidence exceeds a threshold somewhere, best first.
 
     Best are those in the part of the picture with most evidence in all (`FOOT`), then the strongest: a small peak on a glint
-    or an edge is often higher than a defect, but has less around it. On *train* and *dev* 61 % instead of 54 % of the
-    first places lie in the mask so (docs/detection.md).
+    or an edge is often higher than a defect, but has less around it.
 
     Args:
         evidence: (H, W) map at the resolution of the picture.
