@@ -294,10 +294,10 @@ class FactStore:
             InputError: with the nearest one.
         """
         if domain is not None and domain not in (packs := self.catalogue.packs()):
-            nearest = difflib.get_close_matches(domain, packs, 1, cutoff=0)[0]
+            near = difflib.get_close_matches(domain, packs, 1)
             raise InputError(
-                f"There is no domain named {domain!r}; the nearest is {nearest} (sage-kb stats lists all, sage-kb new-domain "
-                "makes one)."
+                f"There is no domain named {domain!r}{f'; the nearest is {near[0]}' if near else ''} (sage-kb stats lists all, "
+                "sage-kb new-domain makes one)."
             )
 
     # -- searching -------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Counting:
 
     def __init__(self, encoder: PatchEncoder) -> None:
         self.name, self.version, self.device = encoder.name, encoder.version, encoder.device
-        self.size, self.seen = encoder.size, 0
+        self.size, self.offset, self.seen = encoder.size, encoder.offset, 0
         self._encoder = encoder
 
     def encode(self, images: Sequence[Image.Image], size: int | None = None) -> PatchFeatures:

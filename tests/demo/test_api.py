@@ -80,7 +80,7 @@ def test_facts_are_searched_judged_and_shown(client: Any) -> None:
     assert client.predict(fact=fact["id"], status="proposed", api_name="/judge_fact")["status"] == "proposed"
     assert client.predict(fact=fact["id"], api_name="/show_fact")["status"] == "proposed"
     assert client.predict(fact=fact["id"], status="approved", api_name="/judge_fact")["status"] == "approved"
-    with pytest.raises(Exception, match="not known"):
+    with pytest.raises(Exception, match="no domain named"):
         client.predict(words="x", domain="nowhere", api_name="/search_facts")
     assert {"machining", "general"} <= {row["domain"] for row in client.predict(api_name="/domain_statistics")}
 

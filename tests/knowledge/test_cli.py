@@ -213,6 +213,7 @@ def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp
     status, out, error = kb(*teach)
     assert (status, out.splitlines()[0]) == (0, "Added 1 pictures")
     assert len(error.splitlines()) == 2
+    Image.new("RGB", (32, 32), (90, 120, 91)).save(tmp_path / "a.png")
     assert (
         "names no product 'pump impeler'"
         in kb("add-looks", "casting", tmp_path, "--product", "pump impeler", "--good")[2]

@@ -343,7 +343,7 @@ def _background(
         other = other + np.median((here - other)[around], axis=0)  # light differs between two photographs
         off = float(np.mean(np.linalg.norm(here - other, axis=2)[around]))
         # The surroundings are the simpler explanation: a reference must be clearly better, not by a breath.
-        if off < (0.8 * misfit if source == "surroundings" else misfit):
+        if off < (0.9 * misfit if source == "surroundings" else misfit):
             best, misfit, source = other, off, "reference"
     return best, source
 
@@ -470,11 +470,11 @@ def _main(
     from scipy import ndimage
 
     wide = np.ones((3, 3), int)
-    if shape != "line":
-        groups, count = ndimage.label(ndimage.binary_dilation(mask, iterations=SLACK), wide)
-        return mask & (groups == np.bincount(groups[mask]).argmax()), count, length
     pieces, count = ndimage.label(mask, wide)
     largest = np.bincount(pieces[mask]).argmax()
+    if shape != "line":
+        _, count = ndimage.label(ndimage.binary_dilation(mask, iterations=SLACK), wide)
+        return pieces == largest, count, length
     near, _ = ndimage.label(ndimage.binary_dilation(mask, iterations=max(1, min(GAP, round(width)))), wide)
     main = pieces == largest
     for piece in np.unique(pieces[mask & (near == near[main][0])]):

@@ -241,7 +241,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         (("--workers", "-1"), "cannot be negative"),
         (("--address", "auto"), "--engine ray"),
         (("--retry-errors",), "--resume"),
-        (("--domain", "phrenology"), "photovoltaics"),
+        (("--domain", "photovoltaic"), "the nearest is photovoltaics"),
         (("--facts", "boiled"), "boiled"),
         (("--engine", "ray", "--address", "127.0.0.1:1"), "no Ray cluster at '127.0.0.1:1'"),
     ],

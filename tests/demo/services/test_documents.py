@@ -44,7 +44,7 @@ def test_every_step_is_told_and_the_facts_are_there_at_the_end(tmp_path: Path, m
 def test_an_unknown_domain_is_refused_before_anything_is_read(tmp_path: Path, manual: Path) -> None:
     with (
         FactStore.open(tmp_path / "home", LightEmbedder(), cache=tmp_path / "cache") as store,
-        pytest.raises(InputError, match="not known"),
+        pytest.raises(InputError, match="no domain named"),
     ):
         list(ingestion(store, [manual], "nowhere"))
 

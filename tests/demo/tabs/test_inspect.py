@@ -48,7 +48,7 @@ def test_an_example_is_inspected_to_the_end(
     assert re.search(r"score 0\.\d{3}", verdict)
     assert re.search(r"threshold 0\.\d{3}", verdict)
     assert re.search(r"\d+ %", verdict)
-    assert re.search(r"\d+ x \d+ px", page.locator("#verdict .sg-regions li").first.inner_text())
+    assert re.search(r"\d+ px long|\d+ x \d+ px", page.locator("#verdict .sg-regions li").first.inner_text())
     boxes = page.locator("#evidence .sg-box").all_inner_texts()
     assert boxes
     assert boxes == page.locator("#verdict .sg-regions a").all_inner_texts()

@@ -24,7 +24,7 @@ ROWS = [
 ]
 SAID = [
     "Blister, cause: Moisture under the enamel",
-    "Blister, inspection: Scrap the part",
+    "Blister, action: Scrap the part",
     "Pinhole, cause: Gas from the base metal",
     "Pinhole, inspection: Repair if fewer than three",
 ]
