@@ -105,7 +105,8 @@ def _draw_boxes(panel: Image.Image, evidence: Evidence, scale_x: float, scale_y:
             min(panel.height - 1, y1 * scale_y + 2),
         ]
         draw.rectangle(box, outline=_BOX, width=2)
-        tag = (box[0], box[1] - 17) if box[1] >= 18 else (box[0], box[3] + 1)
+        left = min(box[0], panel.width - 16)  # the number of a box at the right edge stays within the picture
+        tag = (left, box[1] - 17) if box[1] >= 18 else (left, min(box[3] + 1, panel.height - 17))
         draw.rectangle([tag[0], tag[1], tag[0] + 15, tag[1] + 16], fill=_BOX)
         draw.text((tag[0] + 4, tag[1] + 1), str(number), fill=_INK, font=_font(13))
 
