@@ -26,7 +26,7 @@ SAID = [
     "Blister, cause: Moisture under the enamel",
     "Blister, action: Scrap the part",
     "Pinhole, cause: Gas from the base metal",
-    "Pinhole, inspection: Repair if fewer than three",
+    "Pinhole, action: Repair if fewer than three",
 ]
 
 
