@@ -111,7 +111,7 @@ def test_a_ruled_table_with_merged_cells_and_on_two_pages(tmp_path: Path):
     assert texts == [
         *SAID,
         "Pinhole, cause: Grease on the steel",
-        "Pinhole, inspection: Wash the steel",
+        "Pinhole, action: Wash the steel",
         *["Chipping, cause: Impact in handling", "Chipping, inspection: Scrap if the edge is open"] * 2,
     ]
 
