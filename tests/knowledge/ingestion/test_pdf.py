@@ -112,7 +112,7 @@ def test_a_ruled_table_with_merged_cells_and_on_two_pages(tmp_path: Path):
         *SAID,
         "Pinhole, cause: Grease on the steel",
         "Pinhole, action: Wash the steel",
-        *["Chipping, cause: Impact in handling", "Chipping, inspection: Scrap if the edge is open"] * 2,
+        *["Chipping, cause: Impact in handling", "Chipping, action: Scrap if the edge is open"] * 2,
     ]
 
 
