@@ -431,6 +431,9 @@ def _describe(
     grey, grey_behind = _luminance(inside[0]), _luminance(behind[0])
     tone = (grey - grey_behind) / max(grey_behind, 2.0)
     colour = (float(inside[1] - behind[1]), float(inside[2] - behind[2]))
+    name = colour_name(*(float(value) for value in inside))
+    # What is lighter than its ground is not called black, nor white what is darker, however little light there is.
+    name = {("black", True): "dark grey", ("white", False): "light grey"}.get((name, tone > 0), name)
     rows, columns = np.nonzero(main)
     top, left = window[0].start, window[1].start
     box = (
@@ -446,7 +449,7 @@ def _describe(
         tone=round(float(tone), 3),
         colour=(round(colour[0], 1), round(colour[1], 1)),
         colour_change=colour_change(colour, (float(behind[1]), float(behind[2]))),
-        colour_name=colour_name(*(float(value) for value in inside)),
+        colour_name=name,
         texture=_texture(here, background, source, mask),
         edge=_edge(here, background, mask) if width >= MEASURABLE else None,
         shape=shape,

@@ -138,6 +138,14 @@ def test_the_colour_has_a_name(colour: tuple[int, int, int], name: str) -> None:
     assert spot(colour).in_words().startswith(f"{name} round spot")
 
 
+def test_what_is_lighter_than_black_is_not_called_black() -> None:
+    distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] - 120))
+    values = np.repeat(np.where(distance < 12, 34.0, 6.0)[..., None], 3, axis=2)
+    words = described(picture_of(values), *coarse((distance < 12).astype(float))).in_words()
+    assert words.startswith("dark grey round spot")
+    assert "lighter" in words
+
+
 def test_a_blurred_rim_is_no_edge() -> None:
     assert "sharp edge" in spot((60, 60, 60)).in_words()
     assert "no clear edge" in spot((60, 60, 60), blur=10).in_words()
