@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import sys
 from typing import Annotated
 
@@ -73,6 +75,8 @@ def demo(
 
     share_heaps()
     stop_on_terminate()
+    # To look for garbage among modules and models takes seconds, and the process ends anyway.
+    atexit.register(gc.freeze)
     launch_app(settings)
 
 

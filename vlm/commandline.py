@@ -5,7 +5,6 @@ It knows nothing of inspection; it stands in the lowest room because all the oth
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import gc
@@ -40,9 +39,6 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
     """
     import typer
 
-    atexit.register(
-        gc.freeze
-    )  # to look for garbage among modules and models takes seconds, and the process ends anyway
     # Typer carries its own copy of click's errors; this is their public common base, whichever copy it is.
     usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
