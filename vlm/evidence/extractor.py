@@ -223,6 +223,12 @@ class EvidenceExtractor:
             features = self.features_of(image)
         return self._report(image, features, distances, peers.score, standard, warnings=peers.warnings)
 
+    def _confidence_reason(self, source: ThresholdFrom) -> str:
+        """How the confidence is known; what was measured with the embedded encoder says nothing of another."""
+        if source == "references" and self.encoder.name != DEFAULT_ENCODER:
+            return "By the rule of the embedded encoder; whether it holds for this one was not measured."
+        return _CONFIDENCE[source]
+
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         """One thread for the small embedded encoder on a CPU; larger encoders and GPUs are left as they are."""
         return one_thread() if self.encoder.name == DEFAULT_ENCODER else contextlib.nullcontext()
@@ -319,7 +325,7 @@ class EvidenceExtractor:
             threshold_reason=standard.reason,
             verdict="anomalous" if anomalous else "normal",
             confidence=round(standard.confidence, 4),
-            confidence_reason=_CONFIDENCE[standard.source],
+            confidence_reason=self._confidence_reason(standard.source),
             map=evidence_map,
             regions=regions,
             distinct=distinct_patches(-distances.flatten(), self.settings.distinct),

@@ -70,9 +70,13 @@ class TestWithReference:
         assert drilled.distances.shape == drilled.features.shape[:2]
         assert drilled.reference_features is not None
         assert 0 <= drilled.score <= 2
-        assert drilled.confidence is not None
-        assert 0.5 <= drilled.confidence <= 1
         assert np.sign(drilled.margin) == 1
+
+    def test_the_confidence_is_the_share_of_right_verdicts_at_such_a_margin(self, drilled: Evidence) -> None:
+        """(1 + margin) to the power .9 to one (`benchmarks/confidence.py`); the margin as log-odds would say .94."""
+        odds = (1 + drilled.margin) ** 0.9
+        assert drilled.confidence == pytest.approx(odds / (1 + odds), abs=1e-3)
+        assert "18 other products" in drilled.confidence_reason
 
     def test_distinct_patches_are_the_most_distant(self, drilled: Evidence) -> None:
         flat = drilled.distances.flatten()
@@ -224,7 +228,9 @@ class TestSettings:
         small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         transformers.Dinov2Model(transformers.Dinov2Config(**small, patch_size=14)).save_pretrained(tmp_path)
         other = EvidenceExtractor(EvidenceSettings(encoder=str(tmp_path), size=140))
-        assert other.extract(washer(1), other.prepare([washer(0)])).distances.shape == (10, 10)
+        compared = other.extract(washer(1), other.prepare([washer(0)]))
+        assert compared.distances.shape == (10, 10)
+        assert "was not measured" in compared.confidence_reason
         assert other.features_of(washer(1)).shape == (10, 10, 16)
         with pytest.raises(InputError, match="needs references or the other parts of a batch"):
             other.extract(washer(1))
