@@ -142,9 +142,10 @@ def test_any_list_that_pyyaml_writes_is_read(rows: list[Any], plain: bool, flow:
             (Path(place) / row["file"]).touch()
         text = yaml.safe_dump(written, allow_unicode=plain, default_flow_style=flow, width=width)
         (Path(place) / "looks.yaml").write_bytes(text.encode())
+        # Compared with what PyYAML reads back: it folds a next-line character (U+0085) that it wrote itself to a space.
         assert read_looks(Path(place)) == [
-            Look(**{**look, "file": row["file"], "added": look["added"].isoformat()})
-            for look, row in zip(looks, written, strict=True)
+            Look(**{**row, "box": row["box"] and tuple(row["box"]), "added": row["added"].isoformat()})
+            for row in yaml.safe_load(text)
         ]
 
 
