@@ -5,8 +5,10 @@ The first column takes the cells of the evidence for what they see, without the 
     python benchmarks/places.py ../shared/data [--references 1 4] [--parts 36]
 
 Of each category with pixel masks the first region of so many defective parts, with references drawn by seed (or the part's own).
-"place" is the share whose place in words is that of a defect, "middle" the share whose middle lies on it, "overlap" the mean
-intersection over union with the best box around a connected part of the mask. Parts that pass have no region and do not count.
+"place" is the share whose place in words names a ninth of the picture that holds some of a defect, "middle" the share whose
+middle lies on one, "overlap" the mean intersection over union with the best box around a connected part of the mask. The place
+in words is that of the box's middle but in the last column, where it is that of the described pixel nearest to it. Parts that
+pass have no region and do not count.
 """
 
 from __future__ import annotations
@@ -31,23 +33,24 @@ def overlap(first: Box, second: Box) -> float:
     return sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1])
 
 
-def told(box: Box, mask: np.ndarray) -> list[float]:
-    """Place, middle and overlap of one box."""
+def told(box: Box, mask: np.ndarray, place: str | None = None) -> list[float]:
+    """Place (that of the middle unless it is given), middle and overlap of one box."""
     from scipy import ndimage
 
-    from sage_ad.vlm.places import place_of_box
+    from sage_ad.vlm.places import cell_of_place, place_of_box
 
     height, width = mask.shape
     labels, _ = ndimage.label(mask, np.ones((3, 3), int))
     parts = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
-    right = place_of_box(box, width, height) in {place_of_box(part, width, height) for part in parts}
+    row, column = cell_of_place(place or place_of_box(box, width, height))
+    right = mask[row * height // 3 : (row + 1) * height // 3, column * width // 3 : (column + 1) * width // 3].any()
     on = mask[min((box[1] + box[3]) // 2, height - 1), min((box[0] + box[2]) // 2, width - 1)]
     return [float(right), float(on), max(overlap(box, part) for part in parts)]
 
 
 def main() -> None:
     from sage_ad.evaluation.datasets import load_mask, open_dataset
-    from sage_ad.vlm.evidence.description import describe
+    from sage_ad.vlm.evidence.description import describe_regions
     from sage_ad.vlm.evidence.extractor import EvidenceExtractor
     from sage_ad.vlm.images import load_image
 
@@ -61,7 +64,9 @@ def main() -> None:
     for count in args.references:
         means = []
         print(f"\n{count} reference(s): place, middle, overlap\n")
-        print("| category | parts | without the offset | region | described pixels |\n|---|---|---|---|---|")
+        print(
+            "| category | parts | without the offset | region | described pixels | and their place |\n|---|---|---|---|---|---|"
+        )
         for group, category in CATEGORIES:
             dataset = open_dataset(args.data / group, None, [category])
             bad = sorted((s for s in dataset.samples(category, "test") if s.masks), key=lambda sample: sample.id)
@@ -79,8 +84,9 @@ def main() -> None:
                 before = extractor.extract(image, bank)
                 extractor.encoder.offset = offset
                 if seen.regions and before.regions:
-                    (own,) = describe(image, seen.map, seen.regions[:1], good)
-                    found.append([told(box, mask) for box in (before.regions[0].box, seen.regions[0].box, own.box)])
+                    (own,), _ = describe_regions(image, seen.map, seen.regions[:1], good)
+                    boxes = (before.regions[0].box, seen.regions[0].box, own.box)
+                    found.append([*(told(box, mask) for box in boxes), told(own.box, mask, own.place)])
             if found:
                 means.append(np.mean(found, axis=0))
                 cells = [", ".join(f"{value:.2f}" for value in row) for row in means[-1]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.agents.answering.wording import NAMED_REGIONS, join
 from sage_ad.agents.state import EvidenceSummary
 from sage_ad.evaluation.questions import with_article
+from sage_ad.vlm.evidence.description import POOR_MATCH, orientation_word
 
 if TYPE_CHECKING:
     from sage_ad.knowledge.store.cards import DefectCard
@@ -87,23 +88,40 @@ def _places(evidence: EvidenceSummary) -> list[str]:
     """A line for each of the first regions."""
     shown = evidence["regions"]
     lines: list[str] = []
-    plain: dict[str, list[str]] = {}  # sizes of the areas without a description, by place
-    unlike = ""
+    alike: dict[tuple[Any, ...], list[tuple[str, str]]] = {}  # place and description of measured marks, by their look
+    plain: dict[str, list[str]] = {}  # sizes of the areas without a measured mark, by place
+    against = ""
     for own in shown[:NAMED_REGIONS]:
-        what, found, than = own["description"].removeprefix("area, ").partition(", unlike ")
-        unlike = than or unlike
+        what, found, than = own["description"].removeprefix("area, ").partition(POOR_MATCH)
+        against = than or against
         if not found:
-            lines.append(f"{sentence_case(own['place'])}: {what}.")
+            alike.setdefault(_look(own["measured"]), []).append((own["place"], what))
         elif own["measured"]["share"] >= MOST:
-            lines.append("Most of the picture is unlike good parts: check that product, view and light are the same.")
+            lines.append(f"Most of the picture matches {than} poorly: check that product, view and light are the same.")
         else:
             # Millimetres stand in brackets, too.
             plain.setdefault(own["place"], []).append(what.replace(" (", ", ").replace(")", ""))
+    for (place, what), *others in alike.values():
+        elsewhere = [f"the {other}" for other in dict.fromkeys(other for other, _ in others) if other != place]
+        more = f"; {len(others)} more like it" if others else ""
+        lines.append(f"{sentence_case(place)}: {what}{more}{f', in {join(elsewhere)}' if elsewhere else ''}.")
     if plain:
         where = join([f"{place} ({join(sizes)})" for place, sizes in plain.items()])
-        lines.append(f"{sentence_case(where)}: unlike {unlike}.")
+        lines.append(f"{sentence_case(where)}: poor match with {against}; no mark could be measured.")
     more = len(shown) - NAMED_REGIONS
-    return [*lines, f"{more} more area{'s' * (more != 1)} stand{'s' * (more == 1)} out."] if more > 0 else lines
+    return [*lines, f"{more} more area{'s are' if more > 1 else ' is'} marked."] if more > 0 else lines
+
+
+def _look(measured: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two marks share that are told as one: colour, shape, direction, lighter or darker, missing."""
+    angle, tone = measured["angle"], measured["tone"]
+    return (
+        measured["colour_name"],
+        measured["shape"],
+        angle is not None and orientation_word(angle),
+        tone is not None and tone > 0,
+        measured.get("missing"),
+    )
 
 
 def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product: str | None, cards: Cards) -> str:

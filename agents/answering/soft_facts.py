@@ -352,7 +352,6 @@ def _answer(
         parts.append(words)
         if question.family == "defect diagnosis" and anomalous and not re.search(r"\b(should|must)\b", words):
             parts.append("It should not be used before an expert has looked at the marked area.")
-        if anomalous or question.family == "standard comparison":
-            parts += [wording.fact_sentence(fact, defect) for fact in cited]
+        parts += [wording.fact_sentence(fact, defect) for fact in cited]
         text = " ".join(parts)
     return wording.trace_answer(question, verdict, text, cited)

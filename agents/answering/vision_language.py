@@ -194,8 +194,7 @@ def _answer(
         if _state_said(text, question) is None:
             parts.append(wording.finding(evidence, state["product"]))
         parts.append(text)
-        if evidence["verdict"] == "anomalous" or question.family == "standard comparison":
-            parts.extend(wording.fact_sentence(fact, defect) for fact in cited)
+        parts.extend(wording.fact_sentence(fact, defect) for fact in cited)
         whole = " ".join(parts)
     else:
         whole = wording.grounded_answer(
@@ -350,7 +349,7 @@ def text_fault(
     for fact in facts:
         own = wording.content_words(fact["text"])
         if fact not in told and len(own & said_words) >= REPEATED * len(own):
-            return "it tells a fact about a defect that nobody asserted"
+            return "it tells a fact that nothing measured speaks for"
     seen = [*measured_lines(evidence, ()), *(region.get("description", "") for region in evidence["regions"])]
     given = " ".join([*seen, product or "", question.text, *(fact["text"] for fact in told)])
     if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):

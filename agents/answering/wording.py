@@ -23,8 +23,8 @@ KINDS_OF_FAMILY = {
     "defect diagnosis": ("consequence", "inspection"),
 }
 
-# What such facts tell holds of a part with any defect, or with none.
-GENERAL_KINDS = ("normal-variation", "inspection")
+# What such facts tell holds of a part with any defect.
+GENERAL_KIND = "inspection"
 
 
 @dataclass
@@ -145,8 +145,7 @@ def grounded_answer(
             if anomalous
             else "Nothing that was measured speaks against its use."
         )
-    if anomalous or family == "standard comparison":
-        parts.extend(fact_sentence(fact, defect) for fact in facts[:1])
+    parts.extend(fact_sentence(fact, defect) for fact in facts[:1])
     return " ".join(parts)
 
 
@@ -160,14 +159,15 @@ def trace_answer(
 
 
 def citable(facts: Sequence[dict[str, Any]], verdict: Verdict, defect: str | None) -> list[dict[str, Any]]:
-    """The facts that may be told of a part, best first: those about the asserted defect, then those about no defect.
+    """The facts that may be told of a part, best first: those about the asserted defect, then how any is looked at.
 
-    A fact about a kind of defect that nobody asserted would plant that defect, and so it would on a normal part. How a
-    defect looks, where it comes from and what follows is about a defect even if the fact does not say which.
+    A fact about a kind of defect that nobody asserted would plant that defect. Of a normal part none is told: that "fine
+    grinding lines are normal" says nothing of a part on which nobody measured them, and reads like an excuse.
     """
-    named = defect if verdict == "anomalous" else None
-    own = [fact for fact in facts if named in fact.get("defects", ())]
-    return own + [fact for fact in facts if not fact.get("defects") and fact["kind"] in GENERAL_KINDS]
+    if verdict == "normal":
+        return []
+    own = [fact for fact in facts if defect in fact.get("defects", ())]
+    return own + [fact for fact in facts if not fact.get("defects") and fact["kind"] == GENERAL_KIND]
 
 
 def cited_facts(

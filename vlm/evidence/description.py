@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sage_ad.vlm.places import place_of_box
+from sage_ad.vlm.places import place_of_point
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +58,7 @@ WITHIN = 0.6
 MAIN = 0.3
 """Share of them that the largest piece must hold."""
 MEASURABLE = 8
-"""Width in pixels from which the sharpness of an edge can be told."""
+"""Width in pixels from which the sharpness of an edge can be told, and a line must be twice as long to be no spot."""
 SHIFT = 0.06
 """Share of the shorter side by which a part may lie elsewhere than its reference."""
 SLACK = 2
@@ -69,6 +69,9 @@ MISSING = 0.35
 """Contrast to what is next to the pixels, in units of the reference's, below which the part lacks what good parts show."""
 ALONG = 0.3
 """Share of the peak's difference down to which a line is followed from its clearest stretch."""
+
+POOR_MATCH = ", poor match with "
+"""Said of an area in which no pixels stand out: its patches have no like in good parts, and nothing else was measured."""
 
 Shape = Literal["line", "ring", "round spot", "spot", "area"]
 Background = Literal["reference", "surroundings"]
@@ -137,8 +140,7 @@ class Description:
         size = self.size_in_words(mm_per_pixel)
         changes = self._changes()
         if not changes:
-            unlike = "good parts" if self.background == "reference" else "its surroundings"
-            return f"area, {size}, unlike {unlike} in structure"
+            return f"area, {size}{POOR_MATCH}{'good parts' if self.background == 'reference' else 'the rest of the picture'}"
         if self.share >= 0.001:
             size += f", {100 * self.share:.1f} % of the picture"
         what = self.shape if self.angle is None else f"{orientation_word(self.angle)} {self.shape}"
@@ -194,6 +196,13 @@ def describe(
         regions: regions of the evidence.
         references: good parts; the one that is most alike around a region is its background, if one matches there.
     """
+    return [own for own, _ in _described(image, heat, regions, references)]
+
+
+def _described(
+    image: Image.Image, heat: np.ndarray, regions: Sequence[EvidenceRegion], references: Sequence[Image.Image]
+) -> list[tuple[Description, tuple[float, float]]]:
+    """The descriptions, each with the point (x, y) that tells where it is."""
     if not regions:
         return []
     pixels = np.asarray(image.convert("RGB"))
@@ -207,7 +216,7 @@ def _describe_region(
     heat: np.ndarray,
     region: EvidenceRegion,
     references: Sequence[tuple[np.ndarray, tuple[int, int]]],
-) -> Description:
+) -> tuple[Description, tuple[float, float]]:
     """One region of (H, W, 3) pixels; the references with the rows and columns by which they are moved."""
     from scipy import ndimage
 
@@ -226,7 +235,9 @@ def _describe_region(
     difference = _difference(here, background, source)
     found = _differing(difference, hot, warm, around)
     if found is None or not _stands_apart(difference, found[0], region.box, window, (height, width)):
-        return _structure(region.box, "reference" if references else "surroundings", warm, height * width)
+        x0, y0, x1, y1 = region.box
+        plain = _structure(region.box, "reference" if references else "surroundings", warm, height * width)
+        return plain, ((x0 + x1) / 2, (y0 + y1) / 2)
     return _describe(here, background, source, *found, window, (height, width))
 
 
@@ -246,9 +257,9 @@ def describe_regions(
     """
     regions: list[EvidenceRegion] = []
     descriptions: list[Description] = []
-    for region, own in zip(found, describe(image, heat, found, references), strict=True):
+    for region, (own, at) in zip(found, _described(image, heat, found, references), strict=True):
         if not any(_mostly_shared(own.box, other.box) for other in regions):
-            regions.append(replace(region, box=own.box, place=place_of_box(own.box, *image.size)))
+            regions.append(replace(region, box=own.box, place=place_of_point(*at, *image.size)))
             descriptions.append(own)
     return regions, descriptions
 
@@ -412,7 +423,7 @@ def _describe(
     further: np.ndarray,
     window: tuple[slice, slice],
     picture: tuple[int, int],
-) -> Description:
+) -> tuple[Description, tuple[float, float]]:
     from scipy import ndimage
 
     mask |= further & ndimage.binary_fill_holes(mask)  # what differs less inside is still no hole
@@ -442,8 +453,12 @@ def _describe(
         int(left + columns.max() + 1),
         int(top + rows.max() + 1),
     )
+    # An arc or a bent line may leave the middle of its box empty: its pixel nearest to there tells where it is.
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    xs, ys = left + columns + 0.5, top + rows + 0.5
+    nearest = np.hypot(xs - middle[0], ys - middle[1]).argmin()
     area = int(mask.sum())
-    return Description(
+    own = Description(
         box=box,
         background=source,
         tone=round(float(tone), 3),
@@ -461,6 +476,7 @@ def _describe(
         count=count,
         missing=missing,
     )
+    return own, middle if shape == "ring" else (float(xs[nearest]), float(ys[nearest]))
 
 
 def _main(
@@ -565,20 +581,25 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
     from scipy import ndimage
 
     thick = 2 * float(ndimage.distance_transform_edt(np.pad(piece.image, 1)).max())
-    if length * length / area >= LINE and thick <= STRIP * area / length:
+    if length * length / area >= _line_from(area / length) and thick <= STRIP * area / length:
         straight = width <= 3 * area / length
         return "line", angle if straight else None, length, area / length
     if piece.solidity < BENT:
         # A bent strip of length L and width w has the area L w and the perimeter 2 (L + w).
         half = piece.perimeter / 2
         along = (half + math.sqrt(max(0.0, half * half - 4 * area))) / 2
-        if along * along / area >= LINE and thick <= STRIP * area / along:
+        if along * along / area >= _line_from(area / along) and thick <= STRIP * area / along:
             return "line", None, along, area / along
     compact = length / width <= ROUND and piece.solidity >= SOLID
     # Below 30 pixels a disc and a square cannot be distinguished.
     if compact and (DISC[0] <= piece.extent <= DISC[1] or area < 30):
         return "round spot", None, length, width
     return "spot", None, length, width
+
+
+def _line_from(width: float) -> float:
+    """Ratio of length to width from which something as wide as this is a line."""
+    return LINE if width < MEASURABLE else 2 * LINE
 
 
 def _extents(piece: Any) -> tuple[float, float]:

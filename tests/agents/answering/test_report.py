@@ -97,20 +97,32 @@ def test_a_normal_part_gets_no_defect_and_no_fact_but_the_place_that_came_closes
 
 def test_what_holds_of_several_areas_is_told_once() -> None:
     own = state()
-    plain = {"description": "area, 9 x 8 px, unlike good parts in structure"}
+    plain = {"description": "area, 9 x 8 px, poor match with good parts"}
     for at in (95, 105):
         region = own["evidence"]["regions"][0]
         measured = {**region["measured"], "tone": None, "box": [at, at, at + 9, at + 8]}
         own["evidence"]["regions"].append({**region, **plain, "place": "centre", "measured": measured})
     said = lines(own)
-    assert said[2] == "Centre (9 x 8 px and 9 x 8 px): unlike good parts in structure."
+    assert said[2] == "Centre (9 x 8 px and 9 x 8 px): poor match with good parts; no mark could be measured."
+
+
+def test_marks_that_look_alike_are_told_as_one() -> None:
+    own = state()
+    (region,) = own["evidence"]["regions"]
+    lighter = {**region, "measured": {**region["measured"], "tone": 0.3}}
+    own["evidence"]["regions"] += [region, lighter]
+    said = lines(own)
+    assert said[1].endswith("; 1 more like it.")
+    assert said[2].startswith("Upper left: ")
+    own["evidence"]["regions"][1] = {**region, "place": "centre"}
+    assert lines(own)[1].endswith("; 1 more like it, in the centre.")
 
 
 def test_a_picture_that_differs_as_a_whole_is_no_area_of_the_part() -> None:
     own = state()
     measured = {**own["evidence"]["regions"][0]["measured"], "tone": None, "share": 0.8}
     own["evidence"]["regions"][0] |= {
-        "description": "area, 180 x 170 px, unlike good parts in structure",
+        "description": "area, 180 x 170 px, poor match with good parts",
         "measured": measured,
     }
     assert "check that product, view and light are the same" in lines(own)[1]

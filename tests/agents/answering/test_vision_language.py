@@ -138,7 +138,7 @@ def test_a_fact_that_it_names_is_not_cited_where_its_defect_was_not_asserted(ask
     said = json.dumps({"state": "anomalous", "defect": "crack", "answers": {"q1": told, "q2": quoted}})
     seen, _ = ask(said, questions=["Is this solar cell defective?", "Is this solar cell as it should be?"])
     assert "The cell has a crack." in seen.answers[0].text
-    assert "it tells a fact about a defect that nobody asserted" in note_of(seen)
+    assert "it tells a fact that nothing measured speaks for" in note_of(seen)
     assert not any(answer.facts for answer in seen.answers)
     assert not any(fact.text.rstrip(".") in answer.text for fact in seen.facts for answer in seen.answers)
 

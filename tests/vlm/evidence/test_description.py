@@ -175,7 +175,7 @@ def test_the_parts_own_outline_is_not_described_as_a_flaw() -> None:
     heat = np.exp(-(np.hypot(*(np.mgrid[:SIDE, :SIDE] - 120)) ** 2) / 200)
     found = described(picture_of(values), heat, [SimpleNamespace(box=(108, 108, 132, 132), score=1.0)])
     assert found.tone is None
-    assert found.in_words() == "area, 24 x 24 px, unlike its surroundings in structure"
+    assert found.in_words() == "area, 24 x 24 px, poor match with the rest of the picture"
     assert Description.from_dict(found.to_dict()) == found
 
 
@@ -217,6 +217,26 @@ def test_a_line_is_followed_where_it_is_faint_and_over_gaps() -> None:
     found = described(picture_of(values), *coarse(mask))
     assert (found.shape, found.count) == ("line", 1)
     assert found.length == pytest.approx(156, abs=6)
+
+
+@pytest.mark.parametrize(("length", "width", "shape"), [(60, 4, "line"), (60, 10, "spot"), (120, 10, "line")])
+def test_a_broad_patch_is_a_line_only_if_it_is_long(length: int, width: int, shape: str) -> None:
+    values, mask = np.full((SIDE, SIDE, 3), 190.0), np.zeros((SIDE, SIDE))
+    mask[100 : 100 + width, 60 : 60 + length] = 1
+    values[mask > 0] = 90
+    assert described(picture_of(values), *coarse(mask)).shape == shape
+
+
+def test_an_arc_lies_where_its_pixels_are_and_not_in_the_middle_of_its_box() -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    distance = np.hypot(rows - 120, columns - 120)
+    mask = ((distance > 85) & (distance < 95) & (rows < 120) & (columns > 70)).astype(float)
+    values = np.where(mask[..., None] > 0, 60.0, 190.0) * np.ones(3)
+    heat, found = coarse(mask)
+    (region,), _ = describe_regions(
+        picture_of(values), heat, [EvidenceRegion(box=found[0].box, score=1.0, place="centre")]
+    )
+    assert region.place in ("upper centre", "upper right")
 
 
 def test_a_faint_middle_makes_no_ring() -> None:
