@@ -6,9 +6,8 @@ The first column takes the cells of the evidence for what they see, without the 
 
 Of each category with pixel masks the first region of so many defective parts, with references drawn by seed (or the part's own).
 "place" is the share whose place in words names a ninth of the picture that holds some of a defect, "middle" the share whose
-middle lies on one, "overlap" the mean intersection over union with the best box around a connected part of the mask. The place
-in words is that of the box's middle but in the last column, where it is that of the described pixel nearest to it. Parts that
-pass have no region and do not count.
+middle lies on one, "overlap" the mean intersection over union with the best box around a connected part of the mask. Parts
+that pass have no region and do not count.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ def overlap(first: Box, second: Box) -> float:
     return sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1])
 
 
-def told(box: Box, mask: np.ndarray, place: str | None = None) -> list[float]:
-    """Place (that of the middle unless it is given), middle and overlap of one box."""
+def told(box: Box, mask: np.ndarray, place: str) -> list[float]:
+    """Place, middle and overlap of one region."""
     from scipy import ndimage
 
-    from sage_ad.vlm.places import cell_of_place, place_of_box
+    from sage_ad.vlm.places import cell_of_place
 
     height, width = mask.shape
     labels, _ = ndimage.label(mask, np.ones((3, 3), int))
     parts = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
-    row, column = cell_of_place(place or place_of_box(box, width, height))
+    row, column = cell_of_place(place)
     right = mask[row * height // 3 : (row + 1) * height // 3, column * width // 3 : (column + 1) * width // 3].any()
     on = mask[min((box[1] + box[3]) // 2, height - 1), min((box[0] + box[2]) // 2, width - 1)]
     return [float(right), float(on), max(overlap(box, part) for part in parts)]
@@ -64,9 +63,7 @@ def main() -> None:
     for count in args.references:
         means = []
         print(f"\n{count} reference(s): place, middle, overlap\n")
-        print(
-            "| category | parts | without the offset | region | described pixels | and their place |\n|---|---|---|---|---|---|"
-        )
+        print("| category | parts | without the offset | region | described pixels |\n|---|---|---|---|---|")
         for group, category in CATEGORIES:
             dataset = open_dataset(args.data / group, None, [category])
             bad = sorted((s for s in dataset.samples(category, "test") if s.masks), key=lambda sample: sample.id)
@@ -85,8 +82,8 @@ def main() -> None:
                 extractor.encoder.offset = offset
                 if seen.regions and before.regions:
                     (own,), _ = describe_regions(image, seen.map, seen.regions[:1], good)
-                    boxes = (before.regions[0].box, seen.regions[0].box, own.box)
-                    found.append([*(told(box, mask) for box in boxes), told(own.box, mask, own.place)])
+                    boxes = [(region.box, region.place) for region in (before.regions[0], seen.regions[0], own)]
+                    found.append([told(box, mask, place) for box, place in boxes])
             if found:
                 means.append(np.mean(found, axis=0))
                 cells = [", ".join(f"{value:.2f}" for value in row) for row in means[-1]]

@@ -179,10 +179,9 @@ def explain_as_sage(state: InspectionState, resources: Resources, facts: Sequenc
     words = " ".join(said)
     # A defect is explained by what stands out and what it is called.
     whole = len(said) > (evidence["verdict"] == "anomalous") and reply.state == evidence["verdict"]
-    # The probabilities are numbers that the words may bring, as those of a fact are.
-    shares = [{"text": f"{share:.2f}", "kind": "inspection"} for _, share in query.names]
+    shares = [f"{share:.2f}" for _, share in query.names]
     held = [*(name for name, _ in query.names), *about]
-    fault = words_fault(words, question, evidence, state["product"], [*facts, *shares], state["defect"], held)
+    fault = words_fault(words, question, evidence, state["product"], facts, state["defect"], held, shares)
     return words if sure and whole and fault is None else None
 
 
@@ -277,6 +276,7 @@ def words_fault(
     facts: Sequence[dict[str, Any]],
     defect: str | None,
     held: Sequence[str],
+    numbers: Sequence[str] = (),
 ) -> str | None:
     """Why the model's words cannot be used, or None: the faults of `text_fault`, and names that nothing supports.
 
@@ -285,11 +285,12 @@ def words_fault(
         question, evidence, product, facts: of the inspection.
         defect: the name that is asserted.
         held: the names that it may give the defect.
+        numbers: those that it may bring though they were not measured.
     """
     from sage_ad.agents.answering.vision_language import text_fault
     from sage_ad.evaluation.text.answer_parser import read
 
-    fault = text_fault(words, question, evidence, product, facts, defect)
+    fault = text_fault(words, question, evidence, product, facts, defect, numbers)
     if fault:
         return fault
     if EMPTY.search(words):

@@ -321,11 +321,12 @@ def text_fault(
     product: str | None,
     facts: Sequence[dict[str, Any]] = (),
     defect: str | None = None,
+    numbers: Sequence[str] = (),
 ) -> str | None:
     """Why a model's answer cannot be used, or None: it must hold words, agree with the evidence, and stay with it.
 
     Matter may be new (a model that sees may name what it sees), but neither places nor numbers that nobody measured, and
-    no fact about a defect other than `defect`, which is asserted.
+    no fact but those about `defect`, which is asserted. `numbers` are what it may bring besides.
     """
     from sage_ad.vlm.places import PLACES
 
@@ -351,7 +352,7 @@ def text_fault(
         if fact not in told and len(own & said_words) >= REPEATED * len(own):
             return "it tells a fact that nothing measured speaks for"
     seen = [*measured_lines(evidence, ()), *(region.get("description", "") for region in evidence["regions"])]
-    given = " ".join([*seen, product or "", question.text, *(fact["text"] for fact in told)])
-    if numbers := set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given)):
-        return f"a number that was not measured ({wording.join(sorted(numbers)[:3])})"
+    given = " ".join([*seen, product or "", question.text, *(fact["text"] for fact in told), *numbers])
+    if strange := sorted(set(re.findall(r"\d+(?:\.\d+)?", text)) - set(re.findall(r"\d+(?:\.\d+)?", given))):
+        return f"a number that was not measured ({wording.join(strange[:3])})"
     return None

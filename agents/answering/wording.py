@@ -23,9 +23,6 @@ KINDS_OF_FAMILY = {
     "defect diagnosis": ("consequence", "inspection"),
 }
 
-# What such facts tell holds of a part with any defect.
-GENERAL_KIND = "inspection"
-
 
 @dataclass
 class Answers:
@@ -98,12 +95,10 @@ def telling(appearances: Sequence[str]) -> int | None:
 
 
 def fact_sentence(fact: dict[str, Any], defect: str | None) -> str:
-    """A cited fact with what it is about: the asserted defect, or such parts in general (`citable`)."""
+    """A cited fact with the asserted defect that it is about."""
     text = fact["text"].rstrip(".") + "."
     note = "" if fact["status"] == "approved" else " (This fact is proposed, not yet approved by an expert.)"
-    if defect and fact.get("defects"):
-        return f"About {with_article(defect)}: {text}{note}"
-    return f"Known of such parts: {text}{note}"
+    return f"{f'About {with_article(defect)}: ' if defect else ''}{text}{note}"
 
 
 def grounded_answer(
@@ -159,15 +154,14 @@ def trace_answer(
 
 
 def citable(facts: Sequence[dict[str, Any]], verdict: Verdict, defect: str | None) -> list[dict[str, Any]]:
-    """The facts that may be told of a part, best first: those about the asserted defect, then how any is looked at.
+    """The facts that may be told of a part, best first: those about the asserted defect.
 
-    A fact about a kind of defect that nobody asserted would plant that defect. Of a normal part none is told: that "fine
-    grinding lines are normal" says nothing of a part on which nobody measured them, and reads like an excuse.
+    A fact about a kind of defect that nobody asserted would plant that defect. One about no defect ("fine grinding lines are
+    normal", "bolts are tightened with 110 Nm") says nothing of a part on which nobody measured it.
     """
-    if verdict == "normal":
+    if verdict == "normal" or defect is None:
         return []
-    own = [fact for fact in facts if defect in fact.get("defects", ())]
-    return own + [fact for fact in facts if not fact.get("defects") and fact["kind"] == GENERAL_KIND]
+    return [fact for fact in facts if defect in fact.get("defects", ())]
 
 
 def cited_facts(

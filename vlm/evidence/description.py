@@ -43,6 +43,8 @@ DISC = (0.7, 0.9)
 """Share of its box that a round region fills: a disc pi / 4, a triangle half, a square all of it."""
 SOLID = 0.85
 """Share of its convex hull that a compact region fills."""
+SLIM = 2.5
+"""Ratio of the axes below which a line is no straight one."""
 STRIP = 2.0
 """Widest place of a line in units of its mean width."""
 BENT = 0.6
@@ -57,7 +59,7 @@ WITHIN = 0.6
 """Share of them that must lie in the region's box, widened by a quarter."""
 MAIN = 0.3
 """Share of them that the largest piece must hold."""
-MEASURABLE = 8
+MEASURABLE = 10
 """Width in pixels from which the sharpness of an edge can be told, and a line must be twice as long to be no spot."""
 SHIFT = 0.06
 """Share of the shorter side by which a part may lie elsewhere than its reference."""
@@ -581,7 +583,8 @@ def _shape(mask: np.ndarray, picture: tuple[int, int]) -> tuple[Shape, float | N
     from scipy import ndimage
 
     thick = 2 * float(ndimage.distance_transform_edt(np.pad(piece.image, 1)).max())
-    if length * length / area >= _line_from(area / length) and thick <= STRIP * area / length:
+    slim = length >= SLIM * width or piece.solidity < BENT
+    if slim and length * length / area >= _line_from(area / length) and thick <= STRIP * area / length:
         straight = width <= 3 * area / length
         return "line", angle if straight else None, length, area / length
     if piece.solidity < BENT:

@@ -242,8 +242,8 @@ def test_numbers_of_measurements_and_facts_may_be_repeated(trace: InspectionTrac
         "score": 0.312, "threshold": 0.2, "threshold_from": "references", "verdict": "anomalous",
         "regions": [{"place": "centre", "box": [1, 2, 3, 4], "score": 0.4}],
     }  # fmt: skip
-    facts = [{"text": "A gap over 2.5 mm is looked at again.", "kind": "inspection"}]
-    assert (
-        text_fault("It differs, with a score of 0.312 and a gap over 2.5 mm.", question, evidence, None, facts) is None
-    )
-    assert "9.9" in (text_fault("It differs by 9.9 mm.", question, evidence, None, facts) or "")
+    facts = [{"text": "A gap over 2.5 mm is looked at again.", "kind": "inspection", "defects": ["gap"]}]
+    words = "It differs, with a score of 0.312 and a gap over 2.5 mm."
+    assert text_fault(words, question, evidence, None, facts, "gap") is None
+    assert "a fact that nothing measured speaks for" in (text_fault(words, question, evidence, None, facts) or "")
+    assert "9.9" in (text_fault("It differs by 9.9 mm.", question, evidence, None, facts, "gap") or "")

@@ -219,7 +219,7 @@ def test_a_line_is_followed_where_it_is_faint_and_over_gaps() -> None:
     assert found.length == pytest.approx(156, abs=6)
 
 
-@pytest.mark.parametrize(("length", "width", "shape"), [(60, 4, "line"), (60, 10, "spot"), (120, 10, "line")])
+@pytest.mark.parametrize(("length", "width", "shape"), [(72, 4, "line"), (72, 12, "spot"), (120, 12, "line")])
 def test_a_broad_patch_is_a_line_only_if_it_is_long(length: int, width: int, shape: str) -> None:
     values, mask = np.full((SIDE, SIDE, 3), 190.0), np.zeros((SIDE, SIDE))
     mask[100 : 100 + width, 60 : 60 + length] = 1
