@@ -251,7 +251,9 @@ def _appearance(state: InspectionState, cards: Cards) -> str:
 
 def _action(state: InspectionState, cards: Cards) -> str:
     lines = consequence_lines(state["defect"], cards, state["facts"], [])
-    return " ".join([sentence_case(action_line(state["defect"], cards).removeprefix("What to do: ")), *lines])
+    return " ".join(
+        [sentence_case(action_line(state["defect"], cards, state["evidence"]).removeprefix("What to do: ")), *lines]
+    )
 
 
 def _cause(state: InspectionState, cards: Cards) -> str:

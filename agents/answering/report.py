@@ -52,9 +52,10 @@ def explanation(
     cited: list[str] = []
     if evidence["verdict"] == "anomalous":
         lines += _places(evidence)
-        lines.append(name_line(defect, candidates, product, cards))
+        if defect is not None or not _differs_as_a_whole(evidence):
+            lines.append(name_line(defect, candidates, product, cards))
         lines += consequence_lines(defect, cards, facts, cited)
-        lines.append(action_line(defect, cards))
+        lines.append(action_line(defect, cards, evidence))
     else:
         if taught_as is not None:
             lines.append(unseen_line(taught_as))
@@ -97,7 +98,7 @@ def _places(evidence: EvidenceSummary) -> list[str]:
         if not found:
             alike.setdefault(_look(own["measured"]), []).append((own["place"], what))
         elif own["measured"]["share"] >= MOST:
-            lines.append(f"Most of the picture matches {than} poorly: check that product, view and light are the same.")
+            lines.append(f"Most of the picture matches {than} poorly.")
         else:
             # Millimetres stand in brackets, too.
             plain.setdefault(own["place"], []).append(what.replace(" (", ", ").replace(")", ""))
@@ -110,6 +111,12 @@ def _places(evidence: EvidenceSummary) -> list[str]:
         lines.append(f"{sentence_case(where)}: poor match with {against}; no mark could be measured.")
     more = len(shown) - NAMED_REGIONS
     return [*lines, f"{more} more area{'s are' if more > 1 else ' is'} marked."] if more > 0 else lines
+
+
+def _differs_as_a_whole(evidence: EvidenceSummary) -> bool:
+    """Whether the strongest region is most of the picture and shows no mark: then the picture is odd, and not the part."""
+    first = evidence["regions"][0] if evidence["regions"] else None
+    return first is not None and POOR_MATCH in first["description"] and first["measured"]["share"] >= MOST
 
 
 def _look(measured: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -192,11 +199,13 @@ def facts_about(defect: str, cards: Cards, facts: Sequence[dict[str, Any]], kind
     return [fact for fact in facts if fact["kind"] == kind and names.intersection(fact.get("defects", ()))]
 
 
-def action_line(defect: str | None, cards: Cards) -> str:
-    """What to do with the part: what the card of the asserted defect says, else to look at it."""
+def action_line(defect: str | None, cards: Cards, evidence: EvidenceSummary) -> str:
+    """What to do with the part: what the card of the asserted defect says, else to look at it, or at how it was taken."""
     if (card := card_of(defect, cards)) is not None:
         standard = f" ({', '.join(card.standards)})" if card.standards else ""
         return f"What to do: {card.action.rstrip('.')}{standard}."
+    if _differs_as_a_whole(evidence):
+        return "What to do: check that product, view and light are those of the good parts, and inspect it again."
     return "What to do: have the marked areas checked by eye."
 
 

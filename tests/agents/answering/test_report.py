@@ -125,7 +125,10 @@ def test_a_picture_that_differs_as_a_whole_is_no_area_of_the_part() -> None:
         "description": "area, 180 x 170 px, poor match with good parts",
         "measured": measured,
     }
-    assert "check that product, view and light are the same" in lines(own)[1]
+    assert lines(own)[1:-1] == [
+        "Most of the picture matches good parts poorly.",
+        "What to do: check that product, view and light are those of the good parts, and inspect it again.",
+    ]
 
 
 def test_a_close_verdict_is_called_narrow() -> None:
