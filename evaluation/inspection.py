@@ -216,7 +216,7 @@ def trace_regions(
 ) -> list[TraceRegion]:
     """Regions as a trace holds them, with their descriptions (none, or one each)."""
     told = [TraceRegion(box=region.box, place=region.place, score=float(region.score)) for region in regions]
-    for region, own in zip(told, descriptions, strict=False):
+    for region, own in zip(told if descriptions else (), descriptions, strict=True):
         region.description, region.measured = own.in_words(mm_per_pixel), own.to_dict()
     return told
 
