@@ -202,11 +202,16 @@ def probability(reply: PartReply) -> float:
 
 
 def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[EvidenceSummary, list[str]]:
-    """The evidence with the model's state: confidence, and regions where the state calls for them or forbids them."""
+    """The evidence, or where the model overrules its state: with the model's, its confidence, and regions to match.
+
+    A state that both share is as sure as the evidence says, so that a question asked does not change the answer to another.
+    """
     from sage_ad.evaluation.inspection import trace_regions
     from sage_ad.vlm.evidence.description import describe_regions
     from sage_ad.vlm.evidence.regions import find_regions
 
+    if reply.state == measured["verdict"]:
+        return measured, []
     chance = probability(reply)
     evidence: EvidenceSummary = {
         **measured,
@@ -214,8 +219,6 @@ def decided(measured: EvidenceSummary, view: View, reply: PartReply) -> tuple[Ev
         "confidence": round(max(chance, 1 - chance), 4),
         "confidence_reason": SURE,
     }
-    if reply.state == measured["verdict"]:
-        return evidence, []
     regions: list[dict[str, Any]] = []
     if reply.state == "anomalous":
         peak = float(view.evidence.map.max())

@@ -33,7 +33,7 @@ class Answers:
         defect: the defect as a model that sees the picture names it, or None: a candidate, never asserted.
         note: half a sentence for the trace: what the model thinks, how that is known, what was used of its words.
         warnings: a sentence for each thing that the reader must know (the model disagrees with the evidence).
-        evidence: the evidence with the model's state and calibrated confidence; None where it stays as it was measured.
+        evidence: the evidence with the state of a model that overrules it; None where it stays as it was measured.
     """
 
     answers: list[dict[str, Any]]

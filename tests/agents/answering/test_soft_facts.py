@@ -124,14 +124,15 @@ class TestWords:
 
 
 class TestState:
-    def test_confidence_is_the_models_probability(self):
+    def test_a_verdict_that_the_model_shares_is_as_sure_as_the_evidence_says(self):
         said = made(SCRATCH, 1.0)
-        assert said.evidence["confidence"] == pytest.approx(0.7311, abs=1e-4)
+        assert said.evidence["confidence"] == 0.6
         assert probability(reply(SCRATCH, 900.0)) == pytest.approx(1.0)
 
     def test_a_model_that_overrules_the_threshold_says_so_and_points_somewhere(self):
         said = made(SCRATCH, 0.5, "normal")
         assert said.evidence["verdict"] == "anomalous"
+        assert said.evidence["confidence"] == pytest.approx(0.6225, abs=1e-4)
         (region,) = said.evidence["regions"]
         assert region["place"] == "lower right"
         assert region["description"].startswith("area, ")
