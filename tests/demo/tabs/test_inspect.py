@@ -14,11 +14,13 @@ import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
-from visitors import EXAMPLES, HOSTILE, Visitor
+from visitors import EXAMPLES, HOSTILE, Server, Visitor
 
 from sage_ad.demo.services.engine import Engine
 from sage_ad.demo.services.settings import DemoSettings
 from sage_ad.demo.tabs.inspect import InspectTab
+from sage_ad.knowledge.facts import Fact
+from sage_ad.knowledge.store.fact_store import FactStore
 from tests.demo.conftest import served
 
 
@@ -130,11 +132,14 @@ def test_uploads_questions_and_names_of_ones_own_stay_text(
     assert page.locator("#verdict img, #answers img, #answers script").count() == 0
 
 
-def test_a_fact_that_an_answer_cites_opens_by_keyboard(arrive: Callable[..., Visitor]) -> None:
+def test_a_fact_that_an_answer_cites_opens_by_keyboard(arrive: Callable[..., Visitor], server: Server) -> None:
+    limit = Fact(text="A pinhole of at most 2 mm is accepted.", kind="inspection", domain="ceramics", status="approved")
+    with FactStore.open(home=server.home) as store:
+        store.add([limit])
     visitor = arrive()
     page = visitor.page
-    visitor.choose_example(3)  # no defect is asserted on the others, so no fact is told of them
-    page.locator("#questions textarea").fill("Does this part match the normal standard of its kind?")
+    visitor.choose_example(3)
+    page.locator("#questions textarea").fill("How large may a pinhole be?")
     visitor.inspect()
     assert page.locator("#answers .sg-answer").count() == 1
     cite = page.locator("#answers .sg-cite").first
