@@ -290,4 +290,11 @@ def mle_line(score: Any) -> str:
 
 def main() -> None:
     """Entry point of `sage-inspect`."""
-    run_app(app, on_interrupt="An inspection keeps nothing until it is done; run the same command again.")
+    from sage_ad.vlm.commandline import end_at_once
+
+    try:
+        run_app(app, on_interrupt="An inspection keeps nothing until it is done; run the same command again.")
+    except SystemExit as end:
+        if "torch" in sys.modules:  # without it there is little to take apart
+            end_at_once(end.code)
+        raise

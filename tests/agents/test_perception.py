@@ -24,6 +24,8 @@ if sys.argv[3] == "evidence only":
 else:
     import contextlib
     from sage_ad.agents.cli import main
+    from sage_ad.vlm import commandline
+    commandline.end_at_once = sys.exit
     sys.argv = ["sage-inspect", sys.argv[1] + "/part.png", "--reference", sys.argv[2]]
     with contextlib.suppress(SystemExit):
         main()
