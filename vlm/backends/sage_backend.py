@@ -38,7 +38,8 @@ class SageBackend(HuggingFaceBackend):
 
     def __init__(self, model: Any, processor: SageProcessor, *, name: str) -> None:
         super().__init__(model.base, processor.tokenizer, name=name)
-        self.sage, self.sage_processor = model.eval(), processor
+        self.sage: Any = model.eval()
+        self.sage_processor: SagePrompts = processor
         # The base's vocabulary holds SAGE's placeholders; written as words they would mean nothing.
         self._generate_settings = {"suppress_tokens": model.generation_config.suppress_tokens}
 
