@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -94,7 +95,7 @@ def inspect(
     check_words(request)
     check_files(image, reference or [], out)
     with garbage_left_alone():
-        import_heavy(language=bool(questions))
+        import_heavy(model if questions else None)
         imported = time.perf_counter()
         inspector = SageInspector(
             model=model,
@@ -167,16 +168,23 @@ def check_files(image: Path, references: list[Path], out: Path | None) -> None:
             raise InputError(f"The folder {out} cannot be made ({error.strerror}); name another with --out.") from None
 
 
-def import_heavy(*, language: bool) -> None:
-    """Imports what an inspection needs, so that its time is not mistaken for that of the models."""
-    import faiss  # noqa: F401
-    import torch  # noqa: F401
+def import_heavy(model: str | None) -> None:
+    """Imports what an inspection needs, so that its time is not mistaken for that of the models.
 
-    if language:
-        import transformers  # noqa: F401
+    Args:
+        model: answers the questions; None where none was asked.
+    """
+    from sage_ad.vlm.weights.embedded import smollm2_checked_meanwhile
 
-    import sage_ad.agents.graph
-    import sage_ad.knowledge.store.fact_store  # noqa: F401
+    with smollm2_checked_meanwhile() if model == DEFAULT_BACKEND else contextlib.nullcontext():
+        import faiss  # noqa: F401
+        import torch  # noqa: F401
+
+        if model is not None:
+            import transformers  # noqa: F401
+
+        import sage_ad.agents.graph
+        import sage_ad.knowledge.store.fact_store  # noqa: F401
 
 
 def watch(inspector: SageInspector, request: Any, quiet: bool) -> InspectionTrace:
@@ -290,4 +298,11 @@ def mle_line(score: Any) -> str:
 
 def main() -> None:
     """Entry point of `sage-inspect`."""
-    run_app(app, on_interrupt="An inspection keeps nothing until it is done; run the same command again.")
+    from sage_ad.vlm.commandline import end_at_once
+
+    try:
+        run_app(app, on_interrupt="An inspection keeps nothing until it is done; run the same command again.")
+    except SystemExit as end:
+        if "torch" in sys.modules:  # without it there is little to take apart
+            end_at_once(end.code)
+        raise

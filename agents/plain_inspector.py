@@ -108,7 +108,7 @@ class LanguageModelInspector:
 
     def _messages(self, question: Question, facts: list[TraceFact], evidence: Any) -> list[dict[str, Any]]:
         from sage_ad.knowledge.text.instructions import quote_fact
-        from sage_ad.vlm.sage.processing_sage import measured_sentence
+        from sage_ad.vlm.sage.prompts import measured_sentence
 
         place = evidence.regions[0].place if evidence.regions else None
         known = ["Facts about such parts:", *(quote_fact(fact.text) for fact in facts)] if facts else []

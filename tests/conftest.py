@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has an empty user data folder of its own; caches (which hold nothing of the user's) are shared."""
     monkeypatch.setenv("SAGE_HOME", str(tmp_path_factory.mktemp("sage-home")))
+
+
+@pytest.fixture(autouse=True)
+def _commands_end_without_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that ends its process at once would end the tests, too."""
+    monkeypatch.setattr("sage_ad.vlm.commandline.end_at_once", sys.exit)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,8 @@ from sage_ad.vlm.errors import InputError
 if TYPE_CHECKING:
     from sage_ad.alignment.data.features import VisualInputCache
     from sage_ad.alignment.data.questions import Stage1Example
-    from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.prompts import FactMode
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 FACT_TASKS_A_BATCH = 8

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -49,14 +50,17 @@ class HuggingFaceBackend(Completing):
     state as it was.
 
     Args:
-        model: a causal or image-text-to-text model.
+        model: a causal or image-text-to-text model; None where a subclass loads it as its attribute `model`.
         processor: its tokenizer, or its processor (with image processor) if it reads images.
         name: how the model is called in traces and messages.
         batch_size: the most prompts that run through the model at once.
     """
 
+    model: Any
+
     def __init__(self, model: Any, processor: Any, *, name: str, batch_size: int = 16) -> None:
-        self.model: Any = model.eval()
+        if model is not None:
+            self.model = model.eval()
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.batch_size = batch_size
@@ -64,14 +68,20 @@ class HuggingFaceBackend(Completing):
         self._name = name
         self._lock = threading.Lock()
         self._images = hasattr(processor, "image_processor")
-        self._writes_facts = sum(own.numel() for own in model.parameters()) >= FACT_WRITER_PARAMETERS
         self._generate_settings: dict[str, Any] = {}
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
         if not getattr(processor, "chat_template", None) and not self.tokenizer.chat_template:
             raise InputError(f"{name} has no chat template, so it takes no messages; give an instruction-tuned model.")
+
+    @cached_property
+    def _writes_facts(self) -> bool:
+        return sum(own.numel() for own in self.model.parameters()) >= FACT_WRITER_PARAMETERS
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     @classmethod
     def from_pretrained(

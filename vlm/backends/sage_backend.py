@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ from sage_ad.vlm.loaded import loaded_once
 from sage_ad.vlm.sage.generation import UNCALIBRATED, OnText, PartQuery, PartReply, answer_parts
 
 if TYPE_CHECKING:
-    from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
+    import torch
+
+    from sage_ad.vlm.sage.inference import SageInference
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.prompts import FactMode, SagePrompts
     from sage_ad.vlm.weights.embedded import Progress
 
 PARTS_AT_ONCE = 16
@@ -33,7 +38,8 @@ class SageBackend(HuggingFaceBackend):
 
     def __init__(self, model: Any, processor: SageProcessor, *, name: str) -> None:
         super().__init__(model.base, processor.tokenizer, name=name)
-        self.sage, self.sage_processor = model.eval(), processor
+        self.sage: Any = model.eval()
+        self.sage_processor: SagePrompts = processor
         # The base's vocabulary holds SAGE's placeholders; written as words they would mean nothing.
         self._generate_settings = {"suppress_tokens": model.generation_config.suppress_tokens}
 
@@ -79,6 +85,41 @@ class SageBackend(HuggingFaceBackend):
         return replies
 
 
+class EmbeddedSageBackend(SageBackend):
+    """SAGE on the embedded language model, whose parts are answered without transformers' models (see `SageInference`).
+
+    These are loaded for plain text, when it is first asked for.
+
+    Args:
+        model: reads parts and answers.
+        prompts: its prompts.
+        name: how the model is called in traces.
+        folder: its checkpoint.
+        dtype: of its weights.
+    """
+
+    _writes_facts = False
+
+    def __init__(
+        self, model: SageInference, prompts: SagePrompts, *, name: str, folder: Path, dtype: torch.dtype
+    ) -> None:
+        HuggingFaceBackend.__init__(self, None, prompts.tokenizer, name=name)
+        self.sage, self.sage_processor = model, prompts
+        self._folder, self._dtype = folder, dtype
+        self._generate_settings = {"suppress_tokens": [model.config.image_token_id, model.config.fact_token_id]}
+
+    @cached_property
+    def model(self) -> Any:
+        """The language model by itself, with what it learnt."""
+        from sage_ad.vlm.sage.checkpoint import load_checkpoint
+
+        return load_checkpoint(self._folder, dtype=self._dtype)[0].base.to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.sage.get_input_embeddings().weight.device
+
+
 def load_sage(
     folder: Path,
     *,
@@ -103,7 +144,7 @@ def load_sage(
     from sage_ad.vlm.commandline import quiet_libraries
 
     quiet_libraries()
-    from sage_ad.vlm.sage.checkpoint import EMBEDDED_BASE, load_checkpoint, read_settings
+    from sage_ad.vlm.sage.checkpoint import EMBEDDED_BASE, load_checkpoint, load_for_inference, read_settings
     from sage_ad.vlm.weights.embedded import smollm2_checked_meanwhile, smollm2_folder
 
     if dtype not in ("auto", "bfloat16", "float32"):
@@ -112,21 +153,22 @@ def load_sage(
     with smollm2_checked_meanwhile() if embedded else contextlib.nullcontext():
         import torch
         from transformers.utils import logging
-
-        import sage_ad.vlm.sage.wrapping  # noqa: F401
     logging.disable_progress_bar()
     place = pick_device(device)
 
     def load() -> HuggingFaceBackend:
+        precision, called = torch.float32 if dtype == "float32" else torch.bfloat16, name or folder.name
         if embedded:
             smollm2_folder(progress)
-        model, processor, _ = load_checkpoint(folder, dtype=torch.float32 if dtype == "float32" else torch.bfloat16)
+            reader, prompts = load_for_inference(folder, dtype=precision, device=place)
+            return EmbeddedSageBackend(reader, prompts, name=called, folder=folder, dtype=precision)
+        model, processor, _ = load_checkpoint(folder, dtype=precision)
         kind: type[HuggingFaceBackend] = SageBackend
         if processor.has_base:
             from sage_ad.vlm.backends.wrapped_backend import WrappedSageBackend
 
             kind = WrappedSageBackend
-        return kind(model.to(place), processor, name=name or folder.name)
+        return kind(model.to(place), processor, name=called)
 
     # Larger models are their caller's to keep or to let go.
     return loaded_once(load_sage, str(folder.resolve()), place, dtype, given=load) if embedded else load()

@@ -19,7 +19,8 @@ from sage_ad.vlm.backends.huggingface import HuggingFaceBackend
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
+    from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.prompts import FactMode
 
 _OPENING = re.compile(r"^\s*(?:normal|anomalous)\b\W*(?:(?:true|false)\b\W*)?", re.IGNORECASE)
 

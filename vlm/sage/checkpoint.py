@@ -6,8 +6,10 @@ weights) and `sage.json`: the base, the fields of `SageConfig` and `SageProcesso
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,10 @@ from sage_ad.vlm.files import write_whole
 if TYPE_CHECKING:
     import torch
 
+    from sage_ad.vlm.sage.inference import SageInference
     from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
     from sage_ad.vlm.sage.processing_sage import SageProcessor
+    from sage_ad.vlm.sage.prompts import SagePrompts
 
 SETTINGS = "sage.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -162,18 +166,52 @@ def load_checkpoint(
         InputError: the folder is no checkpoint, or its base is not installed.
         BackendError: the weights are damaged or of another version.
     """
-    from safetensors import SafetensorError
-
     settings = read_settings(folder)
     model, processor = base_model(settings["base"], settings["config"], settings["processor"], dtype or _half())
-    try:
+    with _damage_is_named(folder, settings["base"]):
         tuned: Any = _merged(model, folder) if merge else _to_train(model, folder)
+    return tuned, processor, settings
+
+
+def load_for_inference(folder: Path, *, dtype: torch.dtype, device: str) -> tuple[SageInference, SagePrompts]:
+    """Puts trained weights on the embedded language model, without transformers' models, which take two seconds to import.
+
+    Args:
+        folder: a checkpoint on `EMBEDDED_BASE`.
+        dtype: of the weights.
+        device: a torch device.
+
+    Raises:
+        InputError, BackendError: as `load_checkpoint`.
+    """
+    from safetensors.torch import load_file
+    from transformers import PreTrainedTokenizerFast
+
+    from sage_ad.vlm.sage.inference import InferenceSettings, SageInference
+    from sage_ad.vlm.sage.prompts import EMBEDDED_PLACEHOLDERS, SagePrompts
+    from sage_ad.vlm.weights.embedded import smollm2_folder
+
+    settings, base = read_settings(folder), smollm2_folder()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    prompts = SagePrompts(tokenizer, **{**EMBEDDED_PLACEHOLDERS, **settings["processor"]})
+    with _damage_is_named(folder, settings["base"]):
+        weights = {name: value.to(dtype) for name, value in load_file(base / "model.safetensors").items()}
+        fusion = _folded_in({f"base.{name}": value for name, value in weights.items()}, folder)
+        weights = {name: value.to(device) for name, value in weights.items()}
+        return SageInference(InferenceSettings.of(settings["config"], prompts), weights, fusion), prompts
+
+
+@contextlib.contextmanager
+def _damage_is_named(folder: Path, base: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (SafetensorError, RuntimeError, ValueError, OSError, KeyError) as error:
         first = " ".join(str(error).split())[:200]
         raise BackendError(
-            f"The weights in {folder} cannot be put on {settings['base']} ({first}); fetch or train them anew."
+            f"The weights in {folder} cannot be put on {base} ({first}); fetch or train them anew."
         ) from None
-    return tuned, processor, settings
 
 
 def _to_train(model: SageForConditionalGeneration, folder: Path) -> Any:
@@ -186,24 +224,28 @@ def _to_train(model: SageForConditionalGeneration, folder: Path) -> Any:
 
 
 def _merged(model: SageForConditionalGeneration, folder: Path) -> SageForConditionalGeneration:
-    """The model with W + (alpha / r) B A in place of each W, bit by bit what PEFT's `merge_and_unload` makes.
+    """The model with LoRA folded in, bit by bit what PEFT's `merge_and_unload` makes.
 
     Wrapping every layer in PEFT's classes and unwrapping it again would take longer than all else that is loaded.
     """
+    model.fusion.load_state_dict(_folded_in(dict(model.named_parameters()), folder))
+    return model.eval()
+
+
+def _folded_in(parameters: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
+    """Makes each W of `parameters` W + (alpha / r) B A, in place; gives the trained weights of the fusion."""
     import torch
     from safetensors.torch import load_file
 
     lora = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / WEIGHTS).items()}
-    parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name in [name for name in state if name.endswith(".lora_A.weight")]:
             layer, down = name.removesuffix("lora_A.weight"), state.pop(name).float()
             up, weight = state.pop(f"{layer}lora_B.weight").float(), parameters[f"{layer}weight"]
             # In one sum of float32; adding to bfloat16 what is float32 takes several times as long.
             weight.copy_(weight.float().addmm_(up, down, alpha=lora["lora_alpha"] / lora["r"]))
-    model.fusion.load_state_dict({name.removeprefix("fusion."): value for name, value in state.items()})
-    return model.eval()
+    return {name.removeprefix("fusion."): value for name, value in state.items()}
 
 
 def _half() -> torch.dtype:

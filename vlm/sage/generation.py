@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
+    from sage_ad.vlm.sage.inference import SageInference
     from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
-    from sage_ad.vlm.sage.processing_sage import FactMode, SageProcessor
+    from sage_ad.vlm.sage.prompts import FactMode, SagePrompts
     from sage_ad.vlm.sage.visual_inputs import VisualInputs
 
 State = Literal["normal", "anomalous"]
@@ -80,7 +81,7 @@ def evidence_log_odds(visual: VisualInputs, calibration: Mapping[str, Sequence[f
 
 
 def prefix_inputs(
-    processor: SageProcessor,
+    processor: SagePrompts,
     visuals: Sequence[VisualInputs],
     measured: Sequence[str],
     facts: Sequence[Sequence[str]],
@@ -139,8 +140,8 @@ def padded_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tens
 
 
 def answer_parts(
-    model: SageForConditionalGeneration,
-    processor: SageProcessor,
+    model: SageForConditionalGeneration | SageInference,
+    processor: SagePrompts,
     queries: Sequence[PartQuery],
     *,
     mode: FactMode,
@@ -192,8 +193,8 @@ class _Rows:
 
     def __init__(
         self,
-        model: SageForConditionalGeneration,
-        processor: SageProcessor,
+        model: SageForConditionalGeneration | SageInference,
+        processor: SagePrompts,
         queries: Sequence[PartQuery],
         mode: FactMode,
         calibration: Mapping[str, Sequence[float]],
@@ -307,7 +308,7 @@ class _Rows:
 class _Pieces:
     """Passes on what is written, row by row, in whole words; what `generate` takes as a streamer."""
 
-    def __init__(self, processor: SageProcessor, queries: Sequence[PartQuery], on_text: OnText) -> None:
+    def __init__(self, processor: SagePrompts, queries: Sequence[PartQuery], on_text: OnText) -> None:
         self._tokenizer = processor.tokenizer
         self._rows = [(i, j) for i, query in enumerate(queries) for j in range(len(query.questions))]
         self._ids: list[list[int]] = [[] for _ in self._rows]

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import initialization as init
 
-from sage_ad.vlm.sage.configuration_sage import SageConfig
 from sage_ad.vlm.sage.fusion import FusionAttention, LNProjection, pad_rows
 from sage_ad.vlm.sage.verdict_token import StateEvidence
+
+EFFICIENTNET_LITE2_CHANNELS = 168
+"""Channels of a patch of `sage_ad.vlm.evidence.encoders.EfficientNetLite2`: 48 of stride 8 and 120 of stride 16."""
 
 
 class PatchAdapter(nn.Module):
@@ -36,9 +37,13 @@ class PatchAdapter(nn.Module):
 
 
 class SageFusion(nn.Module):
-    """What SAGE adds to the base model: adapter, fusion attention, the two LN-Proj, and the evidence's say."""
+    """What SAGE adds to the base model: adapter, fusion attention, the two LN-Proj, and the evidence's say.
 
-    def __init__(self, config: SageConfig) -> None:
+    Args:
+        config: a `SageConfig`, or what has its fields.
+    """
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         width = config.hidden_size
         own_eyes = config.patch_channels is None
@@ -58,8 +63,15 @@ class SageFusion(nn.Module):
         return self.fact_projection(self.attention(facts, keys, keys, mask))
 
 
+def heads_of(width: int) -> int:
+    """Heads of the fusion attention: of about 64 channels, and dividing the width."""
+    return next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0)
+
+
 def start_weights(module: nn.Module, embedding_std: float) -> None:
     """Weights before training; image and fact tokens start at the scale of the base model's token embeddings."""
+    from transformers import initialization as init
+
     if isinstance(module, StateEvidence):
         init.ones_(module.weight)
         init.zeros_(module.bias)

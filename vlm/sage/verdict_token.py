@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LogitsProcessor
 
 VERDICT_TOKENS = ("normal", "anomalous")
 
@@ -88,8 +87,10 @@ def answer_starts(input_ids: torch.Tensor, header: list[int]) -> torch.Tensor:
     return found
 
 
-class VerdictTokenFirst(LogitsProcessor):
+class VerdictTokenFirst:
     """Lets an answer begin with a verdict token only, token by token; after the word everything is allowed.
+
+    A logits processor of `generate`; that it does not inherit from one spares importing transformers.
 
     Args:
         words: token ids of the verdict tokens.

@@ -62,7 +62,7 @@ class VisualInputs:
             product: name of the part, if it is known.
             names: taught names that the defect may bear with their probabilities, the likeliest first.
         """
-        from sage_ad.vlm.sage.processing_sage import measured_sentence
+        from sage_ad.vlm.sage.prompts import measured_sentence
 
         return measured_sentence(self.score, self.threshold, self.place, self.description, names, product)
 

@@ -18,10 +18,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.sage.configuration_sage import SageConfig
 from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration
+from sage_ad.vlm.sage.modules import EFFICIENTNET_LITE2_CHANNELS, heads_of
 from sage_ad.vlm.sage.processing_sage import SageProcessor
-
-EFFICIENTNET_LITE2_CHANNELS = 168
-"""Channels of a patch of `sage_ad.vlm.evidence.encoders.EfficientNetLite2`: 48 of stride 8 and 120 of stride 16."""
+from sage_ad.vlm.sage.prompts import EMBEDDED_PLACEHOLDERS
 
 
 def from_base(
@@ -64,7 +63,7 @@ def from_base(
         model.resize_token_embeddings(highest + 1)
         weight = model.get_input_embeddings().weight  # type: ignore[assignment]
     settings.setdefault("embedding_std", float(weight.detach()[:room].float().std()))
-    settings.setdefault("fusion_heads", _heads(weight.shape[1]))
+    settings.setdefault("fusion_heads", heads_of(weight.shape[1]))
     config = SageConfig(base_config=model.config, patch_channels=patch_channels, dtype=weight.dtype, **settings)
     sage = _around(model, config)
     sage.generation_config = model.generation_config
@@ -91,10 +90,8 @@ def embedded(**settings: Any) -> tuple[SageForConditionalGeneration, SageProcess
 
     folder = smollm2_folder()
     for_processor = {k: settings.pop(k) for k in inspect.signature(SageProcessor).parameters if k in settings}
-    # Two of the tokenizer's own code tokens, which no inspection uses: the vocabulary keeps its size and its weights.
-    placeholders = {"image_token": "<empty_output>", "fact_token": "<jupyter_output>"}
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    processor = SageProcessor.from_base(tokenizer, **{**placeholders, **for_processor})
+    processor = SageProcessor.from_base(tokenizer, **{**EMBEDDED_PLACEHOLDERS, **for_processor})
     settings.setdefault("patch_channels", EFFICIENTNET_LITE2_CHANNELS)
     return from_base(folder, processor=processor, **settings), processor
 
@@ -145,8 +142,3 @@ def _require_eyes(model: PreTrainedModel) -> None:
             f"{type(model).__name__} cannot be wrapped: it lacks get_image_features or the argument {wanted}; "
             "use a model such as Qwen2.5-VL, InternVL or SmolVLM, or set patch_channels for a language model."
         )
-
-
-def _heads(width: int) -> int:
-    """Heads of about 64 channels that divide the width."""
-    return next(n for n in range(max(1, width // 64), 0, -1) if width % n == 0)

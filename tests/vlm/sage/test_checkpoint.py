@@ -133,8 +133,9 @@ class TestFaults:
         shutil.copytree(FOLDER / BEST, tmp_path / "copy")
         weights = tmp_path / "copy" / WEIGHTS
         weights.write_bytes(weights.read_bytes()[:5000])
-        with pytest.raises(BackendError, match="cannot be put on"):
-            load_checkpoint(tmp_path / "copy")
+        for load in (load_checkpoint, lambda folder: load_backend(str(folder))):
+            with pytest.raises(BackendError, match="cannot be put on"):
+                load(tmp_path / "copy")
 
     def test_a_base_that_is_missing_is_named(self, tmp_path):
         shutil.copytree(FOLDER / BEST, tmp_path / "copy")

@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: E402
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
 from sage_ad.vlm.sage.modeling_sage import SageForConditionalGeneration  # noqa: E402
-from sage_ad.vlm.sage.processing_sage import ASSIST_PROMPT, SageProcessor  # noqa: E402
+from sage_ad.vlm.sage.processing_sage import SageProcessor  # noqa: E402
+from sage_ad.vlm.sage.prompts import ASSIST_PROMPT  # noqa: E402
 
 
 @pytest.fixture(scope="module")

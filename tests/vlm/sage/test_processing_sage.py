@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from tiny_sage import QUESTIONS, batch, features, make  # noqa: E402
 
 from sage_ad.vlm.errors import InputError  # noqa: E402
-from sage_ad.vlm.sage.processing_sage import measured_sentence  # noqa: E402
+from sage_ad.vlm.sage.prompts import measured_sentence  # noqa: E402
 
 
 @pytest.fixture(scope="module")
