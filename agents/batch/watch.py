@@ -88,10 +88,9 @@ class Arrivals:
             self._complain(error)
             return []
         self._away = False
-        # A file that has changed since comes as another part.
-        found = [part for part in self._again if self._unchanged(file_of(part.image))]
-        self._again = []
-        for path, stamp in self._stamps.items():
+        found, self._again = self._unchanged(self._again), []
+        # The oldest first: after a pause the parts come in the order in which the camera took them.
+        for path, stamp in sorted(self._stamps.items(), key=lambda item: item[1][1]):
             if before.get(path) == stamp and self._taken.get(path) != stamp:
                 self._taken[path] = stamp
                 for part in self._make(path):
@@ -126,8 +125,17 @@ class Arrivals:
                 flush=True,
             )
 
-    def _unchanged(self, path: Path) -> bool:
-        return path in self._taken and self._stamps.get(path) == self._taken[path]
+    def _unchanged(self, parts: Sequence[Part]) -> list[Part]:
+        """Those whose file is there as it was. One that has changed comes as another part; one that is gone is named."""
+        found = []
+        for part in parts:
+            path = file_of(part.image)
+            if path not in self._stamps:
+                self._taken.pop(path, None)  # it may come back
+                print(f"{plain(part.image)} was taken away before it could be inspected.", file=sys.stderr, flush=True)
+            elif self._stamps[path] == self._taken[path]:
+                found.append(part)
+        return found
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         from sage_ad.vlm.pictures.formats import is_picture
@@ -135,13 +143,33 @@ class Arrivals:
         for path in self._folder.rglob("*") if self._recursive else self._folder.iterdir():
             try:
                 stat = path.stat()
-                if path.name.startswith(".") or not path.is_file() or not stat.st_size:
+                if path.name.startswith(".") or not path.is_file():
                     continue
                 stamp = stat.st_size, stat.st_mtime_ns
                 if path in self._stamps or is_picture(path):
                     yield path, stamp
             except OSError:
                 continue  # taken away or renamed at this moment: the next look finds what is there then
+
+
+def _host(url: str) -> str:
+    """The host of an address that can be called."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and not parts.username
+        if usable and parts.hostname and url.isascii() and url.split() == [url]:
+            return parts.hostname
+    raise InputError("The webhook is no address; give --webhook http://host/path or https://host/path.")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected call is a failed one: it would be repeated as a GET, without the row."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_CALLS = urllib.request.build_opener(_NoRedirects)
 
 
 class Webhook:
@@ -156,11 +184,8 @@ class Webhook:
     """
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("The webhook is no address; give --webhook http://host/path or https://host/path.")
         # Its path and query may hold a secret: they are not said.
-        self._url, self.host, self._say = url, parts.hostname, say
+        self._url, self.host, self._say = url, _host(url), say
         self.failed = 0
         self._rows: queue.Queue[Row | None] = queue.Queue(WEBHOOK_WAITING)
         self._end = threading.Event()
@@ -197,15 +222,17 @@ class Webhook:
 
     def _post(self, row: Row) -> str:
         """Why a call failed; empty if it did not."""
-        body = json.dumps({name: row.get(name) for name in (*COLUMNS, "references", "width", "height")}).encode()
+        told = {name: row.get(name) for name in (*COLUMNS, "references", "width", "height")}
+        body = json.dumps(told, ensure_ascii=False).encode(errors="replace")
         headers = {"Content-Type": "application/json", "Idempotency-Key": row["key"], "User-Agent": "sage-batch"}
         try:
-            with urllib.request.urlopen(
-                urllib.request.Request(self._url, body, headers), timeout=WEBHOOK_TIMEOUT
-            ) as reply:
+            request = urllib.request.Request(self._url, body, headers)
+            with _CALLS.open(request, timeout=WEBHOOK_TIMEOUT) as reply:
                 reply.read(1)
         except urllib.error.HTTPError as error:
             return f"status {error.code}"
+        except urllib.error.URLError as error:
+            return str(error.reason)
         except Exception as error:  # whatever a foreign server does, the line goes on
             return type(error).__name__
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -83,6 +84,22 @@ def test_a_closed_pipe_is_no_failure() -> None:
     )  # fmt: skip
     assert ran.returncode == 0
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8:strict"])
+def test_text_that_a_console_cannot_show_stops_nothing(encoding: str) -> None:
+    script = (
+        "from sage_ad.vlm.commandline import print_json, run_app\n"
+        "def app():\n    print('\\u03a9 \\udcfc')\n    print_json({'product': '\\u03a9'})\n"
+        "run_app(app)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, timeout=60
+    )
+    assert ran.stderr == b""
+    shown, _, printed = ran.stdout.decode().partition("\n")
+    assert shown in ("? ?", "\u03a9 ?")
+    assert json.loads(printed) == {"product": "\u03a9"}
 
 
 def test_garbage_is_collected_again_after_a_load_that_failed() -> None:
