@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +39,7 @@ __all__ = [
     "FolderListing",
     "expand_references",
     "file_of",
+    "files_in",
     "in_range",
     "list_images",
     "load_image",
@@ -189,42 +190,62 @@ def scan_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> F
     if not name.is_dir():
         raise InputError(f"{name} is a file, not a folder; give the folder that holds the pictures.")
     listing = FolderListing()
-    others: list[Path] = []
-    entered: set[tuple[int, int]] = set()
-    waiting, linked, closed = [name], list[Path](), list[Path]()
-    while waiting or linked:
-        # Real folders come first, so that what is linked from elsewhere in the tree keeps its own name.
-        current = waiting.pop() if waiting else linked.pop(0)
-        status = current.stat()
-        if (status.st_dev, status.st_ino) in entered:
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        try:
-            entries = sorted(current.iterdir())
-        except OSError as error:
-            if current == name:
-                raise InputError(
-                    f"The folder {name} cannot be read ({error.strerror}); check its permissions."
-                ) from None
-            listing.notes.append(f"The folder {current} was not entered ({error.strerror}).")
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                (closed if not recursive else linked if entry.is_symlink() else waiting).append(entry)
-            elif is_picture(entry):
+    others, closed = list[Path](), dict[Path, str]()
+    try:
+        for entry in files_in(name, recursive=recursive, closed=closed):
+            if is_picture(entry):
                 listing.pictures += pages_of(entry)
             elif entry.name.lower() not in ("thumbs.db", "desktop.ini"):
                 others.append(entry)
+    except OSError as error:
+        raise InputError(f"The folder {name} cannot be read ({error.strerror}); check its permissions.") from None
     listing.pictures.sort(key=lambda path: (str(file_of(path)), split_page(path)[1] or 0))
     if others:
         listing.notes.append(
             _count(others, "file is no picture and was left out", "files are no pictures and were left out")
         )
-    if closed:
-        listing.notes.append(_count(closed, "folder was not entered", "folders were not entered"))
+    listing.notes += [f"The folder {path} was not entered ({why})." for path, why in closed.items() if why]
+    if passed := [path for path, why in closed.items() if not why]:
+        listing.notes.append(_count(passed, "folder was not entered", "folders were not entered"))
     return listing
+
+
+def files_in(folder: Path, *, recursive: bool, closed: dict[Path, str]) -> Iterator[Path]:
+    """Files in a folder; hidden ones are left out.
+
+    Args:
+        folder: the folder.
+        recursive: enter the folders below it, and linked ones once each, however they are linked.
+        closed: is given the folders that were not entered, with the reason where the system refused.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    entered: set[tuple[int, int]] = set()
+    waiting, linked = [folder], list[Path]()
+    while waiting or linked:
+        # Real folders come first, so that what is linked from elsewhere in the tree keeps its own name.
+        current = waiting.pop() if waiting else linked.pop(0)
+        try:
+            status = current.stat()
+            entries = sorted(current.iterdir())
+        except OSError as error:
+            if current == folder:
+                raise
+            closed[current] = error.strerror or str(error)
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield entry
+            elif recursive:
+                (linked if entry.is_symlink() else waiting).append(entry)
+            else:
+                closed[entry] = ""
 
 
 def list_images(folder: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> list[Path]:

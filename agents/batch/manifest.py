@@ -269,7 +269,9 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if filled:  # tables end in empty rows
                 yield number, filled
     except csv.Error as error:
-        raise InputError(f"Line {reader.reader.line_num + bool(told)} of {source} is no CSV ({error}); mend or remove it.") from None
+        raise InputError(
+            f"Line {reader.reader.line_num + bool(told)} of {source} is no CSV ({error}); mend or remove it."
+        ) from None
 
 
 def _cells(line: str, sign: str) -> list[str]:

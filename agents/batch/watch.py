@@ -42,6 +42,9 @@ REPORT_SECONDS = 60.0
 
 PARTS_TOGETHER = 4
 
+FOLDERS_NAMED = 5
+"""So many folders that are not entered are named at a time."""
+
 WEBHOOK_PAUSES = (0.0, 1.0, 4.0, 15.0)
 """Seconds before each try to call the webhook; then the part is given up, and named."""
 
@@ -75,6 +78,7 @@ class Arrivals:
         self._again: list[Part] = []
         self._looked = -LOOK_SECONDS
         self._away = False
+        self._closed: set[Path] = set()
 
     def look(self) -> list[Part]:
         """Parts that have come to rest since the last look; looks once in `LOOK_SECONDS`."""
@@ -138,18 +142,22 @@ class Arrivals:
         return found
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+        from sage_ad.vlm.images import files_in
         from sage_ad.vlm.pictures.formats import is_picture
 
-        for path in self._folder.rglob("*") if self._recursive else self._folder.iterdir():
+        closed: dict[Path, str] = {}
+        for path in files_in(self._folder, recursive=self._recursive, closed=closed):
             try:
                 stat = path.stat()
-                if path.name.startswith(".") or not path.is_file():
-                    continue
                 stamp = stat.st_size, stat.st_mtime_ns
-                if path in self._stamps or is_picture(path):
+                if path.is_file() and (path in self._stamps or is_picture(path)):
                     yield path, stamp
             except OSError:
                 continue  # taken away or renamed at this moment: the next look finds what is there then
+        for path in sorted(closed.keys() - self._closed)[:FOLDERS_NAMED]:
+            why = closed[path] or "add --recursive to enter folders"
+            print(f"The folder {plain(str(path))} is not watched ({why}).", file=sys.stderr, flush=True)
+        self._closed |= closed.keys()
 
 
 def _host(url: str) -> str:

@@ -94,7 +94,10 @@ def test_text_that_a_console_cannot_show_stops_nothing(encoding: str) -> None:
         "run_app(app)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, timeout=60
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        timeout=60,
     )
     assert ran.stderr == b""
     shown, _, printed = ran.stdout.decode().partition("\n")

@@ -124,6 +124,23 @@ def test_after_a_pause_parts_come_in_the_order_in_which_they_were_taken(tmp_path
     assert [Path(part.image).stem for part in taken()] == ["b", "d", "a", "c"]
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+def test_folders_below_are_entered_or_named(tmp_path: Path, recursive: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    plate(tmp_path / "real" / "b.png", False, 1)
+    watched_folder = plate(tmp_path / "in" / "a.png", False, 1).parent
+    plate(watched_folder / ".thumbs" / "a.png", False, 1)
+    (watched_folder / "today").symlink_to(tmp_path / "real")
+    arrivals = watch.Arrivals(
+        watched_folder, lambda path: PartMaker().of_file(path, 1), lambda key: False, recursive=recursive
+    )
+    names: list[str] = []
+    while not names:
+        names = [Path(part.image).name for part in arrivals.look()]
+        time.sleep(0.1)
+    assert sorted(names) == (["a.png", "b.png"] if recursive else ["a.png"])
+    assert capfd.readouterr().err.count("today is not watched (add --recursive") == (not recursive)
+
+
 def test_a_part_that_is_gone_before_its_turn_is_named_and_may_come_back(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
