@@ -74,6 +74,8 @@ class BatchOptions:
             raise InputError("--webhook calls an address for parts as they arrive; add --watch.")
         if self.watch and self.engine != "local":
             raise InputError("--watch works with the workers of this machine; leave out --engine.")
+        if self.recursive and self.pictures and self.out.resolve().is_relative_to(self.parts.resolve()):
+            raise InputError("With --recursive the evidence pictures in --out would be parts, too; name a folder elsewhere.")
         if self.address is not None and self.engine != "ray":
             raise InputError("--address names a Ray cluster; add --engine ray.")
 

@@ -248,6 +248,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_bad_options_are_one_line(run, plates: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     status, out, err = run(plates / "parts", "--out", tmp_path / "out", *arguments)
+    assert_refused(status, out, err, said)
+
+
+def test_evidence_pictures_are_never_parts(run, plates: Path) -> None:
+    folder = plates / "parts"
+    refused = run(folder, "--recursive", "--pictures", "--out", folder / "out")
+    assert_refused(*refused, "name a folder elsewhere")
+
+
+def assert_refused(status: int, out: str, err: str, said: str) -> None:
     assert status == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err
