@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, File, Form, HTTPException, Request, Security, UploadFile
+from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Security, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import APIKeyHeader
@@ -254,6 +254,21 @@ class Service:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
+async def known_fields(request: Request) -> None:
+    """Refuses fields that nobody reads and a second value where one is meant: the verdict would be given without them."""
+    declared = {field.name: field for field in request.scope["route"].dependant.body_params}
+    sent = [name for name, _ in (await request.form()).multi_items()]
+    for name in [*request.query_params, *sent]:
+        if name not in declared:
+            raise InputError(f"There is no field {name[:80]!r}; the fields are: {', '.join(declared)}.")
+        if name in request.query_params:
+            raise InputError(f"The field {name!r} stands in the address; send it in the form, beside the pictures.")
+        if sent.count(name) > 1 and get_origin(declared[name].field_info.annotation) is not list:
+            raise InputError(
+                f"The field {name!r} was sent {sent.count(name)} times and takes one value (/batch: several images)."
+            )
+
+
 def said(event: Event) -> dict[str, Any]:
     """An event as it is streamed; what was measured comes before the whole trace."""
     if event["event"] in ("trace", "seen"):
@@ -303,6 +318,8 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "the body"
         what = "is missing" if first["type"] == "missing" else f"cannot be used ({first['msg']})"
+        if "UploadFile" in first["msg"]:
+            what = "must be a file (curl: -F field=@part.png)"
         return JSONResponse({"detail": f"The field {field!r} {what}; the page / lists the fields."}, 422)
 
     @app.exception_handler(StarletteHTTPException)
@@ -319,6 +336,7 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
     @app.post(
         "/inspect",
         response_model=InspectionTrace,
+        dependencies=[Depends(known_fields)],
         responses={
             200: {"description": "The trace; with `Accept: text/event-stream` or `application/x-ndjson` the steps as they "
                   "happen: `waiting`, `step`, `measured` (verdict and regions, before the words), `token`, `explanation`, "
@@ -347,6 +365,7 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
     @app.post(
         "/batch",
         response_class=StreamingResponse,
+        dependencies=[Depends(known_fields)],
         responses={
             200: {"description": "JSON lines, one a part as it is done: `image` with `trace` or `error`; at last `summary`.",
                   "content": {JSON_LINES: {}}},

@@ -128,6 +128,9 @@ def test_a_batch_is_a_line_a_part_and_one_bad_picture_stops_nothing(
         (("bad",), {"mm_per_pixel": "-1"}, 422, "mm_per_pixel"),
         (("bad",), {"mm_per_pixel": "inf"}, 422, "mm_per_pixel"),
         (("bad",), {"product": "x" * 200}, 422, "200 characters"),
+        (("bad",), {"references": ""}, 422, "'references.0' must be a file"),
+        (("bad",), {"reference": "good.png"}, 422, "There is no field 'reference'; the fields are: image, references,"),
+        (("bad",), {"product": ["plate", "disc"]}, 422, "'product' was sent 2 times"),
         (("bad", "good", "good", "fine"), {}, 413, "at most 2"),
     ],
 )
@@ -138,6 +141,7 @@ def test_what_cannot_be_used_is_one_sentence(
     with served(inspector, tmp_path, max_references=2) as (client, _):
         chosen = files(*(plates[name] for name in sent)) if sent else None
         reply = client.post("/inspect", files=chosen, data=data)
+        assert client.post("/inspect?product=plate", files=files(plates["bad"])).status_code == 422
     assert reply.status_code == status, reply.text
     assert said in reply.json()["detail"]
     assert "/tmp" not in reply.text
@@ -166,7 +170,7 @@ def test_keys_are_asked_for_and_never_repeated(
         assert client.get("/health").json()["status"] == "ok"
         assert client.post("/inspect", files=files(plates["bad"])).status_code == 401
         assert client.get("/metrics", headers={"X-API-Key": "wrong"}).status_code == 401
-        assert client.get("/products", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert client.get("/products", headers={"Authorization": f"bearer {KEY}"}).status_code == 200
         assert KEY not in client.get("/metrics", headers={"X-API-Key": KEY}).text
         assert KEY not in client.get("/").text
     said = capfd.readouterr()
