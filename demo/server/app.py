@@ -30,7 +30,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from sage_ad.demo.server.front import WHO, Front
 from sage_ad.demo.server.settings import ServerSettings
 from sage_ad.demo.services import safety
-from sage_ad.demo.services.engine import Engine, checked_settings
+from sage_ad.demo.services.engine import Engine, checked_settings, report_failure
 from sage_ad.demo.services.fair_queue import Event, Job, QueueFull
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.commandline import stop_on_terminate
@@ -44,6 +44,9 @@ LONGEST_RETRY = 300
 
 GRACE_SECONDS = 60
 """How long requests under way may take when the service is told to stop."""
+
+ROOM, MINUTES_WITHOUT_ROOM = 0.1, 10
+"""Where less than this share of the disk is free, uploads are kept for so many minutes only."""
 
 GONE = 499
 
@@ -249,9 +252,12 @@ class Service:
         """Deletes uploads that nobody has sent for a while, for ever."""
         while True:
             await asyncio.sleep(60)
-            for folder in self.uploads.iterdir():
-                if time.time() - folder.stat().st_mtime > 60 * self.settings.keep_minutes:
-                    shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a disk that is away for a moment
+                disk = shutil.disk_usage(self.uploads)
+                minutes = self.settings.keep_minutes if disk.free > ROOM * disk.total else MINUTES_WITHOUT_ROOM
+                for folder in self.uploads.iterdir():
+                    if time.time() - folder.stat().st_mtime > 60 * minutes:
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def known_fields(request: Request) -> None:
@@ -279,6 +285,13 @@ def said(event: Event) -> dict[str, Any]:
 
 def failure(error: Exception, service: Service) -> tuple[int, str, dict[str, str]]:
     """Status, sentence and headers of what went wrong."""
+    if isinstance(error, OSError):
+        report_failure(error)
+        return (
+            503,
+            f"The picture cannot be kept ({error.strerror}); the operator must make room.",
+            {"Retry-After": "60"},
+        )
     if isinstance(error, QueueFull):
         service.refused.inc()
         return 429 if error.own else 503, str(error), {"Retry-After": str(service.retry_after())}
@@ -308,8 +321,9 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
         Front, keys=settings.keys, max_bytes=settings.max_request_megabytes * 2**20, registry=service.registry
     )
 
+    @app.exception_handler(OSError)
     @app.exception_handler(SageError)
-    async def refused(request: Request, error: SageError) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         status, sentence, headers = failure(error, service)
         return JSONResponse({"detail": sentence}, status, headers)
 
@@ -452,8 +466,8 @@ async def batched(
                     if event["event"] == "trace":
                         found["trace"] = safety.plain_trace(event["trace"])
             counts[found["trace"]["verdict"]] += 1
-        except (SageError, HTTPException) as error:
-            found["error"] = error.detail if isinstance(error, HTTPException) else str(error)
+        except (SageError, OSError, HTTPException) as error:
+            found["error"] = error.detail if isinstance(error, HTTPException) else failure(error, service)[1]
             counts["errors"] += 1
         yield json.dumps(found, ensure_ascii=False) + "\n"
     yield json.dumps({"summary": counts}) + "\n"

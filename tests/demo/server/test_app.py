@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from plates import plate
 from starlette.testclient import TestClient
 
 from sage_ad.agents.inspector import SageInspector
+from sage_ad.demo.server import app
 from sage_ad.demo.server.app import build_server
 from sage_ad.demo.server.settings import ServerSettings, read_keys
 from sage_ad.demo.services.engine import Engine
@@ -161,6 +163,22 @@ def test_sizes_are_limited_with_and_without_a_declared_length(
         assert (reply.status_code, "2 MB" in reply.json()["detail"]) == (413, True)
         reply = client.post("/inspect", files=files(plates["bad"]))  # 96 x 96 pixels
         assert (reply.status_code, "9216" in reply.text or "96 x 96" in reply.text) == (422, True)
+
+
+def test_a_full_disk_is_said_and_ends_no_batch(
+    client: TestClient, plates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(app, "write_whole", full)
+    reply = client.post("/inspect", files=files(plates["bad"]))
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "60")
+    assert "No space left" in reply.json()["detail"]
+    sent = [("images", (plates[name].name, plates[name].read_bytes())) for name in ("bad", "fine")]
+    told = lines(client.post("/batch", files=sent).text)
+    assert ["No space left" in line.get("error", "") for line in told] == [True, True, False]
+    assert told[-1]["summary"]["errors"] == 2
 
 
 def test_keys_are_asked_for_and_never_repeated(
