@@ -22,6 +22,7 @@ from sage_ad.vlm.pictures.decoded import Decoded
 from sage_ad.vlm.pictures.formats import (
     ENDINGS,
     UNREAD_ENDINGS,
+    Kind,
     is_picture,
     is_sniffed,
     kind_of,
@@ -60,6 +61,15 @@ _T = TypeVar("_T")
 _REMEMBERED = 4096
 _MEASURED: dict[tuple[str, int, int], Values | None] = {}
 _MEASURED_LOCK = threading.Lock()
+_TAIL, _EMPTY = 65536, 512
+_LAST_BYTES = {
+    "PNG": b"IEND\xaeB`\x82",
+    "JPEG": b"\xff\xd9",
+    "GIF": b";",
+    **dict.fromkeys(("WebP", "JPEG 2000", "AVIF", "HEIF"), b""),
+}
+"""Compressed kinds, and how their files end where padding may follow; no compression leaves so many zeros behind one another."""
+
 _NAMED = 5
 """So many files that are no pictures are named; of the others only the number is said."""
 
@@ -299,7 +309,9 @@ def _decode(path: str | os.PathLike[str], max_pixels: int, min_side: int) -> Dec
                 f"{file} has only {width} x {height} pixels and cannot be inspected; "
                 f"give a picture of at least {min_side} x {min_side} pixels."
             )
-        decoded: Decoded = reader_of(file, kind_of(file)).read(file, number)
+        kind = kind_of(file)
+        _check_end(file, kind)
+        decoded: Decoded = reader_of(file, kind).read(file, number)
         decoded.notes[:0] = notes
         # Of NaN both are NaN; four times is what a range of brightness may reach.
         if decoded.values is not None and not all(
@@ -391,6 +403,22 @@ def _check_file(name: Path) -> None:
             raise InputError(f"{name} is empty (0 bytes); save or copy the picture again.")
     except (OSError, ValueError) as error:
         raise InputError(f"{str(name)[:200]!r} cannot be opened ({_brief(error)}); check the path.") from None
+
+
+def _check_end(file: Path, kind: Kind | None) -> None:
+    """Refuses a compressed picture whose end is empty: a copy that broke off, or a file on a disk that lost its power.
+
+    Decoders take the rest of such a picture for grey or black.
+    """
+    if kind is None or kind.name not in _LAST_BYTES:
+        return
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _TAIL))
+        tail = stream.read()
+    written = tail.rstrip(b"\0")
+    last = _LAST_BYTES[kind.name]
+    if len(tail) - len(written) >= _EMPTY and not (last and written.endswith(last)):
+        raise InputError(f"{file} was not written whole (its end is empty); save or copy the picture again.")
 
 
 def _too_large(name: Path, max_pixels: int, size: str) -> InputError:
