@@ -287,7 +287,7 @@ def watch_folder(
     tell = say or (lambda line: None)
     stopped = stopped or stop_politely()
     with BatchStore(out, settings.of_rows(), resume=True, retry_errors=retry_errors) as store:
-        resumed = len(store.offsets)
+        resumed = sum(map(store.finished, store.offsets))
         arrivals = Arrivals(folder, lambda path: make.of_file(path, len(store.offsets) + 1), store.finished, recursive)
         caller = Webhook(webhook, lambda line: print(line, file=sys.stderr, flush=True)) if webhook else None
         workers = workers or usual_workers(settings)
