@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
-from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.commandline import (
+    EXIT_LISTED_FAILURES,
+    print_json,
+    printable,
+    quiet_libraries,
+    run_app,
+    stop_on_terminate,
+)
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
@@ -75,7 +82,9 @@ class BatchOptions:
         if self.watch and self.engine != "local":
             raise InputError("--watch works with the workers of this machine; leave out --engine.")
         if self.recursive and self.pictures and self.out.resolve().is_relative_to(self.parts.resolve()):
-            raise InputError("With --recursive the evidence pictures in --out would be parts, too; name a folder elsewhere.")
+            raise InputError(
+                "With --recursive the evidence pictures in --out would be parts, too; name a folder elsewhere."
+            )
         if self.address is not None and self.engine != "ray":
             raise InputError("--address names a Ray cluster; add --engine ray.")
 
@@ -113,7 +122,7 @@ def batch(options: BatchOptions, json: bool) -> None:
     if options.strict and left_out:
         raise InputError(f"{' '.join(left_out)} Leave out --strict to inspect the others.")
     for note in left_out:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     say = None if json else say_on_terminal
     if options.watch:
         from sage_ad.agents.batch.watch import watch_folder
@@ -186,7 +195,7 @@ def show(summary: BatchSummary) -> None:
     for group in summary.judged_by_batch:
         show_batch(group)
     for item in summary.errors_shown:
-        print(f"Part {item['part']}: {item['error']}", file=sys.stderr)
+        print(f"Part {item['part']}: {printable(item['error'])}", file=sys.stderr)
     if summary.errors > len(summary.errors_shown):
         print(f"... and {summary.errors - len(summary.errors_shown)} more; column `error` has them.", file=sys.stderr)
     for sentence in summary.warnings:
@@ -205,7 +214,7 @@ def show_batch(group: JudgedByBatch) -> None:
     for sentence in group.warnings:
         print(f"  {sentence}")
     for item in group.oddest[:ODDEST_PRINTED]:
-        print(f"  {item['anomaly_score']:.3f} {item['verdict']:9} {item['image']}")
+        print(f"  {item['anomaly_score']:.3f} {item['verdict']:9} {printable(item['image'])}")
 
 
 def main() -> None:

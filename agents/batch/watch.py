@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 from sage_ad.agents.batch.local_engine import LocalEngine
 from sage_ad.agents.batch.manifest import Part, PartMaker
 from sage_ad.agents.batch.report import COLUMNS, write_reports
-from sage_ad.agents.batch.run import BatchSummary, keep, plain, summary_of, usual_workers
+from sage_ad.agents.batch.run import BatchSummary, keep, summary_of, usual_workers
 from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row, read_table
 from sage_ad.agents.batch.worker import BatchSettings
+from sage_ad.vlm.commandline import printable
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.pages import file_of
 
@@ -89,7 +90,7 @@ class Arrivals:
         try:
             before, self._stamps = self._stamps, dict(self._files())
         except OSError as error:  # a network drive that is away comes back
-            self._complain(error)
+            self._comprintable(error)
             return []
         self._away = False
         found, self._again = self._unchanged(self._again), []
@@ -120,7 +121,7 @@ class Arrivals:
         del self._under_way[part.key]
         return not changed
 
-    def _complain(self, error: OSError) -> None:
+    def _comprintable(self, error: OSError) -> None:
         if not self._away:
             self._away = True
             print(
@@ -136,7 +137,9 @@ class Arrivals:
             path = file_of(part.image)
             if path not in self._stamps:
                 self._taken.pop(path, None)  # it may come back
-                print(f"{plain(part.image)} was taken away before it could be inspected.", file=sys.stderr, flush=True)
+                print(
+                    f"{printable(part.image)} was taken away before it could be inspected.", file=sys.stderr, flush=True
+                )
             elif self._stamps[path] == self._taken[path]:
                 found.append(part)
         return found
@@ -156,7 +159,7 @@ class Arrivals:
                 continue  # taken away or renamed at this moment: the next look finds what is there then
         for path in sorted(closed.keys() - self._closed)[:FOLDERS_NAMED]:
             why = closed[path] or "add --recursive to enter folders"
-            print(f"The folder {plain(str(path))} is not watched ({why}).", file=sys.stderr, flush=True)
+            print(f"The folder {printable(str(path))} is not watched ({why}).", file=sys.stderr, flush=True)
         self._closed |= closed.keys()
 
 
@@ -247,7 +250,9 @@ class Webhook:
 
     def _give_up(self, row: Row, why: str) -> None:
         self.failed += 1
-        self._say(f"The webhook at {self.host} did not take {plain(row['image'])} ({why}); its row is in the folder.")
+        self._say(
+            f"The webhook at {self.host} did not take {printable(row['image'])} ({why}); its row is in the folder."
+        )
 
 
 def watch_folder(
@@ -355,9 +360,9 @@ def _safe(store: BatchStore) -> str:
 
 
 def _line(row: Row) -> str:
-    name = plain(row["id"] or Path(row["image"]).name)
+    name = printable(row["id"] or Path(row["image"]).name)
     if row["error"]:
-        return f"{name}: {plain(row['error'])}"
+        return f"{name}: {printable(row['error'])}"
     sign = ">" if row["anomaly_score"] > row["threshold"] else "<="
     defect = f" ({row['defect']})" if row["defect"] else ""
     return f"{name}: {row['verdict']}{defect}, {row['anomaly_score']:.3f} {sign} {row['threshold']:.3f}"
