@@ -191,7 +191,8 @@ def show(summary: BatchSummary) -> None:
         f"{summary.seconds:.1f} s, loading of models included"
     )
     if summary.restarts:
-        print(f"{summary.restarts} workers died and were replaced")
+        several = summary.restarts > 1
+        print(f"{summary.restarts} worker{'s' * several} died and {'were' if several else 'was'} replaced")
     for group in summary.judged_by_batch:
         show_batch(group)
     for item in summary.errors_shown:
