@@ -45,9 +45,11 @@ __all__ = [
     "list_images",
     "load_image",
     "notes_of",
+    "page_address",
     "pages_of",
     "scan_folder",
     "shared_brightness",
+    "split_page",
     "stored_size",
 ]
 
