@@ -58,9 +58,12 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         fail(error.format_message())
     except typer.Exit as error:
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer makes of a broken pipe an exit of its own, with status 1.
+        if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
+            raise
         # The reader of our pipe (`| head`) went away: that is no failure, and there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(EXIT_OK) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):

@@ -72,11 +72,12 @@ def test_json_is_one_object_and_no_nan() -> None:
         print_json({"score": float("nan")}, io.StringIO())
 
 
-def test_a_closed_pipe_is_no_failure() -> None:
+@pytest.mark.parametrize("made", ["plain", "typed"])
+def test_a_closed_pipe_is_no_failure(made: str) -> None:
     script = (
-        "from sage_ad.vlm.commandline import run_app\n"
-        "def app():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
-        "run_app(app)"
+        "import typer\nfrom sage_ad.vlm.commandline import run_app\n"
+        "def plain():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
+        f"typed = typer.Typer()\ntyped.command()(plain)\nrun_app({made})"
     )
     ran = subprocess.run(
         f"{sys.executable} -c \"{script}\" | head -1; exit ${{PIPESTATUS[0]}}",
