@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,7 @@ from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
     from sage_ad.agents.batch.manifest import Part
-    from sage_ad.agents.batch.run import BatchSettings, BatchSummary, JudgedByBatch
+    from sage_ad.agents.batch.run import BatchSummary, JudgedByBatch
 
 ODDEST_PRINTED = 10
 
@@ -77,6 +77,8 @@ class BatchOptions:
         check_options(self, BatchOptions)
         if self.retry_errors and not (self.resume or self.watch):
             raise InputError("--retry-errors continues a batch; add --resume.")
+        if self.evidence_only and self.question:
+            raise InputError("--evidence-only answers no question; leave out one of the two.")
         if self.webhook is not None and not self.watch:
             raise InputError("--webhook calls an address for parts as they arrive; add --watch.")
         if self.watch and self.engine != "local":
@@ -118,7 +120,9 @@ def batch(options: BatchOptions, json: bool) -> None:
         pictures=options.pictures,
         chunk=options.chunk,
     )
-    check(settings, options.reference, options.domain, left_out.append)
+    check(options.reference, {options.domain, *(part.domain for part in parts)}, left_out.append)
+    if asks and options.evidence_only:
+        left_out.append("With --evidence-only the questions in the list are not answered.")
     if options.strict and left_out:
         raise InputError(f"{' '.join(left_out)} Leave out --strict to inspect the others.")
     for note in left_out:
@@ -166,17 +170,18 @@ def print_summary(summary: BatchSummary, json: bool) -> None:
 app.command()(options_command(BatchOptions, batch))
 
 
-def check(settings: BatchSettings, references: Sequence[Path], domain: str | None, say: Callable[[str], None]) -> None:
-    """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
+def check(references: Sequence[Path], domains: Iterable[str | None], say: Callable[[str], None]) -> None:
+    """Refuses what parts would fail by: a shared reference that is no picture, a domain that does not exist."""
     from sage_ad.vlm.images import expand_references, load_image
 
     for path in expand_references(references, say):
         load_image(path)
-    if domain is not None and settings.language:
+    if named := {domain for domain in domains if domain is not None}:
         from sage_ad.knowledge.store.fact_store import FactStore
 
         with FactStore.open() as store:
-            store.check_domain(domain)
+            for domain in sorted(named):
+                store.check_domain(domain)
 
 
 def show(summary: BatchSummary) -> None:

@@ -23,7 +23,8 @@ from sage_ad.agents.batch.worker import Finished, PartWorker
 from sage_ad.agents.inspector import SageInspector
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.knowledge.looks.pictures import add_looks
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,18 @@ def test_evidence_only_is_the_evidence_of_a_whole_inspection(
         assert (tmp_path / row["picture"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_evidence_only_takes_the_good_looks_of_a_taught_product(
+    inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path / "home"))
+    add_looks("photovoltaics", "thin cell", [good], defect=None)
+    worker = PartWorker(BatchSettings(language=False), extractor=inspector.resources.extractor)
+    (row,) = worker.inspect([Part(1, "k1", str(cracked), product="thin cell")]).rows
+    alone = inspector.inspect(InspectionRequest(image=cracked, references=[good]))
+    assert (row["threshold_from"], row["domain"]) == ("references", "photovoltaics")
+    assert row["anomaly_score"] == pytest.approx(alone.anomaly_score, abs=1e-3)
+
+
 def test_a_server_that_vanishes_leaves_what_is_finished(
     inspector: SageInspector, elpv: dict[str, list[Path]], tmp_path: Path
 ) -> None:
@@ -242,6 +255,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         (("--address", "auto"), "--engine ray"),
         (("--retry-errors",), "--resume"),
         (("--domain", "photovoltaic"), "the nearest is photovoltaics"),
+        (("--domain", "photovoltaic", "--evidence-only"), "the nearest is photovoltaics"),
+        (("--question", "Is it good?", "--evidence-only"), "answers no question"),
         (("--facts", "boiled"), "boiled"),
         (("--engine", "ray", "--address", "127.0.0.1:1"), "no Ray cluster at '127.0.0.1:1'"),
     ],
