@@ -122,6 +122,9 @@ class BatchStore:
         wanted = [(part.key, {"part": part.number, "id": part.id}) for part in parts or ()]
         if parts is None:
             wanted = [(key, {"part": number}) for number, key in enumerate(self.offsets, start=1)]
+        return self._read(wanted)
+
+    def _read(self, wanted: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
         with (self.folder / JOURNAL).open("rb") as journal:
             for key, now in wanted:
                 if key in self.offsets:

@@ -18,8 +18,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from sage_ad.agents.batch.local_engine import LocalEngine
@@ -38,8 +40,8 @@ LOOK_SECONDS = 1.0
 READABLE_WITHIN = 15.0
 """For so many seconds from its arrival on, a picture that cannot be read is tried again."""
 
-REPORT_SECONDS = 60.0
-"""The report is written anew so often at most, when no part waits."""
+REPORT_SECONDS, REPORT_SHARE = 60.0, 0.1
+"""The report is written anew so often at most, and for at most this share of the time: that of a long watch takes minutes."""
 
 PARTS_TOGETHER = 4
 
@@ -297,21 +299,26 @@ def watch_folder(
         caller = Webhook(webhook, lambda line: print(line, file=sys.stderr, flush=True)) if webhook else None
         workers = workers or usual_workers(settings)
         made = engine or LocalEngine(settings, workers=workers, chunk=settings.chunk or PARTS_TOGETHER)
-        start = reported = time.perf_counter()
+        start = time.perf_counter()
+        # Beside the line, which must not wait for it.
+        reporter, due = ThreadPoolExecutor(1), start + REPORT_SECONDS
+        report: Future[float] | None = None
         waiting: dict[str, Part] = {}
         tell(f"watching {folder}; {resumed} parts are finished already. Ctrl-C or SIGTERM ends it")
 
         def arriving() -> Sequence[Part] | None:
-            nonlocal reported
+            nonlocal report, due
             if stopped():
                 tell("stopping: what is under way is finished first")
                 return None
             found = arrivals.look()
             waiting.update((part.key, part) for part in found)
-            if not waiting and new and time.perf_counter() - reported > REPORT_SECONDS:
+            if report is not None and report.done():
+                due = time.perf_counter() + max(REPORT_SECONDS, report.result() / REPORT_SHARE)
+                report = None
+            if new and report is None and time.perf_counter() > due:
                 new.clear()
-                write_reports(out, store.rows())
-                reported = time.perf_counter()
+                report = reporter.submit(_seconds, write_reports, out, store.rows())
             return found
 
         new: list[str] = []
@@ -331,14 +338,23 @@ def watch_folder(
                     if done.stopped:
                         raise BatchStopped(f"{done.stopped} {_safe(store)}")
             seconds = time.perf_counter() - start
+            reporter.shutdown()  # or it would put its older report in the place of the last one
             store.complete()
             write_reports(out, read_table(store.results))
         except OSError as error:
             raise BatchStopped(f"{out} cannot be written ({error.strerror or error}). {_safe(store)}") from error
         finally:
+            reporter.shutdown()
             if caller:
                 caller.close()
         return summary_of(store, made, resumed, seconds)
+
+
+def _seconds(work: Callable[..., None], *given: Any) -> float:
+    """Does some work; returns how long it took."""
+    start = time.perf_counter()
+    work(*given)
+    return time.perf_counter() - start
 
 
 def stop_politely() -> Callable[[], bool]:

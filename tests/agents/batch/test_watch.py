@@ -170,6 +170,28 @@ def test_a_file_that_is_written_anew_while_it_is_inspected_counts_once(tmp_path:
     assert arrivals.settled(new, False)
 
 
+def test_a_report_that_takes_long_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "REPORT_SECONDS", 0.0)
+    (tmp_path / "in").mkdir()
+    real, ready, said = watch.write_reports, threading.Event(), list[str]()
+
+    def slow(*given: Any) -> None:
+        assert ready.wait(20)
+        real(*given)
+
+    monkeypatch.setattr(watch, "write_reports", slow)
+
+    def arrive() -> Iterator[float]:
+        for name in ("first", "second"):
+            plate(tmp_path / "in" / f"{name}.png", False, len(name))
+            yield from until(lambda name=name: any(line.startswith(name) for line in said))
+            yield 0.6
+        ready.set()
+
+    assert watched(tmp_path, arrive(), say=said.append).parts == 2
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count("<h3>") == 2
+
+
 def test_a_picture_that_kills_its_worker_stops_nothing(tmp_path: Path) -> None:
     plate(tmp_path / "in" / "deadly.png", False, 1)
     said: list[str] = []
