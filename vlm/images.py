@@ -6,6 +6,7 @@ said in the picture's notes. The readers of the formats stand in `sage_ad.vlm.pi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -240,7 +241,8 @@ def files_in(folder: Path, *, recursive: bool, closed: dict[Path, str]) -> Itera
         current = waiting.pop() if waiting else linked.pop(0)
         try:
             status = current.stat()
-            entries = sorted(current.iterdir())
+            with os.scandir(current) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             if current == folder:
                 raise
@@ -252,12 +254,16 @@ def files_in(folder: Path, *, recursive: bool, closed: dict[Path, str]) -> Itera
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
-                yield entry
+            is_folder = False
+            with contextlib.suppress(OSError):  # a link that leads to itself
+                is_folder = entry.is_dir()
+            path = current / entry.name
+            if not is_folder:
+                yield path
             elif recursive:
-                (linked if entry.is_symlink() else waiting).append(entry)
+                (linked if entry.is_symlink() else waiting).append(path)
             else:
-                closed[entry] = ""
+                closed[path] = ""
 
 
 def list_images(folder: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> list[Path]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,8 +35,8 @@ from sage_ad.vlm.commandline import printable
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.pages import file_of
 
-LOOK_SECONDS = 1.0
-"""Time between two looks at the folder."""
+LOOK_SECONDS, LOOK_SHARE = 1.0, 0.25
+"""Time between two looks at the folder, and the share of the time that looking takes at most."""
 
 READABLE_WITHIN = 15.0
 """For so many seconds from its arrival on, a picture that cannot be read is tried again."""
@@ -79,20 +80,19 @@ class Arrivals:
         self._taken: dict[Path, tuple[int, int]] = {}
         self._under_way: dict[str, tuple[float, tuple[int, int]]] = {}
         self._again: list[Part] = []
-        self._looked = -LOOK_SECONDS
+        self._due = 0.0
         self._away = False
         self._closed: set[Path] = set()
 
     def look(self) -> list[Part]:
-        """Parts that have come to rest since the last look; looks once in `LOOK_SECONDS`."""
+        """Parts that have come to rest since the last look; looks again after `LOOK_SECONDS`."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now < self._due:
             return []
-        self._looked = now
         try:
             before, self._stamps = self._stamps, dict(self._files())
         except OSError as error:  # a network drive that is away comes back
-            self._comprintable(error)
+            self._complain(error)
             return []
         self._away = False
         found, self._again = self._unchanged(self._again), []
@@ -123,7 +123,7 @@ class Arrivals:
         del self._under_way[part.key]
         return not changed
 
-    def _comprintable(self, error: OSError) -> None:
+    def _complain(self, error: OSError) -> None:
         if not self._away:
             self._away = True
             print(
@@ -153,10 +153,9 @@ class Arrivals:
         closed: dict[Path, str] = {}
         for path in files_in(self._folder, recursive=self._recursive, closed=closed):
             try:
-                stat = path.stat()
-                stamp = stat.st_size, stat.st_mtime_ns
-                if path.is_file() and (path in self._stamps or is_picture(path)):
-                    yield path, stamp
+                status = path.stat()
+                if S_ISREG(status.st_mode) and (path in self._stamps or is_picture(path)):
+                    yield path, (status.st_size, status.st_mtime_ns)
             except OSError:
                 continue  # taken away or renamed at this moment: the next look finds what is there then
         for path in sorted(closed.keys() - self._closed)[:FOLDERS_NAMED]:
