@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.decoded import Decoded
@@ -84,6 +84,7 @@ def read(path: Path, page: int) -> Decoded:
 
 def _check_single(path: Path, image: Image.Image) -> None:
     """Refuses Netpbm pictures behind one another in a file, of which Pillow shows the first."""
+    assert isinstance(image, ImageFile.ImageFile)
     codec, _, offset, details = image.tile[0]
     deep = details[1] > 255 if isinstance(details, tuple) else "16" in details
     row = (image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands()) * (2 if deep else 1)
