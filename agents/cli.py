@@ -160,7 +160,7 @@ def check_files(image: Path, references: list[Path], out: Path | None) -> None:
     for path in [image, *expand_references(references, notes.append)]:
         load_image(path)
     for note in notes:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"Note: {printable(note)}", file=sys.stderr)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

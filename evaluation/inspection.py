@@ -6,6 +6,7 @@ through the entry-point group `sage.inspectors` and measured by `sage-eval --ins
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 from sage_ad.vlm.errors import InputError
 
@@ -188,7 +190,11 @@ class InspectionTrace(Shape):
 
     def to_json(self, indent: int | None = 2) -> str:
         """The trace as JSON text; `from_json` gives an equal trace back."""
-        return self.model_dump_json(indent=indent)
+        try:
+            return self.model_dump_json(indent=indent)
+        except PydanticSerializationError:  # bytes of a file name that are no characters become question marks
+            text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=indent)
+            return text.encode(errors="replace").decode()
 
     @classmethod
     def from_json(cls, text: str) -> InspectionTrace:

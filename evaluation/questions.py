@@ -102,7 +102,7 @@ def read_question(text: str) -> Question:
         InputError: the text is empty.
     """
     if not text.strip():
-        raise InputError("The question is empty; give a sentence, or leave it out for the five standard questions.")
+        raise InputError("The question is empty; give a sentence, or leave it out.")
     return Question(text, family_of(text), polarity_of(text))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import io
 import json
 import logging
 import os
@@ -39,6 +40,10 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
     """
     import typer
 
+    # A console or pipe of another encoding (Windows, a plain C locale) gets question marks for what it cannot show.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Typer carries its own copy of click's errors; this is their public common base, whichever copy it is.
     usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     # A typo on the command line and a bad picture read alike: one line, no frame, no usage text around it.
@@ -54,9 +59,12 @@ def run_app(app: Callable[..., Any], *, on_interrupt: str = "Nothing was left ha
         fail(error.format_message())
     except typer.Exit as error:
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer makes of a broken pipe an exit of its own, with status 1.
+        if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
+            raise
         # The reader of our pipe (`| head`) went away: that is no failure, and there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(EXIT_OK) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
@@ -120,7 +128,8 @@ def printable(text: str) -> str:
 def print_json(value: Any, stream: TextIO | None = None) -> None:
     """Prints one JSON object and nothing else (NaN and infinities are refused: they are no JSON)."""
     out = stream or sys.stdout
-    json.dump(value, out, ensure_ascii=False, allow_nan=False, indent=2)
+    unicode = (out.encoding or "utf-8").lower().startswith("utf")
+    json.dump(value, out, ensure_ascii=not unicode, allow_nan=False, indent=2)
     out.write("\n")
     out.flush()
 

@@ -6,9 +6,10 @@ said in the picture's notes. The readers of the formats stand in `sage_ad.vlm.pi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,7 @@ from sage_ad.vlm.pictures.decoded import Decoded
 from sage_ad.vlm.pictures.formats import (
     ENDINGS,
     UNREAD_ENDINGS,
+    Kind,
     is_picture,
     is_sniffed,
     kind_of,
@@ -39,13 +41,16 @@ __all__ = [
     "FolderListing",
     "expand_references",
     "file_of",
+    "files_in",
     "in_range",
     "list_images",
     "load_image",
     "notes_of",
+    "page_address",
     "pages_of",
     "scan_folder",
     "shared_brightness",
+    "split_page",
     "stored_size",
 ]
 
@@ -59,6 +64,15 @@ _T = TypeVar("_T")
 _REMEMBERED = 4096
 _MEASURED: dict[tuple[str, int, int], Values | None] = {}
 _MEASURED_LOCK = threading.Lock()
+_TAIL, _EMPTY = 65536, 512
+_LAST_BYTES = {
+    "PNG": b"IEND\xaeB`\x82",
+    "JPEG": b"\xff\xd9",
+    "GIF": b";",
+    **dict.fromkeys(("WebP", "JPEG 2000", "AVIF", "HEIF"), b""),
+}
+"""Compressed kinds, and how their files end where padding may follow; no compression leaves so many zeros behind one another."""
+
 _NAMED = 5
 """So many files that are no pictures are named; of the others only the number is said."""
 
@@ -189,42 +203,67 @@ def scan_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> F
     if not name.is_dir():
         raise InputError(f"{name} is a file, not a folder; give the folder that holds the pictures.")
     listing = FolderListing()
-    others: list[Path] = []
-    entered: set[tuple[int, int]] = set()
-    waiting, linked, closed = [name], list[Path](), list[Path]()
-    while waiting or linked:
-        # Real folders come first, so that what is linked from elsewhere in the tree keeps its own name.
-        current = waiting.pop() if waiting else linked.pop(0)
-        status = current.stat()
-        if (status.st_dev, status.st_ino) in entered:
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        try:
-            entries = sorted(current.iterdir())
-        except OSError as error:
-            if current == name:
-                raise InputError(
-                    f"The folder {name} cannot be read ({error.strerror}); check its permissions."
-                ) from None
-            listing.notes.append(f"The folder {current} was not entered ({error.strerror}).")
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                (closed if not recursive else linked if entry.is_symlink() else waiting).append(entry)
-            elif is_picture(entry):
+    others, closed = list[Path](), dict[Path, str]()
+    try:
+        for entry in files_in(name, recursive=recursive, closed=closed):
+            if is_picture(entry):
                 listing.pictures += pages_of(entry)
             elif entry.name.lower() not in ("thumbs.db", "desktop.ini"):
                 others.append(entry)
+    except OSError as error:
+        raise InputError(f"The folder {name} cannot be read ({error.strerror}); check its permissions.") from None
     listing.pictures.sort(key=lambda path: (str(file_of(path)), split_page(path)[1] or 0))
     if others:
         listing.notes.append(
             _count(others, "file is no picture and was left out", "files are no pictures and were left out")
         )
-    if closed:
-        listing.notes.append(_count(closed, "folder was not entered", "folders were not entered"))
+    listing.notes += [f"The folder {path} was not entered ({why})." for path, why in closed.items() if why]
+    if passed := [path for path, why in closed.items() if not why]:
+        listing.notes.append(_count(passed, "folder was not entered", "folders were not entered"))
     return listing
+
+
+def files_in(folder: Path, *, recursive: bool, closed: dict[Path, str]) -> Iterator[Path]:
+    """Files in a folder; hidden ones are left out.
+
+    Args:
+        folder: the folder.
+        recursive: enter the folders below it, and linked ones once each, however they are linked.
+        closed: is given the folders that were not entered, with the reason where the system refused.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    entered: set[tuple[int, int]] = set()
+    waiting, linked = [folder], list[Path]()
+    while waiting or linked:
+        # Real folders come first, so that what is linked from elsewhere in the tree keeps its own name.
+        current = waiting.pop() if waiting else linked.pop(0)
+        try:
+            status = current.stat()
+            with os.scandir(current) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if current == folder:
+                raise
+            closed[current] = error.strerror or str(error)
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            is_folder = False
+            with contextlib.suppress(OSError):  # a link that leads to itself
+                is_folder = entry.is_dir()
+            path = current / entry.name
+            if not is_folder:
+                yield path
+            elif recursive:
+                (linked if entry.is_symlink() else waiting).append(path)
+            else:
+                closed[path] = ""
 
 
 def list_images(folder: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> list[Path]:
@@ -278,7 +317,9 @@ def _decode(path: str | os.PathLike[str], max_pixels: int, min_side: int) -> Dec
                 f"{file} has only {width} x {height} pixels and cannot be inspected; "
                 f"give a picture of at least {min_side} x {min_side} pixels."
             )
-        decoded: Decoded = reader_of(file, kind_of(file)).read(file, number)
+        kind = kind_of(file)
+        _check_end(file, kind)
+        decoded: Decoded = reader_of(file, kind).read(file, number)
         decoded.notes[:0] = notes
         # Of NaN both are NaN; four times is what a range of brightness may reach.
         if decoded.values is not None and not all(
@@ -370,6 +411,22 @@ def _check_file(name: Path) -> None:
             raise InputError(f"{name} is empty (0 bytes); save or copy the picture again.")
     except (OSError, ValueError) as error:
         raise InputError(f"{str(name)[:200]!r} cannot be opened ({_brief(error)}); check the path.") from None
+
+
+def _check_end(file: Path, kind: Kind | None) -> None:
+    """Refuses a compressed picture whose end is empty: a copy that broke off, or a file on a disk that lost its power.
+
+    Decoders take the rest of such a picture for grey or black.
+    """
+    if kind is None or kind.name not in _LAST_BYTES:
+        return
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _TAIL))
+        tail = stream.read()
+    written = tail.rstrip(b"\0")
+    last = _LAST_BYTES[kind.name]
+    if len(tail) - len(written) >= _EMPTY and not (last and written.endswith(last)):
+        raise InputError(f"{file} was not written whole (its end is empty); save or copy the picture again.")
 
 
 def _too_large(name: Path, max_pixels: int, size: str) -> InputError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from sage_ad.vlm.backends.base import DEFAULT_BACKEND
-from sage_ad.vlm.commandline import EXIT_LISTED_FAILURES, print_json, quiet_libraries, run_app, stop_on_terminate
+from sage_ad.vlm.commandline import (
+    EXIT_LISTED_FAILURES,
+    print_json,
+    printable,
+    quiet_libraries,
+    run_app,
+    stop_on_terminate,
+)
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.evidence.encoders import DEFAULT_ENCODER, ENCODER_HELP
 from sage_ad.vlm.evidence.tiles import TILE_HELP
@@ -19,7 +26,7 @@ from sage_ad.vlm.options import check_options, option, options_command
 
 if TYPE_CHECKING:
     from sage_ad.agents.batch.manifest import Part
-    from sage_ad.agents.batch.run import BatchSettings, BatchSummary, JudgedByBatch
+    from sage_ad.agents.batch.run import BatchSummary, JudgedByBatch
 
 ODDEST_PRINTED = 10
 
@@ -70,10 +77,16 @@ class BatchOptions:
         check_options(self, BatchOptions)
         if self.retry_errors and not (self.resume or self.watch):
             raise InputError("--retry-errors continues a batch; add --resume.")
+        if self.evidence_only and self.question:
+            raise InputError("--evidence-only answers no question; leave out one of the two.")
         if self.webhook is not None and not self.watch:
             raise InputError("--webhook calls an address for parts as they arrive; add --watch.")
         if self.watch and self.engine != "local":
             raise InputError("--watch works with the workers of this machine; leave out --engine.")
+        if self.recursive and self.pictures and self.out.resolve().is_relative_to(self.parts.resolve()):
+            raise InputError(
+                "With --recursive the evidence pictures in --out would be parts, too; name a folder elsewhere."
+            )
         if self.address is not None and self.engine != "ray":
             raise InputError("--address names a Ray cluster; add --engine ray.")
 
@@ -107,11 +120,13 @@ def batch(options: BatchOptions, json: bool) -> None:
         pictures=options.pictures,
         chunk=options.chunk,
     )
-    check(settings, options.reference, options.domain, left_out.append)
+    check(options.reference, {options.domain, *(part.domain for part in parts)}, left_out.append)
+    if asks and options.evidence_only:
+        left_out.append("With --evidence-only the questions in the list are not answered.")
     if options.strict and left_out:
         raise InputError(f"{' '.join(left_out)} Leave out --strict to inspect the others.")
     for note in left_out:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     say = None if json else say_on_terminal
     if options.watch:
         from sage_ad.agents.batch.watch import watch_folder
@@ -155,17 +170,18 @@ def print_summary(summary: BatchSummary, json: bool) -> None:
 app.command()(options_command(BatchOptions, batch))
 
 
-def check(settings: BatchSettings, references: Sequence[Path], domain: str | None, say: Callable[[str], None]) -> None:
-    """Refuses what every part would fail by: a shared reference that is no picture, a domain that does not exist."""
+def check(references: Sequence[Path], domains: Iterable[str | None], say: Callable[[str], None]) -> None:
+    """Refuses what parts would fail by: a shared reference that is no picture, a domain that does not exist."""
     from sage_ad.vlm.images import expand_references, load_image
 
     for path in expand_references(references, say):
         load_image(path)
-    if domain is not None and settings.language:
+    if named := {domain for domain in domains if domain is not None}:
         from sage_ad.knowledge.store.fact_store import FactStore
 
         with FactStore.open() as store:
-            store.check_domain(domain)
+            for domain in sorted(named):
+                store.check_domain(domain)
 
 
 def show(summary: BatchSummary) -> None:
@@ -180,11 +196,12 @@ def show(summary: BatchSummary) -> None:
         f"{summary.seconds:.1f} s, loading of models included"
     )
     if summary.restarts:
-        print(f"{summary.restarts} workers died and were replaced")
+        several = summary.restarts > 1
+        print(f"{summary.restarts} worker{'s' * several} died and {'were' if several else 'was'} replaced")
     for group in summary.judged_by_batch:
         show_batch(group)
     for item in summary.errors_shown:
-        print(f"Part {item['part']}: {item['error']}", file=sys.stderr)
+        print(f"Part {item['part']}: {printable(item['error'])}", file=sys.stderr)
     if summary.errors > len(summary.errors_shown):
         print(f"... and {summary.errors - len(summary.errors_shown)} more; column `error` has them.", file=sys.stderr)
     for sentence in summary.warnings:
@@ -203,7 +220,7 @@ def show_batch(group: JudgedByBatch) -> None:
     for sentence in group.warnings:
         print(f"  {sentence}")
     for item in group.oddest[:ODDEST_PRINTED]:
-        print(f"  {item['anomaly_score']:.3f} {item['verdict']:9} {item['image']}")
+        print(f"  {item['anomaly_score']:.3f} {item['verdict']:9} {printable(item['image'])}")
 
 
 def main() -> None:

@@ -244,7 +244,7 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows as Excel and others write them: separated by the sign under which most headings are known."""
     told = re.match(r'"?sep=(.)"?\n', text)  # Excel's own first line
     text = text[told.end() :] if told else text
-    heading = text.partition("\n")[0]
+    heading = text.partition("\n")[0].casefold()
     sign = (
         told.group(1)
         if told
@@ -252,6 +252,10 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     )
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=sign)
     try:
+        names = [name.strip().casefold() for name in reader.fieldnames or ()]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise InputError(f"The first line of {source} names {twice[0]!r} twice; keep one of the columns.")
+        reader.fieldnames = names
         for raw in reader:
             number = reader.line_num + bool(told)
             if None in raw or None in raw.values():
@@ -259,13 +263,15 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"Line {number} of {source} has another number of fields than the first line; "
                     "put fields with commas in quotation marks."
                 )
-            filled: dict[str, Any] = {name.strip(): value.strip() for name, value in raw.items() if value.strip()}
+            filled: dict[str, Any] = {name: value.strip() for name, value in raw.items() if value.strip()}
             for name in filled.keys() & {*_LISTS, *_ALIASES}:
                 filled[name] = [item.strip() for item in filled[name].split(SEPARATOR) if item.strip()]
             if filled:  # tables end in empty rows
                 yield number, filled
     except csv.Error as error:
-        raise InputError(f"Line {reader.line_num} of {source} is no CSV ({error}); mend or remove it.") from None
+        raise InputError(
+            f"Line {reader.reader.line_num + bool(told)} of {source} is no CSV ({error}); mend or remove it."
+        ) from None
 
 
 def _cells(line: str, sign: str) -> list[str]:
@@ -277,13 +283,21 @@ def _json_lines(source: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]
         if not line.strip():
             continue
         try:
-            raw = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            what = getattr(error, "msg", "nested too deeply")
+            raw = json.loads(line, object_pairs_hook=_each_once)
+        except (ValueError, RecursionError) as error:
+            what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", error)
             raise InputError(f"Line {number} of {source} is no JSON ({what}); mend or remove it.") from None
         if not isinstance(raw, dict):
             raise InputError(f"Line {number} of {source} is no JSON object; write one object a line.")
         yield number, {name: value for name, value in raw.items() if value is not None}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no name may stand twice: the first value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
 
 
 def _entry(raw: dict[str, Any], where: str, folder: Path) -> dict[str, Any]:

@@ -50,7 +50,9 @@ MANY = 0.8
 FEWEST_FOR_DOUBT = 4
 
 EXCEL_ROWS, EXCEL_TEXT = 1_048_575, 32_767
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and marks that turn the order of letters round ("gnp.exe")."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -179,7 +181,12 @@ def _page(folder: Path, found: Collected) -> str:
     alarmed, judged = sum(alarm for _, alarm in found.scores), len(found.scores)
     loader = FileSystemLoader(Path(__file__).parent)
     page = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: _CONTROL.sub("\ufffd", value) if type(value) is str else value,
     ).get_template("report.html.j2")
     return page.render(
         name=folder.resolve().name,

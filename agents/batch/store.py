@@ -40,7 +40,7 @@ class BatchStore:
         folder: the folder of `--out`; made if it is not there.
         settings: what the rows depend on; a batch is only resumed with the same settings.
         resume: continue with what the folder holds; without it, a folder that holds a batch is refused.
-        retry_errors: parts that ended in an error count as not finished.
+        retry_errors: parts that ended in an error count as not finished; their rows stay until others take their place.
 
     Raises:
         InputError: the folder cannot be used, holds a batch (without `resume`) or one with other settings, or another
@@ -52,7 +52,7 @@ class BatchStore:
     ) -> None:
         self.folder = folder
         self.offsets: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
+        self._again: set[str] = set()
         self._journal: io.FileIO | None = None
         self._lock = _locked(folder)
         try:
@@ -68,8 +68,8 @@ class BatchStore:
         return self.folder / RESULTS
 
     def finished(self, key: str) -> bool:
-        """Whether a part has its row."""
-        return key in self.offsets
+        """Whether a part has its row, and one that is not to be tried again."""
+        return key in self.offsets and key not in self._again
 
     def append(self, rows: Iterable[Row]) -> list[Row]:
         """Keeps rows for good: when this returns they are on disk. A part that has its row already is passed over.
@@ -85,7 +85,7 @@ class BatchStore:
         lines, offsets = [], {}
         for row in rows:
             key = row["key"]
-            if key in self.offsets or key in offsets:
+            if self.finished(key) or key in offsets:
                 continue
             line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
             offsets[key] = place
@@ -103,7 +103,7 @@ class BatchStore:
                 journal.truncate(end)
             raise
         self.offsets |= offsets
-        self.errors |= {row["key"]: row["error"] for row in new if row["error"]}
+        self._again -= offsets.keys()
         return new
 
     def keep_picture(self, row: Row, png: bytes) -> str:
@@ -122,6 +122,9 @@ class BatchStore:
         wanted = [(part.key, {"part": part.number, "id": part.id}) for part in parts or ()]
         if parts is None:
             wanted = [(key, {"part": number}) for number, key in enumerate(self.offsets, start=1)]
+        return self._read(wanted)
+
+    def _read(self, wanted: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
         with (self.folder / JOURNAL).open("rb") as journal:
             for key, now in wanted:
                 if key in self.offsets:
@@ -191,15 +194,11 @@ class BatchStore:
                     break
                 if row is not None:
                     self.offsets[row["key"]] = end
-                    self.errors.pop(row["key"], None)
-                    if row["error"]:
-                        self.errors[row["key"]] = row["error"]
+                    self._again.discard(row["key"])
+                    if retry_errors and row["error"]:
+                        self._again.add(row["key"])
                 end += len(line)
         own.truncate(end)
-        if retry_errors:
-            for key in self.errors:
-                del self.offsets[key]
-            self.errors.clear()
 
     def _opened(self) -> io.FileIO:
         if self._journal is None:

@@ -18,29 +18,36 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any
 from urllib.parse import urlsplit
 
 from sage_ad.agents.batch.local_engine import LocalEngine
 from sage_ad.agents.batch.manifest import Part, PartMaker
 from sage_ad.agents.batch.report import COLUMNS, write_reports
-from sage_ad.agents.batch.run import BatchSummary, keep, plain, summary_of, usual_workers
+from sage_ad.agents.batch.run import BatchSummary, keep, summary_of, usual_workers
 from sage_ad.agents.batch.store import BatchStopped, BatchStore, Row, read_table
 from sage_ad.agents.batch.worker import BatchSettings
+from sage_ad.vlm.commandline import printable
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.pages import file_of
 
-LOOK_SECONDS = 1.0
-"""Time between two looks at the folder."""
+LOOK_SECONDS, LOOK_SHARE = 1.0, 0.25
+"""Time between two looks at the folder, and the share of the time that looking takes at most."""
 
 READABLE_WITHIN = 15.0
 """For so many seconds from its arrival on, a picture that cannot be read is tried again."""
 
-REPORT_SECONDS = 60.0
-"""The report is written anew so often at most, when no part waits."""
+REPORT_SECONDS, REPORT_SHARE = 60.0, 0.1
+"""The report is written anew so often at most, and for at most this share of the time: that of a long watch takes minutes."""
 
 PARTS_TOGETHER = 4
+
+FOLDERS_NAMED = 5
+"""So many folders that are not entered are named at a time."""
 
 WEBHOOK_PAUSES = (0.0, 1.0, 4.0, 15.0)
 """Seconds before each try to call the webhook; then the part is given up, and named."""
@@ -73,25 +80,24 @@ class Arrivals:
         self._taken: dict[Path, tuple[int, int]] = {}
         self._under_way: dict[str, tuple[float, tuple[int, int]]] = {}
         self._again: list[Part] = []
-        self._looked = -LOOK_SECONDS
+        self._due = 0.0
         self._away = False
+        self._closed: set[Path] = set()
 
     def look(self) -> list[Part]:
-        """Parts that have come to rest since the last look; looks once in `LOOK_SECONDS`."""
+        """Parts that have come to rest since the last look; looks again after `LOOK_SECONDS`."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now < self._due:
             return []
-        self._looked = now
         try:
             before, self._stamps = self._stamps, dict(self._files())
         except OSError as error:  # a network drive that is away comes back
             self._complain(error)
             return []
         self._away = False
-        # A file that has changed since comes as another part.
-        found = [part for part in self._again if self._unchanged(file_of(part.image))]
-        self._again = []
-        for path, stamp in self._stamps.items():
+        found, self._again = self._unchanged(self._again), []
+        # The oldest first: after a pause the parts come in the order in which the camera took them.
+        for path, stamp in sorted(self._stamps.items(), key=lambda item: item[1][1]):
             if before.get(path) == stamp and self._taken.get(path) != stamp:
                 self._taken[path] = stamp
                 for part in self._make(path):
@@ -126,22 +132,56 @@ class Arrivals:
                 flush=True,
             )
 
-    def _unchanged(self, path: Path) -> bool:
-        return path in self._taken and self._stamps.get(path) == self._taken[path]
+    def _unchanged(self, parts: Sequence[Part]) -> list[Part]:
+        """Those whose file is there as it was. One that has changed comes as another part; one that is gone is named."""
+        found = []
+        for part in parts:
+            path = file_of(part.image)
+            if path not in self._stamps:
+                self._taken.pop(path, None)  # it may come back
+                print(
+                    f"{printable(part.image)} was taken away before it could be inspected.", file=sys.stderr, flush=True
+                )
+            elif self._stamps[path] == self._taken[path]:
+                found.append(part)
+        return found
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+        from sage_ad.vlm.images import files_in
         from sage_ad.vlm.pictures.formats import is_picture
 
-        for path in self._folder.rglob("*") if self._recursive else self._folder.iterdir():
+        closed: dict[Path, str] = {}
+        for path in files_in(self._folder, recursive=self._recursive, closed=closed):
             try:
-                stat = path.stat()
-                if path.name.startswith(".") or not path.is_file() or not stat.st_size:
-                    continue
-                stamp = stat.st_size, stat.st_mtime_ns
-                if path in self._stamps or is_picture(path):
-                    yield path, stamp
+                status = path.stat()
+                if S_ISREG(status.st_mode) and (path in self._stamps or is_picture(path)):
+                    yield path, (status.st_size, status.st_mtime_ns)
             except OSError:
                 continue  # taken away or renamed at this moment: the next look finds what is there then
+        for path in sorted(closed.keys() - self._closed)[:FOLDERS_NAMED]:
+            why = closed[path] or "add --recursive to enter folders"
+            print(f"The folder {printable(str(path))} is not watched ({why}).", file=sys.stderr, flush=True)
+        self._closed |= closed.keys()
+
+
+def _host(url: str) -> str:
+    """The host of an address that can be called."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and not parts.username
+        if usable and parts.hostname and url.isascii() and url.split() == [url]:
+            return parts.hostname
+    raise InputError("The webhook is no address; give --webhook http://host/path or https://host/path.")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected call is a failed one: it would be repeated as a GET, without the row."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_CALLS = urllib.request.build_opener(_NoRedirects)
 
 
 class Webhook:
@@ -156,11 +196,8 @@ class Webhook:
     """
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("The webhook is no address; give --webhook http://host/path or https://host/path.")
         # Its path and query may hold a secret: they are not said.
-        self._url, self.host, self._say = url, parts.hostname, say
+        self._url, self.host, self._say = url, _host(url), say
         self.failed = 0
         self._rows: queue.Queue[Row | None] = queue.Queue(WEBHOOK_WAITING)
         self._end = threading.Event()
@@ -197,22 +234,26 @@ class Webhook:
 
     def _post(self, row: Row) -> str:
         """Why a call failed; empty if it did not."""
-        body = json.dumps({name: row.get(name) for name in (*COLUMNS, "references", "width", "height")}).encode()
+        told = {name: row.get(name) for name in (*COLUMNS, "references", "width", "height")}
+        body = json.dumps(told, ensure_ascii=False).encode(errors="replace")
         headers = {"Content-Type": "application/json", "Idempotency-Key": row["key"], "User-Agent": "sage-batch"}
         try:
-            with urllib.request.urlopen(
-                urllib.request.Request(self._url, body, headers), timeout=WEBHOOK_TIMEOUT
-            ) as reply:
+            request = urllib.request.Request(self._url, body, headers)
+            with _CALLS.open(request, timeout=WEBHOOK_TIMEOUT) as reply:
                 reply.read(1)
         except urllib.error.HTTPError as error:
             return f"status {error.code}"
+        except urllib.error.URLError as error:
+            return str(error.reason)
         except Exception as error:  # whatever a foreign server does, the line goes on
             return type(error).__name__
         return ""
 
     def _give_up(self, row: Row, why: str) -> None:
         self.failed += 1
-        self._say(f"The webhook at {self.host} did not take {plain(row['image'])} ({why}); its row is in the folder.")
+        self._say(
+            f"The webhook at {self.host} did not take {printable(row['image'])} ({why}); its row is in the folder."
+        )
 
 
 def watch_folder(
@@ -252,26 +293,31 @@ def watch_folder(
     tell = say or (lambda line: None)
     stopped = stopped or stop_politely()
     with BatchStore(out, settings.of_rows(), resume=True, retry_errors=retry_errors) as store:
-        resumed = len(store.offsets)
+        resumed = sum(map(store.finished, store.offsets))
         arrivals = Arrivals(folder, lambda path: make.of_file(path, len(store.offsets) + 1), store.finished, recursive)
         caller = Webhook(webhook, lambda line: print(line, file=sys.stderr, flush=True)) if webhook else None
         workers = workers or usual_workers(settings)
         made = engine or LocalEngine(settings, workers=workers, chunk=settings.chunk or PARTS_TOGETHER)
-        start = reported = time.perf_counter()
+        start = time.perf_counter()
+        # Beside the line, which must not wait for it.
+        reporter, due = ThreadPoolExecutor(1), start + REPORT_SECONDS
+        report: Future[float] | None = None
         waiting: dict[str, Part] = {}
         tell(f"watching {folder}; {resumed} parts are finished already. Ctrl-C or SIGTERM ends it")
 
         def arriving() -> Sequence[Part] | None:
-            nonlocal reported
+            nonlocal report, due
             if stopped():
                 tell("stopping: what is under way is finished first")
                 return None
             found = arrivals.look()
             waiting.update((part.key, part) for part in found)
-            if not waiting and new and time.perf_counter() - reported > REPORT_SECONDS:
+            if report is not None and report.done():
+                due = time.perf_counter() + max(REPORT_SECONDS, report.result() / REPORT_SHARE)
+                report = None
+            if new and report is None and time.perf_counter() > due:
                 new.clear()
-                write_reports(out, store.rows())
-                reported = time.perf_counter()
+                report = reporter.submit(_seconds, write_reports, out, store.rows())
             return found
 
         new: list[str] = []
@@ -291,14 +337,23 @@ def watch_folder(
                     if done.stopped:
                         raise BatchStopped(f"{done.stopped} {_safe(store)}")
             seconds = time.perf_counter() - start
+            reporter.shutdown()  # or it would put its older report in the place of the last one
             store.complete()
             write_reports(out, read_table(store.results))
         except OSError as error:
             raise BatchStopped(f"{out} cannot be written ({error.strerror or error}). {_safe(store)}") from error
         finally:
+            reporter.shutdown()
             if caller:
                 caller.close()
         return summary_of(store, made, resumed, seconds)
+
+
+def _seconds(work: Callable[..., None], *given: Any) -> float:
+    """Does some work; returns how long it took."""
+    start = time.perf_counter()
+    work(*given)
+    return time.perf_counter() - start
 
 
 def stop_politely() -> Callable[[], bool]:
@@ -320,9 +375,9 @@ def _safe(store: BatchStore) -> str:
 
 
 def _line(row: Row) -> str:
-    name = plain(row["id"] or Path(row["image"]).name)
+    name = printable(row["id"] or Path(row["image"]).name)
     if row["error"]:
-        return f"{name}: {plain(row['error'])}"
+        return f"{name}: {printable(row['error'])}"
     sign = ">" if row["anomaly_score"] > row["threshold"] else "<="
     defect = f" ({row['defect']})" if row["defect"] else ""
     return f"{name}: {row['verdict']}{defect}, {row['anomaly_score']:.3f} {sign} {row['threshold']:.3f}"

@@ -150,10 +150,12 @@ class PartWorker:
 
     def _evidence(self, request: InspectionRequest) -> InspectionTrace:
         """The trace of a part that is only measured: what the agent's first step finds."""
+        from sage_ad.agents.inspector import with_taught
         from sage_ad.agents.perception import measure_part
         from sage_ad.vlm.images import expand_references
 
         start = time.perf_counter()
+        request = with_taught(request)
         request = request.model_copy(update={"references": expand_references(request.references)})
         found, summary = measure_part(request, self.settings.agent.model_dump(), self.resources)
         seen, seconds = found["evidence"], round(time.perf_counter() - start, 4)

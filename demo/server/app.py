@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, File, Form, HTTPException, Request, Security, UploadFile
+from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Security, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import APIKeyHeader
@@ -30,7 +30,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from sage_ad.demo.server.front import WHO, Front
 from sage_ad.demo.server.settings import ServerSettings
 from sage_ad.demo.services import safety
-from sage_ad.demo.services.engine import Engine, checked_settings
+from sage_ad.demo.services.engine import Engine, checked_settings, report_failure
 from sage_ad.demo.services.fair_queue import Event, Job, QueueFull
 from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
 from sage_ad.vlm.commandline import stop_on_terminate
@@ -44,6 +44,9 @@ LONGEST_RETRY = 300
 
 GRACE_SECONDS = 60
 """How long requests under way may take when the service is told to stop."""
+
+ROOM, MINUTES_WITHOUT_ROOM = 0.1, 10
+"""Where less than this share of the disk is free, uploads are kept for so many minutes only."""
 
 GONE = 499
 
@@ -249,9 +252,27 @@ class Service:
         """Deletes uploads that nobody has sent for a while, for ever."""
         while True:
             await asyncio.sleep(60)
-            for folder in self.uploads.iterdir():
-                if time.time() - folder.stat().st_mtime > 60 * self.settings.keep_minutes:
-                    shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a disk that is away for a moment
+                disk = shutil.disk_usage(self.uploads)
+                minutes = self.settings.keep_minutes if disk.free > ROOM * disk.total else MINUTES_WITHOUT_ROOM
+                for folder in self.uploads.iterdir():
+                    if time.time() - folder.stat().st_mtime > 60 * minutes:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def known_fields(request: Request) -> None:
+    """Refuses fields that nobody reads and a second value where one is meant: the verdict would be given without them."""
+    declared = {field.name: field for field in request.scope["route"].dependant.body_params}
+    sent = [name for name, _ in (await request.form()).multi_items()]
+    for name in [*request.query_params, *sent]:
+        if name not in declared:
+            raise InputError(f"There is no field {name[:80]!r}; the fields are: {', '.join(declared)}.")
+        if name in request.query_params:
+            raise InputError(f"The field {name!r} stands in the address; send it in the form, beside the pictures.")
+        if sent.count(name) > 1 and get_origin(declared[name].field_info.annotation) is not list:
+            raise InputError(
+                f"The field {name!r} was sent {sent.count(name)} times and takes one value (/batch: several images)."
+            )
 
 
 def said(event: Event) -> dict[str, Any]:
@@ -264,6 +285,13 @@ def said(event: Event) -> dict[str, Any]:
 
 def failure(error: Exception, service: Service) -> tuple[int, str, dict[str, str]]:
     """Status, sentence and headers of what went wrong."""
+    if isinstance(error, OSError):
+        report_failure(error)
+        return (
+            503,
+            f"The picture cannot be kept ({error.strerror}); the operator must make room.",
+            {"Retry-After": "60"},
+        )
     if isinstance(error, QueueFull):
         service.refused.inc()
         return 429 if error.own else 503, str(error), {"Retry-After": str(service.retry_after())}
@@ -293,8 +321,9 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
         Front, keys=settings.keys, max_bytes=settings.max_request_megabytes * 2**20, registry=service.registry
     )
 
+    @app.exception_handler(OSError)
     @app.exception_handler(SageError)
-    async def refused(request: Request, error: SageError) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         status, sentence, headers = failure(error, service)
         return JSONResponse({"detail": sentence}, status, headers)
 
@@ -303,6 +332,8 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "the body"
         what = "is missing" if first["type"] == "missing" else f"cannot be used ({first['msg']})"
+        if "UploadFile" in first["msg"]:
+            what = "must be a file (curl: -F field=@part.png)"
         return JSONResponse({"detail": f"The field {field!r} {what}; the page / lists the fields."}, 422)
 
     @app.exception_handler(StarletteHTTPException)
@@ -319,6 +350,7 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
     @app.post(
         "/inspect",
         response_model=InspectionTrace,
+        dependencies=[Depends(known_fields)],
         responses={
             200: {"description": "The trace; with `Accept: text/event-stream` or `application/x-ndjson` the steps as they "
                   "happen: `waiting`, `step`, `measured` (verdict and regions, before the words), `token`, `explanation`, "
@@ -347,6 +379,7 @@ def build_server(engine: Engine, settings: ServerSettings) -> FastAPI:
     @app.post(
         "/batch",
         response_class=StreamingResponse,
+        dependencies=[Depends(known_fields)],
         responses={
             200: {"description": "JSON lines, one a part as it is done: `image` with `trace` or `error`; at last `summary`.",
                   "content": {JSON_LINES: {}}},
@@ -433,8 +466,8 @@ async def batched(
                     if event["event"] == "trace":
                         found["trace"] = safety.plain_trace(event["trace"])
             counts[found["trace"]["verdict"]] += 1
-        except (SageError, HTTPException) as error:
-            found["error"] = error.detail if isinstance(error, HTTPException) else str(error)
+        except (SageError, OSError, HTTPException) as error:
+            found["error"] = error.detail if isinstance(error, HTTPException) else failure(error, service)[1]
             counts["errors"] += 1
         yield json.dumps(found, ensure_ascii=False) + "\n"
     yield json.dumps({"summary": counts}) + "\n"

@@ -66,7 +66,8 @@ class Front:
         """Who calls; None if a key is asked for and none of ours was given."""
         if not self._keys:
             return str((scope.get("client") or ("nobody",))[0])
-        given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = headers.get(b"x-api-key") or (token if scheme.lower() == b"bearer" else b"")
         digest = _digest(given.strip())
         return digest if digest in self._keys else None
 

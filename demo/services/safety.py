@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.vlm.errors import InputError
-from sage_ad.vlm.pictures.formats import ENDINGS
+from sage_ad.vlm.pictures.formats import ENDINGS, is_sniffed
 
 if TYPE_CHECKING:
     from sage_ad.evaluation.inspection import InspectionTrace
@@ -45,7 +45,8 @@ def check_picture(path: str | Path, uploads: Path, *, max_bytes: int, max_pixels
 
     real = inside(path, uploads)
     name = real.name
-    if real.suffix.lower() not in ENDINGS:
+    # Programs often send a picture as "image" or "blob", without an ending.
+    if real.suffix.lower() not in ENDINGS and (real.suffix or not is_sniffed(real)):
         known = ", ".join(ENDINGS)
         raise InputError(f"{name} has the ending {real.suffix or '(none)'!r}; give a picture ({known}).")
     if real.is_file() and real.stat().st_size > max_bytes:

@@ -286,14 +286,20 @@ class _Places:
         self._names: dict[str, list[Path]] | None = None
 
     def find(self, address: str) -> Path:
-        """The file.
+        """The file, or the page of one.
 
         Raises:
             InputError: it is missing, or there are several of that name.
         """
+        from sage_ad.vlm.images import page_address, split_page
+
         where, _, query = address.partition("?")
         below = parse_qs(query).get("d", [""])[0]
         path = f"/{below}" if LOCAL_FILES in where and below else address
+        file, page = split_page(path)
+        return self._file(path) if page is None else page_address(self._file(str(file)), page)
+
+    def _file(self, path: str) -> Path:
         for candidate in (Path(path), self.folder / path.lstrip("/")):
             if _is_file(candidate):
                 return candidate

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock
@@ -32,6 +33,9 @@ from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import data_home
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LIST = "looks.yaml"
 GOOD = "good"
@@ -141,7 +145,8 @@ def add_looks(
     Args:
         domain: the pack; a new one is made, with the product's name in its `pack.yaml`.
         product: what the pictures show.
-        pictures: files that `sage_ad.vlm.images.load_image` reads; copied as they are.
+        pictures: files that `sage_ad.vlm.images.load_image` reads; copied as they are. A page of a file with several
+            becomes a picture of its own.
         defect: name of the defect, or None.
         boxes: where it is, one for each picture.
         source: where the pictures come from.
@@ -166,9 +171,10 @@ def add_looks(
     where = GOOD if name is None else re.sub(r"[^\w-]+", "-", name.casefold()).strip("-")
     contents: list[tuple[Path, bytes, str]] = []
     for path in files:
-        size = load_image(path).size  # a file that is no picture is refused before anything is written
-        data = path.read_bytes()
-        contents.append((path, data, f"{where}/{content_name(data)}{path.suffix.lower()}"))
+        image = load_image(path)  # a file that is no picture is refused before anything is written
+        size = image.size
+        data, ending = _content(path, image)
+        contents.append((path, data, f"{where}/{content_name(data)}{ending}"))
         box = None if boxes is None else boxes[len(contents) - 1]
         if box is not None and not inside(box, size):
             raise InputError(f"The box {box} does not lie in {path} ({size[0]} x {size[1]} pixels).")
@@ -218,6 +224,19 @@ def add_looks(
             named = {"name": domain, "products": [{"name": product.strip()}]}
             write_whole(head, yaml.safe_dump(named, sort_keys=False, allow_unicode=True))
     return Added(new, known)
+
+
+def _content(path: Path, image: Image.Image) -> tuple[bytes, str]:
+    """The file of a look and its ending."""
+    from sage_ad.vlm.images import file_of
+
+    if file_of(path) == path:
+        return path.read_bytes(), path.suffix.lower()
+    if image.info["range"] is not None:
+        raise InputError(f"{path} has more than 8 bits; save this page as a file of its own, so that it keeps them.")
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue(), ".png"
 
 
 def inside(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:

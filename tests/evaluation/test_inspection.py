@@ -52,6 +52,12 @@ def test_trace_survives_json() -> None:
     assert json.loads(trace.to_json())["regions"][0]["box"] == [1, 2, 30, 40]
 
 
+def test_a_file_name_that_is_no_text_does_no_harm() -> None:
+    name = b"pr\xfcf.png".decode(errors="surrogateescape")
+    trace = InspectionTrace.model_validate({**TRACE, "image": name, "warnings": [name]})
+    assert InspectionTrace.from_json(trace.to_json()).image == "pr?f.png"
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

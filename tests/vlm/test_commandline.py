@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -71,11 +72,12 @@ def test_json_is_one_object_and_no_nan() -> None:
         print_json({"score": float("nan")}, io.StringIO())
 
 
-def test_a_closed_pipe_is_no_failure() -> None:
+@pytest.mark.parametrize("made", ["plain", "typed"])
+def test_a_closed_pipe_is_no_failure(made: str) -> None:
     script = (
-        "from sage_ad.vlm.commandline import run_app\n"
-        "def app():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
-        "run_app(app)"
+        "import typer\nfrom sage_ad.vlm.commandline import run_app\n"
+        "def plain():\n    for n in range(200000):\n        print('a line that nobody reads', n)\n"
+        f"typed = typer.Typer()\ntyped.command()(plain)\nrun_app({made})"
     )
     ran = subprocess.run(
         f"{sys.executable} -c \"{script}\" | head -1; exit ${{PIPESTATUS[0]}}",
@@ -83,6 +85,25 @@ def test_a_closed_pipe_is_no_failure() -> None:
     )  # fmt: skip
     assert ran.returncode == 0
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8:strict"])
+def test_text_that_a_console_cannot_show_stops_nothing(encoding: str) -> None:
+    script = (
+        "from sage_ad.vlm.commandline import print_json, run_app\n"
+        "def app():\n    print('\\u03a9 \\udcfc')\n    print_json({'product': '\\u03a9'})\n"
+        "run_app(app)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        timeout=60,
+    )
+    assert ran.stderr == b""
+    shown, _, printed = ran.stdout.decode().partition("\n")
+    assert shown in ("? ?", "\u03a9 ?")
+    assert json.loads(printed) == {"product": "\u03a9"}
 
 
 def test_garbage_is_collected_again_after_a_load_that_failed() -> None:

@@ -117,6 +117,18 @@ class TestRefuses:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         assert_refused(path, r"damaged|no picture")
 
+    @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "jp2", "avif"])
+    def test_a_picture_whose_end_was_never_written(self, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"half.{ending}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)).save(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+        with pytest.raises(InputError, match=r"half\.\w+ (was not written whole|is)"):
+            load_image(path)
+        if ending in ("png", "jpg", "gif"):  # some cameras fill up the last block of the disk
+            path.write_bytes(whole + bytes(4096))
+            load_image(path)
+
     def test_a_huge_picture_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:
         path = tmp_path / "huge.png"
         path.write_bytes(_png_header(30_000, 30_000))

@@ -24,7 +24,7 @@ from sage_ad.vlm.evidence.encoders import (
 )
 from sage_ad.vlm.evidence.memory_bank import MAX_PATCHES, NEIGHBOURS, BankSettings, MemoryBank, build_bank
 from sage_ad.vlm.evidence.patch_matching import Matching, distinct_patches, top_mean, within_similarity
-from sage_ad.vlm.evidence.preparation import differences, measure
+from sage_ad.vlm.evidence.preparation import blank, differences, measure
 from sage_ad.vlm.evidence.regions import EvidenceRegion, find_regions
 from sage_ad.vlm.evidence.tiles import Tile, encode, is_large, parse_tile, tile_side
 
@@ -221,7 +221,9 @@ class EvidenceExtractor:
             features = torch.from_numpy(np.load(peers.features)).float()
         else:
             features = self.features_of(image)
-        return self._report(image, features, distances, peers.score, standard, warnings=peers.warnings)
+        return self._report(
+            image, features, distances, peers.score, standard, warnings=[*peers.warnings, *blank(image)]
+        )
 
     def _confidence_reason(self, source: ThresholdFrom) -> str:
         """How the confidence is known; what was measured with the embedded encoder says nothing of another."""
@@ -298,7 +300,7 @@ class EvidenceExtractor:
             BUILTIN_REASON,
             REGION_EDGE * RARITY_THRESHOLD,
         )
-        warnings = self._reduced(image) if side is None else ()
+        warnings = [*blank(image), *(self._reduced(image) if side is None else ())]
         return self._report(image, seen.features, distances, score, standard, warnings=warnings)
 
     def _report(

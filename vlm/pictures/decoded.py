@@ -57,13 +57,18 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Any mode of 8 bits to RGB; transparent pixels are laid over white."""
+    """Any mode of 8 bits to RGB; transparent pixels are laid over white.
+
+    Opacity of 0 everywhere is a channel that nobody filled, as in 32-bit bitmaps of cameras, and is left out.
+    """
     if image.mode == "P" or image.mode == "1":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if "transparency" in image.info and image.mode in ("L", "RGB"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() == (0, 0):
+            return image.convert("RGB")
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import struct
 import threading
 import warnings
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures.decoded import Decoded
@@ -51,6 +52,8 @@ def pages(path: Path) -> list[Page]:
     with open_picture(path) as image:
         # A phone's JPEG may hold a preview or a depth map behind the picture; the first is the picture by definition.
         count = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+        if image.format == "PPM":
+            _check_single(path, image)
         return [Page(image.size, is_deep(image) or _has_16_bit_colour(path, image))] * count
 
 
@@ -77,6 +80,18 @@ def read(path: Path, page: int) -> Decoded:
                 decoded = Decoded(image=image.copy())
         decoded.orientation, decoded.notes = orientation, notes
         return decoded
+
+
+def _check_single(path: Path, image: Image.Image) -> None:
+    """Refuses Netpbm pictures behind one another in a file, of which Pillow shows the first."""
+    assert isinstance(image, ImageFile.ImageFile)
+    codec, _, offset, details = image.tile[0]
+    deep = details[1] > 255 if isinstance(details, tuple) else "16" in details
+    row = (image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands()) * (2 if deep else 1)
+    with path.open("rb") as stream:
+        stream.seek(offset + row * image.height)
+        if codec != "ppm_plain" and re.match(rb"\s*P[1-7]\s", stream.read(64)):
+            raise InputError(f"{path} holds several pictures behind one another; save each as a file of its own.")
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
@@ -134,11 +149,14 @@ def _top(image: Image.Image, path: Path) -> float:
 
 
 def without_alpha(values: np.ndarray, top: float) -> np.ndarray:
-    """Grey or colour of an array (H, W, C) whose last of 2 or 4 channels is opacity; transparent pixels are white."""
+    """Grey or colour of an array (H, W, C) whose last of 2 or 4 channels is opacity; transparent pixels are white.
+
+    Opacity of 0 everywhere is left out, as in `sage_ad.vlm.pictures.decoded.rgb`.
+    """
     if values.ndim == 2 or values.shape[2] in (1, 3):
         return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     opacity = values[..., -1:].astype(np.float64) / top
-    if (opacity >= 1).all():
+    if (opacity >= 1).all() or not opacity.any():
         values = values[..., :-1]
     else:
         values = np.rint(values[..., :-1] * opacity + top * (1 - opacity)).astype(values.dtype)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.pictures import pillow_reader
@@ -21,6 +23,8 @@ MAX_CHANNELS = 32
 _REDUCED = 1 | 4
 """Bits of NewSubfileType: a smaller copy of another page, a transparency mask."""
 _DEFLATE = (8, 32946)
+WEBP = 50001
+"""Known to Pillow, and not to the library behind it."""
 
 
 def pages(path: Path) -> list[Page]:
@@ -47,6 +51,12 @@ def read(path: Path, page: int) -> Decoded:
         header = tiff.pages[page]
         if _is_deep(header) or (header.samplesperpixel == 2 and header.photometric in (0, 1)):
             return _decoded(path, header, page)
+        if header.compression not in COMPRESSION_INFO or header.compression == WEBP:
+            decoded = _decoded(path, header, page)
+            assert decoded.values is not None
+            grey = decoded.values
+            decoded.image, decoded.values = Image.fromarray(255 - grey if decoded.inverted else grey), None
+            return decoded
         decoded = pillow_reader.read(path, page)
         decoded.notes += _extra_channels(path, header)
         return decoded

@@ -60,7 +60,7 @@ def test_json_lines_name_what_is_their_own_and_share_the_rest(plates: Path) -> N
 
 def test_csv_fields_hold_several_between_bars(plates: Path) -> None:
     path = plates / "parts.csv"
-    text = '﻿image,references,questions,product\na.PNG,a.PNG | b.png,"Is it good, really?|Where?",\nb.png,,,cover\n'
+    text = '﻿Image,references,QUESTIONS,product\na.PNG,a.PNG | b.png,"Is it good, really?|Where?",\nb.png,,,cover\n'
     path.write_text(text, encoding="utf-8")
     first, second = read_parts(path, product="plate")
     assert [Path(name).name for name in first.references] == ["a.PNG", "b.png"]
@@ -113,6 +113,10 @@ def test_parts_with_the_same_references_come_together() -> None:
         ("a.jsonl", "\n", "names no part"),
         ("a.csv", "image,prodct\na.png,x\n", "unknown field 'prodct'"),
         ("a.csv", "image,product\na.png,x,y\n", "Line 2 .*another number of fields"),
+        ("a.csv", "image;Image\na.png;b.png\n", "first line of .* names 'image' twice"),
+        ("a.csv", 'image,id\na.png,"1"x\n', "Line 2 .*no CSV"),
+        ("a.jsonl", '{"image": "a.png", "image": "b.png"}\n', "Line 1 .*a name stands twice"),
+        ("a.jsonl", '{"image": "a.png", "id": ' + 5000 * "9" + "}", "Line 1 .*no JSON"),
         ("a.csv", b"image\n\x81\x8d.png\n", "neither UTF-8 nor Windows-1252 text; save it as UTF-8"),
         ("a.png", "x", "neither a folder nor a manifest"),
     ],

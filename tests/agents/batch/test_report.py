@@ -46,7 +46,7 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
         row(1, images[0], 0.1, product=FORMULA),
         row(2, images[1], 0.15, id=MARKUP, explanation=MARKUP),
         row(3, images[2], 0.4, id="-2+3", explanation="+1"),
-        row(4, images[3], 0.3, defect="scratch"),
+        row(4, images[3], 0.3, defect="scratch", explanation="gnp\u202eexe"),
         failed,
     ]
 
@@ -66,6 +66,7 @@ def test_the_page_shows_the_suspects_first_and_holds_everything(rows: list[dict[
     assert not re.findall(r'(?:src|href)="(?!data:image/webp)', page)  # self-contained
     for field in ("Lot", "Inspector", "Decision", "Signature"):
         assert field in page
+    assert "gnp\ufffdexe" in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 

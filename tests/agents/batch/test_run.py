@@ -23,7 +23,8 @@ from sage_ad.agents.batch.worker import Finished, PartWorker
 from sage_ad.agents.inspector import SageInspector
 from sage_ad.agents.resources import Resources
 from sage_ad.agents.settings import AgentSettings
-from sage_ad.evaluation.inspection import InspectionTrace
+from sage_ad.evaluation.inspection import InspectionRequest, InspectionTrace
+from sage_ad.knowledge.looks.pictures import add_looks
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,18 @@ def test_evidence_only_is_the_evidence_of_a_whole_inspection(
         assert (tmp_path / row["picture"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_evidence_only_takes_the_good_looks_of_a_taught_product(
+    inspector: SageInspector, cracked: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_HOME", str(tmp_path / "home"))
+    add_looks("photovoltaics", "thin cell", [good], defect=None)
+    worker = PartWorker(BatchSettings(language=False), extractor=inspector.resources.extractor)
+    (row,) = worker.inspect([Part(1, "k1", str(cracked), product="thin cell")]).rows
+    alone = inspector.inspect(InspectionRequest(image=cracked, references=[good]))
+    assert (row["threshold_from"], row["domain"]) == ("references", "photovoltaics")
+    assert row["anomaly_score"] == pytest.approx(alone.anomaly_score, abs=1e-3)
+
+
 def test_a_server_that_vanishes_leaves_what_is_finished(
     inspector: SageInspector, elpv: dict[str, list[Path]], tmp_path: Path
 ) -> None:
@@ -242,12 +255,24 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         (("--address", "auto"), "--engine ray"),
         (("--retry-errors",), "--resume"),
         (("--domain", "photovoltaic"), "the nearest is photovoltaics"),
+        (("--domain", "photovoltaic", "--evidence-only"), "the nearest is photovoltaics"),
+        (("--question", "Is it good?", "--evidence-only"), "answers no question"),
         (("--facts", "boiled"), "boiled"),
         (("--engine", "ray", "--address", "127.0.0.1:1"), "no Ray cluster at '127.0.0.1:1'"),
     ],
 )
 def test_bad_options_are_one_line(run, plates: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     status, out, err = run(plates / "parts", "--out", tmp_path / "out", *arguments)
+    assert_refused(status, out, err, said)
+
+
+def test_evidence_pictures_are_never_parts(run, plates: Path) -> None:
+    folder = plates / "parts"
+    refused = run(folder, "--recursive", "--pictures", "--out", folder / "out")
+    assert_refused(*refused, "name a folder elsewhere")
+
+
+def assert_refused(status: int, out: str, err: str, said: str) -> None:
     assert status == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err

@@ -78,12 +78,13 @@ def test_each_part_once_whole_and_again_after_a_restart(tmp_path: Path) -> None:
         (folder / "slow.png").write_bytes(whole)
         (tmp_path / "whole.png").rename(folder / "moved.png")
         (folder / "broken.png").write_bytes(b"never a picture")
-        for name in ("slow.png", "moved.png", "broken.png"):
+        (folder / "empty.png").touch()
+        for name in ("slow.png", "moved.png", "broken.png", "empty.png"):
             yield from until(lines(name))
 
     summary = watched(tmp_path, arrive(), say=said.append)
-    assert (summary.parts, summary.errors) == (4, 1)
-    assert summary.errors_shown[0]["image"].endswith("broken.png")
+    assert (summary.parts, summary.errors) == (5, 2)
+    assert {Path(item["image"]).name for item in summary.errors_shown} == {"broken.png", "empty.png"}
     assert (out / "report.html").is_file()
     (folder / "first.png").unlink()  # taken away by the line: its row stays
 
@@ -93,33 +94,102 @@ def test_each_part_once_whole_and_again_after_a_restart(tmp_path: Path) -> None:
         yield 0.6
 
     summary = watched(tmp_path, more(), say=said.append)
-    assert (summary.parts, summary.resumed) == (5, 4)
+    assert (summary.parts, summary.resumed) == (6, 5)
     rows = list(read_table(out / "results.parquet"))
-    assert [row["part"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["part"] for row in rows] == [1, 2, 3, 4, 5, 6]
     names = [Path(row["image"]).name for row in rows]
-    assert sorted(names) == ["broken.png", "first.png", "moved.png", "second.png", "slow.png"]
+    assert sorted(names) == ["broken.png", "empty.png", "first.png", "moved.png", "second.png", "slow.png"]
     assert names[0] == "first.png"
     assert names[-1] == "second.png"
 
 
-def test_a_file_that_is_written_anew_while_it_is_inspected_counts_once(tmp_path: Path) -> None:
-    arrivals = watch.Arrivals(tmp_path, lambda path: PartMaker().of_file(path, 1), lambda key: False)
+def arrivals_in(folder: Path) -> tuple[watch.Arrivals, Callable[[], list[Part]]]:
+    """The arrivals of a folder, and what waits for the next ones."""
+    arrivals = watch.Arrivals(folder, lambda path: PartMaker().of_file(path, 1), lambda key: False)
 
-    def taken() -> Part:
+    def taken() -> list[Part]:
         for _ in range(50):
             if found := arrivals.look():
-                return found[0]
+                return found
             time.sleep(0.1)
         raise AssertionError("it took too long")
 
+    return arrivals, taken
+
+
+def test_after_a_pause_parts_come_in_the_order_in_which_they_were_taken(tmp_path: Path) -> None:
+    for age, name in enumerate("cadb"):
+        os.utime(plate(tmp_path / f"{name}.png", False, 1), (1000 - age, 1000 - age))
+    _, taken = arrivals_in(tmp_path)
+    assert [Path(part.image).stem for part in taken()] == ["b", "d", "a", "c"]
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_folders_below_are_entered_or_named(tmp_path: Path, recursive: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    plate(tmp_path / "real" / "b.png", False, 1)
+    watched_folder = plate(tmp_path / "in" / "a.png", False, 1).parent
+    plate(watched_folder / ".thumbs" / "a.png", False, 1)
+    (watched_folder / "today").symlink_to(tmp_path / "real")
+    arrivals = watch.Arrivals(
+        watched_folder, lambda path: PartMaker().of_file(path, 1), lambda key: False, recursive=recursive
+    )
+    names: list[str] = []
+    while not names:
+        names = [Path(part.image).name for part in arrivals.look()]
+        time.sleep(0.1)
+    assert sorted(names) == (["a.png", "b.png"] if recursive else ["a.png"])
+    assert capfd.readouterr().err.count("today is not watched (add --recursive") == (not recursive)
+
+
+def test_a_part_that_is_gone_before_its_turn_is_named_and_may_come_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arrivals, taken = arrivals_in(tmp_path)
     file = plate(tmp_path / "a.png", False, 1)
-    old = taken()
+    (part,) = taken()
+    content, times = file.read_bytes(), file.stat()
+    file.unlink()
+    assert not arrivals.settled(part, True)
+    while "a.png was taken away" not in capfd.readouterr().err:
+        assert not arrivals.look()
+        time.sleep(0.1)
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert [again.image for again in taken()] == [part.image]
+
+
+def test_a_file_that_is_written_anew_while_it_is_inspected_counts_once(tmp_path: Path) -> None:
+    arrivals, taken = arrivals_in(tmp_path)
+    file = plate(tmp_path / "a.png", False, 1)
+    (old,) = taken()
     file.write_bytes(plate(tmp_path / "below" / "b.png", True, 2).read_bytes())
     assert not arrivals.settled(old, False)
-    new = taken()
+    (new,) = taken()
     assert (new.image, new.key == old.key) == (old.image, False)
     file.unlink()
     assert arrivals.settled(new, False)
+
+
+def test_a_report_that_takes_long_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "REPORT_SECONDS", 0.0)
+    (tmp_path / "in").mkdir()
+    real, ready, said = watch.write_reports, threading.Event(), list[str]()
+
+    def slow(*given: Any) -> None:
+        assert ready.wait(20)
+        real(*given)
+
+    monkeypatch.setattr(watch, "write_reports", slow)
+
+    def arrive() -> Iterator[float]:
+        for name in ("first", "second"):
+            plate(tmp_path / "in" / f"{name}.png", False, len(name))
+            yield from until(lambda name=name: any(line.startswith(name) for line in said))
+            yield 0.6
+        ready.set()
+
+    assert watched(tmp_path, arrive(), say=said.append).parts == 2
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count("<h3>") == 2
 
 
 def test_a_picture_that_kills_its_worker_stops_nothing(tmp_path: Path) -> None:
@@ -136,7 +206,7 @@ def test_a_picture_that_kills_its_worker_stops_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook that refuses its first call; its address and what it got."""
+    """A webhook that refuses its first call and redirects its second one; its address and what it got."""
     got: list[dict[str, Any]] = []
     calls: list[int] = []
 
@@ -144,10 +214,15 @@ def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             calls.append(1)
-            self.send_response(503 if len(calls) == 1 else 200)
+            self.send_response([503, 302, 200][min(len(calls), 3) - 1])
+            self.send_header("Location", "/elsewhere")
             self.end_headers()
-            if len(calls) > 1:
+            if len(calls) > 2:
                 got.append({**body, "idempotency": self.headers["Idempotency-Key"]})
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -179,7 +254,14 @@ def test_a_dead_webhook_holds_up_nobody_and_keeps_its_secret(tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("folder", "webhook", "said"), [("gone", None, "no folder"), ("in", "ftp://x/y", "--webhook http")]
+    ("folder", "webhook", "said"),
+    [
+        ("gone", None, "no folder"),
+        ("in", "ftp://x/y", "--webhook http"),
+        ("in", "http://[x/y", "--webhook http"),
+        ("in", "http://x:port/y", "--webhook http"),
+        ("in", "http://user:word@x/y", "--webhook http"),
+    ],
 )
 def test_what_cannot_be_watched_is_refused(tmp_path: Path, folder: str, webhook: str | None, said: str) -> None:
     (tmp_path / "in").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from plates import plate
 from starlette.testclient import TestClient
 
 from sage_ad.agents.inspector import SageInspector
+from sage_ad.demo.server import app
 from sage_ad.demo.server.app import build_server
 from sage_ad.demo.server.settings import ServerSettings, read_keys
 from sage_ad.demo.services.engine import Engine
@@ -128,6 +130,9 @@ def test_a_batch_is_a_line_a_part_and_one_bad_picture_stops_nothing(
         (("bad",), {"mm_per_pixel": "-1"}, 422, "mm_per_pixel"),
         (("bad",), {"mm_per_pixel": "inf"}, 422, "mm_per_pixel"),
         (("bad",), {"product": "x" * 200}, 422, "200 characters"),
+        (("bad",), {"references": ""}, 422, "'references.0' must be a file"),
+        (("bad",), {"reference": "good.png"}, 422, "There is no field 'reference'; the fields are: image, references,"),
+        (("bad",), {"product": ["plate", "disc"]}, 422, "'product' was sent 2 times"),
         (("bad", "good", "good", "fine"), {}, 413, "at most 2"),
     ],
 )
@@ -138,6 +143,7 @@ def test_what_cannot_be_used_is_one_sentence(
     with served(inspector, tmp_path, max_references=2) as (client, _):
         chosen = files(*(plates[name] for name in sent)) if sent else None
         reply = client.post("/inspect", files=chosen, data=data)
+        assert client.post("/inspect?product=plate", files=files(plates["bad"])).status_code == 422
     assert reply.status_code == status, reply.text
     assert said in reply.json()["detail"]
     assert "/tmp" not in reply.text
@@ -159,6 +165,22 @@ def test_sizes_are_limited_with_and_without_a_declared_length(
         assert (reply.status_code, "9216" in reply.text or "96 x 96" in reply.text) == (422, True)
 
 
+def test_a_full_disk_is_said_and_ends_no_batch(
+    client: TestClient, plates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(app, "write_whole", full)
+    reply = client.post("/inspect", files=files(plates["bad"]))
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "60")
+    assert "No space left" in reply.json()["detail"]
+    sent = [("images", (plates[name].name, plates[name].read_bytes())) for name in ("bad", "fine")]
+    told = lines(client.post("/batch", files=sent).text)
+    assert ["No space left" in line.get("error", "") for line in told] == [True, True, False]
+    assert told[-1]["summary"]["errors"] == 2
+
+
 def test_keys_are_asked_for_and_never_repeated(
     inspector: SageInspector, plates: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +188,7 @@ def test_keys_are_asked_for_and_never_repeated(
         assert client.get("/health").json()["status"] == "ok"
         assert client.post("/inspect", files=files(plates["bad"])).status_code == 401
         assert client.get("/metrics", headers={"X-API-Key": "wrong"}).status_code == 401
-        assert client.get("/products", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert client.get("/products", headers={"Authorization": f"bearer {KEY}"}).status_code == 200
         assert KEY not in client.get("/metrics", headers={"X-API-Key": KEY}).text
         assert KEY not in client.get("/").text
     said = capfd.readouterr()

@@ -28,7 +28,10 @@ def picture(path: Path, side: int = 64) -> Path:
 
 
 def test_an_uploaded_picture_is_taken(uploads: Path) -> None:
-    assert safety.check_picture(picture(uploads / "part.png"), uploads, **LIMITS).name == "part.png"
+    path = picture(uploads / "part.png")
+    assert safety.check_picture(path, uploads, **LIMITS).name == "part.png"
+    # As programs send it that give no file name.
+    assert safety.check_picture(path.rename(uploads / "image"), uploads, **LIMITS).name == "image"
 
 
 def test_files_outside_the_uploads_are_refused_whether_they_exist_or_not(uploads: Path, tmp_path: Path) -> None:
@@ -48,6 +51,7 @@ def test_files_outside_the_uploads_are_refused_whether_they_exist_or_not(uploads
     [
         ("page.html", b"<script>alert(1)</script>", "ending"),
         ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "ending"),
+        ("noending", b"this is no picture", "ending"),
         ("text.png", b"this is no picture", "picture"),
         ("empty.jpg", b"", "empty"),
         ("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ""),

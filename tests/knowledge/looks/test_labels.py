@@ -20,8 +20,9 @@ from plates import plate
 
 from sage_ad.knowledge.looks.labels import UNNAMED, LabelledPicture, add_labelled, label_studio
 from sage_ad.knowledge.looks.labels import coco as coco_file
-from sage_ad.knowledge.looks.pictures import looks_folder, read_looks
+from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
 from sage_ad.vlm.errors import InputError
+from sage_ad.vlm.images import pages_of
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,26 @@ def test_a_coco_file_with_a_box_over_the_edge(tmp_path: Path) -> None:
     plate(tmp_path / "parts" / "p.png", True, 1)
     add(tmp_path, coco("images/p.png", [-3.0, 80.2, 20.0, 30.0]))
     assert read_looks(looks_folder("machining"))[0].box == (0, 80, 17, 96)
+
+
+@pytest.mark.parametrize("written", [coco_file, label_studio])
+def test_a_page_of_a_stack_becomes_a_picture_of_its_own(tmp_path: Path, written: Any) -> None:
+    pages = [Image.new("RGB", (40, 32), colour) for colour in ("red", "green", "blue")]
+    stack = tmp_path / "parts" / "stack.tif"
+    stack.parent.mkdir()
+    pages[0].save(stack, save_all=True, append_images=pages[1:])
+    value: Any = written([LabelledPicture(f"{stack}#page=2", (40, 32), [("dent", (3, 4, 10, 12))])])
+    if isinstance(value, list):
+        value[0]["annotations"] = [{"result": value[0]["predictions"][0]["result"]}]
+    add(tmp_path, value)
+    (look,) = read_looks(looks_folder("machining"))
+    assert (look.defect, look.box) == ("dent", (3, 4, 10, 12))
+    with Image.open(looks_folder("machining") / look.file) as picture:
+        assert picture.getpixel((0, 0)) == (0, 128, 0)
+    deep = [Image.fromarray(np.full((40, 32), level, np.uint16)) for level in (100, 900)]
+    deep[0].save(stack, save_all=True, append_images=deep[1:])
+    with pytest.raises(InputError, match="more than 8 bits"):
+        add_looks("machining", "plate", pages_of(stack), defect=None)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,11 @@ class TestWithoutReference:
         assert "a hint, not a verdict" in evidence.confidence_reason
         assert evidence.reference_features is None
 
+    def test_a_picture_of_nothing_is_named(self, extractor: EvidenceExtractor) -> None:
+        noise = np.random.default_rng(0).integers(0, 4, (64, 64, 3), dtype=np.uint8)
+        assert "nearly one colour" in extractor.extract(Image.fromarray(noise)).warnings[0]
+        assert extractor.extract(washer(2)).warnings == []
+
     def test_a_defect_scores_higher_than_none(self, extractor: EvidenceExtractor) -> None:
         assert extractor.extract(washer(2, hole=True)).margin > extractor.extract(washer(2)).margin
 

@@ -205,9 +205,32 @@ class TestReadsBackEqual:
         grey = noise((3, 20, 24))
         tifffile.imwrite(tmp_path / "p.tif", (grey * 257).astype(np.uint16), photometric="rgb", planarconfig="separate")
         assert (pixels(tmp_path / "p.tif") == np.moveaxis(grey, 0, -1)).all()
-        clear = np.zeros((20, 24, 4), np.uint16)  # black, and all transparent
+        clear = np.zeros((20, 24, 4), np.uint16)  # black, and all transparent but a pixel
+        clear[0, 0, 3] = 65535
         tifffile.imwrite(tmp_path / "clear.tif", clear, photometric="rgb", extrasamples=["unassalpha"])
-        assert (pixels(tmp_path / "clear.tif") == 255).all()
+        assert (pixels(tmp_path / "clear.tif")[1:] == 255).all()
+
+    @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+    def test_opacity_that_nobody_filled_hides_nothing(self, tmp_path: Path, depth: type) -> None:
+        colour = noise((20, 24, 3))
+        stored = np.dstack([colour * (257 if depth is np.uint16 else 1), np.zeros((20, 24), int)]).astype(depth)
+        tifffile.imwrite(tmp_path / "p.tif", stored, photometric="rgb", extrasamples=["unassalpha"])
+        assert (pixels(tmp_path / "p.tif") == colour).all()
+
+    @pytest.mark.parametrize("compression", ["png", "jpeg2000", "webp"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_8_bits_in_compressions_that_pillow_lacks(self, tmp_path: Path, compression: str, channels: int) -> None:
+        pytest.importorskip("imagecodecs")
+        colour = noise((24, 24, 3))
+        stored = (colour[..., 0] if channels == 1 else colour).astype(np.uint8)
+        if compression == "webp" and channels == 1:
+            return
+        level = {"level": 0 if compression == "jpeg2000" else 101 if compression == "webp" else 5}
+        photometric = "minisblack" if channels == 1 else "rgb"
+        tifffile.imwrite(
+            tmp_path / "p.tif", stored, photometric=photometric, compression=compression, compressionargs=level
+        )
+        assert (pixels(tmp_path / "p.tif") == (stored[..., None] if channels == 1 else stored)).all()
 
 
 class TestSaysWhatItLeavesOut:
@@ -288,6 +311,15 @@ class TestRefuses:
         tifffile.imwrite(tmp_path / "preview.tif", noise((64, 64)).astype(np.uint8))
         path.write_bytes((tmp_path / "preview.tif").read_bytes())  # as raw files of cameras begin
         assert "is not read" in self.refused(path)
+
+    @pytest.mark.parametrize("kind", ["P4 24 20", "P5 24 20 255", "P5 24 20 4095", "P6 24 20 255"])
+    def test_pictures_behind_one_another(self, tmp_path: Path, kind: str) -> None:
+        size = {"P4": 3 * 20, "P5": 24 * 20, "P6": 3 * 24 * 20}[kind[:2]] * (2 if "4095" in kind else 1)
+        single = kind.encode() + b"\n" + bytes(size)
+        (tmp_path / "p.ppm").write_bytes(single)
+        assert pixels(tmp_path / "p.ppm").shape == (20, 24, 3)
+        (tmp_path / "p.ppm").write_bytes(2 * single)
+        assert "behind one another" in self.refused(tmp_path / "p.ppm")
 
     def test_a_jpeg_of_12_bits(self, tmp_path: Path) -> None:
         codecs = pytest.importorskip("imagecodecs")
