@@ -351,7 +351,7 @@ def _answered(
 
     The standard questions are the model's.
     """
-    from sage_ad.agents.answering.asked import answer_asked, asked_about
+    from sage_ad.agents.answering.asked import answer_asked, asked_about, parts_of
     from sage_ad.agents.answering.report import verdict_line
     from sage_ad.evaluation.questions import is_standard
 
@@ -359,20 +359,33 @@ def _answered(
     found: dict[str, dict[str, Any]] = {}
     more: dict[str, dict[str, Any]] = {}
     for question in questions:
-        intent = None if is_standard(question.text, state["product"]) else asked_about(question)
-        if intent is None:
+        if is_standard(question.text, state["product"]):
             continue
-        limits = limits_for(question, state, resources) if intent[0] == "limit" else []
-        more |= {fact["id"]: fact for fact in limits}
-        found[question.text] = answer_asked(question, *intent, state, cards, limits)
-        if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
-            found[question.text]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
+        answers = []
+        for part in parts_of(question):
+            if (intent := asked_about(part)) is None:
+                continue
+            limits = limits_for(part, state, resources) if intent[0] == "limit" else []
+            more |= {fact["id"]: fact for fact in limits}
+            answers.append(answer_asked(part, *intent, state, cards, limits))
+            if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
+                answers[-1]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
+        if answers:
+            found[question.text] = {
+                **answers[0],
+                "question": question.text,
+                "family": question.family,
+                "text": " ".join(own["text"] for own in answers),
+                "facts": list(dict.fromkeys(fact for own in answers for fact in own["facts"])),
+            }
     recalled = {fact["id"] for fact in state["facts"]}
     return found, [fact for fact in more.values() if fact["id"] not in recalled]
 
 
 def limits_for(question: Question, state: InspectionState, resources: Resources) -> list[dict[str, Any]]:
     """The approved facts of the product that state the limit which a question asks for."""
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
     from sage_ad.agents.answering.limits import limits_about, states_limit
 
     domain, defect = state["domain"], state["defect"]
@@ -382,16 +395,18 @@ def limits_for(question: Question, state: InspectionState, resources: Resources)
     tags = tagger(pack) if pack else lambda text, headings: ((), ())
     match = store.match_product(state["product"] or "")
     product = match.product if match.domain == domain else state["product"]
+    asked = tags(question.text, ())[1]
     found = []
     for fact in store.iterate(domain, status="approved"):
-        if fits(fact, product) and states_limit(fact.text, question.text):
-            # What is still accepted of a defect is a limit of it.
-            about = fact.defects or tags(fact.text, ())[1]
+        # What is still accepted of a defect is a limit of it.
+        about = fact.defects or tags(fact.text, ())[1]
+        if fits(fact, product) and states_limit(fact.text, question.text, named=bool(set(about) & set(asked))):
             found.append(trace_fact(fact.model_copy(update={"defects": about}), None, pack, defect))
+    if not asked and (concepts := concepts_of(question.text)):  # a defect that the pack has no card of
+        return limits_about([one for one in found if not one["defects"] or concepts & concepts_of(one["text"])], ())
     known = pack.defects if pack else ()
     asserted = canonical([defect], known) if defect else ()
-    named = tags(question.text, ())[1] or asserted
-    wanted = [defect if defect and name in asserted else name for name in named]
+    wanted = [defect if defect and name in asserted else name for name in asked or asserted]
     return limits_about(found, wanted)
 
 

@@ -84,9 +84,9 @@ def test_a_taught_picture_that_passes_is_said_to_be_one(taught: SageInspector, t
 
 
 def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageInspector, tmp_path: Path) -> None:
-    def answer() -> tuple[str, list[str]]:
+    def answer(question: str = "How wide may it be?") -> tuple[str, list[str]]:
         part = sheet(tmp_path / "part.png", "rust spot", 77)
-        request = InspectionRequest(image=part, product="brushed sheet", questions=["How wide may it be?"])
+        request = InspectionRequest(image=part, product="brushed sheet", questions=[question])
         trace = taught.inspect(request)
         assert trace.answers[0].verdict is None
         assert set(trace.answers[0].facts) <= {fact.id for fact in trace.facts}
@@ -104,6 +104,10 @@ def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageIn
     text, cited = answer()
     assert text.startswith("A rust spot of at most 2 mm is accepted. Measured: ")
     assert cited == [limit.id]
+    # The limits of other defects are no answer.
+    text, cited = answer("Is a dent of 3 mm allowed?")
+    assert text.startswith("No approved fact about brushed sheet states a limit;")
+    assert cited == []
 
 
 def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector, tmp_path: Path) -> None:

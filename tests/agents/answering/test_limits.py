@@ -27,9 +27,18 @@ def test_a_limit_is_a_number_and_what_becomes_of_parts_beyond_it(text: str, ques
     assert states_limit(text, question) is answers
 
 
+def test_whether_a_named_defect_is_allowed_needs_no_number() -> None:
+    question = "Is a scratch of 0.3 mm accepted?"
+    assert states_limit("Scratches are not accepted.", question, named=True)
+    assert not states_limit("Edges broken by hand are accepted.", question)
+    assert not states_limit("Scratches are thin lines.", question, named=True)
+
+
 def test_the_limit_of_another_defect_is_none_of_this_one() -> None:
     stain, hole, all_ = ({"id": name, "defects": [name] * bool(name)} for name in ("stain", "hole", ""))
     assert limits_about([all_, hole, stain], ["stain"]) == [stain]
     assert limits_about([all_, hole], ["stain"]) == [all_]
     assert limits_about([hole], ["stain"]) == []
+    front = {"id": "front", "defects": ["stain"]}
+    assert limits_about([stain, hole, front], ["stain"]) == [stain, front]
     assert limits_about([all_, hole, stain], []) == [all_, hole, stain]
