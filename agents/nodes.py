@@ -384,9 +384,8 @@ def _answered(
 
 def limits_for(question: Question, state: InspectionState, resources: Resources) -> list[dict[str, Any]]:
     """The approved facts of the product that state the limit which a question asks for."""
-    from sage_ad.evaluation.judge.defect_match import concepts_of
-
     from sage_ad.agents.answering.limits import limits_about, states_limit
+    from sage_ad.evaluation.judge.defect_match import concepts_of
 
     domain, defect = state["domain"], state["defect"]
     if domain is None or state["settings"]["facts"] == "none":

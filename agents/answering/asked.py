@@ -59,7 +59,8 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "action",
         r"\bwhat (?:should|must|can|do|shall) (?:i|we|one|be done)\b|\bwhat to do\b|\bwhat now\b"
         r"|\bhow (?:should|do) (?:i|we) (?:proceed|handle|treat)\b|\b(?:rework|scrap|repair|reject) (?:it|this)\b"
-        r"|\bbe (?:repaired|reworked|fixed|scrapped)\b|^\W*(?:is|are) (?:it|this|that|they|these) (?:a )?(?:scrap|waste|rejects?)\b",
+        r"|\bbe (?:repaired|reworked|fixed|scrapped)\b"
+        r"|^\W*(?:is|are) (?:it|this|that|they|these) (?:a )?(?:scrap|waste|rejects?)\b",
     ),
     (
         "cause",
@@ -104,7 +105,9 @@ OF_A_KIND = re.compile(
     r"(?P<some>(?:an?|some|two|three|\d[\d.,]*)\s+)?"
 )
 """A question about defects of a kind and not about this part: "is a crack of 0.3 mm allowed?"."""
-OF_THIS = re.compile(r"^\W*(?:and )?(?:is|are|was|were|has|have|does|do|did|can|could|will)\s+(?:the|this|that|these|those)\s+")
+OF_THIS = re.compile(
+    r"^\W*(?:and )?(?:is|are|was|were|has|have|does|do|did|can|could|will)\s+(?:the|this|that|these|those)\s+"
+)
 """A question that takes a defect for granted: "is this crack new?"; whether it is there was not asked."""
 ALLOWED = re.compile(r"\b(?:allow|permi[ts]|accept|toler|ok(?:ay)?\b)")
 PRESENT = re.compile(
@@ -112,7 +115,9 @@ PRESENT = re.compile(
 )
 ANY = re.compile(r"^\W*(?:(?:any|no|an?|maybe|perhaps)\s+)*(?P<name>[\w-]+(?: [\w-]+)?)\W*$")
 """The same in a word or two: "any scratches?", "rust?"."""
-ALSO = re.compile(r"\?\s+(?=\S)|,?\s+and\s+(?=(?:how|what|where|why|which|is|are|may|can|must|should)\b)", re.IGNORECASE)
+ALSO = re.compile(
+    r"\?\s+(?=\S)|,?\s+and\s+(?=(?:how|what|where|why|which|is|are|may|can|must|should)\b)", re.IGNORECASE
+)
 """Between two questions in one."""
 
 
