@@ -27,6 +27,7 @@ from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
 from sage_ad.knowledge.store.packs import GENERAL, Pack
+from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,21 +140,25 @@ def name_defect(
 
 def cards_of(state: InspectionState, resources: Resources) -> dict[str, DefectCard]:
     """The pack's defect cards for the product, by name: those of all its products, and its own."""
-    domain, name = state["domain"], (state["product"] or "").casefold()
+    domain, name = state["domain"], state["product"]
     if domain is None or domain == GENERAL:
         return {}
     known = resources.store.match_product(name).product if name else None
     return {
         card.name: card
         for card in resources.store.cards(domain)
-        if not card.products or known in card.products or any(own.casefold() in name for own in card.products)
+        if not card.products or known in card.products or any(_names(own, name) for own in card.products)
     }
 
 
 def fits(fact: Fact, product: str | None) -> bool:
     """Whether a fact holds for the product: it names none, or this one, or the kind that this one is a kind of."""
-    name = (product or "").casefold()
-    return not fact.products or any(known.casefold() in name for known in fact.products)
+    return not fact.products or any(_names(known, product) for known in fact.products)
+
+
+def _names(known: str, product: str | None) -> bool:
+    """Whether a product's name has another one in it, word by word: "arc segment MG-2" is not in "arc segment MG-20"."""
+    return f" {plain_words(known)} " in f" {plain_words(product or '')} "
 
 
 def recall_facts(

@@ -15,7 +15,7 @@ import numpy as np
 
 from sage_ad.knowledge.looks.pictures import GOOD, Look, content_name, inside, looks_folder, product_names, read_looks
 from sage_ad.knowledge.store.packs import Pack
-from sage_ad.knowledge.store.product_match import plain_words
+from sage_ad.knowledge.store.product_match import name_key
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import cache_home, data_home
@@ -39,7 +39,7 @@ def looks_of(domain: str, product: str) -> list[Look]:
     """
     looks = read_looks(looks_folder(domain))
     wanted = product_names(domain, product) if looks else set()
-    return [look for look in looks if plain_words(look.product) in wanted]
+    return [look for look in looks if name_key(look.product) in wanted]
 
 
 def taught(domain: str, product: str) -> dict[str, int]:
@@ -58,8 +58,8 @@ def taught_as(domain: str, product: str, picture: Path) -> str | None:
 
 def unnamed_product(pack: Pack, product: str) -> str | None:
     """A sentence that says so if a pack names products, and this one not; looks then serve that very name only."""
-    known = {plain_words(name) for term in pack.products for name in term.names}
-    if not known or plain_words(product) in known:
+    known = {name_key(name) for term in pack.products for name in term.names}
+    if not known or name_key(product) in known:
         return None
     return f"The pack {pack.name} names no product {product!r}; these pictures serve parts of that very name only."
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.nodes import trace_fact
+from sage_ad.agents.nodes import fits, trace_fact
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.knowledge.facts import Fact
@@ -108,6 +108,12 @@ def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageIn
     text, cited = answer("Is a dent of 3 mm allowed?")
     assert text.startswith("No approved fact about brushed sheet states a limit;")
     assert cited == []
+
+
+def test_a_fact_of_another_part_number_is_none_of_this_part() -> None:
+    fact = Fact(text="Chips are scrapped.", kind="consequence", domain="magnets", products=("segment MG-2",))
+    assert fits(fact, "Segment MG 2, ground")
+    assert not fits(fact, "segment MG-20")
 
 
 def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector, tmp_path: Path) -> None:
