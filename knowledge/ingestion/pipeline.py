@@ -31,7 +31,7 @@ from sage_ad.knowledge.ingestion.extraction import (
     extract_offline,
     extract_with_model,
 )
-from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
+from sage_ad.knowledge.ingestion.tags import filed_under, tagger, with_taught
 from sage_ad.knowledge.store.sources import IngestedFile, drop_sources, note, taken_in
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -422,8 +422,8 @@ class Ingestion:
         status: Status = "approved" if self.approve and not worded_by_model else "proposed"
         # What a column or an entry names is the author's word; the sentence and its headings tell the rest.
         pack, (products, defects) = self._pack, self._tags(candidate.text, candidate.headings)
-        products = canonical(candidate.products, pack.products) or products
-        defects = canonical(candidate.defects, pack.defects) or defects
+        products = filed_under(candidate.products, pack.products) or products
+        defects = filed_under(candidate.defects, pack.defects) or defects
         return replace(candidate, products=products, defects=defects).fact(self.domain, status)
 
     def _set_aside(self, nodes: Sequence[BaseNode], date: str) -> tuple[list[BaseNode], list[CheckedFact]]:
