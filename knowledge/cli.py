@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.ingestion.pipeline import IngestionReport
     from sage_ad.knowledge.store.fact_store import FactStore
 
+LEFT_OUT = 20
+"""So many sentences of a file that are no facts are printed."""
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -132,7 +134,10 @@ def add_looks_command(
             }
         )
         return
-    print(f"Added {len(added.new)} pictures" + (f"; {len(added.known)} were known already" if added.known else ""))
+    print(
+        f"Added {len(added.new)} picture{'s' * (len(added.new) != 1)}"
+        + (f"; {len(added.known)} known already" if added.known else "")
+    )
     print(f"{product}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" ({folder})")
 
 
@@ -195,6 +200,11 @@ def _show_ingestion(report: IngestionReport) -> None:
         print(f"Contradiction {checked.fact.id}: {checked.reason}")
     for checked in report.refused:
         print(f"Not stored ({checked.outcome}): {checked.fact.text[:80]}: {checked.reason}")
+    for file in report.files:
+        for line in file.left_out[:LEFT_OUT]:
+            print(f"Left out: {line}")
+        if (more := len(file.left_out) - LEFT_OUT) > 0:
+            print(f"Left out: {more} more of {file.file} (--json lists all)")
     for problem in report.problems:
         print(f"Problem: {problem}")
     for note in report.notes:

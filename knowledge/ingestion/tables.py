@@ -32,6 +32,9 @@ NUMBERING = re.compile(r"^\s*\d{1,2}(?:\.\d{1,2}){0,3}[.)]?\s+")
 _HEADER_WITHIN = 30  # rows before the headings: company, date of export, title
 _LONGEST_HEADING = 80
 
+_UNIT = re.compile(r"[\[(/]\s*(mm|cm|µm|μm|um|nm|%|mm²|°C|g|kg|N|MPa|bar|s|min)\s*[\])]?$")
+"""The unit that a heading gives its numbers: "Size [mm]"."""
+
 Row = Sequence[Any]
 
 
@@ -228,6 +231,8 @@ class _Rows:
         self.left_out: dict[str, int] = {}
         self.subjects: Counter[tuple[Any, ...]] = Counter()
         self.limits: frozenset[int] = frozenset()
+        found = {column: _UNIT.search(heading) for column, heading in enumerate(self.columns.headings)}
+        self.units = {column: match[1] for column, match in found.items() if match}
 
     def read(self, rows: Sequence[Row]) -> None:
         names = (*self.columns.products, *self.columns.defects)
@@ -269,6 +274,8 @@ class _Rows:
             return cell
         cell = " ".join(cell.split())
         words = resource("columns.yaml")
+        if column in self.units and re.search(r"\d$", cell):
+            return f"{cell} {self.units[column]}"
         if cell.lower() == "none" and column in self.limits:
             return cell
         if cell.lower() in words["ditto"] and column < len(above):
@@ -351,15 +358,10 @@ class _Rows:
             if columns.text is not None or (_is_number(text) and not _is_measure(heading)):
                 self.left_out[heading or f"column {column + 1}"] = 1
             else:
-                yield Statement(
-                    _led(text, subject, _in_sentence(heading)),
-                    None,
-                    products,
-                    defects,
-                    heading,
-                    row,
-                    plain=bool(defects),
-                )
+                text = _led(text, subject, _in_sentence(heading))
+                if column in self.limits and _is_measure(self.about):  # "Acceptance limits" says what the number is
+                    text = f"{self.about}: {text}"
+                yield Statement(text, None, products, defects, heading, row, plain=bool(defects))
 
     def _whole_row(self, cells: Sequence[Any], subject: str) -> str:
         """ "Gas pore, size: 5 mm, disposition: second choice", under the title of the table."""
@@ -382,8 +384,8 @@ def _lead(heading: str, kind: Kind) -> str:
 
 
 def _in_sentence(heading: str) -> str:
-    """A heading within a sentence: "Size" is "size"; "MG-20", "RPN" and the "A" of "Class A" stay."""
-    return " ".join(word.lower() if word[1:].islower() else word for word in heading.split())
+    """A heading within a sentence: "Size [mm]" is "size"; "MG-20", "RPN" and the "A" of "Class A" stay."""
+    return " ".join(word.lower() if word[1:].islower() else word for word in _UNIT.sub("", heading).split())
 
 
 def _measured(heading: str, name: str) -> str:

@@ -155,6 +155,17 @@ class TestRows:
         rows = [["Defect", "Size", "Action"], ["Pore", "> 1 mm", "scrap"]]
         assert "Pore, size: > 1 mm, action: scrap" in sayings(rows)
 
+    def test_the_unit_of_a_heading_stands_with_its_numbers(self):
+        rows = [["Defect", "Size [mm]", "Disposition"], ["Pore", "< 0.8", "accept"], ["Chip", "any", "scrap"]]
+        assert sayings(rows) == ["Pore, size: < 0.8 mm, disposition: accept", "Chip, size: any, disposition: scrap"]
+
+    def test_a_number_below_a_title_of_limits_is_one(self):
+        rows = [["Defect", "Back", "Front"], ["Pore", "≤ 1 mm", "none"], ["Chip", "≤ 2 mm", "≤ 1 mm"]]
+        assert sayings(rows, about="3. Acceptance limits")[:2] == [
+            "Acceptance limits: Pore, back: ≤ 1 mm",
+            "Acceptance limits: Pore, front: none",
+        ]
+
     def test_headings_of_two_lines_are_joined_and_none_is_a_limit(self):
         rows = [
             ["Defect", "Pole face", None, "Back"],
