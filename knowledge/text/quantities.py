@@ -40,7 +40,7 @@ _BELOW = (
 )
 _PATTERN = re.compile(
     rf"(?:(?P<above>\b(?:{_ABOVE})|>=?|≥)|(?P<below>\b(?:{_BELOW})|<=?|≤)|(?P<about>\b(?:about|around|roughly|approximately|"
-    rf"approx\.?|ca\.?|nearly|some|±)))?\s*(?:(?:a|an|the)\s+)?(?<![\w.,])(?P<low>{_NUMBER})(?:[\s-]*(?P<unit1>{_UNIT})(?![\w²]))?"
+    rf"approx\.?|ca\.?|nearly|some|±)))?\s*(?:(?:a|an|the)\s+)?(?<![\w.,])(?<![a-z]-)(?P<low>{_NUMBER})(?:[\s-]*(?P<unit1>{_UNIT})(?![\w²]))?"
     rf"(?:\s*(?:-|–|to|and|through)\s*(?P<high>{_NUMBER})(?:[\s-]*(?P<unit>{_UNIT})(?![\w²]))?)?(?![\w²])(?P<after>\s+or\s+(?:more|less|"
     r"longer|shorter|above|below|greater|larger|smaller|fewer|higher|lower))?"
 )

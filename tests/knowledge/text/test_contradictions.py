@@ -146,7 +146,10 @@ class TestContradictions:
         ("first", "second"),
         [
             ("Pore, face, class A: ≤ 0.3 mm", "Pore, face, class B: ≤ 0.5 mm"),
-            ("Pore, size: < 0.8 mm, disposition: accept", "Pore, size: > 1.5 mm, disposition: scrap"),
+            (
+                "MG-21 rev C: pore, size: < 0.8 mm, disposition: accept",
+                "MG-21 rev C: pore, size: > 1.5 mm, disposition: scrap",
+            ),
             ("A pore is a pit. It is caused by gas in the slurry.", "Pore, cause: gas in the slurry"),
         ],
     )
