@@ -17,8 +17,8 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: S
     """One sentence for everything in a pack that does not fit together.
 
     Cards that share a name; products of cards, and products and defects of facts, that the pack does not name; facts of
-    one kind about one defect of one product that contradict each other. Facts are not held to the names of a pack that has no cards,
-    nor proposed ones, whose names come from documents.
+    one kind about one defect of one product that contradict each other. Facts are not held to the names of a pack that
+    has no cards, nor proposed ones, whose names come from documents.
     """
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
     for card in cards:
