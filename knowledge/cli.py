@@ -93,7 +93,7 @@ def add_looks_command(
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
     from sage_ad.knowledge.looks.labels import add_labelled
-    from sage_ad.knowledge.looks.naming import taught, unnamed_product
+    from sage_ad.knowledge.looks.naming import named_twice, taught, unnamed_product
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
     from sage_ad.vlm.images import expand_references
 
@@ -122,6 +122,8 @@ def add_looks_command(
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     folder, counts = looks_folder(domain), taught(domain, product)
+    for note in named_twice(pack, counts):
+        print(f"Note: {note}", file=sys.stderr)
     if json:
         print_json(
             {
