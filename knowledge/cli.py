@@ -266,7 +266,15 @@ def list_facts(
 ) -> None:
     """Lists facts: one line each, rejected ones too."""
     with _store() as store:
-        facts = store.iterate(domain, kind=kind, status=status, source=source)
+        facts = list(store.iterate(domain, kind=kind, status=status, source=source))
+        if source and not facts:
+            resolved = str(Path(source).expanduser().resolve())
+            facts = list(store.iterate(domain, kind=kind, status=status, source=resolved))
+            if not facts:
+                print(
+                    f"No fact has the source {source!r}; give the file's path as sage-kb show ID prints it.",
+                    file=sys.stderr,
+                )
         if json:
             print_json({"facts": [_plain(fact) for fact in facts]})
             return

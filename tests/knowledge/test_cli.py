@@ -132,7 +132,7 @@ def test_one_unknown_id_changes_none(kb):
 
 def test_the_names_of_a_fact_are_set_and_taken_away(kb):
     fact = first_fact(kb)
-    assert "(pinhole" in kb("edit", fact["id"], "--defect", "pinhole")[1]
+    assert "(porosity" in kb("edit", fact["id"], "--defect", "pinhole")[1]
     (edited,) = json.loads(kb("edit", fact["id"], "--defect", "", "--json")[1])["facts"]
     assert (edited["defects"], edited["products"]) == ([], fact["products"])
 
@@ -370,4 +370,6 @@ def test_sentences_that_are_no_facts_are_shown_with_the_reason(kb, tmp_path):
     manual = tmp_path / "manual.md"
     manual.write_text("A crack shows as a thin dark line.\n\nPlease fill in form 7 and hand it to your supervisor.\n")
     out = kb("add", "casting", manual)[1]
+    assert "A crack shows" in kb("list", "--source", manual.parent / "." / "manual.md")[1]
+    assert "No fact has the source 'other.md'" in kb("list", "--source", "other.md")[2]
     assert "Left out: Please fill in form 7 and hand it to your supervisor. (does not read like a fact" in out
