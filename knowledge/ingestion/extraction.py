@@ -264,7 +264,7 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
             whole = f"{tidy(previous.get_content())} {text}"
         elif subject and _CASE.match(text):
             whole = f"{subject[:1].upper()}{subject[1:]}, {text[:1].lower()}{text[1:]}"
-        elif subject and _needs_subject(text, products):
+        elif subject and (_needs_subject(text, products) or (_is_item(node, text) and not _told(subject, text))):
             whole = f"{subject[:1].upper()}{subject[1:]}: {text}"
     location = FactLocation(page=meta.get("page"), span=(start, end), entry=meta.get("entry"))
     source = FactSource(
@@ -299,6 +299,16 @@ def _title(headings: Sequence[str]) -> str:
 
 def _span(node: BaseNode) -> tuple[int, int]:
     return int(getattr(node, "start_char_idx", 0) or 0), int(getattr(node, "end_char_idx", 0) or 0)
+
+
+def _is_item(node: BaseNode, text: str) -> bool:
+    """Whether a text is an item of a list ("a chip in the chamfer") rather than a sentence."""
+    return node.metadata.get("layout") == "bullet" and not text.endswith((".", "!", "?"))
+
+
+def _told(subject: str, text: str) -> bool:
+    """Whether a text names what it is about itself."""
+    return any(_stem(word) in text.lower() for word in re.findall(r"[^\W\d_]{4,}", subject.lower()))
 
 
 def _needs_subject(text: str, products: Sequence[str]) -> bool:

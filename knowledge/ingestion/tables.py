@@ -32,7 +32,7 @@ NUMBERING = re.compile(r"^\s*\d{1,2}(?:\.\d{1,2}){0,3}[.)]?\s+")
 _HEADER_WITHIN = 30  # rows before the headings: company, date of export, title
 _LONGEST_HEADING = 80
 
-_UNIT = re.compile(r"[\[(/]\s*(mm|cm|µm|μm|um|nm|%|mm²|°C|g|kg|N|MPa|bar|s|min)\s*[\])]?$")
+_UNIT = re.compile(r"\s*[\[(/]\s*(mm|cm|µm|μm|um|nm|%|mm²|°C|g|kg|N|MPa|bar|s|min)\s*[\])]?(?=,|$)")
 """The unit that a heading gives its numbers: "Size [mm]"."""
 
 Row = Sequence[Any]
@@ -459,6 +459,8 @@ def is_vague(heading: str) -> bool:
 def heading_kind(heading: str) -> Kind | None:
     """The kind of fact that a heading or label names ("Causes", "How to inspect"); None for any other."""
     words = re.findall(r"[a-z]+", heading.lower())
+    if re.search(r"\b(?:not? (?:an? )?|non-)(?:defect|fault|flaw|reject)s?\b", heading.lower()) and len(words) <= 6:
+        return "normal-variation"
     for size in (3, 2, 1):
         for start in range(len(words) - size + 1):
             if kind := _synonyms().get("_".join(words[start : start + size])):

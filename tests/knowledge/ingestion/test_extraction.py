@@ -131,6 +131,18 @@ class TestOffline:
         assert "The customer pays for scrapped segments of which he was told." in told
         assert "A pore may hold dust." in told
 
+    def test_an_item_of_a_list_says_what_its_heading_says_of_it(self, tmp_path: Path, classifier: FactClassifier):
+        text = (
+            "# Ground segments\n\n## What is not a defect\n\n- A chip in the chamfer, if it is shorter than 0.2 mm\n"
+            "- Grinding lines are normal.\n"
+        )
+        extraction = extract_offline(nodes_of(tmp_path / "a.md", text), classifier, default_embedder(), DATE)
+        judged = [candidate.judged for candidate in extraction.candidates]
+        item, sentence = classify(extraction.candidates, classifier.judge(judged, default_embedder().encode(judged)))
+        assert item.text == "Ground segments, what is not a defect: A chip in the chamfer, if it is shorter than 0.2 mm"
+        assert item.kind == "normal-variation"
+        assert sentence.text == "Grinding lines are normal."
+
     def test_a_bare_pronoun_without_heading_takes_the_sentence_before_it(
         self, tmp_path: Path, classifier: FactClassifier
     ):

@@ -159,6 +159,10 @@ class TestRows:
         rows = [["Defect", "Size [mm]", "Disposition"], ["Pore", "< 0.8", "accept"], ["Chip", "any", "scrap"]]
         assert sayings(rows) == ["Pore, size: < 0.8 mm, disposition: accept", "Chip, size: any, disposition: scrap"]
 
+    def test_the_unit_of_a_heading_of_two_lines(self):
+        rows = [["Defect", "Size (mm)", None], ["Defect", "Front", "Back"], ["Pore", "1", "2"]]
+        assert sayings(rows) == ["Pore, size, front: 1 mm", "Pore, size, back: 2 mm"]
+
     def test_a_number_below_a_title_of_limits_is_one(self):
         rows = [["Defect", "Back", "Front"], ["Pore", "≤ 1 mm", "none"], ["Chip", "≤ 2 mm", "≤ 1 mm"]]
         assert sayings(rows, about="3. Acceptance limits")[:2] == [
