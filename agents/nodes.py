@@ -16,6 +16,7 @@ from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.candidates import taught_names
+from sage_ad.agents.answering.limits import is_a_case, limits_about, states_limit
 from sage_ad.agents.answering.soft_facts import answer_as_sage, explain_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.perception import measure_part
@@ -198,6 +199,9 @@ def recall_facts(
             defect=hint,
         )
         hits = [hit for hit in hits if fits(hit.fact, known)]
+        if kind == "consequence":
+            # "Chips < 0.8 mm: accept" says nothing of this chip; such facts answer a question for the limit.
+            hits = [hit for hit in hits if not is_a_case(hit.fact.text)]
         hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4), pack, defect))
@@ -389,7 +393,6 @@ def _answered(
 
 def limits_for(question: Question, state: InspectionState, resources: Resources) -> list[dict[str, Any]]:
     """The approved facts of the product that state the limit which a question asks for."""
-    from sage_ad.agents.answering.limits import limits_about, states_limit
     from sage_ad.evaluation.judge.defect_match import concepts_of
 
     domain, defect = state["domain"], state["defect"]

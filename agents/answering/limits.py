@@ -43,6 +43,12 @@ def states_limit(text: str, question: str, *, named: bool = False) -> bool:
     return bool(LIMITING.search(text)) and any(map(answers, find_quantities(text.lower())[0]))
 
 
+def is_a_case(text: str) -> bool:
+    """Whether what a sentence says follows holds only within the size or number that it states."""
+    quantities = find_quantities(text.lower())[0]
+    return bool(LIMITING.search(text)) and any(own.bound or not own.dimension.startswith("count") for own in quantities)
+
+
 def _is_extent(quantity: Quantity) -> bool:
     return quantity.dimension in ("length", "area") and quantity.aspect is None
 

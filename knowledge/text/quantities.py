@@ -22,7 +22,7 @@ _WORD_VALUES = {word: float(number) for number, word in enumerate(_WORDS)} | {
     "hundred": 100.0,
 }
 
-_NUMBER = rf"(?:\d+(?:[.,]\d+)?|{'|'.join(sorted(_WORD_VALUES, key=len, reverse=True))})"
+_NUMBER = rf"(?:\d+(?:[.,]\d+)?|(?:{'|'.join(sorted(_WORD_VALUES, key=len, reverse=True))})\b)"
 _UNIT = "|".join(
     # "3 in the centre" are no inches
     "in(?! (?:the|an?|length|width|depth|height|diameter|dia|size|area|total|number|any|all|each|one)\\b)"

@@ -110,6 +110,17 @@ def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageIn
     assert cited == []
 
 
+def test_what_is_accepted_of_another_size_is_not_told_of_this_defect(taught: SageInspector, tmp_path: Path) -> None:
+    told = {"kind": "consequence", "domain": "machining", "status": "approved", "defects": ("rust spot",)}
+    fact = Fact(text="Brushed sheet, rust spot, size: < 0.1 mm, disposition: accept", **told)
+    taught.resources.store.add([fact, Fact(text="Rust spots grow under paint.", **told)])
+    part = sheet(tmp_path / "part.png", "rust spot", 77)
+    trace = taught.inspect(InspectionRequest(image=part, product="brushed sheet", domain="machining"))
+    assert trace.verdict == "anomalous"
+    assert "accept" not in trace.explanation
+    assert fact.id not in {cited.id for cited in trace.facts}
+
+
 def test_a_fact_of_another_part_number_is_none_of_this_part() -> None:
     fact = Fact(text="Chips are scrapped.", kind="consequence", domain="magnets", products=("segment MG-2",))
     assert fits(fact, "Segment MG 2, ground")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sage_ad.agents.answering.limits import limits_about, states_limit
+from sage_ad.agents.answering.limits import is_a_case, limits_about, states_limit
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,13 @@ def test_whether_a_named_defect_is_allowed_needs_no_number() -> None:
     assert states_limit("Scratches are not accepted.", question, named=True)
     assert not states_limit("Edges broken by hand are accepted.", question)
     assert not states_limit("Scratches are thin lines.", question, named=True)
+
+
+def test_a_disposition_by_size_is_a_case() -> None:
+    assert is_a_case("Chip, size: < 0.8 mm, disposition: accept")
+    assert is_a_case("A part with more than 3 pores is scrapped.")
+    assert not is_a_case("A cracked disc is scrapped at once.")
+    assert not is_a_case("With one screw missing the assembly must not be delivered.")
 
 
 def test_the_limit_of_another_defect_is_none_of_this_one() -> None:

@@ -63,6 +63,9 @@ class TestQuantities:
         assert conflict(ours[0], theirs[0]) is clash
         assert conflict(theirs[0], ours[0]) is clash
 
+    def test_ones_are_no_seconds(self):
+        assert find_quantities("the remaining ones are rejected") == ([], "the remaining ones are rejected")
+
     def test_the_rest_of_the_sentence_is_left(self):
         quantities, rest = find_quantities("cracks longer than 5 mm are rejected")
         assert [(q.bound, q.low) for q in quantities] == [("above", 0.005)]
