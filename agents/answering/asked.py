@@ -122,7 +122,7 @@ ALSO = re.compile(
 
 
 UNKNOWN = (
-    "Neither the picture nor the pack answers this. Answered are, in English: is it a ..., which defect, where, how large, "
+    "Neither the picture nor the pack answers this. What can be asked, in English: is it a ..., which defect, where, how large, "
     "how large it may be, how many, why, how serious, what to do, may it be used, how sure."
 )
 
