@@ -409,6 +409,7 @@ def limits_for(question: Question, state: InspectionState, resources: Resources)
         about = fact.defects or tags(fact.text, ())[1]
         if fits(fact, product) and states_limit(fact.text, question.text, named=bool(set(about) & set(asked))):
             found.append(trace_fact(fact.model_copy(update={"defects": about}), None, pack, defect))
+    found.sort(key=lambda fact: not states_limit(fact["text"], question.text))  # numbers before bare words
     if not asked and (concepts := concepts_of(question.text)):  # a defect that the pack has no card of
         return limits_about([one for one in found if not one["defects"] or concepts & concepts_of(one["text"])], ())
     known = pack.defects if pack else ()

@@ -143,7 +143,7 @@ def asked_about(question: Question) -> tuple[str, str] | None:
         state = intent == "limit" and question.polarity and not re.search(r"\b(?:how|what|which)\b", text)
         if re.search(pattern, text) and not turned and not state:
             return intent, ""
-    if (subject := OF_THIS.match(text)) and concepts_of(text[subject.end() :].split()[0]) and not PRESENT.search(text):
+    if (granted := OF_THIS.match(text)) and concepts_of(text[granted.end() :].split()[0]) and not PRESENT.search(text):
         return "unknown", ""
     if (found := IS_IT.match(text) or ANY.match(text)) and concepts_of(name := found["name"]):
         if re.search(r"\bor\b", name):

@@ -10,7 +10,7 @@ from sage_ad.evaluation.questions import with_article
 from sage_ad.knowledge.text.quantities import Quantity, aspect_of, find_quantities
 
 LISTED = 3
-"""So many facts are cited at most."""
+"""So many facts are cited of all defects together, and twice as many of the one that is asked about."""
 LIMITING = re.compile(
     r"\b(?:accept|allow|permi[ts]|toler|limit|maxim|minim|max\b|min\b|at most|at least|(?:no|not) more than|exceed|reject"
     r"|scrap|rework|downgrad|second choice|use as is|may (?:not )?be|must (?:not )?be|no defects?\b)",
@@ -58,7 +58,7 @@ def limits_about(facts: Sequence[dict[str, Any]], defects: Sequence[str]) -> lis
     if not defects:
         return list(facts[:LISTED])
     own = [fact for fact in facts if set(defects) & set(fact["defects"])]  # one for each class or face of the part
-    return own[:LISTED] or [fact for fact in facts if not fact["defects"]][:1]
+    return own[: 2 * LISTED] or [fact for fact in facts if not fact["defects"]][:1]
 
 
 def limit_line(limits: Sequence[dict[str, Any]], product: str | None, defect: str | None, *, searched: bool) -> str:

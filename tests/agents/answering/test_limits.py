@@ -48,4 +48,5 @@ def test_the_limit_of_another_defect_is_none_of_this_one() -> None:
     assert limits_about([hole], ["stain"]) == []
     front = {"id": "front", "defects": ["stain"]}
     assert limits_about([stain, hole, front], ["stain"]) == [stain, front]
+    assert len(limits_about([stain] * 9, ["stain"])) == 6, "accept, rework and scrap belong together"
     assert limits_about([all_, hole, stain], []) == [all_, hole, stain]
