@@ -16,6 +16,7 @@ from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
 from sage_ad.agents.answering.candidates import taught_names
+from sage_ad.agents.answering.limits import is_a_case, limits_about, states_limit
 from sage_ad.agents.answering.soft_facts import answer_as_sage, explain_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
 from sage_ad.agents.perception import measure_part
@@ -27,6 +28,7 @@ from sage_ad.evaluation.questions import Question
 from sage_ad.knowledge.facts import Fact
 from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
 from sage_ad.knowledge.store.packs import GENERAL, Pack
+from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,21 +141,25 @@ def name_defect(
 
 def cards_of(state: InspectionState, resources: Resources) -> dict[str, DefectCard]:
     """The pack's defect cards for the product, by name: those of all its products, and its own."""
-    domain, name = state["domain"], (state["product"] or "").casefold()
+    domain, name = state["domain"], state["product"]
     if domain is None or domain == GENERAL:
         return {}
     known = resources.store.match_product(name).product if name else None
     return {
         card.name: card
         for card in resources.store.cards(domain)
-        if not card.products or known in card.products or any(own.casefold() in name for own in card.products)
+        if not card.products or known in card.products or any(_names(own, name) for own in card.products)
     }
 
 
 def fits(fact: Fact, product: str | None) -> bool:
     """Whether a fact holds for the product: it names none, or this one, or the kind that this one is a kind of."""
-    name = (product or "").casefold()
-    return not fact.products or any(known.casefold() in name for known in fact.products)
+    return not fact.products or any(_names(known, product) for known in fact.products)
+
+
+def _names(known: str, product: str | None) -> bool:
+    """Whether a product's name has another one in it, word by word: "arc segment MG-2" is not in "arc segment MG-20"."""
+    return f" {plain_words(known)} " in f" {plain_words(product or '')} "
 
 
 def recall_facts(
@@ -193,6 +199,9 @@ def recall_facts(
             defect=hint,
         )
         hits = [hit for hit in hits if fits(hit.fact, known)]
+        if kind == "consequence":
+            # "Chips < 0.8 mm: accept" says nothing of this chip; such facts answer a question for the limit.
+            hits = [hit for hit in hits if not is_a_case(hit.fact.text)]
         hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4), pack, defect))
@@ -351,7 +360,7 @@ def _answered(
 
     The standard questions are the model's.
     """
-    from sage_ad.agents.answering.asked import answer_asked, asked_about
+    from sage_ad.agents.answering.asked import answer_asked, asked_about, parts_of
     from sage_ad.agents.answering.report import verdict_line
     from sage_ad.evaluation.questions import is_standard
 
@@ -359,21 +368,32 @@ def _answered(
     found: dict[str, dict[str, Any]] = {}
     more: dict[str, dict[str, Any]] = {}
     for question in questions:
-        intent = None if is_standard(question.text, state["product"]) else asked_about(question)
-        if intent is None:
+        if is_standard(question.text, state["product"]):
             continue
-        limits = limits_for(question, state, resources) if intent[0] == "limit" else []
-        more |= {fact["id"]: fact for fact in limits}
-        found[question.text] = answer_asked(question, *intent, state, cards, limits)
-        if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
-            found[question.text]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
+        answers = []
+        for part in parts_of(question):
+            if (intent := asked_about(part)) is None:
+                continue
+            limits = limits_for(part, state, resources) if intent[0] == "limit" else []
+            more |= {fact["id"]: fact for fact in limits}
+            answers.append(answer_asked(part, *intent, state, cards, limits))
+            if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
+                answers[-1]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
+        if answers:
+            found[question.text] = {
+                **answers[0],
+                "question": question.text,
+                "family": question.family,
+                "text": " ".join(own["text"] for own in answers),
+                "facts": list(dict.fromkeys(fact for own in answers for fact in own["facts"])),
+            }
     recalled = {fact["id"] for fact in state["facts"]}
     return found, [fact for fact in more.values() if fact["id"] not in recalled]
 
 
 def limits_for(question: Question, state: InspectionState, resources: Resources) -> list[dict[str, Any]]:
     """The approved facts of the product that state the limit which a question asks for."""
-    from sage_ad.agents.answering.limits import limits_about, states_limit
+    from sage_ad.evaluation.judge.defect_match import concepts_of
 
     domain, defect = state["domain"], state["defect"]
     if domain is None or state["settings"]["facts"] == "none":
@@ -382,16 +402,19 @@ def limits_for(question: Question, state: InspectionState, resources: Resources)
     tags = tagger(pack) if pack else lambda text, headings: ((), ())
     match = store.match_product(state["product"] or "")
     product = match.product if match.domain == domain else state["product"]
+    asked = tags(question.text, ())[1]
     found = []
     for fact in store.iterate(domain, status="approved"):
-        if fits(fact, product) and states_limit(fact.text, question.text):
-            # What is still accepted of a defect is a limit of it.
-            about = fact.defects or tags(fact.text, ())[1]
+        # What is still accepted of a defect is a limit of it.
+        about = fact.defects or tags(fact.text, ())[1]
+        if fits(fact, product) and states_limit(fact.text, question.text, named=bool(set(about) & set(asked))):
             found.append(trace_fact(fact.model_copy(update={"defects": about}), None, pack, defect))
+    found.sort(key=lambda fact: not states_limit(fact["text"], question.text))  # numbers before bare words
+    if not asked and (concepts := concepts_of(question.text)):  # a defect that the pack has no card of
+        return limits_about([one for one in found if not one["defects"] or concepts & concepts_of(one["text"])], ())
     known = pack.defects if pack else ()
     asserted = canonical([defect], known) if defect else ()
-    named = tags(question.text, ())[1] or asserted
-    wanted = [defect if defect and name in asserted else name for name in named]
+    wanted = [defect if defect and name in asserted else name for name in asked or asserted]
     return limits_about(found, wanted)
 
 

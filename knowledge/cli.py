@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sage_ad.knowledge.ingestion.pipeline import IngestionReport
     from sage_ad.knowledge.store.fact_store import FactStore
 
+LEFT_OUT = 20
+"""So many sentences of a file that are no facts are printed."""
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -91,7 +93,7 @@ def add_looks_command(
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
     from sage_ad.knowledge.looks.labels import add_labelled
-    from sage_ad.knowledge.looks.naming import taught, unnamed_product
+    from sage_ad.knowledge.looks.naming import named_twice, taught, unnamed_product
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
     from sage_ad.vlm.images import expand_references
 
@@ -120,6 +122,8 @@ def add_looks_command(
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     folder, counts = looks_folder(domain), taught(domain, product)
+    for note in named_twice(pack, counts):
+        print(f"Note: {note}", file=sys.stderr)
     if json:
         print_json(
             {
@@ -132,7 +136,10 @@ def add_looks_command(
             }
         )
         return
-    print(f"Added {len(added.new)} pictures" + (f"; {len(added.known)} were known already" if added.known else ""))
+    print(
+        f"Added {len(added.new)} picture{'s' * (len(added.new) != 1)}"
+        + (f"; {len(added.known)} known already" if added.known else "")
+    )
     print(f"{product}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f" ({folder})")
 
 
@@ -195,6 +202,11 @@ def _show_ingestion(report: IngestionReport) -> None:
         print(f"Contradiction {checked.fact.id}: {checked.reason}")
     for checked in report.refused:
         print(f"Not stored ({checked.outcome}): {checked.fact.text[:80]}: {checked.reason}")
+    for file in report.files:
+        for line in file.left_out[:LEFT_OUT]:
+            print(f"Left out: {line}")
+        if (more := len(file.left_out) - LEFT_OUT) > 0:
+            print(f"Left out: {more} more of {file.file} (--json lists all)")
     for problem in report.problems:
         print(f"Problem: {problem}")
     for note in report.notes:
@@ -254,7 +266,15 @@ def list_facts(
 ) -> None:
     """Lists facts: one line each, rejected ones too."""
     with _store() as store:
-        facts = store.iterate(domain, kind=kind, status=status, source=source)
+        facts = list(store.iterate(domain, kind=kind, status=status, source=source))
+        if source and not facts:
+            resolved = str(Path(source).expanduser().resolve())
+            facts = list(store.iterate(domain, kind=kind, status=status, source=resolved))
+            if not facts:
+                print(
+                    f"No fact has the source {source!r}; give the file's path as sage-kb show ID prints it.",
+                    file=sys.stderr,
+                )
         if json:
             print_json({"facts": [_plain(fact) for fact in facts]})
             return

@@ -44,18 +44,23 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"\bhow (?:large|big|long|wide|small|tall)\b|\bwhat (?:size|dimensions?)\b|\b(?:size|dimensions?) of\b"
         r"|\b(?:larger|bigger|longer|wider|smaller|shorter|narrower) than\b",
     ),
-    ("number", r"\bhow many\b"),
+    (
+        "number",
+        r"\bhow many\b|^\W*(?:is (?:it|there)|are (?:there|these|they|those)) (?:(?:only|just|really|more than) )*"
+        r"(?:one|two|three|four|five|several|many|\d+)\b(?! of\b|[.,]?\d| ?(?:mm|cm|µm|um|px|%))",
+    ),
     (
         "place",
         r"^\W*(?:and )?where\b|\bwhich (?:area|place|location|position|region|part of)\b|\bwhereabouts\b"
-        r"|^\W*(?:is|are) [\w -]+? (?:in|on|at|near) the (?:\w+ )?"
+        r"|^\W*(?:is|are|does|do) [\w -]+? (?:in|on|at|near) the (?:\w+ )?"
         r"(?:left|right|top|bottom|centre|center|middle|edge|corner|rim)\b",
     ),
     (
         "action",
         r"\bwhat (?:should|must|can|do|shall) (?:i|we|one|be done)\b|\bwhat to do\b|\bwhat now\b"
         r"|\bhow (?:should|do) (?:i|we) (?:proceed|handle|treat)\b|\b(?:rework|scrap|repair|reject) (?:it|this)\b"
-        r"|\bbe (?:repaired|reworked|fixed|scrapped)\b",
+        r"|\bbe (?:repaired|reworked|fixed|scrapped)\b"
+        r"|^\W*(?:is|are) (?:it|this|that|they|these) (?:a )?(?:scrap|waste|rejects?)\b",
     ),
     (
         "cause",
@@ -67,12 +72,14 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "use",
         r"\b(?:can|may|should|could) (?:i|we|it|this|that|they|the [\w -]+?) (?:still |be )*"
         r"(?:ship|use|sell|deliver|install|release|keep|accept)(?:p?ed|d)?\b|\b(?:sold|delivered|kept)\b"
-        r"|^\W*(?:is|are) (?:it|this|that|they|the [\w -]+?) (?:still |really )?(?:safe|usable|shippable|acceptable|fit for)\b",
+        r"|^\W*(?:is|are) (?:it|they|(?:this|that|these|those|the)(?: [\w -]+?)?) (?:still |really )?"
+        r"(?:safe|usable|shippable|acceptable|allowed|permitted|permissible|tolerable|fit for)\b",
     ),
     (
         "severity",
         r"\bhow (?:bad|serious|severe|dangerous|critical)\b"
-        r"|^\W*(?:is|are) (?:it|this|that|they|the [\w -]+?) (?:very |really )?(?:serious|severe|dangerous|critical)\b",
+        r"|^\W*(?:is|are) (?:it|they|(?:this|that|these|those|the)(?: [\w -]+?)?) (?:very |really )?"
+        r"(?:serious|severe|dangerous|critical)\b",
     ),
     ("trust", r"\bhow (?:sure|certain|confident|reliable)\b"),
     (
@@ -88,17 +95,34 @@ PATTERNS: tuple[tuple[str, str], ...] = (
 )
 """Intent and how it is asked, the most particular first; matched on lower-case text."""
 IS_IT = re.compile(
-    r"^\W*(?:is|are|does|do|could|can|might)\s+(?:it|this|that|there|these|the [\w -]+?)\s+"
-    r"(?P<negated>not\s+)?"
-    r"(?:(?:be|have|has|show|shows|any|a|an|some|really|possibly|maybe|just|only|sign of|signs of)\s+)*(?P<name>[\w -]+?)\W*$"
+    r"^\W*(?:is|are|does|do|could|can|might)(?:n['’]t)?\s+(?:it|this|that|there|these|the [\w -]+?)\s+(?:not\s+)?"
+    r"(?:(?:be|no|have|has|show|shows|any|a|an|some|really|possibly|maybe|just|only|sign of|signs of)\s+)*(?P<name>[\w -]+?)\W*$"
 )
 """A question for one defect by its name: "is it a stain?", "does the part have any scratches?"."""
-ANY = re.compile(r"^\W*(?:(?:any|an?|maybe|perhaps)\s+)*(?P<name>[\w-]+(?: [\w-]+)?)\W*$")
+OF_A_KIND = re.compile(
+    r"^\W*(?:and )?(?:is|are|may|can|could|would|will|should|must|does|do)\s+"
+    r"(?!(?:it|this|that|these|those|they|there|the|we|i|you|your|our|one|all|every\w*|any\w*|something|nothing)\b)"
+    r"(?P<some>(?:an?|some|two|three|\d[\d.,]*)\s+)?"
+)
+"""A question about defects of a kind and not about this part: "is a crack of 0.3 mm allowed?"."""
+OF_THIS = re.compile(
+    r"^\W*(?:and )?(?:is|are|was|were|has|have|does|do|did|can|could|will)\s+(?:the|this|that|these|those)\s+"
+)
+"""A question that takes a defect for granted: "is this crack new?"; whether it is there was not asked."""
+ALLOWED = re.compile(r"\b(?:allow|permi[ts]|accept|toler|ok(?:ay)?\b)")
+PRESENT = re.compile(
+    r"\b(?:visible|present|there|seen?|found|detected|detectable|shown?|shows|evident|recogni[sz]able|have|has|real|really)\b"
+)
+ANY = re.compile(r"^\W*(?:(?:any|no|an?|maybe|perhaps)\s+)*(?P<name>[\w-]+(?: [\w-]+)?)\W*$")
 """The same in a word or two: "any scratches?", "rust?"."""
+ALSO = re.compile(
+    r"\?\s+(?=\S)|,?\s+and\s+(?=(?:how|what|where|why|which|is|are|may|can|must|should)\b)", re.IGNORECASE
+)
+"""Between two questions in one."""
 
 
 UNKNOWN = (
-    "Neither the picture nor the pack answers this. Answered are, in English: is it a ..., which defect, where, how large, "
+    "Neither the picture nor the pack answers this. What can be asked, in English: is it a ..., which defect, where, how large, "
     "how large it may be, how many, why, how serious, what to do, may it be used, how sure."
 )
 
@@ -107,19 +131,35 @@ def asked_about(question: Question) -> tuple[str, str] | None:
     """Intent of a question, and the defect that it names; None where it asks for the state of the part."""
     from sage_ad.evaluation.judge.defect_match import concepts_of
 
-    text = " ".join(question.text.casefold().split())
+    text = re.sub(r",? or not\b", "", " ".join(question.text.casefold().split()))
+    if (kind := OF_A_KIND.match(text)) and concepts_of(text) and not PRESENT.search(text):
+        subject = text[kind.end() :]
+        head = subject.split()[: 2 if len(subject.split()) > 2 else 1]  # "is glass cracked?" asks for the state
+        if kind["some"] or concepts_of(" ".join(head)) or ALLOWED.search(subject):
+            return "limit", ""
     for intent, pattern in PATTERNS:
         # "Must it be kept back?" asks for the state with the sign turned, "is it within tolerance?" for the state.
-        turned = intent == "use" and question.polarity == "anomalous"
+        turned = intent == "use" and question.polarity == "anomalous" and re.search(r"\b(?:not|never|kept)\b", text)
         state = intent == "limit" and question.polarity and not re.search(r"\b(?:how|what|which)\b", text)
         if re.search(pattern, text) and not turned and not state:
             return intent, ""
-    if (found := IS_IT.match(text)) and concepts_of(found["name"]):
-        return "is it not" if found["negated"] else "is it", found["name"]
-    if (found := ANY.match(text)) and concepts_of(found["name"]):
-        return "is it", found["name"]
+    if (granted := OF_THIS.match(text)) and concepts_of(text[granted.end() :].split()[0]) and not PRESENT.search(text):
+        return "unknown", ""
+    if (found := IS_IT.match(text) or ANY.match(text)) and concepts_of(name := found["name"]):
+        if re.search(r"\bor\b", name):
+            return "name", ""
+        return "is it not" if re.search(r"\b(?:not|no)\b", text) else "is it", name
     # With a yes or no it asks for the state of the part; in several lines it brings choices to pick from.
     return ("unknown", "") if question.polarity is None and "\n" not in question.text.strip() else None
+
+
+def parts_of(question: Question) -> list[Question]:
+    """The questions in one ("Is it a crack and how large is it?"), where each asks what can be answered; else that one."""
+    from sage_ad.evaluation.questions import read_question
+
+    parts = [read_question(part) for part in ALSO.split(question.text) if part.strip()]
+    intents = [asked_about(part) for part in parts]
+    return parts if len(set(intents)) > 1 and None not in intents and ("unknown", "") not in intents else [question]
 
 
 def answer_asked(
@@ -133,7 +173,7 @@ def answer_asked(
     """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump; `limits` are facts for "limit"."""
     nothing = unseen_line(taught) if (taught := state.get("taught_as")) else "Nothing stands out."
     if intent == "limit":
-        verdict, text = None, _limit(limits, state, cards)
+        verdict, text = None, _limit(question, limits, state, cards)
     elif intent == "unknown":
         verdict, text = None, UNKNOWN
     elif intent == "explain":
@@ -208,11 +248,14 @@ def _size(state: InspectionState, cards: Cards) -> str:
     return _regions(state, tell) + hint
 
 
-def _limit(limits: Sequence[dict[str, Any]], state: InspectionState, cards: Cards) -> str:
-    defect = state["defect"]
-    said = limit_line(
-        limits, state["product"], defect, searched=state["domain"] is not None and state["settings"]["facts"] != "none"
-    )
+def _limit(question: Question, limits: Sequence[dict[str, Any]], state: InspectionState, cards: Cards) -> str:
+    from sage_ad.evaluation.judge.defect_match import concepts_of
+
+    defect, asked = state["defect"], concepts_of(question.text)
+    if defect and asked and not asked & concepts_of(defect):
+        defect = None  # the limit of another defect; what was measured is no measure of that
+    searched = state["domain"] is not None and state["settings"]["facts"] != "none"
+    said = limit_line(limits, state["product"], defect, searched=searched)
     return f"{said} Measured: {_size(state, cards)}" if defect else said
 
 

@@ -107,7 +107,7 @@ def extract_offline(nodes: Sequence[BaseNode], classifier: FactClassifier, embed
         text = tidy(node.get_content())
         cell = node.metadata.get("layout") == "statement"
         stated = cell and not node.metadata.get("judged")
-        if reason := boilerplate_reason(text, stated=cell):
+        if reason := boilerplate_reason(text, stated=cell or bool(node.metadata.get("headings") and _CASE.match(text))):
             out.dropped.append((text, reason))
         else:
             candidate = candidate_of(node, date, named, text)
@@ -176,11 +176,19 @@ _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\?\s*$"), "is a question"),
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_FOOTNOTE = re.compile(r"^(?:[⁰¹²³⁴-⁹]+|[*†‡]+)\)?\s*")
+_CASE = re.compile(
+    r"^(?:(?:more|less|fewer|larger|smaller|longer|shorter|deeper|wider) than|up to|over|under|above|below|at (?:most|least)|"
+    r"[<>≤≥]=?|\d+(?: (?:to|-|–))?)\s*\d*[^:]{0,60}:\s+[^\W\d_]",
+    re.I,
+)
+"""A case and what is done then ("more than 6: scrap"); what it is a case of stands above it."""
 
 
 def tidy(text: str) -> str:
-    """A sentence without the label in front of it ("Description: ...") and with single spaces."""
-    return " ".join(_LABEL.sub("", text.strip()).split())
+    """A sentence without the label or footnote mark in front of it ("Description: ...") and with single spaces."""
+    plain = _LABEL.sub("", _FOOTNOTE.sub("", text.strip()))
+    return " ".join((plain if text.strip().startswith(plain) else plain[:1].upper() + plain[1:]).split())
 
 
 def boilerplate_reason(text: str, *, stated: bool = False) -> str | None:
@@ -190,13 +198,15 @@ def boilerplate_reason(text: str, *, stated: bool = False) -> str | None:
         text: the sentence.
         stated: whether its author put it down as a fact (a table cell), where two words may be enough.
     """
+    if text and sum(char.isalpha() and ord(char) > 0x2FF for char in text) > 0.5 * sum(map(str.isalpha, text)):
+        return "is not in English"
     words = _WORD.findall(text)
     if len(words) < (2 if stated else 4):
         return "is too short to say anything"
     if len(text) > min(MAX_TEXT, 800):
         return "is longer than a fact may be (800 characters)"
     letters = sum(char.isalpha() or char.isspace() for char in text)
-    if letters < 0.7 * len(text):
+    if letters < (0.5 if stated else 0.7) * len(text):
         return "is mostly numbers or symbols"
     for pattern, reason in _BOILERPLATE:
         if pattern.search(text):
@@ -211,7 +221,7 @@ _OPENING = (
     r"^(?:(?:if|when|once|because|since|while|where|as|then|otherwise|therefore|also|sometimes|often|usually),? )?"
 )
 _PLACED = (
-    r"^(?:(?:in|on|at|under|above|below|near|after|before|during|with|without|by|from|through|for)"
+    r"^(?:(?:unlike|like|in|on|at|under|above|below|near|after|before|during|with|without|by|from|through|for)"
     r" (?:[\w-]+ ){0,3}[\w-]+,? )(?:it|they)\b"
 )
 """A place, a time or a means before the pronoun: "on a sealing face it leaks"."""
@@ -252,7 +262,9 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
         if not (products or defects) and previous is not None and _continues(previous, node, text):
             start = _span(previous)[0]
             whole = f"{tidy(previous.get_content())} {text}"
-        elif subject and _needs_subject(text, products):
+        elif subject and _CASE.match(text):
+            whole = f"{subject[:1].upper()}{subject[1:]}, {text[:1].lower()}{text[1:]}"
+        elif subject and (_needs_subject(text, products) or (_is_item(node, text) and not _told(subject, text))):
             whole = f"{subject[:1].upper()}{subject[1:]}: {text}"
     location = FactLocation(page=meta.get("page"), span=(start, end), entry=meta.get("entry"))
     source = FactSource(
@@ -287,6 +299,16 @@ def _title(headings: Sequence[str]) -> str:
 
 def _span(node: BaseNode) -> tuple[int, int]:
     return int(getattr(node, "start_char_idx", 0) or 0), int(getattr(node, "end_char_idx", 0) or 0)
+
+
+def _is_item(node: BaseNode, text: str) -> bool:
+    """Whether a text is an item of a list ("a chip in the chamfer") rather than a sentence."""
+    return node.metadata.get("layout") == "bullet" and not text.endswith((".", "!", "?"))
+
+
+def _told(subject: str, text: str) -> bool:
+    """Whether a text names what it is about itself."""
+    return any(_stem(word) in text.lower() for word in re.findall(r"[^\W\d_]{4,}", subject.lower()))
 
 
 def _needs_subject(text: str, products: Sequence[str]) -> bool:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
-_STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => h2:fresh"
+_STYLES = "\n".join(
+    ["p[style-name='Title'] => h1:fresh", "p[style-name='Subtitle'] => h2:fresh"]
+    # Chapters stand below the title, which may name the product.
+    + [f"p[style-name='{name} {n}'] => h{n + 1}:fresh" for n in range(1, 6) for name in ("Heading", "heading")]
+)
 # Parts of a formula that a line of text cannot show: fractions, exponents, roots, sums, matrices.
 _STACKED = ("f", "sSup", "sSub", "sSubSup", "sPre", "rad", "nary", "m", "eqArr", "limLow", "limUpp")
 _MOST_CELLS = 2_000_000

@@ -31,7 +31,7 @@ from sage_ad.knowledge.ingestion.extraction import (
     extract_offline,
     extract_with_model,
 )
-from sage_ad.knowledge.ingestion.tags import canonical, tagger, with_taught
+from sage_ad.knowledge.ingestion.tags import filed_under, tagger, with_taught
 from sage_ad.knowledge.store.sources import IngestedFile, drop_sources, note, taken_in
 from sage_ad.vlm.errors import BackendError, InputError
 
@@ -62,6 +62,7 @@ class FileReport:
         added: new facts; `merged`: facts that were known and got this source; `contradictions`: new facts that
             contradict others and are flagged; `refused`: sentences that were not stored (with reasons in the report);
             `dropped`: sentences that are no facts; `removed`: facts that the changed file no longer has.
+        left_out: the sentences that are no facts, each with the reason.
         problems: sentences on text of the file that could not be read.
         notes: sentences on what was left out or completed without losing text (pictures, ratings, repeated cells).
         seconds: time that it took.
@@ -76,6 +77,7 @@ class FileReport:
     refused: int = 0
     dropped: int = 0
     removed: int = 0
+    left_out: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -316,7 +318,9 @@ class Ingestion:
             source = (str(path.resolve()), hashlib.sha256(read_bytes(path)).hexdigest())
             if known := taken_in(self.store, self.domain, *source, self.extractor):
                 again = "" if known == source[0] else f" as {known}"
-                report.outcome, report.sentence = "unchanged", f"{path} was added before{again} and has not changed."
+                report.outcome = "unchanged"
+                anew = f"to read it anew, as after new cards: sage-kb remove --source {known} -d {self.domain}"
+                report.sentence = f"{path} was added before{again} and has not changed; {anew}"
             else:
                 documents = reader.load_data(path)
                 report.problems, report.notes = list(reader.problems), list(reader.notes)
@@ -356,6 +360,7 @@ class Ingestion:
             self._close(state["report"], report, state["began"])
             extraction = Extraction()
         report.dropped = len(extraction.dropped)
+        report.left_out = [f"{text} ({reason})" for text, reason in extraction.dropped]
         report.problems += extraction.notes
         _tell("extract", report, f"{len(extraction.candidates)} candidate(s), {len(extraction.dropped)} no facts")
         return {"extraction": extraction, "refused": hostile}
@@ -422,8 +427,8 @@ class Ingestion:
         status: Status = "approved" if self.approve and not worded_by_model else "proposed"
         # What a column or an entry names is the author's word; the sentence and its headings tell the rest.
         pack, (products, defects) = self._pack, self._tags(candidate.text, candidate.headings)
-        products = canonical(candidate.products, pack.products) or products
-        defects = canonical(candidate.defects, pack.defects) or defects
+        products = filed_under(candidate.products, pack.products) or products
+        defects = filed_under(candidate.defects, pack.defects) or defects
         return replace(candidate, products=products, defects=defects).fact(self.domain, status)
 
     def _set_aside(self, nodes: Sequence[BaseNode], date: str) -> tuple[list[BaseNode], list[CheckedFact]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ NUMBERING = re.compile(r"^\s*\d{1,2}(?:\.\d{1,2}){0,3}[.)]?\s+")
 """Number of a chapter in front of its heading."""
 _HEADER_WITHIN = 30  # rows before the headings: company, date of export, title
 _LONGEST_HEADING = 80
+
+_UNIT = re.compile(r"\s*[\[(/]\s*(mm|cm|µm|μm|um|nm|%|mm²|°C|g|kg|N|MPa|bar|s|min)\s*[\])]?(?=,|$)")
+"""The unit that a heading gives its numbers: "Size [mm]"."""
 
 Row = Sequence[Any]
 
@@ -98,7 +102,8 @@ class Columns:
     def known(self) -> int:
         """Number of columns whose heading is known."""
         single = sum(column is not None for column in (self.text, self.kind, self.file))
-        return single + len(self.products) + len(self.defects) + len(self.questions)
+        named = {self.headings[column] for column in (*self.products, *self.defects)}
+        return single + len(named) + len(self.questions)
 
 
 @dataclass
@@ -131,13 +136,17 @@ def recognise_columns(headings: Sequence[str | None]) -> Columns:
     def all_of(part: str) -> tuple[int, ...]:
         return tuple(column for column, name in enumerate(names) if name in words[part])
 
+    text, defects = first("text"), all_of("defect")
+    if text is not None and names[text] in words["remarks"] and all_of("disposition"):
+        text = None  # beside a disposition a remark is a part of its row
     return Columns(
         headings=tuple(" ".join(str(heading or "").split()) for heading in headings),
-        text=first("text"),
+        text=text,
         kind=first("kind"),
         file=first("file"),
         products=all_of("product"),
-        defects=all_of("defect"),
+        # "Class" is a column of defects only where no other one is.
+        defects=tuple(column for column in defects if names[column] not in words["class"]) or defects,
         questions={column: _synonyms()[name] for column, name in enumerate(names) if name in _synonyms()},
         unread=frozenset(all_of("administration")),
     )
@@ -187,10 +196,24 @@ def read_table(rows: Sequence[Row], *, about: str = "", fill: bool = True, heade
         header = next((number for number, row in enumerate(rows) if sum(bool(cell) for cell in row) > 1), None)
     if header is None or header + 1 >= len(rows):
         return None
+    rows, header = _joined_headings(rows, header)
     titles = [row[0] for row in rows[:header] if row and row[0] and sum(bool(cell) for cell in row) == 1]
     table = Table(recognise_columns(rows[header]), header)
     _Rows(table, about or (titles[-1] if titles else ""), fill and table.columns.text is None).read(rows)
     return table
+
+
+def _joined_headings(rows: Sequence[Row], header: int) -> tuple[Sequence[Row], int]:
+    """The rows with headings of two lines ("Pole face" over "Class A" and "Class B") as one, and its number."""
+    above, below = rows[header], rows[header + 1]
+    reaches_down = any(cell and cell == under for cell, under in zip(above, below, strict=False))
+    if None not in above or not reaches_down or header + 2 >= len(rows):
+        return rows, header
+    joined, over = [], ""
+    for cell, under in zip(above, below, strict=False):
+        over = over if cell is None else cell
+        joined.append(", ".join(dict.fromkeys(part for part in (over, under) if part)))
+    return [*rows[: header + 1], joined, *rows[header + 2 :]], header + 1
 
 
 class _Rows:
@@ -206,11 +229,21 @@ class _Rows:
         self.fill = fill
         self.filled: dict[str, int] = {}
         self.left_out: dict[str, int] = {}
+        self.subjects: Counter[tuple[Any, ...]] = Counter()
+        self.limits: frozenset[int] = frozenset()
+        found = {column: _UNIT.search(heading) for column, heading in enumerate(self.columns.headings)}
+        self.units = {column: match[1] for column, match in found.items() if match}
 
     def read(self, rows: Sequence[Row]) -> None:
         names = (*self.columns.products, *self.columns.defects)
         above: list[Any] = []
-        for number, row in enumerate(rows[self.table.header + 1 :], start=1):
+        below = rows[self.table.header + 1 :]
+        # In a column of numbers "none" is one.
+        self.limits = frozenset(
+            column for row in below for column, cell in enumerate(row) if re.match(r"\W*\d", str(cell or ""))
+        )
+        complete: list[tuple[int, str, list[Any]]] = []
+        for number, row in enumerate(below, start=1):
             cells = [self._cell(column, cell, above) for column, cell in enumerate(row)]
             if not any(cells) or tuple(cells) == self.columns.headings[: len(cells)]:
                 continue
@@ -226,8 +259,10 @@ class _Rows:
             if self.fill:
                 self._fill(cells, above, names)
             above = cells
-            for statement in self._statements(cells, number + self.table.header):
-                self.table.statements.append(statement)
+            complete.append((number + self.table.header, self.about, cells))
+        self.subjects = Counter(tuple(_said(cells[column]) for column in names) for _, _, cells in complete if names)
+        for number, self.about, cells in complete:
+            self.table.statements += self._statements(cells, number)
         for heading, count in self.filled.items():
             self.table.notes.append(f"{count} empty cell(s) of column {heading!r} repeat the cell above.")
         if self.left_out:
@@ -239,6 +274,10 @@ class _Rows:
             return cell
         cell = " ".join(cell.split())
         words = resource("columns.yaml")
+        if column in self.units and re.search(r"\d$", cell):
+            return f"{cell} {self.units[column]}"
+        if cell.lower() == "none" and column in self.limits:
+            return cell
         if cell.lower() in words["ditto"] and column < len(above):
             return above[column]
         return "" if cell.lower() in words["nothing"] or not re.search(r"\w", cell) else cell
@@ -273,13 +312,31 @@ class _Rows:
         for column in sorted(columns.unread):
             if cells[column]:
                 self.left_out[columns.headings[column]] = 1
-        decided = any(_name(heading) in resource("columns.yaml")["disposition"] for heading in columns.headings)
-        if not columns.usable and (decided or not columns.defects):
+        words = resource("columns.yaml")["disposition"]
+        decisions = {column for column, heading in enumerate(columns.headings) if _name(heading) in words}
+        decided = columns.text is None and bool(decisions)
+        names = (*columns.products, *columns.defects)
+        # Where rows are about one and the same, what else stands in a row tells for which case it holds.
+        cases = columns.text is None and self.subjects[tuple(_said(cells[column]) for column in names)] > 1
+        if decided or (not columns.usable and (cases or not columns.defects)):
             if text := self._whole_row(cells, ", ".join((*products[:1], *defects))):
-                yield Statement(text, "consequence" if decided else None, products, defects, "", row, plain=decided)
-            return
+                plain = decided or bool(defects)
+                yield Statement(text, "consequence" if decided else None, products, defects, "", row, plain=plain)
+            if not columns.usable:
+                return
         others = [(column, heading, text) for column, heading in self._others() if (text := _said(cells[column]))]
         subject = ", ".join((*products[:1], *defects[:1]))
+        case = [
+            f"{_in_sentence(heading)}: {text}"
+            for column, heading, text in others
+            if column not in decisions and (cases or re.match(r"\W*\d", text))
+        ]
+        # What to do, and how bad it is, hold for the size beside them.
+        sized = ", ".join((subject, *case)) if subject else ""
+        if subject and cases:
+            subject = sized
+        if decided or (subject and cases):
+            others = []
         if not subject and columns.text is None and others and 2 < len(others[0][2]) <= 60:
             _, heading, name = others.pop(0)
             subject = ": ".join(part for part in (self.about, _measured(heading, name)) if part)
@@ -293,25 +350,28 @@ class _Rows:
             elif text:
                 # A cell that covers two columns answers neither question alone.
                 own = None if column + 1 < len(cells) and cells[column + 1] is None else question
-                text = _led(text, subject, _lead(heading, question) if own else "")
+                lead = _lead(heading, question)
+                about = sized if sized and lead != _LEAD[question] else subject
+                text = _led(text, about, lead if own else "")
                 yield Statement(text, own, products, defects, columns.headings[column], row)
         for column, heading, text in others:
             if columns.text is not None or (_is_number(text) and not _is_measure(heading)):
                 self.left_out[heading or f"column {column + 1}"] = 1
             else:
-                yield Statement(
-                    _led(text, subject, heading.lower()), None, products, defects, heading, row, plain=bool(defects)
-                )
+                text = _led(text, subject, _in_sentence(heading))
+                if column in self.limits and _is_measure(self.about):  # "Acceptance limits" says what the number is
+                    text = f"{self.about}: {text}"
+                yield Statement(text, None, products, defects, heading, row, plain=bool(defects))
 
     def _whole_row(self, cells: Sequence[Any], subject: str) -> str:
         """ "Gas pore, size: 5 mm, disposition: second choice", under the title of the table."""
         columns = self.columns
-        named = {*columns.unread, *columns.products, *columns.defects}
+        named = {*columns.unread, *columns.products, *columns.defects, *columns.questions}
         parts: list[str] = [subject[:1].upper() + subject[1:]] if subject else []
         for column, cell in enumerate(cells):
             heading = columns.headings[column]
             if (text := _said(cell)) and column not in named:
-                parts.append(f"{heading[:1].lower() + heading[1:] if parts else heading}: {text}" if heading else text)
+                parts.append(f"{_in_sentence(heading) if parts else heading}: {text}" if heading else text)
         worded = any(re.search(r"[^\W\d_]{2,}", _said(cell)) for cell in cells)
         text = ", ".join(parts) if len(parts) > 1 and worded else ""
         return f"{self.about}: {text}" if self.about and text else text
@@ -321,6 +381,11 @@ def _lead(heading: str, kind: Kind) -> str:
     """What leads a cell: the name of its kind, or a word of the heading that says more ("action", "severity")."""
     known = resource("columns.yaml")["leads"]
     return next((word for word in re.findall(r"[a-z]+", heading.lower()) if word.rstrip("s") in known), _LEAD[kind])
+
+
+def _in_sentence(heading: str) -> str:
+    """A heading within a sentence: "Size [mm]" is "size"; "MG-20", "RPN" and the "A" of "Class A" stay."""
+    return " ".join(word.lower() if word[1:].islower() else word for word in _UNIT.sub("", heading).split())
 
 
 def _measured(heading: str, name: str) -> str:
@@ -349,7 +414,10 @@ def _names(cells: Sequence[Any], columns: Sequence[int]) -> tuple[str, ...]:
     for column in columns:
         value = cells[column]
         parts = value if isinstance(value, (list, tuple)) else re.split(r"[;|]", _said(value))
-        found.extend(name for part in parts if (name := _said(part)) and len(name) <= 80)
+        everything = resource("columns.yaml")["everything"]
+        found.extend(
+            name for part in parts if (name := _said(part)) and len(name) <= 80 and name.lower() not in everything
+        )
     return tuple(dict.fromkeys(found))
 
 
@@ -391,6 +459,8 @@ def is_vague(heading: str) -> bool:
 def heading_kind(heading: str) -> Kind | None:
     """The kind of fact that a heading or label names ("Causes", "How to inspect"); None for any other."""
     words = re.findall(r"[a-z]+", heading.lower())
+    if re.search(r"\b(?:not? (?:an? )?|non-)(?:defect|fault|flaw|reject)s?\b", heading.lower()) and len(words) <= 6:
+        return "normal-variation"
     for size in (3, 2, 1):
         for start in range(len(words) - size + 1):
             if kind := _synonyms().get("_".join(words[start : start + size])):

@@ -27,6 +27,14 @@ _ORDERED = re.compile(
 )
 """What to do ("check the rim"), which is no defect of that name."""
 
+_CONDITION = re.compile(
+    r"\s*[<>≤≥=(),:]|\s+(?=\d)|\s+(?:in|on|at|of|over|under|through|with|without|from|near|along|across|between|within|outside|"
+    r"inside|above|below|up|more|less|not|longer|shorter|larger|smaller|bigger|deeper|wider|greater)\b",
+    re.I,
+)
+"""Where a condition begins that a cell puts on the name before it."""
+_LISTED = re.compile(r"\s*[/+&]\s*|\s+(?:and|or|und|oder)\s+", re.I)
+
 
 def tagger(pack: Pack) -> Callable[[str, Sequence[str]], Tags]:
     """Makes the function that gives the tags of a sentence and the headings above it, the outermost first.
@@ -65,6 +73,22 @@ def canonical(names: Iterable[str], terms: Iterable[Term]) -> tuple[str, ...]:
     """Names as the pack has them; one that it does not know stays as it is."""
     known = {_stems(name): term.name for term in terms for name in term.names}
     return tuple(dict.fromkeys(known.get(_stems(name), name) for name in names))
+
+
+def filed_under(cells: Iterable[str], terms: Iterable[Term]) -> tuple[str, ...]:
+    """Names of a table's column as the pack has them: those that a cell ends in, before its condition, or the cell itself.
+
+    "Hairline crack > 2 mm" and "crack through the edge" are cracks, "fray / chip" is both, a "crack detector" is neither.
+    """
+    terms = tuple(terms)
+    known = _names(terms)
+    found: list[str] = []
+    for cell in cells:
+        parts = [_stems(part) for part in _LISTED.split(_CONDITION.split(cell)[0])]
+        ends = [next((known[part[n:]] for n in range(len(part)) if part[n:] in known), None) for part in parts]
+        exact = known.get(_stems(cell))
+        found += [exact] if exact else [name for name in ends if name] or [cell]
+    return tuple(dict.fromkeys(found))
 
 
 def _stems(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -15,7 +15,7 @@ import numpy as np
 
 from sage_ad.knowledge.looks.pictures import GOOD, Look, content_name, inside, looks_folder, product_names, read_looks
 from sage_ad.knowledge.store.packs import Pack
-from sage_ad.knowledge.store.product_match import plain_words
+from sage_ad.knowledge.store.product_match import name_key
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import cache_home, data_home
@@ -39,12 +39,19 @@ def looks_of(domain: str, product: str) -> list[Look]:
     """
     looks = read_looks(looks_folder(domain))
     wanted = product_names(domain, product) if looks else set()
-    return [look for look in looks if plain_words(look.product) in wanted]
+    return [look for look in looks if name_key(look.product) in wanted]
 
 
 def taught(domain: str, product: str) -> dict[str, int]:
     """How many looks of a product there are, by what they show ("good", or the defect's name)."""
-    return dict(Counter(look.defect or GOOD for look in looks_of(domain, product)))
+    looks = looks_of(domain, product)
+    return dict(Counter(_first_names(look.defect or GOOD for look in looks)))
+
+
+def _first_names(defects: Iterable[str]) -> list[str]:
+    """Each name as it was first written: "Cracks" and "crack" are one defect."""
+    names: dict[str, str] = {}
+    return [names.setdefault(name_key(defect), defect) for defect in defects]
 
 
 def taught_as(domain: str, product: str, picture: Path) -> str | None:
@@ -58,10 +65,21 @@ def taught_as(domain: str, product: str, picture: Path) -> str | None:
 
 def unnamed_product(pack: Pack, product: str) -> str | None:
     """A sentence that says so if a pack names products, and this one not; looks then serve that very name only."""
-    known = {plain_words(name) for term in pack.products for name in term.names}
-    if not known or plain_words(product) in known:
+    known = {name_key(name) for term in pack.products for name in term.names}
+    if not known or name_key(product) in known:
         return None
     return f"The pack {pack.name} names no product {product!r}; these pictures serve parts of that very name only."
+
+
+def named_twice(pack: Pack, defects: Iterable[str]) -> list[str]:
+    """A sentence for each defect of a pack that was taught under several of its names: its looks then compete."""
+    taught = list(defects)
+    shared = [[own for own in taught if name_key(own) in set(map(name_key, term.names))] for term in pack.defects]
+    return [
+        f"{' and '.join(map(repr, names))} name one defect of the pack {pack.name}, and are told apart; teach it under one name."
+        for names in shared
+        if len(names) > 1
+    ]
 
 
 def taught_domain(product: str) -> str | None:
@@ -107,11 +125,7 @@ def load_index(
     if not taught:
         return None
     features = _vectors(looks_folder(domain), taught, good_references(domain, product), extractor, boxes)
-    names: dict[str, str] = {}
-    for look in taught:
-        names.setdefault(_plain(look.defect or ""), look.defect or "")
-    labels = [names[_plain(look.defect or "")] for look in taught]
-    return LooksIndex(features, labels, prior)
+    return LooksIndex(features, _first_names(look.defect or "" for look in taught), prior)
 
 
 def candidates(
@@ -154,10 +168,6 @@ def candidates(
 
     heat = None if evidence is None else evidence.distances.cpu().numpy()
     return index.name(region_features(extractor.encoder, image, heat=heat, box=box, references=references))
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
 
 
 def _vectors(

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sage_ad.knowledge.facts import check_domain_name
 from sage_ad.knowledge.store.packs import SHIPPED, read_pack
-from sage_ad.knowledge.store.product_match import plain_words
+from sage_ad.knowledge.store.product_match import name_key
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.files import write_whole
 from sage_ad.vlm.paths import data_home
@@ -94,11 +94,11 @@ def content_name(data: bytes) -> str:
 
 
 def product_names(domain: str, product: str) -> set[str]:
-    """The plain words of every name that a pack has for a product."""
-    own = plain_words(product)
+    """The `name_key` of every name that a pack has for a product."""
+    own = name_key(product)
     for path in (data_home() / "domains" / domain / "pack.yaml", SHIPPED / domain / "pack.yaml"):
         for term in read_pack(path).products if path.is_file() else ():
-            if own in (names := {plain_words(name) for name in term.names}):
+            if own in (names := {name_key(name) for name in term.names}):
                 return names
     return {own}
 
@@ -186,7 +186,7 @@ def add_looks(
             names = product_names(domain, product)
             for path, _, file in contents:
                 look = held.get(Path(file).stem)
-                if look and (look.defect != name or plain_words(look.product) not in names):
+                if look and (look.defect != name or name_key(look.product) not in names):
                     raise InputError(
                         f"{path} is in the pack {domain!r} as {look.defect or 'a good part'!r} of {look.product!r} already; "
                         f"delete that entry of {folder / LIST} first."
@@ -287,7 +287,7 @@ def merge_looks(folder: Path, taken: Iterable[tuple[Look, bytes]]) -> tuple[list
                 refused.append(f"{look.file}: is not named by its content")
             elif stem in held:
                 here, there = (f"{one.defect or 'a good part'} of {one.product}" for one in (held[stem], look))
-                if plain_words(here) != plain_words(there):
+                if name_key(here) != name_key(there):
                     refused.append(f"{look.file}: is {here!r} here, {there!r} in the file")
             elif reason := _no_picture(data, Path(look.file).suffix):
                 refused.append(f"{look.file}: {reason}")

@@ -6,7 +6,7 @@ measured region and a card can be compared word by word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -133,19 +133,31 @@ def parse_cards(data: bytes, label: str) -> list[DefectCard]:
         return []
     if not isinstance(entries, list):
         raise InputError(f"{label} must be a list of cards ('- name: ...'); mend the file.")
-    cards = [_card(entry, f"{label}, card {number}") for number, entry in enumerate(entries, start=1)]
+    cards: list[DefectCard] = []
+    wrong: list[str] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            cards.append(DefectCard.model_validate(entry))
+        except ValidationError as error:
+            wrong.append(f"card {number}: {', '.join(map(_fault, error.errors(include_url=False)))}")
+    if wrong:
+        raise InputError(f"{label}, {'; '.join(wrong)}; mend the file.")
     if shared := shared_names(cards):
         raise InputError(f"{label}: {shared[0]}")
     return cards
 
 
-def _card(entry: Any, where: str) -> DefectCard:
-    try:
-        return DefectCard.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "card"
-        raise InputError(f"{where}: field {field!r}: {first['msg']}; mend the file.") from None
+def _fault(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, in words for the author of the card."""
+    *_, name = names = [part for part in error["loc"] if isinstance(part, str)] or ["card"]
+    field = f"field {'.'.join(names)!r}"
+    if error["type"] == "missing":
+        return f"{field} is missing"
+    if error["type"] == "too_short":
+        return f"{field} is empty (give {card_words().get(name, 'at least one')})"
+    if error["type"] == "extra_forbidden":
+        return f"{field} is not known"
+    return f"{field}: {error['msg']}"
 
 
 def shared_names(cards: Iterable[DefectCard]) -> list[str]:

@@ -24,7 +24,7 @@ from sage_ad.knowledge.store.catalogue import Catalogue
 from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
 from sage_ad.knowledge.store.new_pack import create_pack
 from sage_ad.knowledge.store.packs import GENERAL, LOG, SHIPPED, Pack, Term, append_to_logs
-from sage_ad.knowledge.store.product_match import DomainMatch, ProductNames
+from sage_ad.knowledge.store.product_match import DomainMatch, ProductNames, name_key
 from sage_ad.knowledge.store.retrieval import (
     MODES,
     Mode,
@@ -36,6 +36,7 @@ from sage_ad.knowledge.store.retrieval import (
     pool_size,
     within_budget,
 )
+from sage_ad.knowledge.text.instructions import instruction_reason
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.paths import cache_home, data_home
 
@@ -437,11 +438,20 @@ class FactStore:
     def edit(self, identity: str, **fields: Any) -> Fact:
         """Changes text, kind, products, defects, flags, sources or status of a fact; its id stays.
 
+        Products and defects may be given by any of their names; the fact gets the pack's.
+
         Raises:
-            InputError: for an unknown id, an unusable value, or a text that another fact of the domain has.
+            InputError: for an unknown id, an unusable value, a text that gives orders to a model, or one that another fact
+                of the domain has.
         """
+        if reason := instruction_reason(str(fields.get("text", ""))):
+            raise InputError(f"Fact {identity} was not changed: the text reads like an order to a model ({reason}).")
         with self._writing() as log:
             fact = self.get(identity)
+            pack = self.packs().get(fact.domain)
+            for name in fields.keys() & {"products", "defects"} if pack else ():
+                first = {name_key(own): term.name for term in getattr(pack, name) for own in term.names}
+                fields[name] = [first.get(name_key(given), given) for given in fields[name]]
             changed = _changed(fact, {**fields, "edited": now()})
             if changed.domain != fact.domain or changed.id != fact.id:
                 raise InputError(f"Domain and id of fact {fact.id} cannot be changed; remove it and add it elsewhere.")

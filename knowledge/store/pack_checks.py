@@ -17,8 +17,8 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: S
     """One sentence for everything in a pack that does not fit together.
 
     Cards that share a name; products of cards, and products and defects of facts, that the pack does not name; facts of
-    one kind about one defect that contradict each other. Facts are not held to the names of a pack that has no cards,
-    nor proposed ones, whose names come from documents.
+    one kind about one defect of one product that contradict each other. Facts are not held to the names of a pack that
+    has no cards, nor proposed ones, whose names come from documents.
     """
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
     for card in cards:
@@ -37,7 +37,8 @@ def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: S
     problems += [
         f"{domain}: the facts {a.id} ({a.text}) and {b.id} ({b.text}) contradict each other ({reason}); mend one of them."
         for a, b in pairs.values()
-        if (reason := contradiction(a.text, b.text))
+        if (not a.products or not b.products or set(a.products) & set(b.products))
+        and (reason := contradiction(a.text, b.text))
     ]
     return problems
 

@@ -92,10 +92,12 @@ class ProductNames:
                     self._names.append(_Name(pack.name, term.name, text, "synonym" if position else "name"))
         self._words = [tuple(plain_words(name.text).split()) for name in self._names]
         self._by_words: dict[tuple[str, ...], list[_Name]] = defaultdict(list)
+        self._by_key: dict[str, list[_Name]] = defaultdict(list)
         self._with: dict[str, list[int]] = defaultdict(list)
         packs_with: dict[str, set[str]] = defaultdict(set)
         for number, (name, words) in enumerate(zip(self._names, self._words, strict=True)):
             self._by_words[words].append(name)
+            self._by_key[name_key(name.text)].append(name)
             for word in set(words):
                 self._with[word].append(number)
                 packs_with[word].add(name.domain)
@@ -138,6 +140,8 @@ class ProductNames:
         """Names of just these words; a number at the end of the text ("pcb3", "fabric 02") may count the parts."""
         if words in self._by_words:
             return self._by_words[words]
+        if found := self._by_key.get(name_key(" ".join(words))):
+            return found
         shorter = (*words[:-1], *plain_words(words[-1].rstrip("0123456789")).split())
         return self._by_words.get(shorter, []) if shorter else []
 
@@ -210,7 +214,10 @@ class ProductNames:
         name = shared[first][1] if first in shared and shared[first][0] > best[first][0] else best[first][1]
         note = f"{said!r} is like {name.text!r} of the pack {first} (similarity {similarity:.2f}"
         note += f"; next: {second}); name another pack (domain) if this is wrong." if second else ")."
-        return DomainMatch(first, name.product, "similar", note, second, similarity)
+        # The facts and limits of another part number are not this one's.
+        own = set(re.findall(r"\d+", text))
+        other = set(re.findall(r"\d+", name.text)) - own and (own or re.search(r"\d", name.product or ""))
+        return DomainMatch(first, None if other else name.product, "similar", note, second, similarity)
 
     def _embedded(self, embed: Embed) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Rows and vectors of the names in Latin letters, and vectors of things that no pack serves."""
@@ -354,6 +361,11 @@ def plain_words(text: str) -> str:
     if not text.isascii():
         text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     return " ".join(_singular(word) for word in re.findall(r"[^\W_]+", text.casefold()))
+
+
+def name_key(text: str) -> str:
+    """What is the same for every way to write a name: "MG-20", "mg 20" and "MG20"; "MG-2 0" is another number."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", plain_words(text))
 
 
 def _singular(word: str) -> str:

@@ -74,7 +74,7 @@ def remove_source(store: FactStore, source: str, domain: str | None = None) -> S
         outcome.removed += part.removed
         outcome.kept += part.kept
     if not outcome.removed and not outcome.kept:
-        raise InputError(f"No fact has the source {source!r}; sage-kb list shows the sources that there are.")
+        raise InputError(f"No fact has the source {source!r}; give the file's path as sage-kb show ID prints it.")
     for owner in {fact.domain for fact in (*outcome.removed, *outcome.kept)}:
         for entry in journal(store, owner).values():
             if entry.file in names or entry.sha256 in names:

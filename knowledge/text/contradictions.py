@@ -19,6 +19,8 @@ from sage_ad.knowledge.text.resources import resource
 from sage_ad.knowledge.text.stemming import stem
 
 _TOKEN = re.compile(r"[a-z]+(?:-[a-z]+)*|[,;:.()]")
+_LETTERED = re.compile(r"\b(class|zone|grade|type|level|category|side|area) ([a-z])\b(?! [a-z])")
+"""A letter that names one of several: "class A" is no "class B", though "a" is no content word."""
 _NEGATION_REACH = 6
 _PREFIXES = ("un", "in", "im", "ir", "il", "non", "non-", "dis")
 
@@ -225,7 +227,7 @@ def replaced_words(left: Profile, right: Profile) -> bool:
 def profile(text: str) -> Profile:
     """The content words (with negation) and numbers of a sentence."""
     plain = text.lower().replace("’", "'").replace("n't", " not")
-    quantities, rest = find_quantities(plain)
+    quantities, rest = find_quantities(_LETTERED.sub(r"\1-\2", plain))
     words: list[Word] = []
     negator: int | None = None
     reach = count = 0
@@ -247,7 +249,7 @@ _RELATIONS: tuple[tuple[str, bool, re.Pattern[str]], ...] = (
         r"\b(?:caused by|due to|results? from|resulting from|arises? from|stems? from|comes? from|originates? from|"
         r"because of|because|(?:a )?(?:result|consequence|effect) of|traced (?:back )?to)\b")),
     ("cause", True, re.compile(
-        r"\b(?:causes?|leads? to|results? in|produces?|creates?|gives? rise to|triggers?|brings? about|provokes?)\b")),
+        r"\b(?:causes?(?!\s*:)|leads? to|results? in|produces?|creates?|gives? rise to|triggers?|brings? about|provokes?)\b")),
     ("order", True, re.compile(r"\b(?:before|prior to|precedes?)\b")),
     ("order", False, re.compile(r"\b(?:after|follows?|following)\b")),
     ("comparison", True, re.compile(r"\bthan\b")),

@@ -22,8 +22,14 @@ _WORD_VALUES = {word: float(number) for number, word in enumerate(_WORDS)} | {
     "hundred": 100.0,
 }
 
-_NUMBER = rf"(?:\d+(?:[.,]\d+)?|{'|'.join(sorted(_WORD_VALUES, key=len, reverse=True))})"
-_UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
+_NUMBER = rf"(?:\d+(?:[.,]\d+)?|(?:{'|'.join(sorted(_WORD_VALUES, key=len, reverse=True))})\b)"
+_UNIT = "|".join(
+    # "3 in the centre" are no inches
+    "in(?! (?:the|an?|length|width|depth|height|diameter|dia|size|area|total|number|any|all|each|one)\\b)"
+    if unit == "in"
+    else re.escape(unit)
+    for unit in sorted(_UNITS, key=len, reverse=True)
+)
 _ABOVE = (
     r"(?:longer|more|greater|larger|wider|deeper|higher|thicker|bigger|heavier|older|hotter|brighter) than|above|"
     r"over|exceeds?|exceeding|at least|no less than|not less than|from|minimum(?: of)?|>=?|≥|upwards of|beyond"
@@ -34,8 +40,8 @@ _BELOW = (
 )
 _PATTERN = re.compile(
     rf"(?:(?P<above>\b(?:{_ABOVE})|>=?|≥)|(?P<below>\b(?:{_BELOW})|<=?|≤)|(?P<about>\b(?:about|around|roughly|approximately|"
-    rf"approx\.?|ca\.?|nearly|some|±)))?\s*(?:(?:a|an|the)\s+)?(?<![\w.,])(?P<low>{_NUMBER})(?:\s*(?P<unit1>{_UNIT})(?![\w²]))?"
-    rf"(?:\s*(?:-|–|to|and|through)\s*(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})?(?![\w²])(?P<after>\s+or\s+(?:more|less|"
+    rf"approx\.?|ca\.?|nearly|some|±)))?\s*(?:(?:a|an|the)\s+)?(?<![\w.,])(?<![a-z]-)(?P<low>{_NUMBER})(?:[\s-]*(?P<unit1>{_UNIT})(?![\w²]))?"
+    rf"(?:\s*(?:-|–|to|and|through)\s*(?P<high>{_NUMBER})(?:[\s-]*(?P<unit>{_UNIT})(?![\w²]))?)?(?![\w²])(?P<after>\s+or\s+(?:more|less|"
     r"longer|shorter|above|below|greater|larger|smaller|fewer|higher|lower))?"
 )
 

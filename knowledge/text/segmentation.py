@@ -256,7 +256,7 @@ def _ends_sentence(text: str, match: re.Match[str], start: int, end: int) -> boo
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"!\[[^\]]*\]\([^)]*\)"), " "),  # a picture says nothing here
     (re.compile(r"\[([^\[\]]+)\]\((?:<[^<>]*>|[^()\s]*)(?:\s+[\"'][^)]*)?\)"), r"\1"),
-    (re.compile(r"\[\^?\d+\]|\[\^[\w-]+\]"), ""),  # footnote and citation marks
+    (re.compile(r"^\s*\[\^[\w-]+\]:|\[\^?\d+\]|\[\^[\w-]+\]"), ""),  # footnotes and citation marks
     (re.compile(r"(?<!\w)(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\w)|(\*\*)(?=\S)(.+?)(?<=\S)\*\*"), r"\2\4"),
     (re.compile(r"(?<![\w*])([*_])(?=\S)([^*_]+?)(?<=\S)\1(?![\w*])"), r"\2"),
     (re.compile(r"`([^`]*)`"), r"\1"),

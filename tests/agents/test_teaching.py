@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from standard import STANDARD
 
 from sage_ad.agents.inspector import SageInspector
-from sage_ad.agents.nodes import trace_fact
+from sage_ad.agents.nodes import fits, trace_fact
 from sage_ad.agents.resources import Resources
 from sage_ad.evaluation.inspection import InspectionRequest
 from sage_ad.knowledge.facts import Fact
@@ -84,9 +84,9 @@ def test_a_taught_picture_that_passes_is_said_to_be_one(taught: SageInspector, t
 
 
 def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageInspector, tmp_path: Path) -> None:
-    def answer() -> tuple[str, list[str]]:
+    def answer(question: str = "How wide may it be?") -> tuple[str, list[str]]:
         part = sheet(tmp_path / "part.png", "rust spot", 77)
-        request = InspectionRequest(image=part, product="brushed sheet", questions=["How wide may it be?"])
+        request = InspectionRequest(image=part, product="brushed sheet", questions=[question])
         trace = taught.inspect(request)
         assert trace.answers[0].verdict is None
         assert set(trace.answers[0].facts) <= {fact.id for fact in trace.facts}
@@ -104,6 +104,27 @@ def test_a_question_for_a_limit_is_answered_from_an_approved_fact(taught: SageIn
     text, cited = answer()
     assert text.startswith("A rust spot of at most 2 mm is accepted. Measured: ")
     assert cited == [limit.id]
+    # The limits of other defects are no answer.
+    text, cited = answer("Is a dent of 3 mm allowed?")
+    assert text.startswith("No approved fact about brushed sheet states a limit;")
+    assert cited == []
+
+
+def test_what_is_accepted_of_another_size_is_not_told_of_this_defect(taught: SageInspector, tmp_path: Path) -> None:
+    told = {"kind": "consequence", "domain": "machining", "status": "approved", "defects": ("rust spot",)}
+    fact = Fact(text="Brushed sheet, rust spot, size: < 0.1 mm, disposition: accept", **told)
+    taught.resources.store.add([fact, Fact(text="Rust spots grow under paint.", **told)])
+    part = sheet(tmp_path / "part.png", "rust spot", 77)
+    trace = taught.inspect(InspectionRequest(image=part, product="brushed sheet", domain="machining"))
+    assert trace.verdict == "anomalous"
+    assert "accept" not in trace.explanation
+    assert fact.id not in {cited.id for cited in trace.facts}
+
+
+def test_a_fact_of_another_part_number_is_none_of_this_part() -> None:
+    fact = Fact(text="Chips are scrapped.", kind="consequence", domain="magnets", products=("segment MG-2",))
+    assert fits(fact, "Segment MG 2, ground")
+    assert not fits(fact, "segment MG-20")
 
 
 def test_a_product_that_nothing_was_shown_of_gets_no_name(taught: SageInspector, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_one_unknown_id_changes_none(kb):
 
 def test_the_names_of_a_fact_are_set_and_taken_away(kb):
     fact = first_fact(kb)
-    assert "(pinhole" in kb("edit", fact["id"], "--defect", "pinhole")[1]
+    assert "(porosity" in kb("edit", fact["id"], "--defect", "pinhole")[1]
     (edited,) = json.loads(kb("edit", fact["id"], "--defect", "", "--json")[1])["facts"]
     assert (edited["defects"], edited["products"]) == ([], fact["products"])
 
@@ -211,7 +211,7 @@ def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp
     assert "notes.txt" in error
     assert "below" in error
     status, out, error = kb(*teach)
-    assert (status, out.splitlines()[0]) == (0, "Added 1 pictures")
+    assert (status, out.splitlines()[0]) == (0, "Added 1 picture")
     assert len(error.splitlines()) == 2
     Image.new("RGB", (32, 32), (90, 120, 91)).save(tmp_path / "a.png")
     assert (
@@ -364,3 +364,12 @@ class TestPortable:
         assert "No space left" in mistake(kb("export", "casting", path))
         assert path.read_bytes() == before
         assert list(path.parent.glob(".*.tmp")) == []
+
+
+def test_sentences_that_are_no_facts_are_shown_with_the_reason(kb, tmp_path):
+    manual = tmp_path / "manual.md"
+    manual.write_text("A crack shows as a thin dark line.\n\nPlease fill in form 7 and hand it to your supervisor.\n")
+    out = kb("add", "casting", manual)[1]
+    assert "A crack shows" in kb("list", "--source", manual.parent / "." / "manual.md")[1]
+    assert "No fact has the source 'other.md'" in kb("list", "--source", "other.md")[2]
+    assert "Left out: Please fill in form 7 and hand it to your supervisor. (does not read like a fact" in out

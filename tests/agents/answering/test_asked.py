@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from findings import CARDS, card, looks, state
 
-from sage_ad.agents.answering.asked import answer_asked, asked_about
+from sage_ad.agents.answering.asked import answer_asked, asked_about, parts_of
 from sage_ad.evaluation.questions import read_question
 
 
@@ -58,6 +58,25 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
         ("Any scratches?", "is it"),
         ("Rust?", "is it"),
         ("Is it not a stain?", "is it not"),
+        ("Is it really not a stain?", "is it not"),
+        ("Is there no stain?", "is it not"),
+        ("Isn't it a stain?", "is it"),
+        ("Is it a stain or not?", "is it"),
+        ("Is it a stain or a hole?", "name"),
+        ("Is a stain of 0.3 mm allowed?", "limit"),
+        ("Are scratches ok?", "limit"),
+        ("Should a hole be rejected?", "limit"),
+        ("May a part with a crack be sold?", "limit"),
+        ("Is the stain allowed?", "use"),
+        ("Is this stain permitted?", "use"),
+        ("Is this stain dangerous?", "severity"),
+        ("Is this stain new?", "unknown"),
+        ("Is it scrap?", "action"),
+        ("Is there more than one defect?", "number"),
+        ("Are there two stains?", "number"),
+        ("Does it have a stain on the left?", "place"),
+        ("Are scratches visible?", None),
+        ("Is glass cracked?", None),
         ("Is it ok?", None),
         ("Blub wub?", "unknown"),
         ("Who made it?", "unknown"),
@@ -70,6 +89,19 @@ def said(text: str, own: dict[str, Any]) -> tuple[bool | None, str]:
 def test_what_a_question_is_after(text: str, intent: str | None) -> None:
     found = asked_about(read_question(text))
     assert (found[0] if found else None) == intent
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Is it a stain and how large is it?", ["Is it a stain", "how large is it?"]),
+        ("Where is it? What should I do?", ["Where is it", "What should I do?"]),
+        ("Is it defective? If so, where?", ["Is it defective? If so, where?"]),
+        ("Is the cloth stained and torn?", ["Is the cloth stained and torn?"]),
+    ],
+)
+def test_two_questions_in_one_are_two_where_each_can_be_answered(text: str, parts: list[str]) -> None:
+    assert [part.text for part in parts_of(read_question(text))] == parts
 
 
 def test_is_it_compares_names() -> None:
@@ -153,6 +185,11 @@ def test_a_limit_is_that_of_a_fact_with_the_measured_size_of_the_asserted_defect
     assert (answer["facts"], answer["verdict"]) == (["f2"], None)
     plain = answer_asked(question, "limit", "", state("normal"), CARDS, [LIMIT])
     assert plain["text"] == "A stain of at most 2 mm is accepted."
+
+
+def test_what_was_measured_is_not_told_beside_the_limit_of_another_defect() -> None:
+    own = state(defect="stain", candidates=[looks("stain", 0.92)])
+    assert "Measured" not in said("Is a hole of 2 mm allowed?", own)[1]
 
 
 def test_a_limit_that_no_fact_states_is_not_made_up() -> None:

@@ -90,6 +90,7 @@ class TestBoilerplate:
             "Too short.",
             "1.2 3.4 5.6 7.8 9.0 1.2 values 3.4 5.6 7.8 9.9",
             "word " * 300,
+            "裂纹是一条从边缘开始的细黑线。",
         ],
     )
     def test_is_dropped_with_a_reason(self, text: str):
@@ -98,6 +99,7 @@ class TestBoilerplate:
     def test_a_fact_is_not(self):
         assert boilerplate_reason("A crack appears as a thin dark line.") is None
         assert boilerplate_reason("Gas pores", stated=True) is None
+        assert boilerplate_reason("Chip, back: ≤ 1.5 mm ¹)", stated=True) is None
 
 
 class TestOffline:
@@ -113,6 +115,33 @@ class TestOffline:
             "A cold shut arises when the melt is too cold.",
             "Cold shuts: The defect weakens the wall of the casting.",
         ]
+
+    def test_cases_in_a_list_stand_behind_what_they_are_cases_of(self, tmp_path: Path, classifier: FactClassifier):
+        text = (
+            "# Blowholes\n\n- Up to 3 pores per segment: accept\n- More than 6: scrap[^1]\n\n"
+            "Unlike a crack, a blowhole has a round rim. Unlike a crack, it is scrapped only on the front.\n\n"
+            "[^1]: The customer pays for scrapped segments of which he was told.\n\nNote: a pore may hold dust.\n"
+        )
+        extraction = extract_offline(nodes_of(tmp_path / "a.md", text), classifier, default_embedder(), DATE)
+        told = [candidate.text for candidate in extraction.candidates] + [text for text, _ in extraction.dropped]
+        assert "Blowholes, up to 3 pores per segment: accept" in told
+        assert "Blowholes, more than 6: scrap" in told
+        pronoun = "Unlike a crack, a blowhole has a round rim. Unlike a crack, it is scrapped only on the front."
+        assert pronoun in told
+        assert "The customer pays for scrapped segments of which he was told." in told
+        assert "A pore may hold dust." in told
+
+    def test_an_item_of_a_list_says_what_its_heading_says_of_it(self, tmp_path: Path, classifier: FactClassifier):
+        text = (
+            "# Ground segments\n\n## What is not a defect\n\n- A chip in the chamfer, if it is shorter than 0.2 mm\n"
+            "- Grinding lines are normal.\n"
+        )
+        extraction = extract_offline(nodes_of(tmp_path / "a.md", text), classifier, default_embedder(), DATE)
+        judged = [candidate.judged for candidate in extraction.candidates]
+        item, sentence = classify(extraction.candidates, classifier.judge(judged, default_embedder().encode(judged)))
+        assert item.text == "Ground segments, what is not a defect: A chip in the chamfer, if it is shorter than 0.2 mm"
+        assert item.kind == "normal-variation"
+        assert sentence.text == "Grinding lines are normal."
 
     def test_a_bare_pronoun_without_heading_takes_the_sentence_before_it(
         self, tmp_path: Path, classifier: FactClassifier

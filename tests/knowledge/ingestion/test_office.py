@@ -362,3 +362,14 @@ def test_struck_through_in_markdown_and_html(tmp_path: Path) -> None:
 def test_ligatures_are_letters(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The \ufb01lm of oil is no stain.", encoding="utf-8")
     assert read(tmp_path / "a.txt")[0] == ["The film of oil is no stain."]
+
+
+def test_chapters_stand_below_the_title_that_names_the_product(tmp_path: Path) -> None:
+    document = docx.Document()
+    document.add_heading("Specification MG-20", 0)
+    document.add_heading("Cracks", 1)
+    document.add_paragraph("They are scrapped.")
+    document.save(str(tmp_path / "a.docx"))
+    reader = reader_for(tmp_path / "a.docx")
+    (node,) = SentenceParser().get_nodes_from_documents(reader.load_data(tmp_path / "a.docx"))
+    assert node.metadata["headings"] == ["Specification MG-20", "Cracks"]

@@ -96,9 +96,8 @@ class TestRows:
         )
         assert table is not None
         assert [(s.text, s.kind, s.plain) for s in table.statements] == [
+            ("Scratch, max. length mm: 5, disposition: second choice", "consequence", True),
             ("Scratch, cause: swarf in the clamp", "cause", True),
-            ("Scratch, max. length mm: 5", None, True),
-            ("Scratch, disposition: second choice", None, True),
         ]
         assert table.notes == ["column(s) 'No.', 'RPN' (ratings, dates, numbers) were not read."]
 
@@ -129,6 +128,61 @@ class TestRows:
         rows = [["Pos.", "Defect", "Size", "Disposition"], ["1", "gas pore", "> 1 mm", "scrap"]]
         assert sayings(rows, about="6 Disposition") == ["Gas pore, size: > 1 mm, disposition: scrap"]
         assert sayings(rows, about="6.2 Pump covers") == ["Pump covers: Gas pore, size: > 1 mm, disposition: scrap"]
+
+    def test_a_remark_beside_a_disposition_is_a_part_of_the_row(self):
+        rows = [
+            ["Product", "Defect", "Size", "Disposition", "Remark"],
+            ["all", "chip", "> 1 mm", "scrap", "sort the tray"],
+        ]
+        table = read_table(rows)
+        assert table is not None
+        assert [(s.text, s.products) for s in table.statements] == [
+            ("Chip, size: > 1 mm, disposition: scrap, remark: sort the tray", ())
+        ]
+
+    def test_rows_about_one_defect_say_for_which_case_they_hold(self):
+        rows = [["Defect", "Zone", "Cause", "Action"], ["Chip", "A", "belt", "scrap"], ["", "B", "tray", "accept"]]
+        assert sayings(rows) == [
+            "Chip, zone: A, cause: belt",
+            "Chip, zone: A, action: scrap",
+            "Chip, zone: B, cause: tray",
+            "Chip, zone: B, action: accept",
+        ]
+        rows = [["Defect", "Class", "Limit"], ["Chip", "A", "0.8 mm"], ["Chip", "B", "1.5 mm"]]
+        assert sayings(rows) == ["Chip, class: A, limit: 0.8 mm", "Chip, class: B, limit: 1.5 mm"]
+
+    def test_an_action_holds_for_the_size_beside_it(self):
+        rows = [["Defect", "Size", "Action"], ["Pore", "> 1 mm", "scrap"]]
+        assert "Pore, size: > 1 mm, action: scrap" in sayings(rows)
+
+    def test_the_unit_of_a_heading_stands_with_its_numbers(self):
+        rows = [["Defect", "Size [mm]", "Disposition"], ["Pore", "< 0.8", "accept"], ["Chip", "any", "scrap"]]
+        assert sayings(rows) == ["Pore, size: < 0.8 mm, disposition: accept", "Chip, size: any, disposition: scrap"]
+
+    def test_the_unit_of_a_heading_of_two_lines(self):
+        rows = [["Defect", "Size (mm)", None], ["Defect", "Front", "Back"], ["Pore", "1", "2"]]
+        assert sayings(rows) == ["Pore, size, front: 1 mm", "Pore, size, back: 2 mm"]
+
+    def test_a_number_below_a_title_of_limits_is_one(self):
+        rows = [["Defect", "Back", "Front"], ["Pore", "≤ 1 mm", "none"], ["Chip", "≤ 2 mm", "≤ 1 mm"]]
+        assert sayings(rows, about="3. Acceptance limits")[:2] == [
+            "Acceptance limits: Pore, back: ≤ 1 mm",
+            "Acceptance limits: Pore, front: none",
+        ]
+
+    def test_headings_of_two_lines_are_joined_and_none_is_a_limit(self):
+        rows = [
+            ["Defect", "Pole face", None, "Back"],
+            ["Defect", "Class A", "MG-21", ""],
+            ["Chip", "none", "≤ 0.8 mm", "n/a"],
+            ["Pore", "≤ 0.3 mm", "", "≤ 1 mm"],
+        ]
+        assert sayings(rows) == [
+            "Chip, pole face, class A: none",
+            "Chip, pole face, MG-21: ≤ 0.8 mm",
+            "Pore, pole face, class A: ≤ 0.3 mm",
+            "Pore, back: ≤ 1 mm",
+        ]
 
     def test_more_cells_than_headings_is_a_problem_and_no_shifted_row(self):
         table = read_table([CATALOGUE, ["Blister", "wet enamel", " gas", "peeling"], JOINT])
@@ -307,7 +361,7 @@ class TestExcel:
             sheet.append(["scratch", "swarf in the clamp", value])
             sheet.cell(sheet.max_row, 3).number_format = form
         book.save(path)
-        assert [text for text in texts(path) if "depth" in text] == [
+        assert [text.partition(", cause")[0] for text in texts(path)] == [
             "Scratch, max. depth: > 0.5 mm",
             "Scratch, max. depth: 20 %",
             "Scratch, max. depth: 3",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sage_ad.knowledge.ingestion.tags import canonical, tagger
+from sage_ad.knowledge.ingestion.tags import canonical, filed_under, tagger
 from sage_ad.knowledge.store.packs import Pack, Term
 
 PACK = Pack(
@@ -48,3 +48,19 @@ def test_products_are_found_by_synonym_and_the_longer_name_wins() -> None:
 
 def test_names_of_a_column_become_those_of_the_pack_or_stay() -> None:
     assert canonical(["Oil spot", "Moth hole"], PACK.defects) == ("stain", "Moth hole")
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("Oil spot < 2 mm", ("stain",)),
+        ("Broken ends in the selvage (front)", ("broken end",)),
+        ("Dark oil stain", ("oil stain",)),
+        ("Crease / stain", ("crease", "stain")),
+        ("Stain remover", ("Stain remover",)),
+        ("Absence of stain", ("Absence of stain",)),
+        ("Moth hole", ("Moth hole",)),
+    ],
+)
+def test_a_cell_with_a_condition_is_filed_under_the_defect_that_it_names(cell: str, names: tuple[str, ...]) -> None:
+    assert filed_under([cell], PACK.defects) == names

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from sage_ad.knowledge.looks.index import PRIOR
-from sage_ad.knowledge.looks.naming import candidates, good_references, load_index, taught_domain
+from sage_ad.knowledge.looks.naming import candidates, good_references, load_index, named_twice, taught_domain
+from sage_ad.knowledge.looks.naming import taught as count_taught
 from sage_ad.knowledge.looks.pictures import add_looks
+from sage_ad.knowledge.store.packs import Pack
 from sage_ad.vlm.evidence.extractor import EvidenceExtractor
 from sage_ad.vlm.paths import data_home
 
@@ -104,6 +106,17 @@ def test_a_box_counts_only_where_the_region_is_pointed_at(taught: Path, extracto
     evidence = extractor.extract(image := cloth(12, "stain", (45, 40)))
     assert candidates("textiles", "woven cloth", image, evidence, extractor, box=box((45, 40))) is not None
     assert len(set(taught.iterdir()) - found) == 2
+
+
+def test_a_plural_is_no_other_defect_and_a_second_name_is_said_to_be_one(taught: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("Stains", "oil spot")):
+        cloth(7 + number, "stain", PLACES[0]).save(tmp_path / f"{name}.png")
+        add_looks("textiles", "woven cloth", [tmp_path / f"{name}.png"], defect=name)
+    counts = count_taught("textiles", "woven cloth")
+    assert counts == {"good": 2, "stain": 3, "scratch": 2, "oil spot": 1}
+    pack = Pack(name="textiles", defects=[{"name": "stain", "synonyms": ["oil spot"]}, {"name": "scratch"}])
+    (note,) = named_twice(pack, counts)
+    assert "'stain' and 'oil spot' name one defect" in note
 
 
 def test_vectors_are_kept_and_damaged_ones_made_again(taught: Path, extractor: EvidenceExtractor) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sage_ad.knowledge import FactStore
+from sage_ad.knowledge.looks.naming import looks_of
 from sage_ad.knowledge.looks.pictures import Look, add_looks, looks_folder, read_looks, remove_look
 from sage_ad.vlm.errors import InputError
 
@@ -66,6 +67,11 @@ def test_a_picture_is_known_under_every_name_of_its_product(tmp_path: Path) -> N
     names = next(product.names for product in FactStore.open().packs()["textiles"].products if len(product.names) > 1)
     add_looks("textiles", names[0], [stain], defect="stain")
     assert add_looks("textiles", names[1], [stain], defect="stain").known == [stain]
+
+
+def test_a_hyphen_makes_no_other_product_but_a_digit_does(tmp_path: Path) -> None:
+    add_looks("magnets", "MG-20", [picture(tmp_path / "a.png", 90)], defect=None)
+    assert [len(looks_of("magnets", name)) for name in ("mg 20", "MG20", "MG-21", "MG-2")] == [1, 1, 0, 0]
 
 
 def test_what_a_picture_shows_can_be_said_anew(tmp_path: Path) -> None:

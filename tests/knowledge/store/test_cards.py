@@ -37,6 +37,17 @@ def test_a_faulty_card_is_named(tmp_path: Path, change: tuple[str, str], named: 
         read_cards(tmp_path)
 
 
+def test_every_fault_of_every_card_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cards").mkdir()
+    faulty = CARD.replace("tone: [lighter]", "tone: []").replace("  action: Rework.\n", "")
+    (tmp_path / "cards" / "cards.yaml").write_text(faulty + CARD.replace("look:", "looks:"), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_cards(tmp_path)
+    said = str(caught.value)
+    assert "card 1: field 'look.tone' is empty (give lighter, darker, same), field 'action' is missing" in said
+    assert "card 2: field 'look' is missing, field 'looks' is not known" in said
+
+
 def test_two_cards_cannot_share_a_name(tmp_path: Path) -> None:
     (tmp_path / "cards").mkdir()
     other = CARD.replace("name: scratch", "name: score\n  synonyms: [Scratch]")

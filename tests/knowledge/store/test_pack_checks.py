@@ -17,3 +17,7 @@ def test_facts_that_contradict_each_other_are_named() -> None:
     assert texts[0] in problem
     assert texts[1] in problem
     assert check_pack("gadgets", pack, [], facts[1:]) == []
+    apart = [
+        fact.model_copy(update={"products": (name,)}) for fact, name in zip(facts, ("cup", "lid", "lid"), strict=True)
+    ]
+    assert check_pack("gadgets", pack, [], apart) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -47,6 +48,9 @@ def store(tmp_path_factory: pytest.TempPathFactory):
         ("botle cpa", ("closures", "bottle cap", "spelling")),
         ("lock WF-20", ("closures", "bottle cap", "synonym")),
         ("lock WF-21", ("general", None, "unknown")),
+        ("lock WF20", ("closures", "bottle cap", "synonym")),
+        ("lock WF-2 0", ("general", None, "unknown")),
+        ("bottlecap", ("closures", "bottle cap", "name")),
         ("Is this bottle cap dented?", ("closures", "bottle cap", "mentioned")),
         ("green glass bottle", ("glass", "glass bottle", "mentioned")),
         ("bottle, 0.5 l", ("glass", "glass bottle", "mentioned")),
@@ -62,6 +66,22 @@ def test_names_synonyms_plurals_and_typing_errors(text: str, expected: tuple[str
     match = ProductNames(PACKS, "general").match(text)
     assert (match.domain, match.product, match.how) == expected
     assert ("general pack" in match.note) is (match.domain == "general")
+
+
+def test_another_part_number_is_not_the_product_that_it_is_like() -> None:
+    own = Pack(name="own", products=[{"name": "arc segment MG-20"}, {"name": "tile", "synonyms": ["MG-21"]}])
+    names = ProductNames({"own": own}, "general", own={"own"})
+
+    def product(text: str) -> str | None:
+        match = names.match(
+            text, lambda texts: np.eye(2)[[int("MG" not in text and "segment" not in text) for text in texts]]
+        )
+        assert match.how == "similar"
+        return match.product
+
+    assert product("good MG-20 segment") == "arc segment MG-20"
+    assert product("arc segment MG-22") is None
+    assert product("segment") is None
 
 
 def test_two_packs_that_claim_a_name_are_both_named_and_the_users_own_wins() -> None:

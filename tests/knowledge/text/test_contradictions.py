@@ -54,6 +54,7 @@ class TestQuantities:
             ("0.2 mm deep", "depth up to 0.1 mm", True),
             ("wider than 0.5 mm", "longer than 5 mm", False),
             ("> 0.5 mm", "larger than 5 mm", True),
+            ("up to 0.3 mm in length", "≤ 0.3 mm", False),
         ],
     )
     def test_conflict(self, first: str, second: str, clash: bool):
@@ -61,6 +62,9 @@ class TestQuantities:
         assert len(ours) == len(theirs) == 1
         assert conflict(ours[0], theirs[0]) is clash
         assert conflict(theirs[0], ours[0]) is clash
+
+    def test_ones_are_no_seconds(self):
+        assert find_quantities("the remaining ones are rejected") == ([], "the remaining ones are rejected")
 
     def test_the_rest_of_the_sentence_is_left(self):
         quantities, rest = find_quantities("cracks longer than 5 mm are rejected")
@@ -140,6 +144,20 @@ class TestContradictions:
         pairs = yaml.safe_load((repository / "tests/data/contradictions_development.yaml").read_text(encoding="utf-8"))
         for first, second in pairs["contradictory"] + pairs["consistent"]:
             assert bool(contradiction(first, second)) == bool(contradiction(second, first)), (first, second)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("Pore, face, class A: ≤ 0.3 mm", "Pore, face, class B: ≤ 0.5 mm"),
+            (
+                "MG-21 rev C: pore, size: < 0.8 mm, disposition: accept",
+                "MG-21 rev C: pore, size: > 1.5 mm, disposition: scrap",
+            ),
+            ("A pore is a pit. It is caused by gas in the slurry.", "Pore, cause: gas in the slurry"),
+        ],
+    )
+    def test_cases_of_a_table_and_labels_contradict_nothing(self, first: str, second: str):
+        assert contradiction(first, second) is None
 
     @pytest.mark.parametrize("text", ["", "?", "5", "no", "not not not", "裂纹 发亮", "a" * 2000])
     def test_odd_text_contradicts_nothing(self, text: str):
