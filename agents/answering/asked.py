@@ -13,6 +13,7 @@ from typing import Any
 
 from sage_ad.agents.answering.limits import limit_line
 from sage_ad.agents.answering.report import (
+    UNSURE,
     Cards,
     action_line,
     card_of,
@@ -24,7 +25,7 @@ from sage_ad.agents.answering.report import (
     trust_line,
     unseen_line,
 )
-from sage_ad.agents.state import InspectionState
+from sage_ad.agents.state import EvidenceSummary, InspectionState
 from sage_ad.evaluation.inspection import TraceAnswer
 from sage_ad.evaluation.questions import Question, with_article
 from sage_ad.vlm.evidence.description import Description
@@ -172,6 +173,7 @@ def answer_asked(
 ) -> dict[str, Any]:
     """The answer to a question of a known intent (`asked_about`), as a `TraceAnswer` dump; `limits` are facts for "limit"."""
     nothing = unseen_line(taught) if (taught := state.get("taught_as")) else "Nothing stands out."
+    doubt = _doubt(state["evidence"])
     if intent == "limit":
         verdict, text = None, _limit(question, limits, state, cards)
     elif intent == "unknown":
@@ -181,11 +183,11 @@ def answer_asked(
     elif intent == "use":
         verdict = state["evidence"]["verdict"] == "normal"
         text = f"Yes, as far as was measured. {nothing}" if verdict else f"No. {_action(state, cards)}"
-        if verdict and taught:
-            verdict, text = None, f"That is not known. {nothing}"
+        if verdict and (taught or doubt):
+            verdict, text = None, f"That is not {'known' if taught else 'sure'}. {nothing if taught else doubt}"
     elif state["evidence"]["verdict"] == "normal" and intent != "trust":
-        verdict = False if intent == "is it" and not taught else None
-        text = f"No. {nothing}" if verdict is False else nothing
+        verdict = False if intent == "is it" and not taught and not doubt else None
+        text = f"No. {nothing}" if verdict is False else nothing if taught or intent != "is it" else doubt
     elif named:
         verdict, text = _is_it(named, state, cards, wanted=intent == "is it")
     else:
@@ -198,6 +200,15 @@ def answer_asked(
         facts=[fact["id"] for fact in limits],
     )
     return answer.model_dump(mode="json")
+
+
+def _doubt(evidence: EvidenceSummary) -> str:
+    """Why a normal part is not surely one; empty where nothing speaks against it."""
+    if evidence["threshold_from"] == "builtin":
+        return "Nothing stands out, but no good part was there to compare with."
+    if evidence["confidence"] is not None and evidence["confidence"] < UNSURE:
+        return "Nothing stands out, but the score is close to the threshold."
+    return ""
 
 
 def _explanation(state: InspectionState, cards: Cards) -> str:

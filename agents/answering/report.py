@@ -21,6 +21,8 @@ Cards = Mapping[str, "DefectCard"]
 """The defect cards of the pack that serves the product, by name; empty where no pack knows it."""
 LISTED = 3
 """So many taught names are listed where none is asserted."""
+POSSIBLE = 0.01
+"""Probability from which another name stands beside the asserted one."""
 MOST = 0.5
 """Share of the picture from which an area without a description speaks against the picture rather than the part."""
 UNSURE = 0.6
@@ -137,7 +139,8 @@ def name_line(defect: str | None, candidates: Sequence[dict[str, Any]], product:
     said = [item for item in candidates if item["source"] == "model"]
     if defect is not None:
         best = next(item for item in taught if item["name"] == defect)
-        others = [f"{item['name']} ({item['probability']:.2f})" for item in taught if item["name"] != defect][:2]
+        possible = [item for item in taught if item["name"] != defect and item["probability"] >= POSSIBLE]
+        others = [f"{item['name']} ({item['probability']:.2f})" for item in possible[:2]]
         also = f"; else {join(others)}" if others else ""
         return f"Most likely {with_article(defect)} ({best['probability']:.2f}, {best['reason']}){also}."
     if taught:

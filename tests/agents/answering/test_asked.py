@@ -208,6 +208,21 @@ def test_a_picture_that_was_taught_as_a_defect_is_said_to_be_one_that_the_eviden
     assert unseen in said("Explain what was found.", own)[1]
 
 
+@pytest.mark.parametrize(
+    ("measured", "why"),
+    [
+        ({"confidence": 0.55}, "Nothing stands out, but the score is close to the threshold."),
+        ({"threshold_from": "builtin"}, "Nothing stands out, but no good part was there to compare with."),
+    ],
+)
+def test_a_part_that_is_hardly_normal_gets_no_yes_and_no_no(measured: dict[str, Any], why: str) -> None:
+    own = state("normal")
+    own["evidence"] |= measured
+    assert said("Can I ship it?", own) == (None, f"That is not sure. {why}")
+    assert said("Is it a stain?", own) == (None, why)
+    assert said("How large is it?", own) == (None, "Nothing stands out.")
+
+
 def test_a_normal_part_has_nothing_to_name_or_measure() -> None:
     assert said("Is it a stain?", state("normal")) == (False, "No. Nothing stands out.")
     assert said("How large is it?", state("normal")) == (None, "Nothing stands out.")
