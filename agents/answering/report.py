@@ -111,8 +111,8 @@ def _places(evidence: EvidenceSummary) -> list[str]:
     if plain:
         where = join([f"{place} ({join(sizes)})" for place, sizes in plain.items()])
         lines.append(f"{sentence_case(where)}: poor match with {against}; no mark could be measured.")
-    more = len(shown) - NAMED_REGIONS
-    return [*lines, f"{more} more area{'s are' if more > 1 else ' is'} marked."] if more > 0 else lines
+    rest = len(shown) - NAMED_REGIONS
+    return [*lines, f"{rest} more area{'s are' if rest > 1 else ' is'} marked."] if rest > 0 else lines
 
 
 def _differs_as_a_whole(evidence: EvidenceSummary) -> bool:

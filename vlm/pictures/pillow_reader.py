@@ -86,7 +86,7 @@ def _check_single(path: Path, image: Image.Image) -> None:
     """Refuses Netpbm pictures behind one another in a file, of which Pillow shows the first."""
     assert isinstance(image, ImageFile.ImageFile)
     codec, _, offset, details = image.tile[0]
-    deep = details[1] > 255 if isinstance(details, tuple) else "16" in details
+    deep = details[1] > 255 if isinstance(details, tuple) else "16" in (details or "")
     row = (image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands()) * (2 if deep else 1)
     with path.open("rb") as stream:
         stream.seek(offset + row * image.height)
