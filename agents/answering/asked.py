@@ -192,12 +192,13 @@ def answer_asked(
         verdict, text = _is_it(named, state, cards, wanted=intent == "is it")
     else:
         verdict, text = None, _ANSWERS[intent](state, cards)
+    told = [fact for fact in state["facts"] if fact["text"].rstrip(".") in text]
     answer = TraceAnswer(
         question=question.text,
         family=question.family,
         verdict=verdict,
         text=text,
-        facts=[fact["id"] for fact in limits],
+        facts=list(dict.fromkeys(fact["id"] for fact in (*limits, *told))),
     )
     return answer.model_dump(mode="json")
 

@@ -161,6 +161,22 @@ def test_what_to_do_keeps_the_names_of_standards() -> None:
     assert said("What should I do?", own)[1].startswith("How to treat a stain (ISO 1).")
 
 
+def test_a_fact_that_an_answer_tells_is_cited() -> None:
+    fact = {
+        "id": "f1", "kind": "consequence", "text": "A stain is a reject in outer fabric.", "status": "approved",
+        "defects": ["stain"],
+    }  # fmt: skip
+    own = state(
+        defect="stain", candidates=[looks("stain", 0.95)], facts=[fact, {**fact, "id": "f2", "text": "Not told."}]
+    )
+    for text in ("What should I do?", "May it be used?", "How serious is it?"):
+        question = read_question(text)
+        intent, named = asked_about(question) or ("", "")
+        answer = answer_asked(question, intent, named, own, CARDS)
+        assert "A stain is a reject in outer fabric" in answer["text"]
+        assert answer["facts"] == ["f1"]
+
+
 def test_the_cause_of_what_has_no_name_is_not_known() -> None:
     assert said("Why did it happen?", state())[1].startswith("The cause is not known")
     named = said("Why did it happen?", state(defect="hole", candidates=[looks("hole", 0.95)]))[1]
