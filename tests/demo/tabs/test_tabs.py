@@ -41,6 +41,9 @@ def test_two_ways_are_compared_side_by_side(arrive: Callable[..., Visitor], phot
     assert "no good part to leave out" in page.locator("#cmp-message").inner_text()
 
 
+FOCUSED = "row => document.activeElement.closest('li') === document.querySelectorAll('#rank-order li')[row]"
+
+
 def test_a_document_becomes_facts_that_an_expert_judges(
     arrive: Callable[..., Visitor], photograph: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -89,8 +92,11 @@ def test_a_document_becomes_facts_that_an_expert_judges(
     page.locator("#kb-edit button").first.click()
     page.locator("#kb-text textarea").fill(f"A cold joint looks dark {HOSTILE}")
     page.click("#kb-save")
-    page.locator("#kb-fact .sg-big").filter(has_text="A cold joint looks dark").wait_for()
-    assert "<script>" in page.locator("#kb-fact .sg-big").inner_text()
+    page.locator("#kb-note").get_by_text("reads like an order to a model").wait_for()
+    assert "<img src=x" in page.locator("#kb-note").inner_text()
+    page.locator("#kb-text textarea").fill("A cold joint looks dark.")
+    page.click("#kb-save")
+    page.locator("#kb-fact .sg-big").filter(has_text="A cold joint looks dark.").wait_for()
     photograph(visitor, "knowledge")
     page.click("#kb-reject")
     page.locator("#kb-fact .sg-chip-rejected").wait_for()
@@ -118,9 +124,11 @@ def test_answers_are_ranked_and_the_run_is_found_exported_and_deleted(
     assert len(set(before)) == 4
     rows.nth(3).get_by_role("button", name="up").click()
     page.wait_for_function("text => document.querySelectorAll('.sg-order-text')[2].innerText === text", arg=before[3])
+    page.wait_for_function(FOCUSED, arg=2)  # the list is drawn; what is typed before is overwritten
     rows.nth(2).locator("input").fill("1")
     page.keyboard.press("Tab")
     page.wait_for_function("text => document.querySelectorAll('.sg-order-text')[0].innerText === text", arg=before[3])
+    page.wait_for_function(FOCUSED, arg=0)
     rows.nth(3).drag_to(rows.nth(1))
     page.wait_for_function("text => document.querySelectorAll('.sg-order-text')[1].innerText === text", arg=before[2])
     page.locator("#rank-better textarea").fill("The capsule has a brown stain on its right half.")
