@@ -41,7 +41,7 @@ def test_alone_and_together_parts_are_answered_word_for_word(parts: list[PartQue
     one = replace(parts[0], questions=parts[0].questions[:1], polarities=parts[0].polarities[:1])
     ways = [({"mode": "soft"}, [one]), ({"mode": "hard"}, [one]), ({}, together)]
     for settings, queries in ways:
-        replies = [one.answer_parts(queries, max_new_tokens=16, **settings) for one in (ours, expected)]
+        replies = [one.answer_parts(queries, max_new_tokens=8, **settings) for one in (ours, expected)]
         assert replies[0] == replies[1]
 
 
