@@ -124,8 +124,12 @@ class TestAnotherProductOrPreparation:
 
 
 class TestManyReferences:
-    def test_they_are_loaded_one_by_one_and_progress_is_said(self, encoder: PatchEncoder) -> None:
-        small = [sheet(seed).resize((48, 48)) for seed in range(26)]
+    def test_they_are_loaded_one_by_one_and_progress_is_said(
+        self, encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(memory_bank, "SAY_EVERY", 5)
+        monkeypatch.setattr(memory_bank, "MAX_PATCHES", 4000)
+        small = [sheet(seed).resize((48, 48)) for seed in range(6)]
         extractor, said = EvidenceExtractor(encoder=encoder), list[str]()
         loaded: list[int] = []
 
@@ -133,11 +137,11 @@ class TestManyReferences:
             loaded.append(index)
             return small[index]
 
-        bank = extractor.prepare([lambda i=i: load(i) for i in range(26)], said.append)
-        assert loaded == list(range(26))
-        assert said == ["25 of 26 references read", "25 of 26 references compared with the others"]
-        assert bank.count == 26
-        assert len(bank.patches) <= memory_bank.MAX_PATCHES
+        bank = extractor.prepare([lambda i=i: load(i) for i in range(6)], said.append)
+        assert loaded == list(range(6))
+        assert said == ["5 of 6 references read", "5 of 6 references compared with the others"]
+        assert bank.count == 6
+        assert len(bank.patches) <= 4000
 
     def test_of_too_many_a_part_is_used_and_that_is_said(
         self, extractor: EvidenceExtractor, monkeypatch: pytest.MonkeyPatch
