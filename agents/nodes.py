@@ -378,7 +378,9 @@ def _answered(
             more |= {fact["id"]: fact for fact in limits}
             answers.append(answer_asked(part, *intent, state, cards, limits))
             if intent[0] == "explain" and (words := explain_as_sage(state, resources, facts)):
-                answers[-1]["text"] = f"{verdict_line(state['evidence'], state['product'])} {words}"
+                told = [fact["id"] for fact in facts if fact["text"].rstrip(".") in words]
+                text = f"{verdict_line(state['evidence'], state['product'])} {words}"
+                answers[-1] |= {"text": text, "facts": told}
         if answers:
             found[question.text] = {
                 **answers[0],

@@ -23,14 +23,12 @@ class PatchEncoding:
     Attributes:
         config: fields of `SageConfig`.
         fusion: a `sage_ad.vlm.sage.modules.SageFusion`.
+        get_input_embeddings: gives the token embeddings of the language model; both models bring it.
     """
 
     config: Any
     fusion: Any
-
-    def get_input_embeddings(self) -> Any:
-        """Token embeddings of the language model."""
-        raise NotImplementedError
+    get_input_embeddings: Any
 
     def encode(self, input_ids: torch.Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
         """Computes LN-Proj(image) and LN-Proj(t^s) once, for `forward`, generation and shared prefixes.
