@@ -1,7 +1,8 @@
 """Reads a page of a PDF: its tables, ruled or not, and its text in reading order, also in columns.
 
 pdfplumber finds ruled tables; a table without rules is found by a line of known headings. pdfminer's layout analysis
-orders the rest. What cannot be read (scanned pages, sideways text, characters without a code) is counted.
+orders the rest. Lines in larger or bold type are titles. What cannot be read (scanned pages, sideways text, characters
+without a code) is counted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +57,25 @@ _FREE_BYTES = 2 * 2**20  # drawing commands that any file may run ...
 _BYTES_A_BYTE = 20  # ... and those that it may run for each of its own bytes, which are packed about four to one
 _FORM_COST = 16  # what starting a form costs beside its commands, in bytes of them
 
+_LARGER = 1.08  # times the size of the running text, from which type is that of a title
+_LONGEST_TITLE = 120  # characters
+_MOST_LEVELS = 5  # of titles
+_BOLD = re.compile(r"bold|black|heavy|demi", re.I)
+_NO_TITLE = re.compile(
+    r".*(?:\.\s?){4}|[•‣▪●·–—*-]\s|\(?\d{1,3}\)\s|(?:fig|table|tab|abb|note|caution|warning|danger)\w*\b", re.I
+)
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in points."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a paragraph: its text, the size of its type in points (to half a point), and whether all of it is bold."""
+
+    text: str
+    size: float
+    bold: bool
 
 
 @dataclass
@@ -65,7 +83,7 @@ class PageText:
     """What a page says.
 
     Attributes:
-        blocks: paragraphs, and tables as lists of rows, in reading order.
+        blocks: paragraphs as their lines, and tables as lists of rows, in reading order.
         scanned: whether it is a picture of text.
         sideways: number of characters of turned text, which were not read.
         unreadable: number of characters that have no code.
@@ -74,7 +92,7 @@ class PageText:
         crossings: number of crossings of its ruled lines, where these are too many for a table.
     """
 
-    blocks: list[str | list[list[str | None]]] = field(default_factory=list)
+    blocks: list[tuple[Line, ...] | list[list[str | None]]] = field(default_factory=list)
     scanned: bool = False
     sideways: int = 0
     unreadable: int = 0
@@ -157,7 +175,8 @@ def read_page(page: Any, allowance: Allowance) -> PageText:
     if open_tables := [*_open_tables(page, boxes)]:
         tables += open_tables
         boxes = _text_boxes(page, chars, [box for box, _ in tables])
-    pieces: list[tuple[Box, Any]] = [(_box(page, box), text) for box in boxes if (text := _plain(box.get_text()))]
+    dots = [(item.x1, (item.y0 + item.y1) / 2) for item in items if isinstance(item, LTCurve) and _is_dot(item)]
+    pieces: list[tuple[Box, Any]] = [(_box(page, box), lines) for box in boxes if (lines := _typed_lines(box, dots))]
     for place, rows in sorted(tables, key=lambda table: table[0][1]):
         after = next(
             (n for n, (box, _) in enumerate(pieces) if box[1] >= place[1] and box[0] < place[2] and place[0] < box[2]),
@@ -227,6 +246,93 @@ def _text_boxes(page: Any, chars: Sequence[Any], outside: Sequence[Box]) -> list
     container.extend([char for char in chars if char.upright and not _inside(_box(page, char), outside)])
     container.analyze(LAParams())
     return [item for item in container if isinstance(item, LTTextBox)]
+
+
+def _is_dot(curve: Any) -> bool:
+    """Whether a drawing may be the disc or square before an item of a list."""
+    return 1 < curve.width < 8 and 1 < curve.height < 8 and abs(curve.width - curve.height) < 1
+
+
+def _typed_lines(box: Any, dots: Sequence[tuple[float, float]]) -> tuple[Line, ...]:
+    """The lines of a paragraph that say something, with their type; a drawn dot before one (right edge, middle) is a bullet."""
+    lines = []
+    for line in box:
+        if text := _plain(line.get_text()):
+            chars = [char for char in line if isinstance(char, LTChar) and char.get_text().strip()]
+            sizes = Counter(round(2 * char.size) / 2 for char in chars)
+            bold = all(_BOLD.search(char.fontname) for char in chars)
+            high = line.height
+            if any(0 < line.x0 - right < 2 * high and abs(y - (line.y0 + line.y1) / 2) < high / 2 for right, y in dots):
+                text = f"• {text}"
+            lines.append(Line(text, max(sizes, key=lambda size: (sizes[size], size)), bold))
+    return tuple(lines)
+
+
+def with_titles(pages: Sequence[PageText]) -> Iterator[list[tuple[str, int | None] | list[list[str | None]]]]:
+    """The blocks of each page, in which every title stands by itself with its level, 1 the highest; other text has None.
+
+    A title is set in larger type than the running text, or in bold type at the start of a paragraph; one of two lines is
+    joined. The level follows the type, and the depth of its number ("2.1") where titles of one type have one. What stands on
+    many pages (a running head, a mark across the page) is no title.
+    """
+    paragraphs = [[block for block in page.blocks if isinstance(block, tuple)] for page in pages]
+    written: Counter[tuple[float, bool]] = Counter()
+    for line in (line for page in paragraphs for block in page for line in block):
+        written[line.size, line.bold] += len(line.text)
+    size, bold = max(written, key=lambda kind: written[kind]) if written else (0.0, False)
+
+    def is_title(line: Line) -> bool:
+        larger = line.size >= _LARGER * size or (line.bold and not bold and line.size >= size)
+        return larger and any(map(str.isalpha, line.text))
+
+    cut = [{number: _cut(block, is_title) for number, block in enumerate(page)} for page in paragraphs]
+    often = Counter(
+        title.text for page in cut for title in {line for pieces in page.values() for line, own in pieces if own}
+    )
+    most = max(2, len(pages) // 2)
+    kinds = {_title_kind(line) for page in cut for pieces in page.values() for line, own in pieces if own}
+    level = {kind: min(rank, _MOST_LEVELS) for rank, kind in enumerate(sorted(kinds), start=1)}
+    for page, pieces in zip(pages, cut, strict=True):
+        number, blocks = 0, []
+        for block in page.blocks:
+            if not isinstance(block, tuple):
+                blocks.append(block)
+                continue
+            for line, own in pieces[number]:
+                blocks.append((line.text, level[_title_kind(line)] if own and often[line.text] <= most else None))
+            number += 1
+        yield blocks
+
+
+def _title_kind(line: Line) -> tuple[float, bool, int]:
+    """What titles of one level share; smaller for a higher level."""
+    number = re.match(r"\d{1,2}(?:\.\d{1,2}){0,3}(?=\.?\s)", line.text)
+    return -line.size, not line.bold, number.group().count(".") if number else 0
+
+
+def _cut(block: Sequence[Line], is_title: Callable[[Line], bool]) -> list[tuple[Line, bool]]:
+    """A paragraph cut into its titles (True) and the text between them, each as one `Line` of one or more lines."""
+    pieces: list[tuple[Line, bool]] = []
+    for line in block:
+        last, was_title = pieces[-1] if pieces else (None, False)
+        title = is_title(line)
+        if last and not was_title and last.size == line.size and last.text[-1] not in ".!?:":
+            title = False  # bold words of a sentence that fill a line
+        if last and title == was_title and (not title or (last.size, last.bold) == (line.size, line.bold)):
+            joined = last.text + (" " if title else "\n") + line.text
+            pieces[-1] = (Line(joined, last.size, last.bold), title)
+        else:
+            pieces.append((line, title))
+    return [
+        (
+            line,
+            title
+            and line.text[-1] not in ".,;!?"
+            and len(line.text) <= _LONGEST_TITLE
+            and not _NO_TITLE.match(line.text),
+        )
+        for line, title in pieces
+    ]
 
 
 def _box(page: Any, item: Any) -> Box:

@@ -11,6 +11,7 @@ page of a good file becomes a line in `FactReader.problems`, and the rest is rea
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import itertools
@@ -19,7 +20,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
@@ -39,8 +40,9 @@ from sage_ad.knowledge.ingestion.tables import (
     table_cells,
     table_lines,
 )
+from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.knowledge.text.decoding import decode
-from sage_ad.knowledge.text.segmentation import Sentence, split_sentences
+from sage_ad.knowledge.text.segmentation import Sentence, Titles, split_sentences, whole_words
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ class PDFReader(FactReader):
         from pdfminer.pdfexceptions import PDFException
         from pdfplumber.utils.exceptions import PdfminerException
 
-        from sage_ad.knowledge.ingestion.pdf import Allowance, read_page
+        from sage_ad.knowledge.ingestion.pdf import Allowance, read_page, with_titles
 
         # What damaged files make pdfminer raise, besides its own errors.
         faults = (PDFException, PdfminerException, ValueError, LookupError, TypeError, AttributeError, RecursionError,
@@ -159,12 +161,11 @@ class PDFReader(FactReader):
         if not count:
             raise InputError(f"{path} cannot be read as a PDF (it has no page); export it again.")
         pages: dict[int, PageText] = {}
-        columns: list[str | None] = []
         allowance = Allowance(len(content))
         with book:
             for number, page in enumerate(book.pages, start=1):
                 try:
-                    pages[number] = found = read_page(page, allowance)
+                    pages[number] = read_page(page, allowance)
                 except faults as error:
                     if allowance.left < 0:
                         rest = f"page {number} of {count}" + (" and those after it" if number < count else "")
@@ -175,20 +176,27 @@ class PDFReader(FactReader):
                     self.problems.append(
                         f"{path}, page {number} cannot be read ({_first_line(error)}); the others were."
                     )
-                    continue
                 finally:
                     page.close()
-                texts = []
-                for block in found.blocks:
-                    if isinstance(block, list):
-                        # A table that continues from the page before stands below the same headings.
-                        if find_header(block) is None and len(block[0]) == len(columns):
-                            block = [columns, *block]
-                        header = find_header(block)
-                        columns = list(block[header]) if header is not None else []
-                        block = table_lines(block)
+        columns: list[str | None] = []
+        above: dict[int, str] = {}
+        for number, blocks in zip(pages, with_titles([*pages.values()]), strict=True):
+            texts: list[tuple[str, int | None]] = []
+            for block in blocks:
+                if isinstance(block, list):
+                    # A table that continues from the page before stands below the same headings.
+                    if find_header(block) is None and len(block[0]) == len(columns):
+                        block = [columns, *block]
+                    header = find_header(block)
+                    columns = list(block[header]) if header is not None else []
+                    texts.append((table_lines(block), None))
+                else:
                     texts.append(block)
-                yield joined_paragraphs(texts), {"page": number, "literal": True}
+            text, titles = joined_paragraphs(texts)
+            yield text, {"page": number, "literal": True, "titles": titles, "above": above}
+            for start, level in titles.items():
+                title = text[start:].split("\n", 1)[0]
+                above = {other: name for other, name in above.items() if other < level} | {level: title}
         self._say_what_is_missing(path, pages)
 
     def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
@@ -535,13 +543,23 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def joined_paragraphs(blocks: Sequence[str]) -> str:
-    """Blocks of a page as paragraphs; a sentence that continues in the next column is kept whole."""
-    text = ""
-    for block in blocks:
-        continues = (text[-1:].isalnum() and block[:1].islower()) or text.endswith("-")
-        text += ("" if not text else "\n" if continues else "\n\n") + block
-    return text
+def joined_paragraphs(blocks: Sequence[tuple[str, int | None]]) -> tuple[str, dict[int, int]]:
+    """Blocks of a page as paragraphs, and the levels of its titles by the character at which they start.
+
+    A sentence that continues in the next column is kept whole.
+
+    Args:
+        blocks: text, and its level if it is a title, else None.
+    """
+    text, titles, after_title = "", {}, False
+    for block, level in blocks:
+        alone = level is not None or after_title
+        continues = not alone and ((text[-1:].isalnum() and block[:1].islower()) or text.endswith("-"))
+        text += "" if not text else "\n" if continues else "\n\n"
+        if level is not None:
+            titles[len(text)] = level
+        text, after_title = text + block, level is not None
+    return text, titles
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -578,25 +596,39 @@ class SentenceParser(NodeParser):
                 f"{pages[0].metadata['file']}: the running head or foot of the pages was not read: {lines}."
             )
         found: list[BaseNode] = []
+        texts = [node.get_content() for node in nodes]
+        broken = any(re.search(r"[-\u2010]\s*\n", text) for text in texts)
+        words = _trade_words().union(*map(whole_words, texts)) if broken else frozenset()
         for document in nodes:
             text = document.get_content()
             if document.metadata.get("form") == "statement":  # one row or cell of a table file
                 found.append(_node(document, " ".join(text.split()), 0, len(text), {"layout": "statement"}))
                 continue
             text = _blank_lines(text, repeated)
-            found.extend(_sentence_nodes(document, text, self.problems, self.notes))
+            found.extend(_sentence_nodes(document, text, words, self.problems, self.notes))
         return found
 
     def _postprocess_parsed_nodes(self, nodes: list[BaseNode], parent_doc_map: dict[str, Document]) -> list[BaseNode]:
         return nodes  # the spans are exact already; llama-index would search each text again, and miss cleaned ones
 
 
-def _sentence_nodes(document: BaseNode, text: str, problems: list[str], notes: list[str]) -> Iterator[BaseNode]:
+@functools.cache
+def _trade_words() -> frozenset[str]:
+    """The words of the shipped packs."""
+    return frozenset().union(*(whole_words(path.read_text(encoding="utf-8")) for path in SHIPPED.glob("*/*/*.yaml")))
+
+
+def _sentence_nodes(
+    document: BaseNode, text: str, words: Collection[str], problems: list[str], notes: list[str]
+) -> Iterator[BaseNode]:
     meta = document.metadata
     above = tuple(meta.get("headings") or ())
     literal = bool(meta.get("literal"))
     rows: list[Sentence] = []
-    for sentence in split_sentences(text, markdown=bool(meta.get("markdown")), literal=literal):
+    titles = Titles(meta["titles"], meta["above"]) if "titles" in meta else None
+    for sentence in split_sentences(
+        text, markdown=bool(meta.get("markdown")), literal=literal, titles=titles, words=words
+    ):
         if rows and (sentence.kind != "table" or re.search(r"\n\s*\n", text[rows[-1].end : sentence.start])):
             yield from _table_nodes(document, rows, above, problems, notes)
             rows = []
@@ -638,7 +670,7 @@ def _table_nodes(
 
 def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[str, Any]) -> TextNode:
     """A node without llama-index's own relations, whose hashes would be computed of the whole document each time."""
-    metadata = {**document.metadata, **extra}
+    metadata = {key: value for key, value in document.metadata.items() if key not in ("titles", "above")} | extra
     return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata=metadata)
 
 

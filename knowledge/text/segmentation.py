@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ _HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _TITLE_TAG = re.compile(r"\s*<([A-Z][^<>\n]{1,120})>\s*$")  # <Broken Teeth>: how MMAD writes the title of an entry
 _SETEXT = re.compile(r"\s{0,3}(=+|-{3,})\s*$")
 _RULE = re.compile(r"\s*([-*_=~#.]\s*){3,}$")
-_BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—\uf0a7\uf0b7\uf0d8]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign before a number more often than a list
@@ -76,7 +76,27 @@ class Sentence:
     headings: tuple[str, ...] = ()
 
 
-def split_sentences(text: str, *, markdown: bool = False, literal: bool = False) -> list[Sentence]:
+@dataclass(frozen=True)
+class Titles:
+    """The titles of a text whose type tells them, as that of a PDF page does.
+
+    Attributes:
+        levels: level, 1 the highest, of the title of one line that starts at a character of the text.
+        above: titles by level that stand above its first line, as those of the page before.
+    """
+
+    levels: Mapping[int, int]
+    above: Mapping[int, str]
+
+
+def split_sentences(
+    text: str,
+    *,
+    markdown: bool = False,
+    literal: bool = False,
+    titles: Titles | None = None,
+    words: Collection[str] = (),
+) -> list[Sentence]:
     """Splits a text into sentences with spans.
 
     Args:
@@ -85,32 +105,38 @@ def split_sentences(text: str, *, markdown: bool = False, literal: bool = False)
             HTML and DOCX) or text.
         literal: whether "*", "_", "[...]" and tags inside a line are text (plain text, PDF, HTML, DOCX) or mark-up
             (Markdown, and what language models write).
+        titles: the titles that are known; what else looks like one stands below them.
+        words: known words, as for `plain_text`.
     """
     text = _blank(text, _COMMENT) if markdown and not literal else text
     if ">" in text:
         paragraphs = itertools.groupby(text.split("\n"), key=lambda line: bool(line.strip()))
         text = "\n".join(line for _, lines in paragraphs for line in _without_quote_marks([*lines]))
     sentences = []
-    for number, block in enumerate(split_blocks(text, markdown=markdown)):
+    for number, block in enumerate(split_blocks(text, markdown=markdown, titles=titles)):
         for start, end in _sentence_spans(text, block):
-            plain = text[start:end].strip() if block.kind == "table" else plain_text(text[start:end], literal=literal)
+            plain = text[start:end].strip()
+            if block.kind != "table":
+                plain = plain_text(plain, literal=literal, words=words)
             if plain:
                 sentences.append(Sentence(plain, start, end, number, block.kind, block.headings))
     return sentences
 
 
-def split_blocks(text: str, *, markdown: bool = False) -> list[Block]:
+def split_blocks(text: str, *, markdown: bool = False, titles: Titles | None = None) -> list[Block]:
     """Splits a text into paragraphs, bullets and table rows; headings become the context of what follows them."""
-    return list(_Blocks(text, markdown))
+    return list(_Blocks(text, markdown, titles))
 
 
 class _Blocks:
     """Goes through the lines of a text once; an iterator of its blocks."""
 
-    def __init__(self, text: str, markdown: bool) -> None:
+    def __init__(self, text: str, markdown: bool, titles: Titles | None) -> None:
         self.text = text
         self.markdown = markdown
-        self.headings: dict[int, str] = {}
+        self.titles = titles.levels if titles else {}
+        self.headings: dict[int, str] = dict(titles.above) if titles else {}
+        self.level = 6 if self.titles or self.headings else 2  # of what only looks like a heading
         self.in_table = False
         self.open: tuple[int, int, BlockKind] | None = None
         self.lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]*\n|[^\n]+$", text)]
@@ -152,7 +178,8 @@ class _Blocks:
                 if not _TABLE_RULE.match(line):
                     yield self._block(start, start + len(line), "table")
                 return
-        if title := self._heading(index, line):
+        level = self.titles.get(start)
+        if title := (level, line.strip()) if level else self._heading(index, line):
             yield from self._close()
             level, name = title
             self.headings = {k: v for k, v in self.headings.items() if k < level} | {level: name}
@@ -185,7 +212,7 @@ class _Blocks:
             if underline and not _BULLET.match(line):
                 return (1 if underline.group(1).startswith("=") else 2), plain_text(line)
             return None
-        return (2, line.strip()) if self._looks_like_heading(index, line) else None
+        return (self.level, line.strip()) if self._looks_like_heading(index, line) else None
 
     def _looks_like_heading(self, index: int, line: str) -> bool:
         """Plain text has no mark-up: a heading is a short line without a full stop that stands alone or is numbered."""
@@ -263,24 +290,46 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:b|i|em|strong|sub|sup|u|span|br|p|a|code)(?:\s+[\w-]+=[^<>]*)?\s*/?>", re.I), " "),
     (re.compile(r"\\([!-/:-@\[-`{-~])"), r"\1"),
 )
-_BROKEN_WORD = re.compile(r"(?<=[a-z])[-\u00ad\u2010]\s*\n\s*(?=[a-z])")
+_BROKEN_WORD = re.compile(r"(\w*)([-\u00ad\u2010])\s*\n\s*(\w+)")
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
-def plain_text(text: str, *, literal: bool = False) -> str:
+def plain_text(text: str, *, literal: bool = False, words: Collection[str] = ()) -> str:
     """A piece of text as one line: no words broken over two lines, no invisible characters or ligatures, and no Markdown.
 
     Args:
         text: the piece.
         literal: leave what would be Markdown as it stands.
+        words: known words in small letters, which tell "low-angle" from "de-formation" where a line ends after the hyphen.
     """
-    text = _BROKEN_WORD.sub("", text)
+    text = _BROKEN_WORD.sub(lambda match: _mended(match, words), text)
     if not literal:
         for pattern, replacement in _MARKUP:
             text = pattern.sub(replacement, text)
         text = html.unescape(text)
     return " ".join(_INVISIBLE.sub("", text).translate(LIGATURES).split())
+
+
+def whole_words(text: str) -> set[str]:
+    """The words of a text in small letters, and its hyphenated ones, but for those that are broken at the end of a line."""
+    text = _BROKEN_WORD.sub(" ", text).lower()
+    return {*re.findall(r"[^\W\d_]{3,}", text), *re.findall(r"[^\W\d_]+-[^\W\d_]+", text)}
+
+
+def _mended(match: re.Match[str], words: Collection[str]) -> str:
+    """A word that is broken at the end of a line, in one piece, with its hyphen if that is its own."""
+    first, hyphen, second = match.groups()
+    if hyphen == "\u00ad":
+        return first + second
+    if not first or second in {"and", "or", "to"}:  # "pre- and post-weld"
+        return match.group()
+    whole = first + second
+    if not (first + second[0]).islower() or not whole.isalpha():  # X-ray, ISO 6520-1
+        return f"{first}-{second}"
+    pair = f"{first}-{second}"
+    own = pair in words or (first in words and second in words)
+    return pair if own and whole not in words else whole
 
 
 def _without_quote_marks(lines: list[str]) -> Iterator[str]:

@@ -259,3 +259,83 @@ def test_graph_paper_is_no_table_and_its_text_is_read(tmp_path: Path, sheet: can
     sentences, reader = read(tmp_path / "a.pdf")
     assert sentences == ["A crack at the rim is a reason to reject the bottle."]
     assert "a dense grid was read as text and not as a table (page 1)" in reader.notes[0]
+
+
+def chapter(
+    sheet: canvas.Canvas, top: float, title: str, size: float, lines: Sequence[str], bold: bool = False
+) -> float:
+    """Draws a title and the text below it; the height at which the next one begins."""
+    sheet.setFont("Helvetica-Bold" if bold else "Helvetica", size)
+    for line in title.split("\n"):
+        sheet.drawString(60, top, line)
+        top -= 1.2 * size
+    sheet.setFont("Helvetica", 11)
+    draw(sheet, 60, lines, top - 12)
+    return top - 14 * len(lines) - 40
+
+
+def headings_of(path: Path) -> dict[str, list[str]]:
+    nodes = SentenceParser().get_nodes_from_documents(reader_for(path).load_data(path))
+    return {node.get_content(): node.metadata["headings"] for node in nodes}
+
+
+def test_titles_stand_above_one_another_and_hold_on_the_next_page(tmp_path: Path, sheet: canvas.Canvas):
+    title = "Pump covers of plant 2,\ndefect handbook"
+    top = chapter(sheet, 760, title, 22, ["It is for the inspectors of line 4."])
+    top = chapter(sheet, top, "1 Cold shut", 15, ["A cold shut looks like a thin curved line."])
+    top = chapter(sheet, top, "Limits", 11, ["None is allowed on the sealing face."], bold=True)
+    sheet.showPage()
+    chapter(sheet, 760, "", 11, ["One on a rib may stay."])
+    chapter(sheet, 600, "2 Porosity", 15, ["Porosity lets coolant leak out."])
+    sheet.save()
+    book, cold = "Pump covers of plant 2, defect handbook", "1 Cold shut"
+    assert headings_of(tmp_path / "a.pdf") == {
+        "It is for the inspectors of line 4.": [book],
+        "A cold shut looks like a thin curved line.": [book, cold],
+        "None is allowed on the sealing face.": [book, cold, "Limits"],
+        "One on a rib may stay.": [book, cold, "Limits"],
+        "Porosity lets coolant leak out.": [book, "2 Porosity"],
+    }
+
+
+def test_large_type_on_every_page_and_bold_words_in_a_sentence_are_no_titles(tmp_path: Path, sheet: canvas.Canvas):
+    for number, defect in enumerate(["Blisters", "Pinholes", "Runs", "Sags"], start=1):
+        chapter(sheet, 800, "Uncontrolled copy", 24, [])
+        top = chapter(sheet, 700, f"{number} {defect}", 15, [f"{defect} are lighter than the paint around them, and"])
+        sheet.setFont("Helvetica-Bold", 11)
+        draw(sheet, 60, [f"Every Single One Of The {defect}"], top + 28)
+        sheet.setFont("Helvetica", 11)
+        draw(sheet, 60, [f"is sanded off, {number} mm deep at most."], top + 14)
+        sheet.showPage()
+    sheet.save()
+    said = headings_of(tmp_path / "a.pdf")
+    whole = "Runs are lighter than the paint around them, and Every Single One Of The Runs is sanded off, 3 mm deep at most."
+    assert said[whole] == ["3 Runs"]
+
+
+def test_drawn_discs_begin_the_items_of_a_list(tmp_path: Path, sheet: canvas.Canvas):
+    draw(sheet, 74, ["Pores near a thread weaken it, and a screw", "may pull out", "Pores in a rib are harmless"])
+    for line in (0, 2):
+        sheet.circle(64, 744 - 14 * line, 2, fill=1)
+    sheet.save()
+    said, _ = read(tmp_path / "a.pdf")
+    assert said == ["Pores near a thread weaken it, and a screw may pull out", "Pores in a rib are harmless"]
+
+
+def test_a_hyphen_at_the_end_of_a_line_stays_where_it_belongs_to_the_word(tmp_path: Path, sheet: canvas.Canvas):
+    lines = [
+        "Pores are seen in low-",
+        "angle light, after poro-",
+        "sity was found in an X-",
+        "ray image, before pre-",
+        "and post-weld checks by ISO 6520-",
+        "1 and against over-",
+        "heating.",
+    ]
+    draw(sheet, 60, lines)
+    sheet.save()
+    said, _ = read(tmp_path / "a.pdf")
+    assert said == [
+        "Pores are seen in low-angle light, after porosity was found in an X-ray image, before pre- and post-weld checks by "
+        "ISO 6520-1 and against overheating."
+    ]
