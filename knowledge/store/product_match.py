@@ -123,7 +123,8 @@ class ProductNames:
         said = " ".join(text.split())[:60]
         if found := self._exactly(words):
             return self._take(found, found[0].how, said)
-        corrected = tuple(self._corrected(word) for word in words)
+        # A question is made of ordinary words: "below" is no mistyped "bellows".
+        corrected = words if question else tuple(self._corrected(word) for word in words)
         if corrected != words and (found := self._exactly(corrected)):
             return self._take(found, "spelling", said)
         if found := self._mentioned(corrected, question):
@@ -167,13 +168,17 @@ class ProductNames:
     def _mentioned(self, words: tuple[str, ...], question: bool) -> list[_Name]:
         """The longest names that a question mentions, or of several words in which a longer text ends.
 
+        Words that many packs use ("wall") mention no product of a shipped pack in a question.
         A text that also has a name of another pack in it ("nickel plating of a valve body") is left to similarity.
         """
         found: dict[int, list[tuple[int, list[_Name]]]] = defaultdict(list)
         for length in range(min(self._longest, len(words)), 0 if question else 1, -1):
             for start in range(len(words) - length + 1):
                 names = [
-                    name for name in self._by_words.get(words[start : start + length], []) if name.product is not None
+                    name
+                    for name in self._by_words.get(words[start : start + length], [])
+                    if name.product is not None
+                    and not (length == 1 and words[start] in _ordinary() and name.domain not in self._own)
                 ]
                 if names:
                     found[length].append((start + length, names))
@@ -303,6 +308,11 @@ _NUMBER = re.compile(r"\d.*|m\d+|[a-z]{1,4}\d+[a-z\d]*")
 def _describing() -> frozenset[str]:
     words = resource("product_words.yaml")
     return frozenset(plain_words(f"{words['describing']} {words['joining']}").split())
+
+
+@functools.cache
+def _ordinary() -> frozenset[str]:
+    return frozenset(resource("product_words.yaml")["ordinary"].split())
 
 
 def nearness(word: str, other: str, known: bool = False) -> float:
