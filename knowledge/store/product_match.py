@@ -312,7 +312,7 @@ def _describing() -> frozenset[str]:
 
 @functools.cache
 def _ordinary() -> frozenset[str]:
-    return frozenset(resource("product_words.yaml")["ordinary"].split())
+    return frozenset(map(plain_words, resource("product_words.yaml")["ordinary"].split()))
 
 
 def nearness(word: str, other: str, known: bool = False) -> float:

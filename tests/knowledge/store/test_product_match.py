@@ -12,6 +12,7 @@ import yaml
 from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.knowledge.store.packs import Pack
 from sage_ad.knowledge.store.product_match import ProductNames, is_typo, plain_words
+from sage_ad.knowledge.text.resources import resource
 
 NAMES = Path(__file__).resolve().parents[2] / "data" / "product_names.yaml"
 
@@ -96,6 +97,36 @@ def test_a_text_that_mentions_is_no_name() -> None:
     names = ProductNames(PACKS, "general")
     assert names.match("Look at the bottle and tell me what is wrong", question=True).how == "mentioned"
     assert names.match("What is wrong with it", question=True).how == "unknown"
+
+
+def test_a_question_mentions_by_telling_words_and_without_typing_errors(store: FactStore) -> None:
+    def domain(text: str) -> str:
+        return store.match_product(text, question=True).domain
+
+    assert domain("Why do the walls of the bore look torn?") == "general"
+    assert domain("Is there a crack below the finish?") == "general"  # no bellows
+    assert domain("Is the bottle cap dented?") == "caps-closures"
+    assert domain("Is the rim of the glass bottle chipped?") == "glass-containers"
+    assert store.match_product("wall").domain == "masonry"  # a product that is typed
+
+
+def test_ordinary_words_are_those_that_other_packs_use_more(store: FactStore) -> None:
+    used: dict[str, Counter[str]] = {}
+    for domain in store.packs():
+        texts = [fact.text for fact in store.facts(domain)]
+        for card in store.cards(domain):
+            texts += [*card.term.names, card.look.text, *card.causes, card.consequence, card.action]
+            texts += [other.difference for other in card.taken_for]
+        for word in plain_words(" ".join(texts)).split():
+            used.setdefault(word, Counter())[domain] += domain != "general"
+    names = {(plain_words(name), p.name) for p in store.packs().values() for term in p.products for name in term.names}
+    ordinary = set()
+    for name, owner in names:
+        others = {pack: count for pack, count in used.get(name, Counter()).items() if pack != owner and count}
+        if len(others) >= 8 and sum(others.values()) >= used[name][owner]:
+            ordinary.add(name)
+    listed = {*map(plain_words, resource("product_words.yaml")["ordinary"].split())}
+    assert listed == ordinary - {"can"}
 
 
 def test_the_verb_can_is_no_product() -> None:
