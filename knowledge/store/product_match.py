@@ -30,14 +30,17 @@ How = Literal["name", "synonym", "domain", "spelling", "mentioned", "similar", "
 MAY = re.compile(r"\bcan (?=(?:i|we|you|it|this|that|they|these|the|one|be|still)\b)", re.IGNORECASE)
 """The verb in a question ("Can I ship it?"), which is no drink can."""
 
-WORDS_WEIGHT = 0.4
+WORDS_WEIGHT = 0.35
 """Weight of shared words in the similarity of two names; the cosine of their embeddings has the rest."""
-OTHER_THINGS_WEIGHT = 0.6
+OTHER_THINGS_WEIGHT = 0.9
 """Share of the similarity to things that no pack serves which is taken off."""
-SIMILAR_FROM = 0.38
+SIMILAR_FROM = 0.22
 """Least similarity, after that, of a name that is matched. See benchmarks/pack_lookup.py."""
-LEAD = 0.04
+LEAD = 0.03
 """By how much the best pack must be ahead of the next; with less, both are named and neither is taken."""
+
+CLOSE_PACKS = 6
+"""Packs whose names are all compared; with more, no name of benchmarks/pack_lookup.py is matched otherwise."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class ProductNames:
         self._weight = {word: math.log(1 + domains / len(found)) for word, found in packs_with.items()}
         self._longest = max((len(words) for words in self._words), default=0)
         self._near: dict[str, dict[str, float]] = {}
-        self._vectors: tuple[list[int], np.ndarray, np.ndarray] | None = None
+        self._vectors: dict[str | None, tuple[list[_Name], np.ndarray]] = {}
+        self._things: np.ndarray | None = None
 
     def match(self, text: str, embed: Embed | None = None, *, question: bool = False) -> DomainMatch:
         """The pack and product that a text names.
@@ -134,7 +138,7 @@ class ProductNames:
             if naming and (found := self._exactly(naming)):
                 return self._take(found, "mentioned", said)
             if embed is not None and self._names:
-                return self._similar(text, words, said, embed)
+                return self._similar(text if corrected == words else " ".join(corrected), corrected, said, embed)
         return DomainMatch(self.general, None, "unknown", self._say(f"No pack knows the product {said!r}"))
 
     def _exactly(self, words: tuple[str, ...]) -> list[_Name]:
@@ -185,6 +189,8 @@ class ProductNames:
         if question:
             return [name for _, names in found[max(found)] for name in names] if found else []
         ends = [names for entries in found.values() for end, names in entries if end == len(words)]
+        if ends and (imaging := set(words) & _imaging()) and not imaging & set(plain_words(ends[0][0].text).split()):
+            return []  # "x-ray of a wheel hub" may be of a pack of its own
         domains = {name.domain for entries in found.values() for _, names in entries for name in names}
         return ends[0] if ends and len(domains) == 1 else []
 
@@ -193,20 +199,20 @@ class ProductNames:
     def _similar(self, text: str, words: tuple[str, ...], said: str, embed: Embed) -> DomainMatch:
         import numpy as np
 
-        rows, vectors, others = self._embedded(embed)
         vector = embed([text])[0]
-        cosines = vectors @ vector
-        best: dict[str, tuple[float, _Name]] = {}
-        for row, cosine in zip(rows, cosines.tolist(), strict=True):
-            name = self._names[row]
-            if name.domain not in best or cosine > best[name.domain][0]:
-                best[name.domain] = cosine, name
         shared = self._shared(words)
-        scores: dict[str, float] = {}
-        for domain, (cosine, _) in best.items():
-            share = shared[domain][0] if domain in shared else 0.0
-            scores[domain] = WORDS_WEIGHT * share + (1 - WORDS_WEIGHT) * cosine
-        off = OTHER_THINGS_WEIGHT * float(np.max(others @ vector))
+
+        def score(domain: str, cosine: float) -> float:
+            return WORDS_WEIGHT * (shared[domain][0] if domain in shared else 0.0) + (1 - WORDS_WEIGHT) * cosine
+
+        # Embedding thousands of names takes half a minute: one name of each product says which packs are worth it.
+        nearest = {domain: score(domain, cosine) for domain, (cosine, _) in self._closest(None, vector, embed).items()}
+        if self._things is None:
+            self._things = embed(resource("product_words.yaml")["things"])
+        near = sorted(nearest, key=lambda domain: -nearest[domain])[:CLOSE_PACKS]
+        best = {domain: self._closest(domain, vector, embed)[domain] for domain in near}
+        scores = {domain: score(domain, cosine) for domain, (cosine, _) in best.items()}
+        off = OTHER_THINGS_WEIGHT * float(np.max(self._things @ vector))
         first, *rest = sorted(scores, key=lambda domain: -scores[domain])
         second = rest[0] if rest else None
         similarity = round(scores[first] - off, 3)
@@ -224,14 +230,21 @@ class ProductNames:
         other = set(re.findall(r"\d+", name.text)) - own and (own or re.search(r"\d", name.product or ""))
         return DomainMatch(first, None if other else name.product, "similar", note, second, similarity)
 
-    def _embedded(self, embed: Embed) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Rows and vectors of the names in Latin letters, and vectors of things that no pack serves."""
-        if self._vectors is None:
-            rows = [row for row, name in enumerate(self._names) if name.product and name.text.isprintable()]
-            rows = [row for row in rows if all(ord(char) < 0x2E80 for char in self._names[row].text)]
-            things = resource("product_words.yaml")["things"]
-            self._vectors = rows, embed([self._names[row].text for row in rows]), embed(things)
-        return self._vectors
+    def _closest(self, domain: str | None, vector: np.ndarray, embed: Embed) -> dict[str, tuple[float, _Name]]:
+        """The nearest name in Latin letters of a pack, or of each pack by one name a product (None), and its cosine."""
+        if domain not in self._vectors:
+            names = [
+                name for name in self._names if domain in (None, name.domain) and name.product and _is_latin(name.text)
+            ]
+            if domain is None:
+                names = list({(name.domain, name.product): name for name in reversed(names)}.values())
+            self._vectors[domain] = names, embed([name.text for name in names])
+        names, vectors = self._vectors[domain]
+        best: dict[str, tuple[float, _Name]] = {}
+        for name, cosine in zip(names, (vectors @ vector).tolist(), strict=True):
+            if name.domain not in best or cosine > best[name.domain][0]:
+                best[name.domain] = cosine, name
+        return best
 
     def _shared(self, words: Sequence[str]) -> dict[str, tuple[float, _Name]]:
         """By pack, the name that shares most words with a text: the share, 0 to 1, and the name.
@@ -268,17 +281,19 @@ class ProductNames:
         return self._near[word]
 
     def _corrected(self, word: str) -> str:
-        """The word of a name for which a word is a typing error, or the word itself."""
-        if word in self._weight:
+        """The word of a name for which a word is a typing error, or the word itself, as is any English one."""
+        if word in self._weight or word in _english():
             return word
-        near = [
-            (value, other) for other, value in self._near_words(word).items() if value >= 0.75 and is_typo(word, other)
-        ]
-        return max(near)[1] if near else word
+        near = [other for other, value in self._near_words(word).items() if value >= 0.75 and is_typo(word, other)]
+        return min(near, key=lambda other: (_edits(word, other), -len(self._with[other]), other), default=word)
 
 
 _RANK: dict[How, int] = {"name": 0, "synonym": 0, "domain": 1}
 """A product's own name comes before the name of a pack."""
+
+
+def _is_latin(text: str) -> bool:
+    return text.isprintable() and all(ord(char) < 0x2E80 for char in text)
 
 
 _PART = re.compile(r"[,;:(/]|\s[-–]\s")
@@ -308,6 +323,19 @@ _NUMBER = re.compile(r"\d.*|m\d+|[a-z]{1,4}\d+[a-z\d]*")
 def _describing() -> frozenset[str]:
     words = resource("product_words.yaml")
     return frozenset(plain_words(f"{words['describing']} {words['joining']}").split())
+
+
+@functools.cache
+def _english() -> frozenset[str]:
+    """Words that MiniLM reads in one piece, most of them English; of a name that is no such word a typing error may be told."""
+    from sage_ad.vlm.weights.embedded import minilm_folder
+
+    return frozenset((minilm_folder() / "vocab.txt").read_text(encoding="utf-8").split())
+
+
+@functools.cache
+def _imaging() -> frozenset[str]:
+    return frozenset(plain_words(resource("product_words.yaml")["imaging"]).split())
 
 
 @functools.cache
