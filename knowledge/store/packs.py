@@ -58,7 +58,8 @@ class Term(BaseModel):
 class Pack(BaseModel):
     """The head of a pack, as `pack.yaml` has it.
 
-    `defects` names those that have no card; the store adds the names of the pack's cards.
+    `defects` names those that have no card; the store adds the names of the pack's cards. `hints` are words of processes
+    and materials ("anodised") that speak for the pack where a product is typed under no known name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -69,6 +70,7 @@ class Pack(BaseModel):
     version: str = "0.1.0"
     licence: str = ""
     products: tuple[Term, ...] = ()
+    hints: tuple[str, ...] = ()
     defects: tuple[Term, ...] = ()
 
 

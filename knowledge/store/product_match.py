@@ -30,13 +30,15 @@ How = Literal["name", "synonym", "domain", "spelling", "mentioned", "similar", "
 MAY = re.compile(r"\bcan (?=(?:i|we|you|it|this|that|they|these|the|one|be|still)\b)", re.IGNORECASE)
 """The verb in a question ("Can I ship it?"), which is no drink can."""
 
-WORDS_WEIGHT = 0.35
+WORDS_WEIGHT = 0.4
 """Weight of shared words in the similarity of two names; the cosine of their embeddings has the rest."""
+HINT = 0.2
+"""What a hint of a pack ("anodised") adds to the similarity of its names."""
 OTHER_THINGS_WEIGHT = 0.9
 """Share of the similarity to things that no pack serves which is taken off."""
-SIMILAR_FROM = 0.22
+SIMILAR_FROM = 0.24
 """Least similarity, after that, of a name that is matched. See benchmarks/pack_lookup.py."""
-LEAD = 0.03
+LEAD = 0.02
 """By how much the best pack must be ahead of the next; with less, both are named and neither is taken."""
 
 CLOSE_PACKS = 6
@@ -111,6 +113,10 @@ class ProductNames:
         self._near: dict[str, dict[str, float]] = {}
         self._vectors: dict[str | None, tuple[list[_Name], np.ndarray]] = {}
         self._things: np.ndarray | None = None
+        self._hints: dict[str, set[str]] = defaultdict(set)
+        for pack in packs.values():
+            for word in plain_words(" ".join(pack.hints)).split():
+                self._hints[word].add(pack.name)
 
     def match(self, text: str, embed: Embed | None = None, *, question: bool = False) -> DomainMatch:
         """The pack and product that a text names.
@@ -192,6 +198,8 @@ class ProductNames:
         if ends and (imaging := set(words) & _imaging()) and not imaging & set(plain_words(ends[0][0].text).split()):
             return []  # "x-ray of a wheel hub" may be of a pack of its own
         domains = {name.domain for entries in found.values() for _, names in entries for name in names}
+        if (hinted := self._hinted(words)) and not hinted & domains:
+            return []  # "galvanised fence post"
         return ends[0] if ends and len(domains) == 1 else []
 
     # -- similarity --------------------------------------------------------------------------------------------------
@@ -203,8 +211,10 @@ class ProductNames:
         shared = self._shared(words)
 
         def score(domain: str, cosine: float) -> float:
-            return WORDS_WEIGHT * (shared[domain][0] if domain in shared else 0.0) + (1 - WORDS_WEIGHT) * cosine
+            share = shared[domain][0] if domain in shared else 0.0
+            return WORDS_WEIGHT * share + (1 - WORDS_WEIGHT) * cosine + (HINT if domain in hinted else 0.0)
 
+        hinted = self._hinted(words)
         # Embedding thousands of names takes half a minute: one name of each product says which packs are worth it.
         nearest = {domain: score(domain, cosine) for domain, (cosine, _) in self._closest(None, vector, embed).items()}
         if self._things is None:
@@ -246,6 +256,10 @@ class ProductNames:
                 best[name.domain] = cosine, name
         return best
 
+    def _hinted(self, words: Sequence[str]) -> set[str]:
+        """The packs that have a hint among the words."""
+        return {domain for word in words for domain in self._hints.get(word, ())}
+
     def _shared(self, words: Sequence[str]) -> dict[str, tuple[float, _Name]]:
         """By pack, the name that shares most words with a text: the share, 0 to 1, and the name.
 
@@ -275,7 +289,7 @@ class ProductNames:
     def _near_words(self, word: str) -> dict[str, float]:
         """Words of names that a word may stand for, with how sure that is, 0 to 1."""
         if word not in self._near:
-            known = word in self._weight
+            known = word in self._weight or word in _english()
             near = {other: nearness(word, other, known) for other in self._weight}
             self._near[word] = {other: value for other, value in near.items() if value}
         return self._near[word]
