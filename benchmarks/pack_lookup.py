@@ -1,6 +1,6 @@
 """How well typed product names find their pack: names written by hand, and the packs' own names held out one by one.
 
-    python benchmarks/pack_lookup.py            # tests/data/product_names.yaml, three sets written before the packs were seen
+    python benchmarks/pack_lookup.py            # tests/data/product_names.yaml, in sets written without a look at the packs
     python benchmarks/pack_lookup.py --held-out # the packs' own names: known ones without themselves, and of absent packs
     python benchmarks/pack_lookup.py --open     # time and memory of opening all packs in a new process
 

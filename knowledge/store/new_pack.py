@@ -22,6 +22,7 @@ products:
     synonyms: []
     de: []  # German names
     zh: []  # Chinese names
+hints: []  # processes and materials ([anodised]) that speak for this pack where a product is typed under no known name
 """
 
 _EXAMPLE_CARDS = """\

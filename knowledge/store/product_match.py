@@ -2,13 +2,15 @@
 
 A name that is exactly (or but for a typing error) one of a pack's names is that product. A longer text that ends in a
 name of several words, or a question that mentions a name, means that product. Any other name goes to the pack with the
-most similar name, if it is similar enough, nearer than things that no pack serves, and well ahead of the next pack.
+most similar name, if it is similar enough, nearer than things that no pack serves, and ahead of the next pack; a word of
+a process or material ("anodised") speaks for the pack that has it as a hint.
 Nothing is matched in silence: two packs that are equally good are both named, and an unknown name is said to be unknown.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import unicodedata
@@ -115,8 +117,8 @@ class ProductNames:
         self._things: np.ndarray | None = None
         self._hints: dict[str, set[str]] = defaultdict(set)
         for pack in packs.values():
-            for word in plain_words(" ".join(pack.hints)).split():
-                self._hints[word].add(pack.name)
+            for hint in pack.hints:
+                self._hints[plain_words(hint)].add(pack.name)
 
     def match(self, text: str, embed: Embed | None = None, *, question: bool = False) -> DomainMatch:
         """The pack and product that a text names.
@@ -257,8 +259,9 @@ class ProductNames:
         return best
 
     def _hinted(self, words: Sequence[str]) -> set[str]:
-        """The packs that have a hint among the words."""
-        return {domain for word in words for domain in self._hints.get(word, ())}
+        """The packs that have a hint of one or two words among these."""
+        pairs = map(" ".join, itertools.pairwise(words))
+        return {domain for word in (*words, *pairs) for domain in self._hints.get(word, ())}
 
     def _shared(self, words: Sequence[str]) -> dict[str, tuple[float, _Name]]:
         """By pack, the name that shares most words with a text: the share, 0 to 1, and the name.
@@ -289,7 +292,7 @@ class ProductNames:
     def _near_words(self, word: str) -> dict[str, float]:
         """Words of names that a word may stand for, with how sure that is, 0 to 1."""
         if word not in self._near:
-            known = word in self._weight or word in _english()
+            known = word in self._weight or not {word, f"{word}s"}.isdisjoint(_english())
             near = {other: nearness(word, other, known) for other in self._weight}
             self._near[word] = {other: value for other, value in near.items() if value}
         return self._near[word]
@@ -381,15 +384,15 @@ def nearness(word: str, other: str, known: bool = False) -> float:
 def is_typo(word: str, other: str) -> bool:
     """Whether a word may be another one mistyped: two letters swapped, one wrong, missing or too many, two in long ones.
 
-    The first letter is right, as it nearly always is; in words of less than five letters only a swap counts.
+    The first letter is right, as it nearly always is; in words of four letters only a swap counts, in shorter ones nothing.
     """
     if word[:1] != other[:1] or abs(len(word) - len(other)) > 2 or word == other:
         return False
     shorter = min(len(word), len(other))
     distance = _edits(word, other)
     if shorter < 5:
-        return distance == 1 and sorted(word) == sorted(other) and shorter >= 3
-    return distance <= (2 if shorter >= 7 else 1)
+        return shorter == 4 and distance == 1 and sorted(word) == sorted(other)
+    return distance <= (2 if shorter >= 9 else 1)
 
 
 def _edits(one: str, other: str) -> int:
