@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sage_ad.knowledge.facts import MAX_TEXT, STATUSES, Fact, normalise_text
-from sage_ad.knowledge.ingestion.classifier import FactClassifier
 from sage_ad.knowledge.ingestion.extraction import WORTH_KEEPING, boilerplate_reason
 from sage_ad.knowledge.ingestion.written import written_reason
+from sage_ad.knowledge.text.classifier import FactClassifier
 from sage_ad.knowledge.text.contradictions import contradiction, find_flips, profile, replaced_words
 from sage_ad.knowledge.text.instructions import instruction_reason, quote_fact
 
