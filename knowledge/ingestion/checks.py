@@ -132,12 +132,14 @@ class StoreEmbedder:
 
     Attributes:
         name: tells embedding models apart by what they answer, since a store need not say which one it uses.
+        dimensions: length of a vector.
     """
 
     def __init__(self, store: FactStore) -> None:
         self.store = store
         probe = self.encode(["A crack appears as a thin dark line."])
         self.name = hashlib.sha256((probe.round(2) + 0.0).tobytes()).hexdigest()[:16]
+        self.dimensions = probe.shape[1]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of sentences, (n, dimensions) float32, unit length."""
