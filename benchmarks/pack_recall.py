@@ -2,9 +2,9 @@
 
     python benchmarks/pack_recall.py DATA [--images 6] [--json]
 
-DATA has the groups `dev` and `test`, no other is read. At most so many pictures of each label of tests/data/defect_looks.yaml are
-measured against their own reference or four good parts, and facts are looked up for the anomalous ones: *guided* by the cards
-whose look agrees with the region, and by the search alone. *true* does the same with the tone, shape and size that the label means.
+DATA has the groups `dev` and `test`; no other is read. At most so many pictures of each label of tests/data/defect_looks.yaml
+are measured against their own reference or four good parts, and facts are looked up for the anomalous ones: *guided* by the
+cards whose look agrees with the region, and by the search alone. *true* does the same with what the label means.
 Figures are shares: `first`, the first fact about a defect is about the right one; `any`, some fact is; `facts`, how many
 are. `most facts` is the pick of the defect with most facts, `blind` of any. Means are over categories.
 """

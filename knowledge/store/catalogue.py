@@ -306,10 +306,15 @@ class Catalogue:
         self.db.executemany("insert into sources values(?,?,?)", [(identity, s.file, s.sha256) for s in fact.sources])
 
     def _found_by(self, domain: str) -> dict[str, str]:
-        """By product and defect of a pack: all its names and, where it has a card, how it looks."""
+        """By product and defect of a pack: the words by which its facts are found.
+
+        Of a defect all names and the look on its card; of a product no synonyms, which draw facts of every kind nearer at once
+        (the worst pack loses a tenth of nDCG) and which the embedding knows, but German and Chinese names, which it does not.
+        """
         heads = self.db.execute("select body from packs where domain=? order by shipped desc", (domain,)).fetchall()
         packs = [Pack.model_validate_json(body) for (body,) in heads]
-        words = {term.name: " ".join(term.names) for pack in packs for term in (*pack.products, *pack.defects)}
+        words = {term.name: " ".join((term.name, *term.de, *term.zh)) for pack in packs for term in pack.products}
+        words |= {term.name: " ".join(term.names) for pack in packs for term in pack.defects}
         cards = self._cards(domain).get(domain, ())
         return words | {card.name: " ".join((*card.term.names, card.look.text)) for card in cards}
 

@@ -18,7 +18,7 @@ MODES: tuple[str, ...] = ("fused", "dense", "lexical")
 _LEXICAL_WEIGHT = 1.5
 """Weight of BM25 beside the embedding: the best on every second labelled query; the others confirm it."""
 
-_KIND_WEIGHT = 0.75
+KIND_WEIGHT = 0.75
 """Weight of the probability that the query asks for facts of a candidate's kind; chosen with each pack left out in turn
 (benchmarks/pack_retrieval.py --leave-out)."""
 
@@ -90,7 +90,7 @@ def fuse(
     """
     highest = max((*dense.values(), 1e-9))
     most = max((*lexical.values(), 1e-9))
-    weight = _KIND_WEIGHT if kinds else 0.0
+    weight = KIND_WEIGHT if kinds else 0.0
     scores = {
         identity: (
             similarity / highest

@@ -28,7 +28,9 @@ def cloth(path: Path, draw: str | None = None) -> Path:
 
 
 @pytest.mark.parametrize("product", ["fabric", "woven cloth", "upholstery fabric"])
-@pytest.mark.parametrize(("drawn", "first", "later"), [("blob", "stain", "broken end"), ("line", "broken end", "stain")])
+@pytest.mark.parametrize(
+    ("drawn", "first", "later"), [("blob", "stain", "broken end"), ("line", "broken end", "stain")]
+)
 def test_a_grey_blob_calls_up_stains_and_a_dark_line_broken_ends(
     inspector: SageInspector, tmp_path: Path, product: str, drawn: str, first: str, later: str
 ) -> None:
