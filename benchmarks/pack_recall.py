@@ -1,6 +1,6 @@
 """Whether an inspection that asserts no name looks up facts of the right defect: by what is measured, and by true descriptions.
 
-    python benchmarks/pack_recall.py DATA [--images 6] [--json]
+    python benchmarks/pack_recall.py DATA [--images 12] [--json]
 
 DATA has the groups `dev` and `test`; no other is read. At most so many pictures of each label of tests/data/defect_looks.yaml
 are measured against their own reference or four good parts, and facts are looked up for the anomalous ones: *guided* by the
@@ -68,7 +68,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--images", type=int, default=6, help="of each label, at most")
+    parser.add_argument("--images", type=int, default=12, help="of each label, at most")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     wanted = parser.parse_args()
     from sage_ad.agents.inspector import SageInspector

@@ -103,15 +103,15 @@ class TestSearch:
         assert all("sprocket" in hit.fact.products for hit in hits)
 
     @pytest.mark.parametrize(
-        ("question", "kind"),
+        ("question", "domain", "kind"),
         [
-            ("Why do I get bubbles in the seam?", "cause"),
-            ("Bubbles in the seam, can the part fail later?", "consequence"),
-            ("How do I check the seam for bubbles?", "inspection"),
+            ("Why do jars get stones?", "glass-containers", "cause"),
+            ("What happens if there are pores in the seam?", "welding", "consequence"),
+            ("How do I check the seam for pores?", "welding", "inspection"),
         ],
     )
-    def test_the_question_tells_the_kind_of_fact_that_is_wanted(self, store, question, kind):
-        assert store.search(question, domain="welding", k=1)[0].fact.kind == kind
+    def test_the_question_tells_the_kind_of_fact_that_is_wanted(self, store, question, domain, kind):
+        assert store.search(question, domain=domain, k=1)[0].fact.kind == kind
 
     def test_a_budget_holds(self, store):
         hits = store.search("crack in a cell", k=8, token_budget=80)
