@@ -33,8 +33,11 @@ _CUE_WEIGHT = 0.6  # an embedding has length 1; a cue should count about as much
 class Embedder(Protocol):
     """What the classifier needs of a sentence embedder; `sage_ad.knowledge.vectors.embedding.SentenceEmbedder` is one."""
 
-    name: str
-    dimensions: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
