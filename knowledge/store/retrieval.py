@@ -19,8 +19,8 @@ _LEXICAL_WEIGHT = 1.5
 """Weight of BM25 beside the embedding: the best on every second labelled query; the others confirm it."""
 
 KIND_WEIGHT = 0.75
-"""Weight of the probability that the query asks for facts of a candidate's kind; chosen with each pack left out in turn
-(benchmarks/pack_retrieval.py --leave-out)."""
+"""Weight of the probability that the query asks for facts of a candidate's kind. With each pack left out in turn the others
+would take as much or a little more (benchmarks/pack_retrieval.py --leave-out); but a bare name asks for no kind."""
 
 _POOL = 60
 
