@@ -15,7 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from sage_ad.agents.answering import wording
-from sage_ad.agents.answering.candidates import taught_names
+from sage_ad.agents.answering.candidates import look_words, taught_names
 from sage_ad.agents.answering.limits import is_a_case, limits_about, states_limit
 from sage_ad.agents.answering.soft_facts import answer_as_sage, explain_as_sage
 from sage_ad.agents.answering.vision_language import answer_with_pictures
@@ -172,19 +172,29 @@ def recall_facts(
 ) -> list[dict[str, Any]]:
     """Facts of each kind that the verdict calls for, best first, each once; `known` is the pack's name of the product.
 
-    The asserted defect guides the search; without one, the defect of the fact that fits the appearance of the strongest
-    region ("dark line") best does, so that the cited facts speak of one and the same. The cards' looks do not point out the right
-    defect more often than the count of a pack's facts does, so they are not asked.
+    The asserted defect guides the search. Without one, those facts come first whose defect's card has the tone, shape and
+    size of the strongest region (a blob calls up stains, not broken ends), and the first one's defect guides the rest, so that
+    the facts speak of one and the same. This claims nothing: what is measured seldom tells defects apart (docs/looks.md).
     """
     anomalous = state["evidence"]["verdict"] == "anomalous"
     kinds = ["appearance", "consequence", "cause"] if anomalous else ["normal-variation", "appearance", "inspection"]
     places = wording.places(state["evidence"])
     questions = " ".join(request_of(state).questions) or "normal or defective"
     seen = wording.telling(state["appearances"])
-    hint = state["appearances"][seen] if anomalous and seen is not None else None
+    hint, measured = None, {}
+    if anomalous and seen is not None and defect is None:
+        hint, measured = state["appearances"][seen], look_words(state["evidence"]["regions"][seen]["measured"])
     pack = _pack(resources, domain)
     suspect = canonical([defect], pack.defects if pack else ())[0] if defect else None
     hint = defect or hint
+    looks = {card.name: card.look for card in resources.store.cards(domain)} if domain and measured else {}
+
+    def agreement(name: str) -> int:
+        return looks[name].agreement(measured) if name in looks else 0
+
+    def order(fact: Fact) -> tuple[bool, int]:
+        return suspect is not None and suspect not in fact.defects, -max(map(agreement, fact.defects), default=0)
+
     share, extra = divmod(state["settings"]["fact_count"], len(kinds))
     facts: dict[str, dict[str, Any]] = {}
     for rank, kind in enumerate(kinds):
@@ -202,11 +212,11 @@ def recall_facts(
         if kind == "consequence":
             # "Chips < 0.8 mm: accept" says nothing of this chip; such facts answer a question for the limit.
             hits = [hit for hit in hits if not is_a_case(hit.fact.text)]
-        hits.sort(key=lambda hit: suspect is not None and suspect not in hit.fact.defects)
+        hits.sort(key=lambda hit: order(hit.fact))
         for hit in hits[:wanted]:
             facts.setdefault(hit.fact.id, trace_fact(hit.fact, round(float(hit.score), 4), pack, defect))
         if rank == 0 and anomalous and suspect is None and hits and hits[0].fact.defects:
-            hint = suspect = hits[0].fact.defects[0]
+            hint = suspect = max(hits[0].fact.defects, key=agreement)
     return list(facts.values())
 
 

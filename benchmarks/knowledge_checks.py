@@ -95,7 +95,7 @@ def documents() -> dict[str, Any]:
 
 def ordinary() -> dict[str, Any]:
     """How many sentences that are no facts are dropped."""
-    from sage_ad.knowledge.ingestion.classifier import FactClassifier
+    from sage_ad.knowledge.text.classifier import FactClassifier
     from sage_ad.knowledge.vectors.embedding import default_embedder
 
     embedder = default_embedder()
@@ -107,7 +107,7 @@ def ordinary() -> dict[str, Any]:
 
 def kinds() -> dict[str, Any]:
     """How many kinds are right on the second of each two sentences in the style of manuals."""
-    from sage_ad.knowledge.ingestion.classifier import FactClassifier
+    from sage_ad.knowledge.text.classifier import FactClassifier
     from sage_ad.knowledge.vectors.embedding import default_embedder
 
     embedder = default_embedder()
@@ -128,10 +128,10 @@ def kinds() -> dict[str, Any]:
 def tagged() -> dict[str, Any]:
     """Kind and defects of sentences below the headings of manuals (eight packs), as the ingestion gives them."""
     from sage_ad.knowledge.facts import FactSource
-    from sage_ad.knowledge.ingestion.classifier import FactClassifier
     from sage_ad.knowledge.ingestion.extraction import Candidate, classify
     from sage_ad.knowledge.ingestion.tags import tagger
     from sage_ad.knowledge.store.fact_store import FactStore
+    from sage_ad.knowledge.text.classifier import FactClassifier
     from sage_ad.knowledge.vectors.embedding import default_embedder
 
     embedder = default_embedder()

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sage_ad.knowledge.facts import MAX_TEXT, STATUSES, Fact, normalise_text
-from sage_ad.knowledge.ingestion.classifier import FactClassifier
 from sage_ad.knowledge.ingestion.extraction import WORTH_KEEPING, boilerplate_reason
 from sage_ad.knowledge.ingestion.written import written_reason
+from sage_ad.knowledge.text.classifier import FactClassifier
 from sage_ad.knowledge.text.contradictions import contradiction, find_flips, profile, replaced_words
 from sage_ad.knowledge.text.instructions import instruction_reason, quote_fact
 
@@ -132,12 +132,14 @@ class StoreEmbedder:
 
     Attributes:
         name: tells embedding models apart by what they answer, since a store need not say which one it uses.
+        dimensions: length of a vector.
     """
 
     def __init__(self, store: FactStore) -> None:
         self.store = store
         probe = self.encode(["A crack appears as a thin dark line."])
         self.name = hashlib.sha256((probe.round(2) + 0.0).tobytes()).hexdigest()[:16]
+        self.dimensions = probe.shape[1]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of sentences, (n, dimensions) float32, unit length."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sage_ad.knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kind, Status
-from sage_ad.knowledge.ingestion.classifier import Embedder, FactClassifier, Judgement
 from sage_ad.knowledge.ingestion.tables import NUMBERING, heading_kind, is_vague
+from sage_ad.knowledge.text.classifier import Embedder, FactClassifier, Judgement
 from sage_ad.knowledge.text.instructions import quote_fact
 from sage_ad.vlm.backends.json_reply import json_objects
 

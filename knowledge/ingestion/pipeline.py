@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from sage_ad.knowledge.facts import Fact, FactSource, Status, now
 from sage_ad.knowledge.ingestion.checks import CheckedFact, StoreEmbedder, check_facts, instruction_reason
-from sage_ad.knowledge.ingestion.classifier import FactClassifier
 from sage_ad.knowledge.ingestion.extraction import (
     OFFLINE_EXTRACTOR,
     Candidate,
@@ -33,6 +32,7 @@ from sage_ad.knowledge.ingestion.extraction import (
 )
 from sage_ad.knowledge.ingestion.tags import filed_under, tagger, with_taught
 from sage_ad.knowledge.store.sources import IngestedFile, drop_sources, note, taken_in
+from sage_ad.knowledge.text.classifier import FactClassifier
 from sage_ad.vlm.errors import BackendError, InputError
 
 if TYPE_CHECKING:

@@ -59,6 +59,10 @@ class CardLook(_Card):
     number: tuple[Number, ...] = Field(min_length=1)
     text: str
 
+    def agreement(self, words: Mapping[str, str]) -> int:
+        """How many words of a description, by field ("tone", "shape", ...), this look has."""
+        return sum(word in getattr(self, name) for name, word in words.items())
+
 
 class TakenFor(_Card):
     """Another defect, or something harmless, that it is easily taken for, and how to tell them apart."""

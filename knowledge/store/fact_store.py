@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, fact_from_record, now
+from sage_ad.knowledge.facts import KINDS, STATUSES, Fact, Kind, fact_from_record, now
 from sage_ad.knowledge.store.catalogue import Catalogue
 from sage_ad.knowledge.store.index_sync import IndexSync, file_lock
 from sage_ad.knowledge.store.new_pack import create_pack
@@ -30,7 +30,6 @@ from sage_ad.knowledge.store.retrieval import (
     Mode,
     Query,
     ScoredFact,
-    canonical_names,
     diversify,
     fuse,
     pool_size,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sage_ad.knowledge.store.cards import DefectCard
+    from sage_ad.knowledge.text.classifier import FactClassifier
     from sage_ad.knowledge.vectors.embedding_cache import Embedder
 
 
@@ -121,6 +121,7 @@ class FactStore:
         self._read_packs = False
         self._lock = threading.RLock()
         self._product_names: tuple[int, ProductNames] | None = None
+        self._classifier: FactClassifier | None = None
         self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
         self._follower = IndexSync(self.catalogue, self.cache / "index", cache / "embeddings", embedder, vector_store)
 
@@ -356,9 +357,7 @@ class FactStore:
         """Candidates of both searches (or of one), best first."""
         lexical: dict[str, float] = {}
         if mode != "dense":
-            packs = self.catalogue.packs()
-            names = canonical_names(query.sentence(), (packs[name] for name in limits["domain"] or packs))
-            lexical = dict(self.catalogue.lexical(query.words(names), 3 * pool, **limits))
+            lexical = dict(self.catalogue.lexical(query.words(), 3 * pool, **limits))
         if mode == "lexical" or not query.sentence():
             facts = self.catalogue.get(list(lexical))
             return [ScoredFact(facts[identity], score) for identity, score in lexical.items() if identity in facts]
@@ -369,8 +368,22 @@ class FactStore:
         if missing := [fact for identity, fact in facts.items() if identity not in dense]:
             similarities = self._follower.embed([fact.text for fact in missing]) @ vector
             dense.update(zip((fact.id for fact in missing), similarities.tolist(), strict=True))
-        ranked = fuse(dense, lexical) if mode == "fused" else list(dense.items())
+        if mode == "dense":
+            ranked = list(dense.items())
+        elif len(limits["kind"]) == 1:
+            ranked = fuse(dense, lexical)
+        else:
+            asked = self._asked_kinds(query.sentence(), vector)
+            ranked = fuse(dense, lexical, {identity: asked[facts[identity].kind] for identity in dense})
         return [ScoredFact(facts[identity], score, dense[identity]) for identity, score in ranked]
+
+    def _asked_kinds(self, text: str, vector: np.ndarray) -> dict[Kind, float]:
+        """Probability of each kind that a query asks for facts of it, by what tells sentences of that kind."""
+        from sage_ad.knowledge.text.classifier import FactClassifier
+
+        if self._classifier is None:
+            self._classifier = FactClassifier.fitted(self._follower.embedder())
+        return self._classifier.judge([text], vector[None])[0].kinds
 
     def embed(self, facts: Sequence[Fact]) -> np.ndarray:
         """The vectors of facts, (n, dimensions) float32; those embedded before come from the cache."""

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sage_ad.knowledge.facts import Fact
-from sage_ad.knowledge.store.product_match import plain_words
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from sage_ad.knowledge.store.packs import Pack
 
 Mode = Literal["fused", "dense", "lexical"]
 MODES: tuple[str, ...] = ("fused", "dense", "lexical")
 
 _LEXICAL_WEIGHT = 1.5
 """Weight of BM25 beside the embedding: the best on every second labelled query; the others confirm it."""
+
+KIND_WEIGHT = 0.75
+"""Weight of the probability that the query asks for facts of a candidate's kind. With each pack left out in turn the others
+would take as much or a little more (benchmarks/pack_retrieval.py --leave-out); but a bare name asks for no kind."""
 
 _POOL = 60
 
@@ -60,34 +61,10 @@ class Query:
         parts = [self.text.strip(), self.product, self.defect, self.place and f"at the {self.place}"]
         return ". ".join(part for part in parts if part)
 
-    def words(self, names: Sequence[str] = ()) -> list[tuple[str, float]]:
-        """The query's texts with the weight of their words for BM25: the evidence's hint says most.
-
-        Args:
-            names: what a pack calls the things that the query names, see `canonical_names`.
-        """
-        weighted = [
-            (self.text, 1.0),
-            (self.product, 1.0),
-            (self.defect, 2.0),
-            (self.place, 1.0),
-            (" ".join(names), 1.0),
-        ]
+    def words(self) -> list[tuple[str, float]]:
+        """The query's texts with the weight of their words for BM25: the evidence's hint says most."""
+        weighted = [(self.text, 1.0), (self.product, 1.0), (self.defect, 2.0), (self.place, 1.0)]
         return [(text, weight) for text, weight in weighted if text]
-
-
-def canonical_names(text: str, packs: Iterable[Pack]) -> list[str]:
-    """The names that packs give to the products and defects which a text names by any of their synonyms.
-
-    A search for "hairline" then also finds the facts that speak of a crack.
-    """
-    padded = f" {plain_words(text)} "
-    found: dict[str, None] = {}
-    for pack in packs:
-        for term in (*pack.defects, *pack.products):
-            if any(f" {plain_words(name)} " in padded for name in term.names):
-                found[term.name] = None
-    return list(found)
 
 
 def pool_size(k: int) -> int:
@@ -95,7 +72,9 @@ def pool_size(k: int) -> int:
     return max(_POOL, 4 * k)
 
 
-def fuse(dense: Mapping[str, float], lexical: Mapping[str, float]) -> list[tuple[str, float]]:
+def fuse(
+    dense: Mapping[str, float], lexical: Mapping[str, float], kinds: Mapping[str, float] | None = None
+) -> list[tuple[str, float]]:
     """One ranking of two: both scores as a share of the best one, weighted and added, best first.
 
     On the labelled queries this beats reciprocal rank fusion, which throws away how clear a lead is.
@@ -103,14 +82,22 @@ def fuse(dense: Mapping[str, float], lexical: Mapping[str, float]) -> list[tuple
     Args:
         dense: cosine similarity of every candidate.
         lexical: BM25 score of those candidates that share a word with the query.
+        kinds: probability that the query asks for facts of the candidate's kind, which counts as a third score; None where
+            it asks for one kind anyway.
 
     Returns:
-        (id, score), best first; a candidate that is the best in both has score 1.
+        (id, score), best first; a candidate that is the best in all has score 1.
     """
     highest = max((*dense.values(), 1e-9))
     most = max((*lexical.values(), 1e-9))
+    weight = KIND_WEIGHT if kinds else 0.0
     scores = {
-        identity: (similarity / highest + _LEXICAL_WEIGHT * lexical.get(identity, 0.0) / most) / (1 + _LEXICAL_WEIGHT)
+        identity: (
+            similarity / highest
+            + _LEXICAL_WEIGHT * lexical.get(identity, 0.0) / most
+            + (weight * kinds[identity] if kinds else 0.0)
+        )
+        / (1 + _LEXICAL_WEIGHT + weight)
         for identity, similarity in dense.items()
     }
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

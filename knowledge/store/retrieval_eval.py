@@ -61,7 +61,20 @@ def read_queries(path: Path) -> list[LabelledQuery]:
 def measure(
     store: FactStore, queries: Sequence[LabelledQuery], mode: Mode = "fused", *, together: bool = False
 ) -> dict[str, float]:
-    """recall@5 and nDCG@10, averaged over the queries that a fact answers.
+    """recall@5 and nDCG@10 as `measure_each` has them, averaged over the queries that a fact answers."""
+    figures = measure_each(store, queries, mode, together=together)
+    return {
+        "recall@5": statistics.fmean(recalled for recalled, _ in figures),
+        "ndcg@10": statistics.fmean(gained for _, gained in figures),
+        "queries": len(figures),
+        "unanswered": len(queries) - len(figures),
+    }
+
+
+def measure_each(
+    store: FactStore, queries: Sequence[LabelledQuery], mode: Mode = "fused", *, together: bool = False
+) -> list[tuple[float, float]]:
+    """(recall@5, nDCG@10) of each query that a fact answers.
 
     recall@5 is the share of relevant facts among the first five, of those that can be there (at most five);
     nDCG@10 is the discounted gain of the first ten over that of the best order (Jarvelin and Kekalainen, 2002).
@@ -73,20 +86,14 @@ def measure(
         together: search all packs of the set for every query, as if its pack were not known.
     """
     domains = sorted({query.domain for query in queries if query.domain})
-    answered = [query for query in queries if query.relevant]
-    ranked = []
-    for query in answered:
-        limit = domains if together or query.domain is None else query.domain
-        found = store.search(query.text, domain=limit, k=10, mode=mode)
-        ranked.append([normalise_text(hit.fact.text) for hit in found])
-    recalls = [recall(found, query.relevant, 5) for found, query in zip(ranked, answered, strict=True)]
-    gains = [ndcg(found, query.relevant, 10) for found, query in zip(ranked, answered, strict=True)]
-    return {
-        "recall@5": statistics.fmean(recalls),
-        "ndcg@10": statistics.fmean(gains),
-        "queries": len(answered),
-        "unanswered": len(queries) - len(answered),
-    }
+    figures = []
+    for query in queries:
+        if query.relevant:
+            limit = domains if together or query.domain is None else query.domain
+            found = store.search(query.text, domain=limit, k=10, mode=mode)
+            ranked = [normalise_text(hit.fact.text) for hit in found]
+            figures.append((recall(ranked, query.relevant, 5), ndcg(ranked, query.relevant, 10)))
+    return figures
 
 
 def recall(found: Sequence[str], relevant: frozenset[str], k: int) -> float:

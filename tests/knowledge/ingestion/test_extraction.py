@@ -11,7 +11,6 @@ import yaml
 from light_embedder import LightEmbedder
 
 from sage_ad.knowledge.facts import KINDS
-from sage_ad.knowledge.ingestion.classifier import CLASSES, FactClassifier, labelled_sentences
 from sage_ad.knowledge.ingestion.extraction import (
     Extraction,
     boilerplate_reason,
@@ -22,6 +21,7 @@ from sage_ad.knowledge.ingestion.extraction import (
 )
 from sage_ad.knowledge.ingestion.readers import SentenceParser, reader_for
 from sage_ad.knowledge.store.packs import SHIPPED
+from sage_ad.knowledge.text.classifier import CLASSES, FactClassifier, labelled_sentences
 from sage_ad.knowledge.vectors.embedding import default_embedder
 from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import BackendError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sage_ad.knowledge.ingestion.classifier import FactClassifier
 from sage_ad.knowledge.ingestion.extraction import Extraction, extract_offline
 from sage_ad.knowledge.ingestion.readers import SentenceParser, reader_for
+from sage_ad.knowledge.text.classifier import FactClassifier
 from sage_ad.knowledge.vectors.embedding import default_embedder
 
 

@@ -376,3 +376,36 @@ def test_a_log_record_of_the_future_is_reported_not_fatal(store, capsys):
     log.write_text(json.dumps({"id": "ab" * 8, "text": "x", "domain": "metal", "kind": "smell"}) + "\n")
     assert len(store.facts("metal")) == 2
     assert "smell" in store.problems()[0] or "kind" in store.problems()[0]
+
+
+def test_a_fact_is_found_by_the_names_and_the_card_of_its_defect_as_they_are_now(store, tmp_path):
+    """A card that is written, changed or removed later counts from the next search on."""
+    store.add([fact("It grows in damp air.", defects=("rust",)), fact("Chlorides pit the surface.", defects=("pit",))])
+    cards = tmp_path / "home" / "domains" / "metal" / "cards" / "cards.yaml"
+    cards.parent.mkdir()
+
+    def found(words):
+        return texts(store.search(words, domain="metal", mode="lexical"))
+
+    def write(name, german, look):
+        cards.write_text(
+            f"- name: {name}\n  de: [{german}]\n  look: {{tone: [darker], shape: [blob], size: [tiny], texture: [broken], "
+            f"place: [surface], number: [several], text: {look}}}\n  causes: [Salt.]\n  consequence: It leaks.\n"
+            "  severity: cosmetic\n  action: Clean.\n"
+        )
+
+    assert found("Lochfrass") == found("crater") == []
+    write("pit", "Lochfrass", "A crater with steep walls.")
+    assert found("Lochfrass") == found("crater") == ["Chlorides pit the surface."]
+    write("pit", "Lochkorrosion", "A hole with steep walls.")
+    assert found("Lochfrass") == found("crater") == []
+    assert found("hole") == ["Chlorides pit the surface."]
+    write("rust", "Rost", "A brown bloom.")
+    assert found("hole") == []
+    assert found("Rost") == ["It grows in damp air."]
+    cards.unlink()
+    assert found("Rost") == []
+    (tmp_path / "home" / "domains" / "metal" / "pack.yaml").write_text(
+        "name: metal\ndefects:\n- {name: rust, synonyms: [oxide]}\n"
+    )
+    assert found("oxide") == ["It grows in damp air."]

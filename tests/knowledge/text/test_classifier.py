@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from sage_ad.knowledge.ingestion.classifier import FactClassifier, labelled_sentences
+from sage_ad.knowledge.text.classifier import FactClassifier, labelled_sentences
 from sage_ad.knowledge.vectors.embedding import default_embedder
 
 

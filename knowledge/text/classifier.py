@@ -33,7 +33,11 @@ _CUE_WEIGHT = 0.6  # an embedding has length 1; a cue should count about as much
 class Embedder(Protocol):
     """What the classifier needs of a sentence embedder; `sage_ad.knowledge.vectors.embedding.SentenceEmbedder` is one."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
@@ -72,7 +76,8 @@ class FactClassifier:
         """The classifier for an embedding model: read from the cache folder, or fitted now and kept there."""
         import numpy as np
 
-        key = "\n".join((str(_VERSION), embedder.name, resource_text("cues.yaml"), resource_text("extraction.yaml")))
+        model = f"{embedder.name} {embedder.dimensions}"
+        key = "\n".join((str(_VERSION), model, resource_text("cues.yaml"), resource_text("extraction.yaml")))
         path = cache_home() / "knowledge" / f"classifier-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
         try:
             with np.load(path, allow_pickle=False) as saved:
