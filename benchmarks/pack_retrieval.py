@@ -31,7 +31,11 @@ UNLIKE = 0.1
 
 def fit(look: Any, described: dict[str, str]) -> float:
     """Log-likelihood of a description: each word that a card's look has in a field is equally likely."""
-    fields = [(getattr(look, name), described[name]) for name in FIELDS if name in described and getattr(look, name)]
+    fields = [
+        (getattr(look, name), described[name])
+        for name in FIELDS
+        if described.get(name, "anywhere") != "anywhere" and getattr(look, name)
+    ]
     return sum(math.log(1 / len(words) if word in words else UNLIKE) for words, word in fields)
 
 

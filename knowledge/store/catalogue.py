@@ -94,7 +94,7 @@ class Catalogue:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise unwritable(self.path, error) from None
-            print(f"The catalogue {self.path} was damaged ({error}): rebuilt from the packs.", file=sys.stderr)
+            print(f"The catalogue {self.path} cannot be used ({error}): rebuilt from the packs.", file=sys.stderr)
             self._discard()
             return self._connect()
         except OSError as error:
