@@ -30,7 +30,8 @@ def main() -> None:
         for part in ("facts", "cards")
     )
     for number, (domain, kind, fact) in enumerate(draw.sample(facts, wanted.facts), start=1):
-        about = f"products: {', '.join(fact.get('products', ())) or 'all'}; defects: {', '.join(fact.get('defects', ())) or 'none'}"
+        products, defects = (", ".join(fact.get(key, ())) for key in ("products", "defects"))
+        about = f"products: {products or 'all'}; defects: {defects or 'none'}"
         print(f"F{number} [{domain}, {kind}; {about}] {fact['text']}")
     for number, (domain, _, card) in enumerate(draw.sample(cards, wanted.cards), start=1):
         print(f"\nC{number} [{domain}]\n{yaml.safe_dump(card, allow_unicode=True, sort_keys=False, width=120)}", end="")
