@@ -20,10 +20,10 @@ from sage_ad.vlm.backends.scripted import ScriptedBackend
 from sage_ad.vlm.errors import InputError
 
 WRITTEN = [
-    "A spinning top with a radial crack shows a thin dark line that starts at a cooling hole.",
-    "Heat cracks in a spinning top come from repeated hard braking that heats the friction ring unevenly.",
-    "A cracked spinning top can burst under hard braking and must be replaced.",
-    "Fine circular grooves on the friction ring of a spinning top are normal wear.",
+    "An umbrella with a cracked rib shows a thin dark line across the metal that starts at a rivet.",
+    "Cracks in the ribs of an umbrella come from repeated opening in strong wind that bends them unevenly.",
+    "A cracked umbrella can break under wind and must be replaced.",
+    "Fine folds in the cloth along the ribs of an umbrella are normal wear.",
 ]
 
 
@@ -44,8 +44,8 @@ def request_for(image: Path, good: Path, **settings: Any) -> InspectionRequest:
     return InspectionRequest(
         image=image,
         references=[good],
-        product="spinning top",
-        questions=["Is this spinning top defective?"],
+        product="umbrella",
+        questions=["Is this umbrella defective?"],
         settings=settings,
     )
 
@@ -61,7 +61,7 @@ def test_facts_are_written_for_an_unknown_product_and_stay_proposed(
     trace = written.inspect(request_for(cracked, good))
     assert "extract" in [step.name for step in trace.steps]
     proposed = [fact for fact in trace.facts if fact.status == "proposed"]
-    assert any("spinning top" in fact.text for fact in proposed)
+    assert any("umbrella" in fact.text for fact in proposed)
     assert all("model" in fact.source for fact in proposed)
     # Without --learn nothing is kept, so that the same inspection gives the same result.
     assert not {fact.id for fact in proposed} & {fact.id for fact in FactStore.open().facts()}
@@ -81,9 +81,9 @@ def test_a_model_that_cannot_write_facts_names_the_missing_pack(
     trace = inspector.inspect(request_for(cracked, good, learn=True))
     assert not any(fact.status == "proposed" for fact in trace.facts)
     told = next(step.summary for step in trace.steps if step.name == "extract")
-    assert "No pack knows spinning top, and sage-tiny" in told
+    assert "No pack knows umbrella, and sage-tiny" in told
     assert "sage-kb new-domain" in told
-    assert "No pack knows spinning top" in trace.explanation
+    assert "No pack knows umbrella" in trace.explanation
 
 
 def test_an_expert_reviews_and_the_inspection_goes_on(written: SageInspector, cracked: Path, good: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_defect_taught_from_a_past_run_is_a_candidate_for_the_next_part(
     first, second = tmp_path / "cell-17.jpg", tmp_path / "cell-18.jpg"
     for path in (first, second):  # two files of one part: the second one is named like the first, whatever was measured
         path.write_bytes((EXAMPLES / "cell-test.jpg").read_bytes())
-    give(visitor, first, "cell of line 9", EXAMPLES / "cell-good-1.jpg")
+    give(visitor, first, "widget of line 9", EXAMPLES / "cell-good-1.jpg")
     assert "hairline" not in page.locator("#verdict").inner_text()
     for folder in Path(tempfile.gettempdir()).glob("sage-demo-uploads-*"):
         for upload in folder.rglob(first.name):
@@ -86,7 +86,7 @@ def test_a_defect_taught_from_a_past_run_is_a_candidate_for_the_next_part(
 
     # A good part teaches, too: the next inspection needs no reference of its own.
     visitor.open_tab("Inspect")
-    give(visitor, EXAMPLES / "cell-good-1.jpg", "cell of line 9")
+    give(visitor, EXAMPLES / "cell-good-1.jpg", "widget of line 9")
     page.locator("#inspect-teach button").first.click()
     page.locator("#inspect-shows").get_by_text("a good part").click()
     page.locator("#inspect-name").wait_for(state="hidden")
@@ -94,7 +94,7 @@ def test_a_defect_taught_from_a_past_run_is_a_candidate_for_the_next_part(
     page.locator("#inspect-told .sg-notice-done").filter(has_text="1 hairline crack, 1 good").wait_for()
 
     page.locator("#references [aria-label='Clear'], #references button[title='Clear']").first.click()
-    give(visitor, second, "cell of line 9")
+    give(visitor, second, "widget of line 9")
     names = page.locator("#verdict .sg-names")
     names.wait_for()
     assert "hairline crack" in names.inner_text()
