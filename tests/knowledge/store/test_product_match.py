@@ -138,13 +138,13 @@ def test_ordinary_words_are_those_that_other_packs_use_more(store: FactStore) ->
         for word in plain_words(" ".join(texts)).split():
             used.setdefault(word, Counter())[domain] += domain != "general"
     names = {(plain_words(name), p.name) for p in store.packs().values() for term in p.products for name in term.names}
-    ordinary = set()
+    listed = {*map(plain_words, resource("product_words.yaml")["ordinary"].split()), "can"}
     for name, owner in names:
         others = {pack: count for pack, count in used.get(name, Counter()).items() if pack != owner and count}
-        if len(others) >= 8 and sum(others.values()) >= used[name][owner]:
-            ordinary.add(name)
-    listed = {*map(plain_words, resource("product_words.yaml")["ordinary"].split())}
-    assert listed == ordinary - {"can"}
+        often = sum(others.values()) / max(used.get(name, Counter())[owner], 1)
+        # With room on both sides, so that a sentence more or less changes nothing.
+        assert name in listed or len(others) < 10 or often < 1.25, (name, owner)
+        assert name not in listed or (len(others) >= 6 and often > 0.75), (name, owner)
 
 
 def test_the_verb_can_is_no_product() -> None:
