@@ -42,7 +42,7 @@ from sage_ad.knowledge.ingestion.tables import (
 )
 from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.knowledge.text.decoding import decode
-from sage_ad.knowledge.text.segmentation import Sentence, Titles, split_sentences, whole_words
+from sage_ad.knowledge.text.segmentation import Sentence, Titles, headings_below, on_most_pages, split_sentences, whole_words
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ class PDFReader(FactReader):
             text, titles = joined_paragraphs(texts)
             yield text, {"page": number, "literal": True, "titles": titles, "above": above}
             for start, level in titles.items():
-                title = text[start:].split("\n", 1)[0]
-                above = {other: name for other, name in above.items() if other < level} | {level: title}
+                above = headings_below(above, level, text[start:].split("\n", 1)[0])
         self._say_what_is_missing(path, pages)
 
     def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
@@ -589,7 +588,8 @@ class SentenceParser(NodeParser):
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **_: Any) -> list[BaseNode]:
         pages = [node for node in nodes if node.metadata.get("page")]
-        repeated = running_lines([node.get_content() for node in pages])
+        titles = {line for node in pages for line in _titles(node)}
+        repeated = running_lines([node.get_content() for node in pages]) - {_running_form(line) for line in titles}
         if repeated:
             lines = ", ".join(map(repr, sorted(repeated)[:5])) + (" ..." if len(repeated) > 5 else "")
             self.notes.append(
@@ -674,6 +674,12 @@ def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[s
     return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata=metadata)
 
 
+def _titles(page: BaseNode) -> Iterator[str]:
+    """The lines of a page whose type says that they are titles."""
+    for start in page.metadata.get("titles", ()):
+        yield page.get_content()[start:].split("\n", 1)[0]
+
+
 def running_lines(pages: Sequence[str]) -> set[str]:
     """Lines at the top or bottom of at least three pages and of half of them, with page numbers made alike ("page #").
 
@@ -685,7 +691,7 @@ def running_lines(pages: Sequence[str]) -> set[str]:
         for form, line in {_running_form(line): line for line in (*lines[:3], *lines[-3:])}.items():
             if not _is_sentence(line):
                 numbers.setdefault(form, []).append(tuple(int(digits[-18:]) for digits in re.findall(r"\d+", line)))
-    most = max(3, (len(pages) + 1) // 2)
+    most = on_most_pages(len(pages))
     return {
         form for form, rows in numbers.items() if len(rows) >= most and all(map(_counts_up, zip(*rows, strict=True)))
     }

@@ -69,7 +69,7 @@ class TestSentences:
         found = split_sentences("3.1 Micro cracks\n\nThey interrupt the current.\n\nREPAIR\nIt is not possible.\n")
         assert [(s.text, s.headings) for s in found] == [
             ("They interrupt the current.", ("3.1 Micro cracks",)),
-            ("It is not possible.", ("REPAIR",)),
+            ("It is not possible.", ("3.1 Micro cracks", "REPAIR")),
         ]
 
 
