@@ -42,7 +42,14 @@ from sage_ad.knowledge.ingestion.tables import (
 )
 from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.knowledge.text.decoding import decode
-from sage_ad.knowledge.text.segmentation import Sentence, Titles, headings_below, on_most_pages, split_sentences, whole_words
+from sage_ad.knowledge.text.segmentation import (
+    Sentence,
+    Titles,
+    headings_below,
+    on_most_pages,
+    split_sentences,
+    whole_words,
+)
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:

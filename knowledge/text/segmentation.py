@@ -20,7 +20,9 @@ _HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _TITLE_TAG = re.compile(r"\s*<([A-Z][^<>\n]{1,120})>\s*$")  # <Broken Teeth>: how MMAD writes the title of an entry
 _SETEXT = re.compile(r"\s{0,3}(=+|-{3,})\s*$")
 _RULE = re.compile(r"\s*([-*_=~#.]\s*){3,}$")
-_BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—■□○►➢➤→☐✓✔✗✘\uf06e\uf0a7\uf0b7\uf0d8\uf0fc]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_BULLET = re.compile(
+    r"\s*(?:[-*+•‣▪●·–—■□○►➢➤→☐✓✔✗✘\uf06e\uf0a7\uf0b7\uf0d8\uf0fc]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)"
+)
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign before a number more often than a list

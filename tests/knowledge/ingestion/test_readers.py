@@ -72,6 +72,20 @@ class TestSentences:
             ("It is not possible.", ("3.1 Micro cracks", "REPAIR")),
         ]
 
+    def test_numbers_tell_which_plain_heading_stands_below_which(self):
+        found = split_sentences(
+            "1 Liner\n\n1.1 Chip\n\nIt is sharp.\n\n1.2 Stain\n\nIt is dull.\n\n2 Flask\n\nIt is steel.\n"
+        )
+        assert [s.headings for s in found] == [("1 Liner", "1.1 Chip"), ("1 Liner", "1.2 Stain"), ("2 Flask",)]
+
+    def test_a_note_in_capitals_does_not_end_a_heading(self):
+        (note, last) = split_sentences("RIM CHIP\n\nNOTE\n\nIt cuts the hand.\n")
+        assert (note.text, last.headings) == ("NOTE", ("RIM CHIP",))
+
+    def test_ticks_and_arrows_begin_items(self):
+        found = split_sentences("\u2713 an even ring\n\u27a4 no gap\n\u2192 dark gaps are chips\n")
+        assert [s.text for s in found] == ["an even ring", "no gap", "dark gaps are chips"]
+
 
 class TestFormats:
     def test_pdf_pages_with_running_heads(self, tmp_path: Path):
