@@ -187,7 +187,9 @@ class PDFReader(FactReader):
                     page.close()
         columns: list[str | None] = []
         above: dict[int, str] = {}
-        for number, blocks in zip(pages, with_titles([*pages.values()]), strict=True):
+        titled = [*with_titles([*pages.values()])]
+        typed = sum(any(isinstance(block, tuple) and block[1] for block in blocks) for blocks in titled)
+        for number, blocks in zip(pages, titled, strict=True):
             texts: list[tuple[str, int | None]] = []
             for block in blocks:
                 if isinstance(block, list):
@@ -200,7 +202,10 @@ class PDFReader(FactReader):
                 else:
                     texts.append(block)
             text, titles = joined_paragraphs(texts)
-            yield text, {"page": number, "literal": True, "titles": titles, "above": above}
+            yield (
+                text,
+                {"page": number, "literal": True, "titles": titles, "above": above, "typed": typed > len(pages) / 2},
+            )
             for start, level in titles.items():
                 above = headings_below(above, level, text[start:].split("\n", 1)[0])
         self._say_what_is_missing(path, pages)
@@ -632,7 +637,7 @@ def _sentence_nodes(
     above = tuple(meta.get("headings") or ())
     literal = bool(meta.get("literal"))
     rows: list[Sentence] = []
-    titles = Titles(meta["titles"], meta["above"]) if "titles" in meta else None
+    titles = Titles(meta["titles"], meta["above"], meta["typed"]) if "titles" in meta else None
     for sentence in split_sentences(
         text, markdown=bool(meta.get("markdown")), literal=literal, titles=titles, words=words
     ):
@@ -677,7 +682,9 @@ def _table_nodes(
 
 def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[str, Any]) -> TextNode:
     """A node without llama-index's own relations, whose hashes would be computed of the whole document each time."""
-    metadata = {key: value for key, value in document.metadata.items() if key not in ("titles", "above")} | extra
+    metadata = {
+        key: value for key, value in document.metadata.items() if key not in ("titles", "above", "typed")
+    } | extra
     return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata=metadata)
 
 

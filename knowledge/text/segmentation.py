@@ -92,10 +92,13 @@ class Titles:
     Attributes:
         levels: level, 1 the highest, of the title of one line that starts at a character of the text.
         above: titles by level that stand above its first line, as those of the page before.
+        all_typed: whether type tells the titles of the whole document: then a first or last line that only looks like one is
+            a running head ("Works manual - Vacuum flask"), which may belong to a chapter that begins further down.
     """
 
     levels: Mapping[int, int]
     above: Mapping[int, str]
+    all_typed: bool = False
 
 
 def split_sentences(
@@ -176,6 +179,8 @@ class _Blocks:
         self.in_table = False
         self.open: tuple[int, int, BlockKind] | None = None
         self.lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]*\n|[^\n]+$", text)]
+        written = [number for number in range(len(self.lines)) if self._stripped(number)]
+        self.running = {written[0], written[-1]} if titles and titles.all_typed and written else set()
 
     def __iter__(self) -> Iterator[Block]:
         index = self._after_front_matter()
@@ -248,7 +253,7 @@ class _Blocks:
             if underline and not _BULLET.match(line):
                 return (1 if underline.group(1).startswith("=") else 2), plain_text(line)
             return None
-        if not self._looks_like_heading(index, line):
+        if index in self.running or not self._looks_like_heading(index, line):
             return None
         # Numbers tell which of them stands below which; one without a number stands below those that have one.
         number = _number(line)

@@ -377,3 +377,16 @@ def test_questions_are_titles_and_warnings_captions_and_pointers_are_none(tmp_pa
         said[f"A chip is {width} mm wide at the most here."] == ["What is a rim chip?"] for width in (9, 23, 26, 17)
     )
     assert said["A dark window shows the outer wall."] == ["Silvering fault."]
+
+
+def test_a_running_head_that_names_the_chapter_is_no_title_of_what_goes_on_below_it(
+    tmp_path: Path, sheet: canvas.Canvas
+):
+    chapter(sheet, 790, "Works manual - Glass liner", 11, [])
+    chapter(sheet, 740, "Glass liner", 18, ["A dark window shows the outer wall."])
+    sheet.showPage()
+    chapter(sheet, 790, "Works manual - Vacuum flask", 11, [])
+    draw(sheet, 60, ["Grease on the glass is the usual cause of it."], top=740)
+    chapter(sheet, 640, "Vacuum flask", 18, ["A dark dot in the base plate lets air in."])
+    sheet.save()
+    assert headings_of(tmp_path / "a.pdf")["Grease on the glass is the usual cause of it."] == ["Glass liner"]
