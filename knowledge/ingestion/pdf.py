@@ -302,7 +302,8 @@ def with_titles(pages: Sequence[PageText]) -> Iterator[list[tuple[str, int | Non
         return often[line.text] < most or (line.size, line.bold) in parts
 
     for page, pieces in zip(pages, cut, strict=True):
-        number, blocks = 0, []
+        number = 0
+        blocks: list[tuple[str, int | None] | list[list[str | None]]] = []
         for block in page.blocks:
             if not isinstance(block, tuple):
                 blocks.append(block)

@@ -682,10 +682,8 @@ def _table_nodes(
 
 def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[str, Any]) -> TextNode:
     """A node without llama-index's own relations, whose hashes would be computed of the whole document each time."""
-    metadata = {
-        key: value for key, value in document.metadata.items() if key not in ("titles", "above", "typed")
-    } | extra
-    return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata=metadata)
+    kept = {key: value for key, value in document.metadata.items() if key not in ("titles", "above", "typed")}
+    return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata={**kept, **extra})
 
 
 def _titles(page: BaseNode) -> Iterator[str]:

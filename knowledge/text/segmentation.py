@@ -29,8 +29,8 @@ _MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign befor
 _NUMBERED_HEADING = re.compile(r"\s*\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[A-Z][^.!?]{2,80}$")
 _NO_TITLE = re.compile(
     r".*(?:\.\s?){4}|[•‣▪●·–—*-]\s|\(?\d{1,3}\)\s|.*\bsee (?:page|chapter|section|fig)|(?:page|seite)\s+\d|"
-    r"(?:fig|table|tab|abb|note|caution|warning|danger|attention|important|achtung|warnung|hinweis|vorsicht)\w*\b|"
-    r"(?:photo|picture|image|bild|foto)\s*[\d:]|(?:left|right|top|bottom|above|below)\s*:",
+    r"(?:notes?|caution|warning|danger|attention|important|achtung|warnung|hinweis|vorsicht)\b\s*(?:[\d:!–-]|$)|"
+    r"(?:fig(?:ure)?|tab(?:le|elle)?|abb(?:ildung)?|photo|picture|image|bild|foto)\b\.?\s*[\d:]|(?:left|right|top|bottom|above|below)\s*:",
     re.I,
 )
 _CHAPTER = re.compile(r"\s*(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s")

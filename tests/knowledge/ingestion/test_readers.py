@@ -82,6 +82,13 @@ class TestSentences:
         (note, last) = split_sentences("RIM CHIP\n\nNOTE\n\nIt cuts the hand.\n")
         assert (note.text, last.headings) == ("NOTE", ("RIM CHIP",))
 
+    @pytest.mark.parametrize(
+        "title", ["Tablets", "Tableware", "Figurine", "Warning label missing", "Important defects"]
+    )
+    def test_a_product_that_begins_like_a_caption_or_warning_is_a_heading(self, title: str):
+        (said,) = split_sentences(f"{title}\n\nIt has a chip at the rim.\n")
+        assert said.headings == (title,)
+
     def test_ticks_and_arrows_begin_items(self):
         found = split_sentences("\u2713 an even ring\n\u27a4 no gap\n\u2192 dark gaps are chips\n")
         assert [s.text for s in found] == ["an even ring", "no gap", "dark gaps are chips"]
