@@ -409,7 +409,7 @@ def check(json: Json = False) -> None:
     else:
         for problem in problems:
             print(problem)
-        print(f"{count} facts checked, {len(problems)} problems.")
+        print(f"{count} facts checked, {len(problems)} problem{'s' * (len(problems) != 1)}.")
     if problems:
         raise typer.Exit(EXIT_LISTED_FAILURES)
 

@@ -174,6 +174,30 @@ def _hidden(char: str) -> bool:
     return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Cn"}
 
 
+def field_fault(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, in words for the author of a file; `error` is one of `ValidationError.errors()`."""
+    field = f"field {'.'.join(part for part in error['loc'] if isinstance(part, str)) or 'entry'!r}"
+    if numbers := [part + 1 for part in error["loc"] if isinstance(part, int)]:
+        field += f" (entry {numbers[0]})"
+    given, kind = error.get("input"), error["type"]
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"{field} is not known"
+    if given is None:
+        return f"{field} is empty"
+    if kind == "tuple_type":
+        return f"{field} must be a list ([one, another])"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{field} must have fields of its own ('name: ...')"
+    if kind == "string_type":
+        hint = "; put it in quotation marks" if isinstance(given, bool | int | float) else ""
+        return f"{field} must be text, not {given!r}{hint}"
+    if kind == "literal_error":
+        return f"{field} cannot be {given!r}; use {error['ctx']['expected']}"
+    return f"{field}: {error['msg']}"
+
+
 def fact_from_record(record: Any, where: str) -> Fact:
     """Makes a fact of a decoded JSON or YAML entry.
 
@@ -189,6 +213,6 @@ def fact_from_record(record: Any, where: str) -> Fact:
     try:
         return Fact.model_validate(dict(record))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "fact"
-        raise InputError(f"{where}: field {field!r} cannot be used: {first['msg']}; mend it and try again.") from None
+        raise InputError(
+            f"{where}: {field_fault(error.errors(include_url=False)[0])}; mend it and try again."
+        ) from None

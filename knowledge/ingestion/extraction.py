@@ -154,12 +154,24 @@ def _heading_kind(headings: Sequence[str], judgement: Judgement) -> Kind | None:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is no fact whatever it is about
 
-_LABEL = re.compile(r"^(?:description|overview|summary|note|definition|remark)\s*[:–-]\s+", re.I)
+_LABEL = re.compile(
+    r"^(?:(?:description|overview|summary|note|definition|remark)\s*[:–-]\s+|"
+    r"(?:fig(?:ure)?|photo|picture|image)\.?\s*\d+\s*[:–-]\s+(?=(?:\S+\s+){3}))",
+    re.I,
+)
 _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"https?://|www\.|\b[\w.+-]+@[\w-]+\.\w{2,}\b"), "is a link or an address"),
     (
         re.compile(r"©|\(c\)\s*\d{4}|copyright|all rights reserved|proprietary and confidential", re.I),
         "is a legal line",
+    ),
+    (
+        re.compile(
+            r"\buncontrolled (?:copy|(?:if|when) printed)\b|"
+            r"\b(?:issued|prepared|released|reviewed|approved) (?:by|on)\b.{0,60}\b(?:19|20)\d\d\b",
+            re.I,
+        ),
+        "is a line of a title page",
     ),
     (re.compile(r"\.{4,}\s*\d*$|(?:\s\.){4,}"), "is a line of a table of contents"),
     (re.compile(r"^(?:page|seite)\s+\d+(?:\s*(?:of|/)\s*\d+)?\s*$", re.I), "is a page number"),
@@ -176,6 +188,17 @@ _BOILERPLATE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\?\s*$"), "is a question"),
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_OTHER_LANGUAGES = (
+    "der das dem den des und ist sind wird werden nicht ein eine einen einer im auf mit von vom zu zum zur bei für oder sich "
+    "als wenn durch auch nach aus über unter haben kann "  # German
+    "le la les une est dans avec pour sur par qui du aux "
+    "el los las es son con por para que del se "
+    "il gli della delle dei sono per che nel di"
+)
+_FOREIGN = frozenset(_OTHER_LANGUAGES.split())
+"""Little words of German, French, Spanish and Italian that are none of English."""
+_COMMON = "the a an is are of and or to in on by with from that it at for be can as when if not"
+_ENGLISH = frozenset(_COMMON.split())
 _FOOTNOTE = re.compile(r"^(?:[⁰¹²³⁴-⁹]+|[*†‡]+)\)?\s*")
 _CASE = re.compile(
     r"^(?:(?:more|less|fewer|larger|smaller|longer|shorter|deeper|wider) than|up to|over|under|above|below|at (?:most|least)|"
@@ -201,6 +224,10 @@ def boilerplate_reason(text: str, *, stated: bool = False) -> str | None:
     if text and sum(char.isalpha() and ord(char) > 0x2FF for char in text) > 0.5 * sum(map(str.isalpha, text)):
         return "is not in English"
     words = _WORD.findall(text)
+    little = [word.lower() for word in words]
+    foreign = _FOREIGN.intersection(little)
+    if len(foreign) > 1 and len(foreign) > len(_ENGLISH.intersection(little)):
+        return "is not in English"
     if len(words) < (2 if stated else 4):
         return "is too short to say anything"
     if len(text) > min(MAX_TEXT, 800):
@@ -254,7 +281,7 @@ def candidate_of(node: BaseNode, date: str, previous: BaseNode | None = None, te
     text = tidy(node.get_content()) if text is None else text
     start, end = _span(node)
     products, defects = tuple(meta.get("products") or ()), tuple(meta.get("defects") or ())
-    headings = tuple(NUMBERING.sub("", heading) for heading in meta.get("headings") or ())
+    headings = tuple(NUMBERING.sub("", heading).rstrip(" .:!?") for heading in meta.get("headings") or ())
     whole = text
     if meta.get("layout") != "statement":
         subject = _subject(products, defects, headings)

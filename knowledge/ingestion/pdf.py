@@ -40,8 +40,8 @@ from pdfplumber.table import (
 )
 from pdfplumber.utils.exceptions import PdfminerException
 
-from sage_ad.knowledge.ingestion.tables import recognise_columns
-from sage_ad.knowledge.text.segmentation import LIGATURES
+from sage_ad.knowledge.ingestion.tables import heading_kind, recognise_columns
+from sage_ad.knowledge.text.segmentation import LIGATURES, is_no_title, on_most_pages
 from sage_ad.vlm.errors import InputError
 
 _SCAN_AREA = 0.5  # share of a page that pictures cover, with hardly any text, from which it is taken for a scan
@@ -61,9 +61,6 @@ _LARGER = 1.08  # times the size of the running text, from which type is that of
 _LONGEST_TITLE = 120  # characters
 _MOST_LEVELS = 5  # of titles
 _BOLD = re.compile(r"bold|black|heavy|demi", re.I)
-_NO_TITLE = re.compile(
-    r".*(?:\.\s?){4}|[•‣▪●·–—*-]\s|\(?\d{1,3}\)\s|(?:fig|table|tab|abb|note|caution|warning|danger)\w*\b", re.I
-)
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in points."""
@@ -273,7 +270,8 @@ def with_titles(pages: Sequence[PageText]) -> Iterator[list[tuple[str, int | Non
 
     A title is set in larger type than the running text, or in bold type at the start of a paragraph; one of two lines is
     joined. The level follows the type, and the depth of its number ("2.1") where titles of one type have one. What stands on
-    many pages (a running head, a mark across the page) is no title.
+    many pages (a running head, a mark across the page) is no title, unless it names a kind of fact ("Causes") or is set in
+    the type of those that do.
     """
     paragraphs = [[block for block in page.blocks if isinstance(block, tuple)] for page in pages]
     written: Counter[tuple[float, bool]] = Counter()
@@ -285,21 +283,33 @@ def with_titles(pages: Sequence[PageText]) -> Iterator[list[tuple[str, int | Non
         larger = line.size >= _LARGER * size or (line.bold and not bold and line.size >= size)
         return larger and any(map(str.isalpha, line.text))
 
-    cut = [{number: _cut(block, is_title) for number, block in enumerate(page)} for page in paragraphs]
+    def ends_as_title(text: str, points: float) -> bool:
+        """A question may be a title; a few words in larger type are one in spite of a full stop."""
+        return text[-1] not in ".,;!" or (points >= _LARGER * size and text[-1] in ".!" and len(text.split()) <= 6)
+
+    cut = [{number: _cut(block, is_title, ends_as_title) for number, block in enumerate(page)} for page in paragraphs]
     often = Counter(
         title.text for page in cut for title in {line for pieces in page.values() for line, own in pieces if own}
     )
-    most = max(2, len(pages) // 2)
-    kinds = {_title_kind(line) for page in cut for pieces in page.values() for line, own in pieces if own}
+    most = on_most_pages(len(pages))
+    titles = [line for page in cut for pieces in page.values() for line, own in pieces if own]
+    # Where each defect has a page, "Causes" stands on all of them.
+    parts = {(line.size, line.bold) for line in titles if heading_kind(line.text)}
+    kinds = {_title_kind(line) for line in titles}
     level = {kind: min(rank, _MOST_LEVELS) for rank, kind in enumerate(sorted(kinds), start=1)}
+
+    def stays(line: Line) -> bool:
+        return often[line.text] < most or (line.size, line.bold) in parts
+
     for page, pieces in zip(pages, cut, strict=True):
-        number, blocks = 0, []
+        number = 0
+        blocks: list[tuple[str, int | None] | list[list[str | None]]] = []
         for block in page.blocks:
             if not isinstance(block, tuple):
                 blocks.append(block)
                 continue
             for line, own in pieces[number]:
-                blocks.append((line.text, level[_title_kind(line)] if own and often[line.text] <= most else None))
+                blocks.append((line.text, level[_title_kind(line)] if own and stays(line) else None))
             number += 1
         yield blocks
 
@@ -310,7 +320,9 @@ def _title_kind(line: Line) -> tuple[float, bool, int]:
     return -line.size, not line.bold, number.group().count(".") if number else 0
 
 
-def _cut(block: Sequence[Line], is_title: Callable[[Line], bool]) -> list[tuple[Line, bool]]:
+def _cut(
+    block: Sequence[Line], is_title: Callable[[Line], bool], ends_as_title: Callable[[str, float], bool]
+) -> list[tuple[Line, bool]]:
     """A paragraph cut into its titles (True) and the text between them, each as one `Line` of one or more lines."""
     pieces: list[tuple[Line, bool]] = []
     for line in block:
@@ -327,9 +339,9 @@ def _cut(block: Sequence[Line], is_title: Callable[[Line], bool]) -> list[tuple[
         (
             line,
             title
-            and line.text[-1] not in ".,;!?"
+            and ends_as_title(line.text, line.size)
             and len(line.text) <= _LONGEST_TITLE
-            and not _NO_TITLE.match(line.text),
+            and not is_no_title(line.text),
         )
         for line, title in pieces
     ]

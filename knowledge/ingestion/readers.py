@@ -42,7 +42,14 @@ from sage_ad.knowledge.ingestion.tables import (
 )
 from sage_ad.knowledge.store.packs import SHIPPED
 from sage_ad.knowledge.text.decoding import decode
-from sage_ad.knowledge.text.segmentation import Sentence, Titles, split_sentences, whole_words
+from sage_ad.knowledge.text.segmentation import (
+    Sentence,
+    Titles,
+    headings_below,
+    on_most_pages,
+    split_sentences,
+    whole_words,
+)
 from sage_ad.vlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,7 +187,9 @@ class PDFReader(FactReader):
                     page.close()
         columns: list[str | None] = []
         above: dict[int, str] = {}
-        for number, blocks in zip(pages, with_titles([*pages.values()]), strict=True):
+        titled = [*with_titles([*pages.values()])]
+        typed = sum(any(isinstance(block, tuple) and block[1] for block in blocks) for blocks in titled)
+        for number, blocks in zip(pages, titled, strict=True):
             texts: list[tuple[str, int | None]] = []
             for block in blocks:
                 if isinstance(block, list):
@@ -193,10 +202,12 @@ class PDFReader(FactReader):
                 else:
                     texts.append(block)
             text, titles = joined_paragraphs(texts)
-            yield text, {"page": number, "literal": True, "titles": titles, "above": above}
+            yield (
+                text,
+                {"page": number, "literal": True, "titles": titles, "above": above, "typed": typed > len(pages) / 2},
+            )
             for start, level in titles.items():
-                title = text[start:].split("\n", 1)[0]
-                above = {other: name for other, name in above.items() if other < level} | {level: title}
+                above = headings_below(above, level, text[start:].split("\n", 1)[0])
         self._say_what_is_missing(path, pages)
 
     def _say_what_is_missing(self, path: Path, pages: Mapping[int, PageText]) -> None:
@@ -589,7 +600,8 @@ class SentenceParser(NodeParser):
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **_: Any) -> list[BaseNode]:
         pages = [node for node in nodes if node.metadata.get("page")]
-        repeated = running_lines([node.get_content() for node in pages])
+        titles = {line for node in pages for line in _titles(node)}
+        repeated = running_lines([node.get_content() for node in pages]) - {_running_form(line) for line in titles}
         if repeated:
             lines = ", ".join(map(repr, sorted(repeated)[:5])) + (" ..." if len(repeated) > 5 else "")
             self.notes.append(
@@ -625,7 +637,7 @@ def _sentence_nodes(
     above = tuple(meta.get("headings") or ())
     literal = bool(meta.get("literal"))
     rows: list[Sentence] = []
-    titles = Titles(meta["titles"], meta["above"]) if "titles" in meta else None
+    titles = Titles(meta["titles"], meta["above"], meta["typed"]) if "titles" in meta else None
     for sentence in split_sentences(
         text, markdown=bool(meta.get("markdown")), literal=literal, titles=titles, words=words
     ):
@@ -670,8 +682,14 @@ def _table_nodes(
 
 def _node(document: BaseNode, plain: str, start: int, end: int, extra: Mapping[str, Any]) -> TextNode:
     """A node without llama-index's own relations, whose hashes would be computed of the whole document each time."""
-    metadata = {key: value for key, value in document.metadata.items() if key not in ("titles", "above")} | extra
-    return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata=metadata)
+    kept = {key: value for key, value in document.metadata.items() if key not in ("titles", "above", "typed")}
+    return TextNode(text=plain, start_char_idx=start, end_char_idx=end, metadata={**kept, **extra})
+
+
+def _titles(page: BaseNode) -> Iterator[str]:
+    """The lines of a page whose type says that they are titles."""
+    for start in page.metadata.get("titles", ()):
+        yield page.get_content()[start:].split("\n", 1)[0]
 
 
 def running_lines(pages: Sequence[str]) -> set[str]:
@@ -685,7 +703,7 @@ def running_lines(pages: Sequence[str]) -> set[str]:
         for form, line in {_running_form(line): line for line in (*lines[:3], *lines[-3:])}.items():
             if not _is_sentence(line):
                 numbers.setdefault(form, []).append(tuple(int(digits[-18:]) for digits in re.findall(r"\d+", line)))
-    most = max(3, (len(pages) + 1) // 2)
+    most = on_most_pages(len(pages))
     return {
         form for form, rows in numbers.items() if len(rows) >= most and all(map(_counts_up, zip(*rows, strict=True)))
     }

@@ -453,7 +453,8 @@ def table_cells(line: str, *, literal: bool) -> list[str | None]:
 def is_vague(heading: str) -> bool:
     """Whether a heading names neither a thing nor a kind of fact ("General", "Remarks", "Disposition")."""
     words = resource("columns.yaml")
-    return _name(heading) in {*words["vague"], *words["text"], *words["disposition"]}
+    vague = {*words["vague"], *words["text"], *words["disposition"]}
+    return _name(heading) in vague or _name(heading).removesuffix("s") in vague
 
 
 def heading_kind(heading: str) -> Kind | None:

@@ -16,7 +16,8 @@ Tags = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of products, and of defects."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _COMPARED = re.compile(
-    r"\b(?:unlike|rather than|instead of|(?:confused|mistaken|taken) (?:for|with)|no|not|without|free (?:of|from)|differs? from)"
+    r"\b(?:unlike|rather than|instead of|(?:confused?|mistaken?|taken?) (?:for|with)|no|not(?! confuse)|without|"
+    r"free (?:of|from)|differs? from)"
     r" (?:an? |the |any )?[\w-]+(?: (?:or|nor) [\w-]+)?",
     re.I,
 )
@@ -39,15 +40,15 @@ _LISTED = re.compile(r"\s*[/+&]\s*|\s+(?:and|or|und|oder)\s+", re.I)
 def tagger(pack: Pack) -> Callable[[str, Sequence[str]], Tags]:
     """Makes the function that gives the tags of a sentence and the headings above it, the outermost first.
 
-    The nearest of sentence and headings that names a defect tells the defect; likewise for products. What a sentence
-    names only in comparison ("unlike gas pores") counts last. A longer name wins over one within it ("oil stain" is no
-    "stain" beside it). Of `pack`, `defects` must hold the names of its cards.
+    The nearest of sentence and headings that names a defect tells the defect; likewise for products. What they name only in
+    comparison ("unlike gas pores", "Not to be confused with dirt") counts last. A longer name wins over one within it ("oil
+    stain" is no "stain" beside it). Of `pack`, `defects` must hold the names of its cards.
     """
     products, defects = _names(pack.products), _names(pack.defects)
 
     def tags(text: str, headings: Sequence[str]) -> Tags:
         text = _ORDERED.sub(" ", text)
-        texts = [_COMPARED.sub(" ", text), *reversed(headings), text]
+        texts = [*(_COMPARED.sub(" ", part) for part in (text, *reversed(headings))), *reversed(headings), text]
         return _nearest(texts, products), _nearest(texts, defects)
 
     return tags

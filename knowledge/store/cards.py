@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage_ad.knowledge.facts import field_fault
 from sage_ad.knowledge.store.packs import Term, parse_yaml
 from sage_ad.vlm.errors import InputError
 
@@ -153,15 +154,10 @@ def parse_cards(data: bytes, label: str) -> list[DefectCard]:
 
 def _fault(error: Mapping[str, Any]) -> str:
     """What is wrong with a field, in words for the author of the card."""
-    *_, name = names = [part for part in error["loc"] if isinstance(part, str)] or ["card"]
-    field = f"field {'.'.join(names)!r}"
-    if error["type"] == "missing":
-        return f"{field} is missing"
     if error["type"] == "too_short":
-        return f"{field} is empty (give {card_words().get(name, 'at least one')})"
-    if error["type"] == "extra_forbidden":
-        return f"{field} is not known"
-    return f"{field}: {error['msg']}"
+        names = [part for part in error["loc"] if isinstance(part, str)]
+        return f"field {'.'.join(names)!r} is empty (give {card_words().get(names[-1], 'at least one')})"
+    return field_fault(error)
 
 
 def shared_names(cards: Iterable[DefectCard]) -> list[str]:

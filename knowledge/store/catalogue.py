@@ -30,6 +30,7 @@ from sage_ad.knowledge.store.packs import (
     read_fact_yaml,
     read_log,
     read_pack,
+    unread_files,
 )
 from sage_ad.vlm.errors import InputError
 
@@ -435,7 +436,7 @@ class Catalogue:
         return [row[0] for row in self._rows("select message from problems")]
 
     def check_files(self) -> list[str]:
-        """One line for every pack without a `pack.yaml`, and for every fact that stands in two files written by hand."""
+        """One line for every pack without a `pack.yaml`, file that is not read, file without a card, and fact in two files."""
         named = "select domain from files where path like '%pack.yaml'"
         bare = self._rows(f"select distinct domain from files where domain not in ({named})")
         twice = self._rows(
@@ -443,13 +444,28 @@ class Catalogue:
             "group by id having count(*) > 1",
             (HAND_LAYER,),
         )
+        files = self._rows("select path, domain from files where path not in (select path from problems)")
+        filled = {path for (path,) in self._rows("select distinct path from cards")}
+        empty = [
+            f"domains/{domain}/cards/{Path(path).name} has no card; write one, or delete the file."
+            for path, domain in files
+            if Path(path).parent.name == "cards" and path not in filled
+        ]
         return [
+            *empty,
+            *unread_files(self.user),
             *(
                 f"domains/{domain}/pack.yaml is missing; write one that names the pack and its products."
                 for (domain,) in bare
             ),
             *(f"The same fact stands in {paths}: {text[:80]}; keep it in one of them." for text, paths in twice),
         ]
+
+    def without_head(self) -> set[str]:
+        """Domains of which a `pack.yaml` is missing or could not be used: their products are not all known."""
+        heads = "select domain from files where path like '%pack.yaml'"
+        wrong = f"{heads} and path in (select path from problems)"
+        return {row[0] for row in self._rows(f"{wrong} union select domain from files where domain not in ({heads})")}
 
     def changes(self, since: int) -> Iterator[Change]:
         """What changed after version `since`, in no particular order."""
@@ -522,6 +538,7 @@ def _overlay(below: Pack, above: Pack) -> Pack:
     named = {term.name for term in above.products}, {term.name for term in above.defects}
     return above.model_copy(
         update={
+            "hints": tuple(dict.fromkeys((*above.hints, *below.hints))),
             "products": above.products + tuple(term for term in below.products if term.name not in named[0]),
             "defects": above.defects + tuple(term for term in below.defects if term.name not in named[1]),
             "title": above.title or below.title,

@@ -488,10 +488,11 @@ class FactStore:
         from sage_ad.knowledge.store.pack_checks import check_pack, check_packs
 
         packs = self.packs()
+        without_head = self.catalogue.without_head()
         problems = self.problems() + self.catalogue.check_files()
         for name, pack in packs.items():  # from the catalogue, which looks at all files once and not for each pack
             approved = list(self.catalogue.facts(name, status=("approved",)))
-            problems += check_pack(name, pack, self.catalogue.cards(name), approved)
+            problems += check_pack(name, pack, self.catalogue.cards(name), approved, products=name not in without_head)
         problems += check_packs(packs, self.catalogue.user_domains(), self.iterate(status=("approved", "proposed")))
         problems += [f"Fact {fact.id} has no source: {fact.text[:60]}" for fact in self.iterate() if not fact.sources]
         try:

@@ -13,20 +13,27 @@ from sage_ad.knowledge.store.product_match import plain_words
 from sage_ad.knowledge.text.contradictions import contradiction
 
 
-def check_pack(domain: str, pack: Pack, cards: Sequence[DefectCard], approved: Sequence[Fact]) -> list[str]:
+def check_pack(
+    domain: str, pack: Pack, cards: Sequence[DefectCard], approved: Sequence[Fact], *, products: bool = True
+) -> list[str]:
     """One sentence for everything in a pack that does not fit together.
 
     Cards that share a name; products of cards, and products and defects of facts, that the pack does not name; facts of
     one kind about one defect of one product that contradict each other. Facts are not held to the names of a pack that
-    has no cards, nor proposed ones, whose names come from documents.
+    has no cards, nor proposed ones, whose names come from documents. Without `products` those of the pack are not known.
     """
     problems = [f"{domain}: {problem}" for problem in shared_names(cards)]
-    for card in cards:
+    problems += [
+        f"{domain}: the hint {hint!r} in pack.yaml has no word in it; delete it."
+        for hint in pack.hints
+        if not plain_words(hint)
+    ]
+    for card in cards if products else ():
         where = f"{domain}, card {card.name!r}"
         problems += _unknown(where, card.products, pack.products, "is no product in pack.yaml; add it there.")
     for fact in approved if cards else ():
         where = f"{domain}, fact {fact.id} ({fact.text[:40]} ...)"
-        if pack.products:
+        if pack.products and products:
             problems += _unknown(where, fact.products, pack.products, "is no product in pack.yaml; add it there.")
         problems += _unknown(where, fact.defects, pack.defects, "has no card; write one, or use the name of a card.")
     topics: dict[tuple[str, str], list[Fact]] = defaultdict(list)
@@ -57,12 +64,14 @@ def check_packs(packs: Mapping[str, Pack], own: Collection[str], facts: Iterable
     A user's pack (`own` names them) may claim the name of a shipped one: it wins (`store.product_match`).
     """
     owners: dict[tuple[bool, str], set[str]] = defaultdict(set)
+    written: dict[str, str] = {}
     for name, pack in packs.items():
         for term in pack.products:
             for word in term.names:
+                written.setdefault(plain_words(word), word)
                 owners[name in own, plain_words(word)].add(f"{term.name} ({name})")
     problems = [
-        f"The name {name!r} belongs to {' and '.join(sorted(owner))}; keep it at one of them."
+        f"The name {written[name]!r} belongs to {' and '.join(sorted(owner))}; keep it at one of them."
         for (_, name), owner in sorted(owners.items())
         if len(owner) > 1
     ]

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_ad.knowledge.facts import KINDS, Fact, FactSource, check_domain_name, fact_from_record
+from sage_ad.knowledge.facts import KINDS, Fact, FactSource, check_domain_name, fact_from_record, field_fault
 from sage_ad.vlm.errors import BackendError, InputError
 from sage_ad.vlm.files import sync
 
@@ -36,7 +36,20 @@ GENERAL = "general"
 _YAML = (".yaml", ".yml")
 
 # libyaml's loader is ten times as fast as the one in Python, and as safe.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """It refuses a field that an entry has twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 class Term(BaseModel):
@@ -124,6 +137,21 @@ def list_pack_files(root: Path, *, shipped: bool) -> list[PackFile]:
     return files
 
 
+def unread_files(root: Path) -> list[str]:
+    """One line for every file of text in the packs under `root` that stands where nothing is read."""
+    read = {file.address for file in list_pack_files(root, shipped=False)}
+    lost = [
+        path.relative_to(root)
+        for path in sorted(root.glob("*/**/*"))
+        if path.suffix.lower() in (*_YAML, ".txt") and str(path) not in read and path.is_file()
+    ]
+    return [
+        f"domains/{path} is not read: a pack has pack.yaml, cards/*.yaml and facts/*.yaml; move or rename it."
+        for path in lost
+        if path.parts[1] != "looks" and not (path.suffix.lower() == ".txt" and path.parts[1] not in ("cards", "facts"))
+    ]
+
+
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
@@ -162,9 +190,7 @@ def parse_pack(data: bytes, label: str) -> Pack:
     try:
         pack = Pack.model_validate(dict(content))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{label}: field {name!r} cannot be used: {first['msg']}; mend the file.") from None
+        raise InputError(f"{label}: {field_fault(error.errors(include_url=False)[0])}; mend the file.") from None
     check_domain_name(pack.name)
     return pack
 
@@ -190,6 +216,10 @@ def read_fact_yaml(file: PackFile) -> list[Fact]:
         where = f"{file.label}, entry {number}"
         if not isinstance(entry, Mapping):
             raise InputError(f"{where}: a fact must be written as '- text: ...'; mend the file.")
+        if kind is None and "kind" not in entry:
+            raise InputError(
+                f"{where}: its kind is missing; write 'kind: ...', or name the file for one of {', '.join(KINDS)}."
+            )
         given = {"kind": kind, "status": "approved", "sources": [source], **entry, "domain": file.domain}
         facts.append(fact_from_record(given, where))
     return facts

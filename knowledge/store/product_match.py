@@ -10,7 +10,6 @@ Nothing is matched in silence: two packs that are equally good are both named, a
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 import unicodedata
@@ -134,7 +133,7 @@ class ProductNames:
             return DomainMatch(self.general, None, "unknown", self._say("No product is named"))
         said = " ".join(text.split())[:60]
         if found := self._exactly(words):
-            return self._take(found, found[0].how, said)
+            return self._take(found, None, said)
         # A question is made of ordinary words: "below" is no mistyped "bellows".
         corrected = words if question else tuple(self._corrected(word) for word in words)
         if corrected != words and (found := self._exactly(corrected)):
@@ -158,18 +157,20 @@ class ProductNames:
         shorter = (*words[:-1], *plain_words(words[-1].rstrip("0123456789")).split())
         return self._by_words.get(shorter, []) if shorter else []
 
-    def _take(self, found: Sequence[_Name], how: How, said: str) -> DomainMatch:
-        """The match when these names fit equally well."""
+    def _take(self, found: Sequence[_Name], how: How | None, said: str) -> DomainMatch:
+        """The match when these names fit equally well; without `how` the text is exactly these names."""
         ranked = sorted(found, key=lambda name: (name.domain not in self._own, _RANK[name.how]))
         best = ranked[0]
+        known = said if how is None else best.text
+        how = how or best.how
         rivals = sorted({name.domain for name in ranked if _RANK[name.how] == _RANK[best.how]} - {best.domain})
         others = sorted({name.domain for name in ranked} - {best.domain})
         if rivals and best.domain not in self._own:
-            claim = f"The packs {', '.join(sorted([best.domain, *rivals]))} know the name {said!r}"
+            claim = f"The packs {', '.join(sorted([best.domain, *rivals]))} know the name {known!r}"
             return DomainMatch(self.general, None, "ambiguous", self._say(claim), rivals[0])
         note = ""
         if others:
-            note = f"The packs {', '.join([best.domain, *others])} know the name {said!r}: {best.domain} is used."
+            note = f"The packs {', '.join([best.domain, *others])} know the name {known!r}: {best.domain} is used."
         elif how in ("spelling", "mentioned"):
             note = f"{said!r} is taken for {best.text!r} of the pack {best.domain}."
         return DomainMatch(best.domain, best.product, how, note, others[0] if others else None)
@@ -259,9 +260,9 @@ class ProductNames:
         return best
 
     def _hinted(self, words: Sequence[str]) -> set[str]:
-        """The packs that have a hint of one or two words among these."""
-        pairs = map(" ".join, itertools.pairwise(words))
-        return {domain for word in (*words, *pairs) for domain in self._hints.get(word, ())}
+        """The packs that have a hint among these words."""
+        said = f" {' '.join(words)} "
+        return {domain for hint, domains in self._hints.items() if hint and f" {hint} " in said for domain in domains}
 
     def _shared(self, words: Sequence[str]) -> dict[str, tuple[float, _Name]]:
         """By pack, the name that shares most words with a text: the share, 0 to 1, and the name.

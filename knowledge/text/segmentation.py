@@ -20,11 +20,20 @@ _HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _TITLE_TAG = re.compile(r"\s*<([A-Z][^<>\n]{1,120})>\s*$")  # <Broken Teeth>: how MMAD writes the title of an entry
 _SETEXT = re.compile(r"\s{0,3}(=+|-{3,})\s*$")
 _RULE = re.compile(r"\s*([-*_=~#.]\s*){3,}$")
-_BULLET = re.compile(r"\s*(?:[-*+•‣▪●·–—\uf0a7\uf0b7\uf0d8]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)")
+_BULLET = re.compile(
+    r"\s*(?:[-*+•‣▪●·–—■□○►➢➤→☐✓✔✗✘\uf06e\uf0a7\uf0b7\uf0d8\uf0fc]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+(?=\S)"
+)
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _MINUS = re.compile(r"\s*[-+*·–—]\s+\d")  # at a line's start, a sign before a number more often than a list
 _NUMBERED_HEADING = re.compile(r"\s*\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[A-Z][^.!?]{2,80}$")
+_NO_TITLE = re.compile(
+    r".*(?:\.\s?){4}|[•‣▪●·–—*-]\s|\(?\d{1,3}\)\s|.*\bsee (?:page|chapter|section|fig)|(?:page|seite)\s+\d|"
+    r"(?:notes?|caution|warning|danger|attention|important|achtung|warnung|hinweis|vorsicht)\b\s*(?:[\d:!–-]|$)|"
+    r"(?:fig(?:ure)?|tab(?:le|elle)?|abb(?:ildung)?|photo|picture|image|bild|foto)\b\.?\s*[\d:]|(?:left|right|top|bottom|above|below)\s*:",
+    re.I,
+)
+_CHAPTER = re.compile(r"\s*(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s")
 _QUOTE_MARK = re.compile(r"[ \t]*>[> \t]*")
 _COMPARATOR = re.compile(r"[ \t]*>[ \t]*[=\d.,±~]")  # "> 0.5 mm" at the start of a wrapped line quotes nobody
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
@@ -83,10 +92,13 @@ class Titles:
     Attributes:
         levels: level, 1 the highest, of the title of one line that starts at a character of the text.
         above: titles by level that stand above its first line, as those of the page before.
+        all_typed: whether type tells the titles of the whole document: then a first or last line that only looks like one is
+            a running head ("Works manual - Vacuum flask"), which may belong to a chapter that begins further down.
     """
 
     levels: Mapping[int, int]
     above: Mapping[int, str]
+    all_typed: bool = False
 
 
 def split_sentences(
@@ -128,6 +140,33 @@ def split_blocks(text: str, *, markdown: bool = False, titles: Titles | None = N
     return list(_Blocks(text, markdown, titles))
 
 
+def headings_below(above: Mapping[int, str], level: int, title: str) -> dict[int, str]:
+    """The headings by level after one more: it ends those of its level and below, and the chapter before its own number.
+
+    "4 Dispositions" ends "3 Vacuum flask" in whatever type it is set.
+    """
+    number = _number(title)
+    if number and (before := [k for k, name in above.items() if _number(name) == (*number[:-1], number[-1] - 1)]):
+        above = {k: name for k, name in above.items() if k < max(before)}
+    return {k: name for k, name in above.items() if k < level} | {level: title}
+
+
+def _number(title: str) -> tuple[int, ...]:
+    """The number of a chapter, (2, 1) of "2.1 Rim chip"; () without one."""
+    match = _CHAPTER.match(title)
+    return tuple(map(int, match.group(1).split("."))) if match else ()
+
+
+def is_no_title(line: str) -> bool:
+    """Whether a short line is no title in whatever type: a warning, a caption, an item of a list, a page number."""
+    return bool(_NO_TITLE.match(line))
+
+
+def on_most_pages(count: int) -> int:
+    """On how many of so many pages a line stands that is a running head or foot."""
+    return max(3, (count + 1) // 2)
+
+
 class _Blocks:
     """Goes through the lines of a text once; an iterator of its blocks."""
 
@@ -140,6 +179,8 @@ class _Blocks:
         self.in_table = False
         self.open: tuple[int, int, BlockKind] | None = None
         self.lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]*\n|[^\n]+$", text)]
+        written = [number for number in range(len(self.lines)) if self._stripped(number)]
+        self.running = {written[0], written[-1]} if titles and titles.all_typed and written else set()
 
     def __iter__(self) -> Iterator[Block]:
         index = self._after_front_matter()
@@ -182,7 +223,7 @@ class _Blocks:
         if title := (level, line.strip()) if level else self._heading(index, line):
             yield from self._close()
             level, name = title
-            self.headings = {k: v for k, v in self.headings.items() if k < level} | {level: name}
+            self.headings = headings_below(self.headings, level, name)
         elif _RULE.match(line) or (self.markdown and "|" in line and _TABLE_RULE.match(line)):
             yield from self._close()
         elif _TABLE_ROW.match(line):
@@ -212,12 +253,17 @@ class _Blocks:
             if underline and not _BULLET.match(line):
                 return (1 if underline.group(1).startswith("=") else 2), plain_text(line)
             return None
-        return (self.level, line.strip()) if self._looks_like_heading(index, line) else None
+        if index in self.running or not self._looks_like_heading(index, line):
+            return None
+        # Numbers tell which of them stands below which; one without a number stands below those that have one.
+        number = _number(line)
+        depth = len(number) - 1 if number else 4 if any(map(_number, self.headings.values())) else 0
+        return self.level + depth, line.strip()
 
     def _looks_like_heading(self, index: int, line: str) -> bool:
         """Plain text has no mark-up: a heading is a short line without a full stop that stands alone or is numbered."""
         title = line.strip()
-        if len(title) > 80 or title[-1] in ".,;:!?":
+        if len(title) > 80 or title[-1] in ".,;:!?" or is_no_title(title):
             return False
         if _BULLET.match(line) and not _NUMBERED_HEADING.match(line):
             return False

@@ -18,6 +18,7 @@ from sage_ad.knowledge.ingestion.extraction import (
     extract_offline,
     extract_with_model,
     parse_written,
+    tidy,
 )
 from sage_ad.knowledge.ingestion.readers import SentenceParser, reader_for
 from sage_ad.knowledge.store.packs import SHIPPED
@@ -76,6 +77,10 @@ class TestClassifier:
 
 
 class TestBoilerplate:
+    def test_the_number_of_a_figure_is_no_part_of_what_its_caption_says(self):
+        said = tidy("Figure 3: Bare spot below the shoulder, seen in back light.")
+        assert said == "Bare spot below the shoulder, seen in back light."
+
     @pytest.mark.parametrize(
         "text",
         [
@@ -91,6 +96,9 @@ class TestBoilerplate:
             "1.2 3.4 5.6 7.8 9.0 1.2 values 3.4 5.6 7.8 9.9",
             "word " * 300,
             "裂纹是一条从边缘开始的细黑线。",
+            "Kleine Blasen unter 0,3 mm sind normal und werden nicht beanstandet.",
+            "Les petites bulles sont normales dans le verre.",
+            "Flasks and Stoppers Issued by Quality Assurance, 3 March 2025 Uncontrolled when printed",
         ],
     )
     def test_is_dropped_with_a_reason(self, text: str):
@@ -98,6 +106,7 @@ class TestBoilerplate:
 
     def test_a_fact_is_not(self):
         assert boilerplate_reason("A crack appears as a thin dark line.") is None
+        assert boilerplate_reason("The die du jour and con rod are cut per drawing in the van.") is None
         assert boilerplate_reason("Gas pores", stated=True) is None
         assert boilerplate_reason("Chip, back: ≤ 1.5 mm ¹)", stated=True) is None
 

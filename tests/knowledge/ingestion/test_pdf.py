@@ -339,3 +339,54 @@ def test_a_hyphen_at_the_end_of_a_line_stays_where_it_belongs_to_the_word(tmp_pa
         "Pores are seen in low-angle light, after porosity was found in an X-ray image, before pre- and post-weld checks by "
         "ISO 6520-1 and against overheating."
     ]
+
+
+def test_sub_headings_of_every_page_are_titles_where_each_defect_has_a_page(tmp_path: Path, sheet: canvas.Canvas):
+    for defect in ("Blisters", "Pinholes", "Runs", "Sags"):
+        top = chapter(sheet, 760, defect, 16, [])
+        top = chapter(sheet, top, "Appearance", 13, [f"{defect} are lighter than the paint around them."])
+        chapter(sheet, top, "Causes", 13, [f"{defect} come from paint that is too thin."])
+        sheet.showPage()
+    sheet.save()
+    said = headings_of(tmp_path / "a.pdf")
+    assert said["Runs are lighter than the paint around them."] == ["Runs", "Appearance"]
+    assert said["Sags come from paint that is too thin."] == ["Sags", "Causes"]
+
+
+def test_a_chapter_ends_at_the_next_number_in_whatever_type(tmp_path: Path, sheet: canvas.Canvas):
+    top = chapter(sheet, 760, "3 Vacuum flask", 18, [])
+    top = chapter(sheet, top, "1. Dent", 14, ["A dent bends the reflection of the lamp."])
+    top = chapter(sheet, top, "2. Scratch", 14, ["A scratch shines when the lamp is moved."])
+    chapter(sheet, top, "4 Stoppers", 14, ["A twisted ring shows as a wave."])
+    sheet.save()
+    assert headings_of(tmp_path / "a.pdf") == {
+        "A dent bends the reflection of the lamp.": ["3 Vacuum flask", "1. Dent"],
+        "A scratch shines when the lamp is moved.": ["3 Vacuum flask", "2. Scratch"],
+        "A twisted ring shows as a wave.": ["4 Stoppers"],
+    }
+
+
+def test_questions_are_titles_and_warnings_captions_and_pointers_are_none(tmp_path: Path, sheet: canvas.Canvas):
+    top = chapter(sheet, 790, "What is a rim chip?", 15, ["A chip breaks the ring of light."])
+    for aside in ("ATTENTION", "Photo 4 Silvering fault", "Left: crumbs, right: stain", "Stain, see page 7"):
+        top = chapter(sheet, top, aside, 11, [f"A chip is {len(aside)} mm wide at the most here."], bold=True)
+    chapter(sheet, top, "Silvering fault.", 15, ["A dark window shows the outer wall."])
+    sheet.save()
+    said = headings_of(tmp_path / "a.pdf")
+    assert all(
+        said[f"A chip is {width} mm wide at the most here."] == ["What is a rim chip?"] for width in (9, 23, 26, 17)
+    )
+    assert said["A dark window shows the outer wall."] == ["Silvering fault."]
+
+
+def test_a_running_head_that_names_the_chapter_is_no_title_of_what_goes_on_below_it(
+    tmp_path: Path, sheet: canvas.Canvas
+):
+    chapter(sheet, 790, "Works manual - Glass liner", 11, [])
+    chapter(sheet, 740, "Glass liner", 18, ["A dark window shows the outer wall."])
+    sheet.showPage()
+    chapter(sheet, 790, "Works manual - Vacuum flask", 11, [])
+    draw(sheet, 60, ["Grease on the glass is the usual cause of it."], top=740)
+    chapter(sheet, 640, "Vacuum flask", 18, ["A dark dot in the base plate lets air in."])
+    sheet.save()
+    assert headings_of(tmp_path / "a.pdf")["Grease on the glass is the usual cause of it."] == ["Glass liner"]

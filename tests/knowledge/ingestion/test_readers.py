@@ -69,8 +69,29 @@ class TestSentences:
         found = split_sentences("3.1 Micro cracks\n\nThey interrupt the current.\n\nREPAIR\nIt is not possible.\n")
         assert [(s.text, s.headings) for s in found] == [
             ("They interrupt the current.", ("3.1 Micro cracks",)),
-            ("It is not possible.", ("REPAIR",)),
+            ("It is not possible.", ("3.1 Micro cracks", "REPAIR")),
         ]
+
+    def test_numbers_tell_which_plain_heading_stands_below_which(self):
+        found = split_sentences(
+            "1 Liner\n\n1.1 Chip\n\nIt is sharp.\n\n1.2 Stain\n\nIt is dull.\n\n2 Flask\n\nIt is steel.\n"
+        )
+        assert [s.headings for s in found] == [("1 Liner", "1.1 Chip"), ("1 Liner", "1.2 Stain"), ("2 Flask",)]
+
+    def test_a_note_in_capitals_does_not_end_a_heading(self):
+        (note, last) = split_sentences("RIM CHIP\n\nNOTE\n\nIt cuts the hand.\n")
+        assert (note.text, last.headings) == ("NOTE", ("RIM CHIP",))
+
+    @pytest.mark.parametrize(
+        "title", ["Tablets", "Tableware", "Figurine", "Warning label missing", "Important defects"]
+    )
+    def test_a_product_that_begins_like_a_caption_or_warning_is_a_heading(self, title: str):
+        (said,) = split_sentences(f"{title}\n\nIt has a chip at the rim.\n")
+        assert said.headings == (title,)
+
+    def test_ticks_and_arrows_begin_items(self):
+        found = split_sentences("\u2713 an even ring\n\u27a4 no gap\n\u2192 dark gaps are chips\n")
+        assert [s.text for s in found] == ["an even ring", "no gap", "dark gaps are chips"]
 
 
 class TestFormats:

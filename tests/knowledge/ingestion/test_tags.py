@@ -30,6 +30,7 @@ PACK = Pack(
         ("Unlike a crease, a broken end stays after pressing.", (), ("broken end",)),
         ("It stays after pressing, unlike a crease.", ("Broken ends",), ("broken end",)),
         ("Good cloth is free of stains.", (), ("stain",)),
+        ("The yarn stays whole.", ("Broken ends", "Do not confuse with a crease"), ("broken end",)),
         ("Check the roll at both ends.", (), ()),
         ("A check is a fine surface crack.", (), ("check",)),
         ("Creases and stains are counted once a metre.", (), ("crease", "stain")),

@@ -13,7 +13,8 @@ from sage_ad.knowledge.store.fact_store import FactStore
 from sage_ad.vlm.errors import BackendError, InputError
 
 SHIPPED_PACK = (
-    "name: metal\ntitle: Metal parts\nproducts:\n- {name: screw, synonyms: [bolt]}\ndefects:\n- {name: rust}\n"
+    "name: metal\ntitle: Metal parts\nhints: [rolled]\nproducts:\n- {name: screw, synonyms: [bolt]}\n"
+    "defects:\n- {name: rust}\n"
 )
 SHIPPED_FACTS = """\
 - text: Rust is a brown stain.
@@ -368,6 +369,46 @@ class TestDerived:
         assert len(problems) == 2
         assert any("no source" in problem for problem in problems)
         assert any("damaged" in problem for problem in problems)
+
+    @pytest.mark.parametrize(
+        ("file", "content", "said"),
+        [
+            ("pack.yaml", "name: flasks\nhints: silvered\n", "field 'hints' must be a list"),
+            ("pack.yaml", "name: flasks\nhints:\n", "field 'hints' is empty"),
+            ("pack.yaml", "name: flasks\nhint: [silvered]\n", "field 'hint' is not known"),
+            (
+                "pack.yaml",
+                "name: flasks\nproducts: [flask]\n",
+                "field 'products' (entry 1) must have fields of its own",
+            ),
+            ("pack.yaml", "name: flasks\nname: flasks\n", "line 2 cannot be read: 'name' stands twice"),
+            ("facts/looks.yaml", "- text: A chip is a hollow.\n", "entry 1: its kind is missing"),
+            ("facts/cause.yaml", "- text: A chip is a hollow.\n  defects: chip\n", "field 'defects' must be a list"),
+            ("facts/cause.yaml", "- text: Heat.\n  kind: look\n", "field 'kind' cannot be 'look'; use 'appearance'"),
+            ("facts/cause.yaml", "- text: no\n", "field 'text' must be text, not False; put it in quotation marks"),
+            ("cards/cards.yaml", "# nothing yet\n", "cards.yaml has no card"),
+            ("card/cards.yaml", "- name: chip\n", "domains/flasks/card/cards.yaml is not read"),
+            ("cards/more.txt", "- name: chip\n", "domains/flasks/cards/more.txt is not read"),
+        ],
+    )
+    def test_check_names_the_fault_of_a_pack_and_nothing_else(self, store, capsys, file, content, said):
+        path = store.new_domain("flasks") / file
+        if file == "pack.yaml":  # the example card's products are not held to a pack that cannot be read
+            cards = path.parent / "cards" / "cards.yaml"
+            cards.write_text(
+                cards.read_text(encoding="utf-8").replace("products: []", "products: [flasks]"), encoding="utf-8"
+            )
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        (problem,) = store.check()
+        assert said in problem
+        assert path.name in problem
+
+    def test_the_hints_of_a_shipped_pack_stay_below_ones_own(self, store):
+        folder = store.user / "metal"
+        folder.mkdir(parents=True)
+        (folder / "pack.yaml").write_text("name: metal\nhints: [pickled]\n")
+        assert store.packs()["metal"].hints == ("pickled", "rolled")
 
 
 def test_a_log_record_of_the_future_is_reported_not_fatal(store, capsys):

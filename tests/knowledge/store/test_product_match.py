@@ -46,6 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory):
         ("玻璃瓶", ("glass", "glass bottle", "synonym")),
         ("stoppers", ("closures", "bottle cap", "synonym")),
         ("glass", ("glass", None, "domain")),
+        ("sewings", ("sewing", None, "domain")),
         ("botle cap", ("closures", "bottle cap", "spelling")),
         ("lock WF-20", ("closures", "bottle cap", "synonym")),
         ("lock WF-21", ("general", None, "unknown")),
@@ -196,3 +197,25 @@ def test_a_match_by_similarity_says_what_it_is_like_and_names_the_runner_up(stor
     assert match.runner_up
     assert match.domain in match.note
     assert match.runner_up in match.note
+
+
+def test_a_product_named_like_its_pack_is_found_by_name():
+    names = ProductNames({"vacuum-flasks": Pack(name="vacuum-flasks", products=[{"name": "vacuum flask"}])}, "general")
+    found = names.match("vacuum flask")
+    assert (found.product, found.how) == ("vacuum flask", "name")
+
+
+def test_the_name_that_two_packs_know_is_told_and_not_all_that_was_typed():
+    found = ProductNames(PACKS, "general", own=["closures"]).match("flask with a handle")
+    assert found.domain == "closures"
+    assert found.note == "The packs closures, glass know the name 'flask': closures is used."
+
+
+def test_a_hint_may_have_three_words(store: FactStore):
+    packs = {
+        "zinc": Pack(name="zinc", products=[{"name": "zinc bath"}], hints=["hot-dip galvanised"]),
+        "wood": Pack(name="wood", products=[{"name": "fence post"}]),
+    }
+    names = ProductNames(packs, "general")
+    assert names.match("oak fence post").domain == "wood"
+    assert names.match("hot dip galvanised fence post").how == "unknown"
