@@ -42,7 +42,7 @@ PACK_OF_CATEGORY = {
     "photovoltaics": "solar_cell_mono solar_cell_poly",
     "glass-sheet": "glass_panel",
     "glass-containers": "bottle vial",
-    "injection-moulding": "toothbrush plastic_nut wallplugs fire_hood mounts regulator switch usb_adaptor u_block",
+    "injection-moulding": "toothbrush plastic_nut wallplugs fire_hood mounts regulator sim_card_set switch usb_adaptor u_block",
     "plastic-film": "tape",
     "caps-closures": "bottle_neck bottle_cap end_cap plastic_plug",
     "beverages": "cola_bottle juice_bottle drink_bottle drink_can food_bottle can",
