@@ -336,7 +336,8 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:b|i|em|strong|sub|sup|u|span|br|p|a|code)(?:\s+[\w-]+=[^<>]*)?\s*/?>", re.I), " "),
     (re.compile(r"\\([!-/:-@\[-`{-~])"), r"\1"),
 )
-_BROKEN_WORD = re.compile(r"(\w*)([-\u00ad\u2010])\s*\n\s*(\w+)")
+# From its first letter on, since a "word" of a hostile file may have a million.
+_BROKEN_WORD = re.compile(r"(?<!\w)(\w*)([-\u00ad\u2010])[^\S\n]*\n\s*(\w+)")
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
@@ -360,7 +361,7 @@ def plain_text(text: str, *, literal: bool = False, words: Collection[str] = ())
 def whole_words(text: str) -> set[str]:
     """The words of a text in small letters, and its hyphenated ones, but for those that are broken at the end of a line."""
     text = _BROKEN_WORD.sub(" ", text).lower()
-    return {*re.findall(r"[^\W\d_]{3,}", text), *re.findall(r"[^\W\d_]+-[^\W\d_]+", text)}
+    return {*re.findall(r"[^\W\d_]{3,}", text), *re.findall(r"\b[^\W\d_]+-[^\W\d_]+", text)}
 
 
 def _mended(match: re.Match[str], words: Collection[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from documents import FACTS, write_captions, write_docx, write_pdf
 from llama_index.core.schema import Document
 
 from sage_ad.knowledge.ingestion.readers import READERS, SentenceParser, is_domain_knowledge, reader_for, running_lines
-from sage_ad.knowledge.text.segmentation import plain_text, split_sentences
+from sage_ad.knowledge.text.segmentation import plain_text, split_sentences, whole_words
 from sage_ad.vlm.errors import InputError
 
 
@@ -64,6 +65,13 @@ class TestSentences:
 
     def test_a_long_text_without_blank_lines_takes_linear_time(self):
         assert len(split_sentences("A crack is dark. " * 20_000)) == 20_000
+
+    @pytest.mark.parametrize("text", ["a" * 500_000 + " -", "-" + "\n" * 500_000, "a-\n" * 100_000])
+    def test_a_word_or_gap_without_end_takes_linear_time(self, text: str):
+        began = time.process_time()
+        whole_words(text)
+        plain_text(text)
+        assert time.process_time() - began < 10  # hours, where each letter is tried as the first
 
     def test_plain_text_headings_become_context(self):
         found = split_sentences("3.1 Micro cracks\n\nThey interrupt the current.\n\nREPAIR\nIt is not possible.\n")
