@@ -7,11 +7,13 @@ const move = (from, to) => {
   items.splice(to, 0, items.splice(from, 1)[0]);
   props.value = items;
   trigger("change");
-  // Once the list is drawn anew: fields show their new places (a typed number would stay), the moved row keeps the focus.
+  // Once the list is drawn anew: fields show their new places (a typed number would stay), the moved row keeps the focus,
+  // unless the user has gone on to another field in the meantime: what is typed there would be lost.
   setTimeout(() => {
     const fields = [...element.querySelectorAll("li input")];
     fields.forEach((field, index) => { field.value = index + 1; });
-    if (fields[to]) fields[to].focus();
+    const now = document.activeElement;
+    if (fields[to] && (!now || now === document.body || element.contains(now))) fields[to].focus();
   }, 60);
 };
 const place = (node) => [...element.querySelectorAll("li")].indexOf(node.closest("li"));

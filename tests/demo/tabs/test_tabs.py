@@ -41,6 +41,16 @@ def test_two_ways_are_compared_side_by_side(arrive: Callable[..., Visitor], phot
     assert "no good part to leave out" in page.locator("#cmp-message").inner_text()
 
 
+MOVED_AND_GONE_ON = """async () => {
+  const button = (row, by) => document.querySelectorAll(`#rank-order [data-by="${by}"]`)[row];
+  button(0, 1).click();
+  document.querySelector('#rank-better textarea').focus();
+  await new Promise(resolve => setTimeout(resolve, 300));
+  const focused = document.activeElement.tagName;
+  button(1, -1).click();
+  await new Promise(resolve => setTimeout(resolve, 300));
+  return focused;
+}"""
 FOCUSED = "row => document.activeElement.closest('li') === document.querySelectorAll('#rank-order li')[row]"
 
 
@@ -131,6 +141,7 @@ def test_answers_are_ranked_and_the_run_is_found_exported_and_deleted(
     page.wait_for_function(FOCUSED, arg=0)
     rows.nth(3).drag_to(rows.nth(1))
     page.wait_for_function("text => document.querySelectorAll('.sg-order-text')[1].innerText === text", arg=before[2])
+    assert page.evaluate(MOVED_AND_GONE_ON) == "TEXTAREA", "the list takes the focus from a field that is typed into"
     page.locator("#rank-better textarea").fill("The capsule has a brown stain on its right half.")
     photograph(visitor, "rank")
     page.click("#rank-save")
