@@ -214,6 +214,13 @@ def domain_list(engine: Engine, label: str = "Domain", empty: str = "automatic")
     return field
 
 
+# Unless the user has gone on to another field in the meantime: what is typed there would be lost.
+NEXT_BUTTON = """() => {
+  const now = document.activeElement;
+  if (!now || now === document.body || now.closest("#%s")) document.getElementById("%s")?.focus();
+}"""
+
+
 class Examples:
     """Pictures to try at once: choosing one fills the fields and goes to the button that begins.
 
@@ -243,7 +250,7 @@ class Examples:
         )
         self.gallery.select(
             self.fill, None, [image, references, product, domain], api_visibility="private", show_progress="hidden"
-        ).then(None, None, None, js=f"() => document.getElementById('{button}')?.focus()", api_visibility="private")
+        ).then(None, None, None, js=NEXT_BUTTON % (elem_id, button), api_visibility="private")
 
     @staticmethod
     def fill(chosen: gr.SelectData) -> tuple[str, list[str], str, str]:

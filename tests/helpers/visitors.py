@@ -42,10 +42,11 @@ class Visitor:
         """Opens one of the tabs."""
         self.page.get_by_role("tab", name=name, exact=True).click()
 
-    def choose_example(self, number: int, gallery: str = "#examples", part: str = "#part") -> None:
-        """Clicks an example and waits until its picture stands in the field."""
+    def choose_example(self, number: int, gallery: str = "#examples", part: str = "#part", go: str = "inspect") -> None:
+        """Clicks an example and waits until its picture stands in the field and the button that begins has the focus."""
         self.page.locator(f"{gallery} button.thumbnail-item").nth(number).click()
         self.page.locator(f"{part} img").first.wait_for()
+        self.page.wait_for_function("id => document.activeElement.id === id", arg=go)
 
     def inspect(self) -> None:
         """Clicks Inspect and waits for the end."""

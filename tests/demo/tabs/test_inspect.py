@@ -132,12 +132,23 @@ def test_uploads_questions_and_names_of_ones_own_stay_text(
     assert page.locator("#verdict img, #answers img, #answers script").count() == 0
 
 
+CHOSEN_AND_GONE_ON = """() => {
+  document.querySelectorAll('#examples button.thumbnail-item')[2].click();
+  document.querySelector('#questions textarea').focus();
+}"""
+
+
 def test_a_fact_that_an_answer_cites_opens_by_keyboard(arrive: Callable[..., Visitor], server: Server) -> None:
     limit = Fact(text="A pinhole of at most 2 mm is accepted.", kind="inspection", domain="ceramics", status="approved")
     with FactStore.open(home=server.home) as store:
         store.add([limit])
     visitor = arrive()
     page = visitor.page
+    visitor.choose_example(3)
+    page.evaluate(CHOSEN_AND_GONE_ON)
+    page.wait_for_function("document.querySelector('#product textarea, #product input').value === 'capsule'")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA", "the focus is taken from what is typed into"
     visitor.choose_example(3)
     page.locator("#questions textarea").fill("How large may a pinhole be?")
     visitor.inspect()

@@ -22,7 +22,7 @@ def test_two_ways_are_compared_side_by_side(arrive: Callable[..., Visitor], phot
     visitor = arrive()
     page = visitor.page
     visitor.open_tab("Compare")
-    visitor.choose_example(2, "#cmp-examples", "#cmp-part")
+    visitor.choose_example(2, "#cmp-examples", "#cmp-part", go="compare")
     page.get_by_label("With and without facts").check()
     page.click("#compare")
     page.locator("#cmp-table tbody tr").first.wait_for()
