@@ -48,11 +48,11 @@ def main() -> None:
 
 
 @contextmanager
-def _store() -> Iterator[FactStore]:
+def _store(*, warn: bool = True) -> Iterator[FactStore]:
     quiet_libraries()
     from sage_ad.knowledge.store.fact_store import FactStore
 
-    with FactStore.open() as store:
+    with FactStore.open(warn=warn) as store:
         yield store
 
 
@@ -401,7 +401,7 @@ def stats(json: Json = False) -> None:
 @app.command()
 def check(json: Json = False) -> None:
     """Checks packs and index: files, cards and facts against the schema, names claimed twice, every byte of the index."""
-    with _store() as store:
+    with _store(warn=False) as store:  # it prints them itself
         problems = store.check()
         count = sum(sum(info.counts.values()) for info in store.domains())
     if json:
