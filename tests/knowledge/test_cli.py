@@ -221,6 +221,26 @@ def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp
     )
 
 
+def test_an_experts_name_for_a_defect_becomes_the_cards(kb, tmp_path):
+    from PIL import Image
+
+    kb("new-domain", "flasks")  # its card is called scratch, or score mark
+    taught = {}
+    for number, name in enumerate(("Scratches", "score marks", "scratch", "silvering fault")):
+        Image.new("RGB", (32, 32), (90, 120, 90 + number)).save(path := tmp_path / f"{number}.png")
+        status, out, error = kb("add-looks", "flasks", path, "--product", "flasks", "--defect", name, "--json")
+        assert status == 0
+        (look,) = json.loads(out)["added"]
+        taught[name] = (look["defect"], error)
+    assert taught["scratch"] == ("scratch", "")
+    for name in ("Scratches", "score marks"):
+        assert taught[name][0] == "scratch"
+        assert f"{name!r} is another name of 'scratch'" in taught[name][1]
+        assert taught[name][1].count("\n") == 1
+    assert taught["silvering fault"][0] == "silvering fault"
+    assert "No card of the pack flasks has the name 'silvering fault'" in taught["silvering fault"][1]
+
+
 class TestPortable:
     """Export and import."""
 
