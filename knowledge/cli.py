@@ -48,11 +48,11 @@ def main() -> None:
 
 
 @contextmanager
-def _store() -> Iterator[FactStore]:
+def _store(*, warn: bool = True) -> Iterator[FactStore]:
     quiet_libraries()
     from sage_ad.knowledge.store.fact_store import FactStore
 
-    with FactStore.open() as store:
+    with FactStore.open(warn=warn) as store:
         yield store
 
 
@@ -93,7 +93,7 @@ def add_looks_command(
 ) -> None:
     """Teaches a pack by showing: good parts, or a defect by its name. Three pictures of a defect are enough to begin."""
     from sage_ad.knowledge.looks.labels import add_labelled
-    from sage_ad.knowledge.looks.naming import named_twice, taught, unnamed_product
+    from sage_ad.knowledge.looks.naming import card_name, named_twice, taught, unnamed_product
     from sage_ad.knowledge.looks.pictures import add_looks, looks_folder
     from sage_ad.vlm.images import expand_references
 
@@ -106,7 +106,7 @@ def add_looks_command(
             raise InputError(
                 "A file of labels says itself what its pictures show; give it alone, without --defect, --good and --strict."
             )
-        found = add_labelled(domain, product, paths[0], pictures=pictures, source=source)
+        found = add_labelled(domain, product, paths[0], pack=pack, pictures=pictures, source=source)
         added, notes = found.added, found.notes
     elif good == (defect is not None):
         raise InputError("Say what the pictures show: --defect NAME, or --good.")
@@ -116,6 +116,10 @@ def add_looks_command(
         chosen = expand_references(paths, notes.append)
         if strict and notes:
             raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
+        note = None
+        if defect is not None:
+            defect, note = card_name(pack, defect)
+        notes += [note] if note else []
         added = add_looks(domain, product, chosen, defect=defect, source=source)
     if (note := unnamed_product(pack, product)) is not None:
         notes.append(note)
@@ -401,7 +405,7 @@ def stats(json: Json = False) -> None:
 @app.command()
 def check(json: Json = False) -> None:
     """Checks packs and index: files, cards and facts against the schema, names claimed twice, every byte of the index."""
-    with _store() as store:
+    with _store(warn=False) as store:  # it prints them itself
         problems = store.check()
         count = sum(sum(info.counts.values()) for info in store.domains())
     if json:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sage_ad.knowledge.facts import KINDS, MAX_TEXT, Fact, FactLocation, FactSource, Kind, Status
 from sage_ad.knowledge.ingestion.tables import NUMBERING, heading_kind, is_vague
 from sage_ad.knowledge.text.classifier import Embedder, FactClassifier, Judgement
+from sage_ad.knowledge.text.grammar import gives_order, tells_disposition
 from sage_ad.knowledge.text.instructions import quote_fact
 from sage_ad.vlm.backends.json_reply import json_objects
 
@@ -119,10 +120,13 @@ def extract_offline(nodes: Sequence[BaseNode], classifier: FactClassifier, embed
             named = node
     # A sentence is worth keeping for its own words, or for them together with the subject put in front.
     texts = [text for candidate, _ in pending for text in (candidate.judged, candidate.text)]
-    worths = [judgement.worth for judgement in classifier.judge(texts, embedder.encode(texts))]
+    judgements = classifier.judge(texts, embedder.encode(texts))
     for row, (candidate, stated) in enumerate(pending):
-        worth = max(worths[2 * row : 2 * row + 2])
-        if stated or worth >= WORTH_KEEPING:
+        own = judgements[2 * row]
+        worth = max(own.worth, judgements[2 * row + 1].worth)
+        if not stated and _is_handling(candidate, own):
+            out.dropped.append((candidate.judged, "is an order on handling, which tells no cause"))
+        elif stated or worth >= WORTH_KEEPING:
             out.candidates.append(replace(candidate, worth=1.0 if stated else worth))
         else:
             reason = f"does not read like a fact about a product (probability {worth:.2f})"
@@ -134,21 +138,39 @@ def classify(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -
     """Gives every candidate a kind: the one its author named, else the heading's, else the classifier's."""
     out = []
     for candidate, judgement in zip(candidates, judgements, strict=True):
-        kind = candidate.kind or _heading_kind(candidate.headings, judgement) or _likeliest(candidate, judgement)
+        kind = candidate.kind or _heading_kind(candidate, judgement) or _likeliest(candidate, judgement)
         out.append(replace(candidate, kind=kind))
     return out
 
 
+_NO_ORDERS: tuple[Kind, ...] = ("appearance", "cause")
+"""Kinds that an order ("Rinse the liner twice") is not of, whatever stands above it."""
+
+
 def _likeliest(candidate: Candidate, judgement: Judgement) -> Kind:
     """The classifier's kind; what stands under the name of a defect does not tell what is normal."""
-    kinds = [kind for kind in KINDS if not (candidate.defects and kind == "normal-variation")]
-    return max(kinds, key=lambda kind: judgement.kinds[kind])
+    order = gives_order(candidate.judged)
+    if order and judgement.kind in _NO_ORDERS and tells_disposition(candidate.judged):
+        return "consequence"
+    none_of = (*(("normal-variation",) if candidate.defects else ()), *(_NO_ORDERS if order else ()))
+    return max((kind for kind in KINDS if kind not in none_of), key=lambda kind: judgement.kinds[kind])
 
 
-def _heading_kind(headings: Sequence[str], judgement: Judgement) -> Kind | None:
+def _heading_kind(candidate: Candidate, judgement: Judgement) -> Kind | None:
     """The kind that the nearest heading names ("Causes"), unless the sentence plainly is of another."""
-    kind = heading_kind(headings[-1]) if headings else None
-    return kind if kind and judgement.kinds[kind] >= 0.1 else None
+    kind = heading_kind(candidate.headings[-1]) if candidate.headings else None
+    if kind is None:
+        return None
+    if gives_order(candidate.judged) and not tells_disposition(candidate.judged):
+        return None if kind in _NO_ORDERS else kind  # "Remedy" says what an order is for
+    return kind if judgement.kinds[kind] >= 0.1 and not (kind in _NO_ORDERS and gives_order(candidate.judged)) else None
+
+
+def _is_handling(candidate: Candidate, judgement: Judgement) -> bool:
+    """Whether a sentence orders somebody to do what is neither a look at the part nor the end of it."""
+    if candidate.kind or judgement.kind not in _NO_ORDERS or not gives_order(candidate.judged):
+        return False
+    return not tells_disposition(candidate.judged) and _heading_kind(candidate, judgement) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from pdfplumber.table import (
 from pdfplumber.utils.exceptions import PdfminerException
 
 from sage_ad.knowledge.ingestion.tables import heading_kind, recognise_columns
+from sage_ad.knowledge.text.grammar import is_sentence
 from sage_ad.knowledge.text.segmentation import LIGATURES, is_no_title, on_most_pages
 from sage_ad.vlm.errors import InputError
 
@@ -284,7 +285,9 @@ def with_titles(pages: Sequence[PageText]) -> Iterator[list[tuple[str, int | Non
         return larger and any(map(str.isalpha, line.text))
 
     def ends_as_title(text: str, points: float) -> bool:
-        """A question may be a title; a few words in larger type are one in spite of a full stop."""
+        """A question may be a title, and a few words in larger type in spite of a full stop; a bold sentence is none."""
+        if points < _LARGER * size and is_sentence(text):
+            return False
         return text[-1] not in ".,;!" or (points >= _LARGER * size and text[-1] in ".!" and len(text.split()) <= 6)
 
     cut = [{number: _cut(block, is_title, ends_as_title) for number, block in enumerate(page)} for page in paragraphs]

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
+from sage_ad.knowledge.looks.naming import card_name
 from sage_ad.knowledge.looks.pictures import GOOD, Added, add_looks
+from sage_ad.knowledge.store.packs import Pack
 from sage_ad.vlm.errors import InputError
 
 UNNAMED = "unnamed"
@@ -116,7 +118,7 @@ def _rectangle(number: int, name: str, box: Box, size: tuple[int, int]) -> dict[
 
 
 def add_labelled(
-    domain: str, product: str, file: Path, *, pictures: Path | None = None, source: str = ""
+    domain: str, product: str, file: Path, *, pack: Pack | None = None, pictures: Path | None = None, source: str = ""
 ) -> LabelledLooks:
     """Adds the labelled pictures of a COCO file or of Label Studio's export (JSON) to the user's pack of a domain.
 
@@ -125,6 +127,7 @@ def add_labelled(
     Args:
         domain, product, source: as for `add_looks`.
         file: the labels.
+        pack: the pack of the domain, whose cards give the names of the defects that they know; None keeps all as written.
         pictures: folder of the pictures; None takes the paths in the file, or the folder that it lies in.
 
     Raises:
@@ -133,8 +136,13 @@ def add_labelled(
     left: Counter[str] = Counter()
     places = _Places(pictures or file.parent)
     looks: dict[str, list[tuple[Path, Box | None]]] = {}
+    notes: dict[str, None] = {}
     for name, size, boxes in [*_entries(file, left)]:
         named = [(label, box) for label, box in boxes if label.casefold() != UNNAMED]
+        if pack is not None:
+            cards = [card_name(pack, label) if label.casefold() != GOOD else (label, None) for label, _ in named]
+            notes |= {note: None for _, note in cards if note}
+            named = [(card, box) for (card, _), (_, box) in zip(cards, named, strict=True)]
         kinds = {label.casefold() for label, _ in named}
         if len(kinds) != 1:
             left["have no named label" if not kinds else "have labels of several names; a look shows one defect"] += 1
@@ -148,7 +156,7 @@ def add_labelled(
         raise InputError(
             f"{file} holds no picture with a named label ({_told(left) or 'it is empty'}); label some first."
         )
-    found = LabelledLooks(notes=[f"{count} pictures {why}." for why, count in left.items()])
+    found = LabelledLooks(notes=[*(f"{count} pictures {why}." for why, count in left.items()), *notes])
     for defect, items in looks.items():
         added = add_looks(
             domain, product, [path for path, _ in items],

@@ -71,6 +71,26 @@ def unnamed_product(pack: Pack, product: str) -> str | None:
     return f"The pack {pack.name} names no product {product!r}; these pictures serve parts of that very name only."
 
 
+def card_name(pack: Pack, defect: str) -> tuple[str, str | None]:
+    """The name under which a pack's card knows a defect, and a sentence that says so where that is another one.
+
+    A name that no card has stays as it is; the sentence says that, if the pack has cards.
+    """
+    defect, key = " ".join(defect.split()), name_key(defect)
+    first = {name_key(name): term.name for term in reversed(pack.defects) for name in reversed(term.names)}
+    first |= {name_key(term.name): term.name for term in pack.defects}
+    if key not in first:
+        note = f"No card of the pack {pack.name} has the name {defect!r}, so nothing but its pictures tells of it; write a card."
+        return defect, note if first else None
+    name = first[key]
+    if name.casefold() == defect.casefold():
+        return name, None
+    return (
+        name,
+        f"{defect!r} is another name of {name!r} in the pack {pack.name}; its pictures are kept under {name!r}.",
+    )
+
+
 def named_twice(pack: Pack, defects: Iterable[str]) -> list[str]:
     """A sentence for each defect of a pack that was taught under several of its names: its looks then compete."""
     taught = list(defects)

@@ -76,10 +76,11 @@ class Catalogue:
         path: the SQLite file; made when absent, made anew (with one line on standard error) when damaged.
         shipped: folder of shipped packs.
         user: folder of the user's packs.
+        warn: whether what cannot be read is said on standard error, too, as it is met; `problems` has it in any case.
     """
 
-    def __init__(self, path: Path, shipped: Path, user: Path) -> None:
-        self.path, self.shipped, self.user = path, shipped, user
+    def __init__(self, path: Path, shipped: Path, user: Path, *, warn: bool = True) -> None:
+        self.path, self.shipped, self.user, self.warn = path, shipped, user, warn
         self._lock = threading.RLock()
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._data_version = -1
@@ -263,7 +264,8 @@ class Catalogue:
 
     def _complain(self, path: str, messages: Iterable[str]) -> None:
         for message in messages:
-            print(f"Warning: {message}", file=sys.stderr)
+            if self.warn:
+                print(f"Warning: {message}", file=sys.stderr)
             self.db.execute("insert into problems values(?,?)", (path, message))
 
     def _apply(self, identity: str, version: int, found_by: dict[str, dict[str, str]]) -> None:

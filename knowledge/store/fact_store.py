@@ -110,6 +110,7 @@ class FactStore:
         shipped: Path,
         embedder: Embedder | None,
         vector_store: Any,
+        warn: bool,
     ) -> None:
         self.user = home / "domains"
         self.shipped = shipped
@@ -122,7 +123,7 @@ class FactStore:
         self._lock = threading.RLock()
         self._product_names: tuple[int, ProductNames] | None = None
         self._classifier: FactClassifier | None = None
-        self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user)
+        self.catalogue = Catalogue(self.cache / "catalogue.sqlite", shipped, self.user, warn=warn)
         self._follower = IndexSync(self.catalogue, self.cache / "index", cache / "embeddings", embedder, vector_store)
 
     @classmethod
@@ -134,6 +135,7 @@ class FactStore:
         cache: Path | str | None = None,
         shipped: Path | str | None = None,
         vector_store: Any = None,
+        warn: bool = True,
     ) -> FactStore:
         """Opens the store; nothing is embedded and no model is loaded until a search needs it.
 
@@ -144,6 +146,7 @@ class FactStore:
             shipped: folder of the shipped packs; None takes those that came with SAGE.
             vector_store: a llama-index vector store, or its address (see `knowledge.vectors.backends.open_vectors`), in place of
                 FAISS; None takes the environment variable SAGE_VECTOR_STORE, else FAISS.
+            warn: whether a fault of a pack is said on standard error when it is first met; who lists `problems` need not.
 
         Raises:
             BackendError: when the cache cannot be written.
@@ -154,6 +157,7 @@ class FactStore:
             Path(shipped) if shipped is not None else SHIPPED,
             embedder,
             vector_store,
+            warn,
         )
         store._read_packs = store.catalogue.sync()
         return store

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sage_ad.knowledge.text.grammar import is_sentence
+
 BlockKind = Literal["paragraph", "bullet", "table"]
 
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -266,6 +268,8 @@ class _Blocks:
         if len(title) > 80 or title[-1] in ".,;:!?" or is_no_title(title):
             return False
         if _BULLET.match(line) and not _NUMBERED_HEADING.match(line):
+            return False
+        if is_sentence(_CHAPTER.sub("", title)):
             return False
         if _NUMBERED_HEADING.match(line):
             return not self.open

@@ -155,7 +155,8 @@ def test_problems_are_listed_and_the_rest_works(kb):
     folder = Path(os.environ["SAGE_HOME"]) / "domains" / "casting" / "facts"
     folder.mkdir(parents=True)
     (folder / "cause.yaml").write_text("- txt: typo\n")
-    status, out, _ = kb("check", "--json")
+    status, out, error = kb("check", "--json")
+    assert error == ""  # where a terminal shows both, the fault would stand there twice
     assert status == 1
     assert "domains/casting/facts/cause.yaml, entry 1" in json.loads(out)["problems"][0]
     assert kb("list", "-d", "casting")[0] == 0
@@ -218,6 +219,26 @@ def test_what_a_folder_of_looks_leaves_out_is_said_and_strict_takes_none(kb, tmp
         "names no product 'pump impeler'"
         in kb("add-looks", "casting", tmp_path, "--product", "pump impeler", "--good")[2]
     )
+
+
+def test_an_experts_name_for_a_defect_becomes_the_cards(kb, tmp_path):
+    from PIL import Image
+
+    kb("new-domain", "flasks")  # its card is called scratch, or score mark
+    taught = {}
+    for number, name in enumerate(("Scratches", "score marks", "scratch", "silvering fault")):
+        Image.new("RGB", (32, 32), (90, 120, 90 + number)).save(path := tmp_path / f"{number}.png")
+        status, out, error = kb("add-looks", "flasks", path, "--product", "flasks", "--defect", name, "--json")
+        assert status == 0
+        (look,) = json.loads(out)["added"]
+        taught[name] = (look["defect"], error)
+    assert taught["scratch"] == ("scratch", "")
+    for name in ("Scratches", "score marks"):
+        assert taught[name][0] == "scratch"
+        assert f"{name!r} is another name of 'scratch'" in taught[name][1]
+        assert taught[name][1].count("\n") == 1
+    assert taught["silvering fault"][0] == "silvering fault"
+    assert "No card of the pack flasks has the name 'silvering fault'" in taught["silvering fault"][1]
 
 
 class TestPortable:

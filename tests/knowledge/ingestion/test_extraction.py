@@ -184,6 +184,26 @@ class TestOffline:
         classified = classify(extraction.candidates, classifier.judge(judged, default_embedder().encode(judged)))
         assert [candidate.kind for candidate in classified] == ["cause"]
 
+    def test_an_order_below_causes_is_no_cause(self, tmp_path: Path, classifier: FactClassifier):
+        text = (
+            "# Silvering fault\n\n## Causes\n\nThe inner wall was not rinsed clean before the silver was filled in. "
+            "Rinse the liner twice before silvering. Operators must wear gloves when they load the rack.\n\n"
+            "Check the rinsing water for grease with a drop of dye. Scrap liners with a window larger than 5 mm. "
+            "Scrap the liner if the window is larger than 5 mm.\n\n"
+            "## Remedy\n\nRinse the rack twice before it is loaded.\n"
+        )
+        extraction = extract_offline(nodes_of(tmp_path / "a.md", text), classifier, default_embedder(), DATE)
+        judged = [candidate.judged for candidate in extraction.candidates]
+        classified = classify(extraction.candidates, classifier.judge(judged, default_embedder().encode(judged)))
+        kinds = {candidate.text: candidate.kind for candidate in classified}
+        assert kinds["The inner wall was not rinsed clean before the silver was filled in."] == "cause"
+        assert kinds["Check the rinsing water for grease with a drop of dye."] == "inspection"
+        assert kinds["Scrap the liner if the window is larger than 5 mm."] == "consequence"
+        assert kinds["Rinse the rack twice before it is loaded."] == "inspection"
+        reasons = dict(extraction.dropped)
+        assert "order on handling" in reasons["Rinse the liner twice before silvering."]
+        assert "order on handling" in reasons["Operators must wear gloves when they load the rack."]
+
 
 class TestReplies:
     """A model was asked for a JSON list; this is what models write."""

@@ -390,3 +390,13 @@ def test_a_running_head_that_names_the_chapter_is_no_title_of_what_goes_on_below
     chapter(sheet, 640, "Vacuum flask", 18, ["A dark dot in the base plate lets air in."])
     sheet.save()
     assert headings_of(tmp_path / "a.pdf")["Grease on the glass is the usual cause of it."] == ["Glass liner"]
+
+
+def test_a_bold_sentence_without_a_full_stop_is_no_title(tmp_path: Path, sheet: canvas.Canvas):
+    top = chapter(sheet, 790, "Rim chip", 15, ["A chip breaks the ring of light."])
+    top = chapter(sheet, top, "All rim chips on the pouring edge are scrapped", 11, ["A chip is sharp."], bold=True)
+    chapter(sheet, top, "Silvering fault", 11, ["A dark window shows the outer wall."], bold=True)
+    sheet.save()
+    said = headings_of(tmp_path / "a.pdf")
+    assert said["A chip is sharp."] == ["Rim chip"]
+    assert said["A dark window shows the outer wall."] == ["Rim chip", "Silvering fault"]

@@ -86,6 +86,13 @@ class TestSentences:
         )
         assert [s.headings for s in found] == [("1 Liner", "1.1 Chip"), ("1 Liner", "1.2 Stain"), ("2 Flask",)]
 
+    def test_a_sentence_on_a_line_of_its_own_is_no_heading(self):
+        found = split_sentences("Rim chip\n\nNever pack a liner with a chip\n\n1. Place it under the lamp\n")
+        assert [(s.text, s.headings) for s in found] == [
+            ("Never pack a liner with a chip", ("Rim chip",)),
+            ("Place it under the lamp", ("Rim chip",)),
+        ]
+
     def test_a_note_in_capitals_does_not_end_a_heading(self):
         (note, last) = split_sentences("RIM CHIP\n\nNOTE\n\nIt cuts the hand.\n")
         assert (note.text, last.headings) == ("NOTE", ("RIM CHIP",))

@@ -21,6 +21,7 @@ from plates import plate
 from sage_ad.knowledge.looks.labels import UNNAMED, LabelledPicture, add_labelled, label_studio
 from sage_ad.knowledge.looks.labels import coco as coco_file
 from sage_ad.knowledge.looks.pictures import add_looks, looks_folder, read_looks
+from sage_ad.knowledge.store.packs import Pack, Term
 from sage_ad.vlm.errors import InputError
 from sage_ad.vlm.images import pages_of
 
@@ -43,6 +44,16 @@ def add(tmp_path: Path, value: Any) -> Any:
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(value), encoding="utf-8")
     return add_labelled("machining", "plate", file, pictures=tmp_path / "parts")
+
+
+def test_labels_are_kept_under_the_names_of_the_cards(tmp_path: Path) -> None:
+    plate(tmp_path / "parts" / "p0.png", True, 0)
+    two = task("p0.png", rectangle("gashes", 0, 0, 10, 10), rectangle("Cut", 50, 25, 25, 50))
+    (tmp_path / "labels.json").write_text(json.dumps([two]), encoding="utf-8")
+    pack = Pack(name="machining", defects=(Term(name="gash", synonyms=("cut",)),))
+    found = add_labelled("machining", "plate", tmp_path / "labels.json", pack=pack, pictures=tmp_path / "parts")
+    assert [look.defect for look in found.added.new] == ["gash"]
+    assert [note.split(" is ")[0] for note in found.notes] == ["'gashes'", "'Cut'"]
 
 
 def test_an_export_of_label_studio(tmp_path: Path) -> None:
