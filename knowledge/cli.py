@@ -116,10 +116,9 @@ def add_looks_command(
         chosen = expand_references(paths, notes.append)
         if strict and notes:
             raise InputError(f"{' '.join(notes)} Leave out --strict to take the others.")
-        note = None
         if defect is not None:
             defect, note = card_name(pack, defect)
-        notes += [note] if note else []
+            notes += [note] if note else []
         added = add_looks(domain, product, chosen, defect=defect, source=source)
     if (note := unnamed_product(pack, product)) is not None:
         notes.append(note)
