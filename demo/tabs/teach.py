@@ -16,7 +16,7 @@ from sage_ad.demo.tabs.region import Box, marked_box, region_field, showing
 from sage_ad.demo.tabs.widgets import checked_picture, domain_list, reference_gallery
 from sage_ad.demo.view import render
 from sage_ad.knowledge.facts import check_domain_name
-from sage_ad.knowledge.looks.naming import candidates, good_references, looks_of, taught, unnamed_product
+from sage_ad.knowledge.looks.naming import candidates, card_name, good_references, looks_of, taught, unnamed_product
 from sage_ad.knowledge.looks.pictures import Look, add_looks, looks_folder, remove_look
 from sage_ad.knowledge.store.packs import GENERAL
 from sage_ad.vlm.errors import InputError, SageError
@@ -95,6 +95,9 @@ class Lesson:
         domain = check_domain_name(new) if new else domain
         if not domain:
             raise InputError("No domain is chosen; choose the one of the product, or name a new one.")
+        note, pack = None, self.engine.store.packs().get(domain)
+        if shows == DEFECT and pack is not None:
+            name, note = card_name(pack, name)
         try:
             added = add_looks(
                 domain, product, pictures, defect=name if shows == DEFECT else None,
@@ -109,6 +112,7 @@ class Lesson:
             "Taught." if added.new else "The pack knew that already.",
             f"Of {product} the pack {domain} holds {', '.join(f'{count} {kind}' for kind, count in counts.items())}.",
         ]
+        told += [note] if note else []
         if len(counts.keys() - {"good"}) == 1:
             told.append("With a single kind of defect a name is listed but not asserted: teach a second kind.")
         if (note := unnamed_product(self.engine.store.packs()[domain], product)) is not None:

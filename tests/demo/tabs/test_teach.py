@@ -127,6 +127,18 @@ def test_sets_of_pictures_are_taught_and_one_is_taken_out_again(
     page.locator("#looks-told").get_by_text("no longer shown as gash").wait_for()
     page.wait_for_function("document.querySelectorAll('#looks-shown button.thumbnail-item').length === 2")
 
+    # A name that a card of the pack has in other words is kept as the card's own.
+    page.locator("#looks-pictures input[type=file]").set_input_files(plate(tmp_path / "plate-9.png", True, 9))
+    page.locator("#looks-pictures button.thumbnail-item").first.wait_for()
+    page.locator("#looks-name input").fill("Scratches")
+    page.keyboard.press("Tab")
+    page.locator("#looks-product textarea, #looks-product input").fill("gauge plate")
+    page.locator("#looks-new textarea, #looks-new input").fill("machining")
+    page.click("#looks-learn")
+    told = page.locator("#looks-told .sg-notice-done").filter(has_text="1 scratch")
+    told.wait_for()
+    assert "kept under 'scratch'" in told.inner_text()
+
 
 def test_where_a_defect_is_can_be_marked_by_mouse_touch_and_number_and_taken_back(
     arrive: Callable[..., Visitor], photograph: Callable[..., None], tmp_path: Path
